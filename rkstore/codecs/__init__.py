@@ -1,0 +1,30 @@
+"""Codecs: what an activation becomes when it is stored. One file each.
+
+A codec knows numbers only: it never sees a file, and a format never sees what
+the numbers mean. To add one, write its file and add it to ``CODECS``.
+"""
+
+from rkstore.codecs.base import Codec, Encoded
+from rkstore.codecs.bfloat16 import BFloat16
+from rkstore.codecs.float16 import Float16
+from rkstore.codecs.float32 import Float32
+from rkstore.codecs.int8 import Int8
+from rkstore.errors import BadInput
+
+CODECS: dict[str, Codec] = {
+    codec.name: codec for codec in (Float32(), Float16(), BFloat16(), Int8())
+}
+
+
+def codec_named(name: str) -> Codec:
+    """Return the codec of that name.
+
+    Raises:
+        BadInput: no codec has that name.
+    """
+    if name not in CODECS:
+        raise BadInput(f"unknown codec '{name}': choose one of {', '.join(CODECS)}")
+    return CODECS[name]
+
+
+__all__ = ["CODECS", "Codec", "Encoded", "codec_named"]

@@ -1,0 +1,26 @@
+"""float16: eleven significant bits, up to 65,504."""
+
+import numpy as np
+
+from rkstore.codecs.base import Codec, Encoded, Floats
+from rkstore.errors import BadInput
+
+
+class Float16(Codec):
+    """16 bits a value; relative error at most 2⁻¹¹ down to 6e-5."""
+
+    name = "float16"
+    dtype = np.dtype("<f2")
+
+    def encode(self, x: Floats) -> Encoded:
+        largest = float(np.abs(x).max(initial=0.0))
+        # 65,520 is where rounding to nearest reaches infinity.
+        if largest >= 65520:
+            raise BadInput(
+                f"float16 cannot hold {largest:.6g} (its largest value is 65504): "
+                "use --codec bfloat16 or float32"
+            )
+        return Encoded(x.astype(self.dtype))
+
+    def decode(self, encoded: Encoded) -> Floats:
+        return encoded.values.astype(np.float32)

@@ -1,0 +1,18 @@
+"""float32: what the model computed, bit for bit."""
+
+import numpy as np
+
+from rkstore.codecs.base import Codec, Encoded, Floats
+
+
+class Float32(Codec):
+    """32 bits a value, no error."""
+
+    name = "float32"
+    dtype = np.dtype("<f4")
+
+    def encode(self, x: Floats) -> Encoded:
+        return Encoded(np.ascontiguousarray(x, self.dtype))
+
+    def decode(self, encoded: Encoded) -> Floats:
+        return np.ascontiguousarray(encoded.values, np.float32)

@@ -1,0 +1,77 @@
+"""What every format does."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """One array of a store: rows × width (or rows alone), cut in shards of whole chunks.
+
+    A shard is one file: what is written, checked and sent at once. A chunk is what
+    is decoded at once.
+    """
+
+    name: str
+    dtype: np.dtype
+    width: int | None
+    shard_rows: int
+    chunk_rows: int
+    attributes: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def chunks_per_shard(self) -> int:
+        return self.shard_rows // self.chunk_rows
+
+    @property
+    def tail(self) -> tuple[int, ...]:
+        """The shape of one row."""
+        return () if self.width is None else (self.width,)
+
+
+class Shard(ABC):
+    """One open shard file, safe to read from many threads at once."""
+
+    @abstractmethod
+    def chunk(self, index: int) -> np.ndarray:
+        """Return the rows of the chunk, as many as are recorded, ``(≤ chunk_rows, *tail)``.
+
+        Raises:
+            ValueError, OSError: the bytes are not what was written. The message
+                says how; the caller knows which site and rows.
+        """
+
+
+class Format(ABC):
+    """Writes and opens shard files."""
+
+    name: str
+
+    @abstractmethod
+    def shard_path(self, spec: ArraySpec, shard: int) -> str:
+        """Path of a shard's file, relative to the store, with forward slashes."""
+
+    @abstractmethod
+    def write_shard(self, path: Path, spec: ArraySpec, values: np.ndarray) -> None:
+        """Write ``(rows, *tail)``, ``rows ≤ shard_rows``, to a new file. The same values
+        give the same bytes."""
+
+    @abstractmethod
+    def open_shard(self, path: Path, spec: ArraySpec, rows: int) -> Shard:
+        """Open a shard file that holds that many rows.
+
+        Raises:
+            ValueError, OSError: the file is not such a shard.
+        """
+
+    @abstractmethod
+    def metadata(self, rows: dict[ArraySpec, int]) -> dict[str, bytes]:
+        """Files, by path, that let other tools open arrays of that many rows."""
+
+    @abstractmethod
+    def open_array(self, root: Path, spec: ArraySpec) -> Any:
+        """The stored numbers of one array as the format's own library hands them out."""

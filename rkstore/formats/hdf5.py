@@ -1,0 +1,70 @@
+"""HDF5: one array a directory, one shard a file with one chunked dataset, ``values``.
+
+Only filters that every HDF5 library has are used (shuffle, deflate, Fletcher-32),
+so MATLAB, Julia or ``h5dump`` open the files without a plugin. The price is speed:
+HDF5 decompresses under one global lock.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from rkstore.formats.base import ArraySpec, Format, Shard
+
+DATASET = "values"
+
+
+class Hdf5(Format):
+    """Chunked HDF5, byte-shuffled deflate level 1, a Fletcher-32 sum on every chunk."""
+
+    name = "hdf5"
+
+    def shard_path(self, spec: ArraySpec, shard: int) -> str:
+        return f"{spec.name}/{shard:05d}.h5"
+
+    def write_shard(self, path: Path, spec: ArraySpec, values: np.ndarray) -> None:
+        with h5py.File(path, "x", libver=("v108", "v108")) as file:
+            dataset = file.create_dataset(
+                DATASET,
+                data=np.ascontiguousarray(values, spec.dtype),
+                chunks=(min(spec.chunk_rows, len(values)), *spec.tail),
+                shuffle=True,
+                compression="gzip",
+                compression_opts=1,
+                fletcher32=True,
+                track_times=False,
+            )
+            dataset.attrs.update(dict(spec.attributes))
+
+    def open_shard(self, path: Path, spec: ArraySpec, rows: int) -> Shard:
+        return Hdf5Shard(path, spec, rows)
+
+    def metadata(self, rows: dict[ArraySpec, int]) -> dict[str, bytes]:
+        return {}
+
+    def open_array(self, root: Path, spec: ArraySpec) -> Any:
+        """The list of h5py datasets, one a shard, in order."""
+        return [h5py.File(path)[DATASET] for path in sorted((root / spec.name).glob("*.h5"))]
+
+
+class Hdf5Shard(Shard):
+    """An open HDF5 file; h5py's own lock makes it safe to share."""
+
+    def __init__(self, path: Path, spec: ArraySpec, rows: int) -> None:
+        self.spec = spec
+        self._file = h5py.File(path, "r")
+        dataset = self._file.get(DATASET)
+        if not isinstance(dataset, h5py.Dataset):
+            raise ValueError(f"it holds no dataset '{DATASET}'")
+        expected = ((rows, *spec.tail), spec.dtype)
+        if (dataset.shape, dataset.dtype) != expected:
+            raise ValueError(
+                f"its {DATASET} are {dataset.dtype}{dataset.shape}, not {expected[1]}{expected[0]}"
+            )
+        self._dataset = dataset
+
+    def chunk(self, index: int) -> np.ndarray:
+        start = index * self.spec.chunk_rows
+        return self._dataset[start : start + self.spec.chunk_rows]

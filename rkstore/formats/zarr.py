@@ -1,0 +1,159 @@
+"""Zarr v3: one array a directory, one shard a file, chunks inside the shard.
+
+Shards are written in the layout of the Zarr v3 ``sharding_indexed`` codec
+(https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/): the
+chunks one behind another, then for each chunk its offset and length as two
+little-endian uint64, then the CRC-32C of that index. Any Zarr v3 library reads
+them. They are read here straight out of a memory map, because the offsets are
+known and decompression then runs in as many threads as there are.
+"""
+
+import json
+import mmap
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+from numcodecs.blosc import BITSHUFFLE, Blosc
+
+from rkstore.formats.base import ArraySpec, Format, Shard
+
+# Absent chunks (behind the last row of the last shard) have this offset and length.
+MISSING = 2**64 - 1
+CRC_BYTES = 4
+
+DATA_TYPES = {
+    np.dtype("<f4"): "float32",
+    np.dtype("<f2"): "float16",
+    np.dtype("<u2"): "uint16",
+    np.dtype("u1"): "uint8",
+    np.dtype("<i4"): "int32",
+}
+
+
+class Zarr(Format):
+    """Sharded Zarr v3, Blosc (zstd level 1 on shuffled bits), a CRC-32C on every chunk."""
+
+    name = "zarr"
+
+    def shard_path(self, spec: ArraySpec, shard: int) -> str:
+        return "/".join([spec.name, "c", str(shard)] + ["0"] * len(spec.tail))
+
+    def write_shard(self, path: Path, spec: ArraySpec, values: np.ndarray) -> None:
+        index = np.full((spec.chunks_per_shard, 2), MISSING, "<u8")
+        end = 0
+        with path.open("xb") as file:
+            for i, start in enumerate(range(0, len(values), spec.chunk_rows)):
+                chunk = self._encode(spec, values[start : start + spec.chunk_rows])
+                file.write(chunk)
+                index[i] = end, len(chunk)
+                end += len(chunk)
+            file.write(_with_crc(index.tobytes()))
+
+    def open_shard(self, path: Path, spec: ArraySpec, rows: int) -> Shard:
+        return ZarrShard(path, spec, rows)
+
+    def metadata(self, rows: dict[ArraySpec, int]) -> dict[str, bytes]:
+        group = {"attributes": {}, "zarr_format": 3, "node_type": "group"}
+        files = {
+            f"{spec.name}/zarr.json": _json(_array_metadata(spec, rows[spec])) for spec in rows
+        }
+        return {"zarr.json": _json(group)} | files
+
+    def open_array(self, root: Path, spec: ArraySpec) -> Any:
+        import zarr
+
+        return zarr.open_array(root / spec.name, mode="r")
+
+    def _encode(self, spec: ArraySpec, values: np.ndarray) -> bytes:
+        if len(values) < spec.chunk_rows:  # Zarr chunks are always whole.
+            padded = np.zeros((spec.chunk_rows, *spec.tail), spec.dtype)
+            padded[: len(values)] = values
+            values = padded
+        return _with_crc(_blosc(spec).encode(np.ascontiguousarray(values, spec.dtype)))
+
+
+class ZarrShard(Shard):
+    """A memory-mapped shard file."""
+
+    def __init__(self, path: Path, spec: ArraySpec, rows: int) -> None:
+        self.spec, self.rows = spec, rows
+        with path.open("rb") as file:
+            self._bytes = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        size = spec.chunks_per_shard * 16 + CRC_BYTES
+        if len(self._bytes) < size:
+            raise ValueError(f"{len(self._bytes)} bytes are too few for its index of {size}")
+        index = _checked(self._bytes[-size:], "index")
+        self._index = np.frombuffer(index, "<u8").reshape(-1, 2)
+        self._end = len(self._bytes) - size
+
+    def chunk(self, index: int) -> np.ndarray:
+        offset, length = (int(n) for n in self._index[index])
+        if offset + length > self._end:
+            raise ValueError(f"chunk {index} lies outside the file")
+        data = _checked(self._bytes[offset : offset + length], f"chunk {index}")
+        out = np.empty((self.spec.chunk_rows, *self.spec.tail), self.spec.dtype)
+        # The frame states its own size: never let it decide how much memory is taken.
+        if len(data) < 16 or int.from_bytes(data[4:8], "little") != out.nbytes:
+            raise ValueError(f"chunk {index} does not decompress to {out.nbytes} bytes")
+        _blosc(self.spec).decode(data, out)
+        return out[: self.rows - index * self.spec.chunk_rows]
+
+
+def _blosc(spec: ArraySpec) -> Blosc:
+    return Blosc("zstd", clevel=1, shuffle=BITSHUFFLE, typesize=spec.dtype.itemsize)
+
+
+def _with_crc(data: bytes) -> bytes:
+    return data + google_crc32c.value(data).to_bytes(CRC_BYTES, "little")
+
+
+def _checked(data: memoryview, what: str) -> memoryview:
+    """Return the data without its trailing checksum, or raise if that does not fit."""
+    body, stated = data[:-CRC_BYTES], int.from_bytes(data[-CRC_BYTES:], "little")
+    found = google_crc32c.value(bytes(body))
+    if found != stated:
+        raise ValueError(f"{what} has checksum {found:08x} where {stated:08x} was written")
+    return body
+
+
+def _array_metadata(spec: ArraySpec, rows: int) -> dict[str, Any]:
+    crc = {"name": "crc32c"}
+    to_bytes = {"name": "bytes", "configuration": {"endian": "little"}}
+    blosc = {
+        "name": "blosc",
+        "configuration": {
+            "typesize": spec.dtype.itemsize,
+            "cname": "zstd",
+            "clevel": 1,
+            "shuffle": "bitshuffle",
+            "blocksize": 0,
+        },
+    }
+    sharding = {
+        "name": "sharding_indexed",
+        "configuration": {
+            "chunk_shape": [spec.chunk_rows, *spec.tail],
+            "codecs": [to_bytes, blosc, crc],
+            "index_codecs": [to_bytes, crc],
+            "index_location": "end",
+        },
+    }
+    shard_shape = [spec.shard_rows, *spec.tail]
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": [rows, *spec.tail],
+        "data_type": DATA_TYPES[spec.dtype],
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": shard_shape}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": 0,
+        "codecs": [sharding],
+        "attributes": dict(spec.attributes),
+        "storage_transformers": [],
+    }
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, indent=2).encode() + b"\n"

@@ -1,0 +1,176 @@
+"""Token blocks × model → store: the one time that the language model runs.
+
+A shard is made of whole batches, so the model sees the same batches whether a
+harvest runs through or is taken up again, and the store has the same bytes.
+"""
+
+import importlib.metadata
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from rkstore.codecs import codec_named
+from rkstore.errors import BadInput
+from rkstore.manifest import Manifest, Site
+from rkstore.model import Model, load_model
+from rkstore.settings import HarvestSettings
+from rkstore.store import Store
+from rkstore.tokens import TokenBlocks, open_text, token_blocks
+from rkstore.writer import StoreWriter
+
+# Rows decoded at once. Large enough that compression and threads pay, small enough
+# that a shuffled window of many chunks fits in memory: 3 MB of float16 at GPT-2's width.
+CHUNK_ROWS = 512
+
+# A difference in any of these may change the last bit of a value.
+LIBRARIES = ("rkstore", "torch", "transformers", "transformer-lens", "tokenizers", "numpy")
+
+
+@dataclass(frozen=True)
+class Harvest:
+    """A harvest that is ready to run: everything is known, nothing is written."""
+
+    model: Model
+    blocks: TokenBlocks
+    manifest: Manifest
+    out: Path
+    batch_size: int
+
+    @property
+    def largest_bytes(self) -> int:
+        """Bytes of the store before lossless compression."""
+        per_row = sum(s.d_in for s in self.manifest.sites)
+        return self.manifest.rows * per_row * codec_named(self.manifest.codec).dtype.itemsize
+
+    @property
+    def free_bytes(self) -> int:
+        """Free space where the store will lie."""
+        there = next(path for path in (self.out, *self.out.absolute().parents) if path.exists())
+        return shutil.disk_usage(there).free
+
+
+def prepare(settings: HarvestSettings) -> Harvest:
+    """Load the model, tokenise the text, and settle what the store will be.
+
+    Raises:
+        BadInput, RkstoreError: anything that makes the harvest impossible.
+    """
+    model = load_model(
+        settings.model,
+        device=settings.device,
+        dtype=settings.dtype,
+        revision=settings.revision,
+        tokenizer=settings.tokenizer,
+    )
+    sites = model.sites(settings.hook, settings.layers)
+    _check_widths(model, sites, settings.d_in)
+    if settings.context_size > model.longest_context:
+        raise BadInput(
+            f"--context-size is {settings.context_size}: {model.name} sees at most "
+            f"{model.longest_context} tokens"
+        )
+    if settings.prepend_bos and model.bos is None:
+        raise BadInput(f"{model.name} has no BOS token: use --no-prepend-bos")
+    text = open_text(settings)
+    blocks = token_blocks(
+        text.documents,
+        model.encode,
+        separator=model.bos,
+        context_size=settings.context_size,
+        prepend_bos=settings.prepend_bos,
+        tokens=settings.tokens,
+    )
+    model.check_tokens(blocks)
+    shard_rows = max(1, round(settings.shard_rows / settings.context_size)) * settings.context_size
+    manifest = Manifest(
+        rows=blocks.rows,
+        context_size=settings.context_size,
+        shard_rows=shard_rows,
+        chunk_rows=_largest_divisor(shard_rows, CHUNK_ROWS),
+        codec=settings.codec,
+        format=settings.format,
+        sites=tuple(sites),
+        source={
+            **model.describe(),
+            "text": text.source,
+            "tokens": {
+                "prepend_bos": settings.prepend_bos,
+                "seed": settings.seed,
+                "sha256": blocks.sha256,
+            },
+            "run": {"batch_size": settings.batch_size, "device": settings.device},
+            "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
+        },
+    )
+    out = Path(settings.out or Path("stores") / model.name.split("/")[-1])
+    return Harvest(model, blocks, manifest, out, settings.batch_size)
+
+
+def run(harvest: Harvest, on_shard: Callable[[int], None] = lambda _: None) -> Store:
+    """Write the shards that are not there yet, and return the store.
+
+    Args:
+        on_shard: told the number of each shard once it is recorded.
+
+    Raises:
+        BadInput: the directory holds something else, or an activation is not finite.
+        RkstoreError: the disk is full.
+    """
+    manifest = harvest.manifest
+    with StoreWriter(harvest.out, manifest) as writer:
+        done = manifest.rows_recorded(writer.next_shard)
+        with tqdm(
+            total=manifest.rows,
+            initial=done,
+            unit="tok",
+            unit_scale=True,
+            desc="harvest",
+            disable=None,
+        ) as bar:
+            while writer.next_shard < manifest.shards:
+                shard = writer.next_shard
+                values, columns = _shard(harvest, shard, bar.update)
+                writer.write_shard(values, columns)
+                on_shard(shard)
+    return Store(harvest.out)
+
+
+def _shard(
+    harvest: Harvest, shard: int, advance: Callable[[int], object]
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Activations and columns of the rows of one shard."""
+    manifest, blocks = harvest.manifest, harvest.blocks
+    first, last = manifest.rows_of_shard(shard)
+    values = {s.hook_name: np.empty((last - first, s.d_in), np.float32) for s in manifest.sites}
+    size = manifest.context_size
+    for block in range(first // size, last // size, harvest.batch_size):
+        ids = blocks.ids[block : min(block + harvest.batch_size, last // size)]
+        row = block * size - first
+        for name, x in harvest.model.activations(ids, list(manifest.sites)).items():
+            values[name][row : row + ids.size] = x
+        advance(ids.size)
+    own = slice(first // size, last // size)
+    position = np.broadcast_to(np.arange(size), blocks.ids[own].shape)
+    columns = {
+        "token_id": blocks.ids[own].reshape(-1),
+        "document": blocks.document[own].reshape(-1),
+        "position": position.reshape(-1),
+    }
+    return values, columns
+
+
+def _check_widths(model: Model, sites: list[Site], d_in: int | None) -> None:
+    for site in sites:
+        if d_in is not None and site.d_in != d_in:
+            block = site.hook_name.rsplit(".hook_", 1)[0].split(".mlp")[0]
+            others = [n for n, w in model.widths.items() if w == d_in and n.startswith(block)]
+            there = f"; {', '.join(others)} would fit" if others else ""
+            raise BadInput(f"{site.hook_name} is {site.d_in} wide, not {d_in} as asked{there}")
+
+
+def _largest_divisor(n: int, most: int) -> int:
+    return next(size for size in range(min(n, most), 0, -1) if n % size == 0)

@@ -1,0 +1,22 @@
+"""The Hugging Face Hub, when there is no way to it."""
+
+import os
+import socket
+from urllib.parse import urlsplit
+
+PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
+
+
+def fail_fast() -> None:
+    """Make the Hub's libraries use their cache alone if the Hub's name cannot be resolved.
+
+    Without this they try for half a minute before they say that there is no network.
+    Call it before ``transformers`` or ``datasets`` is imported: they read the variable once.
+    """
+    if "HF_HUB_OFFLINE" in os.environ or any(name in os.environ for name in PROXIES):
+        return
+    host = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co")).hostname
+    try:
+        socket.getaddrinfo(host, None)
+    except OSError:
+        os.environ["HF_HUB_OFFLINE"] = "1"

@@ -1,0 +1,334 @@
+"""What a store is (``manifest.json``) and what is in it so far (``shards.jsonl``).
+
+The manifest is written once, before the first shard, and never changes: it holds
+everything that determines a stored value, and its fingerprint names the store.
+The journal grows by one line a shard; a shard exists when its line does. Each line
+carries the hash of the line before it, the first one the fingerprint, so a line
+that was changed, lost or borrowed from another store is noticed.
+"""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rkstore.codecs import CODECS, codec_named
+from rkstore.errors import BadInput, DamagedStore
+from rkstore.formats import FORMATS, ArraySpec, format_named
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+JOURNAL = "shards.jsonl"
+
+# What is known of every row, stored once and not per site.
+COLUMNS = {
+    "token_id": np.dtype("<i4"),
+    "document": np.dtype("<i4"),
+    "position": np.dtype("<i4"),
+}
+
+# A name becomes a directory: no separators, no leading dot, nothing to interpret.
+SITE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+LARGEST_MANIFEST = 16 * 2**20
+
+
+@dataclass(frozen=True)
+class Site:
+    """A hook point and the width of its activations."""
+
+    hook_name: str
+    d_in: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything that determines the bytes of a store."""
+
+    rows: int
+    """Rows of the finished store; fewer may be recorded yet."""
+    context_size: int
+    """Tokens in a block; rows ``[i * context_size, (i + 1) * context_size)`` are one block."""
+    shard_rows: int
+    chunk_rows: int
+    codec: str
+    format: str
+    sites: tuple[Site, ...]
+    source: dict[str, Any]
+    """Where the values came from: model, tokenizer, text, tokens, libraries."""
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits that name the store."""
+        return hashlib.sha256(_canonical(self._as_dict()).encode()).hexdigest()[:16]
+
+    @cached_property
+    def hook_names(self) -> list[str]:
+        return [site.hook_name for site in self.sites]
+
+    @property
+    def shards(self) -> int:
+        """Shards of the finished store."""
+        return -(-self.rows // self.shard_rows)
+
+    def rows_of_shard(self, shard: int) -> tuple[int, int]:
+        """First row, and the row behind the last, of a shard."""
+        start = shard * self.shard_rows
+        return start, min(start + self.shard_rows, self.rows)
+
+    def rows_recorded(self, shards: int) -> int:
+        """Rows in the first ``shards`` shards."""
+        return min(shards * self.shard_rows, self.rows)
+
+    def width(self, hook_name: str) -> int:
+        return next(site.d_in for site in self.sites if site.hook_name == hook_name)
+
+    def specs(self, hook_name: str) -> dict[str, ArraySpec]:
+        """The arrays of one site: ``""`` its values, then what its codec keeps besides."""
+        codec, width = codec_named(self.codec), self.width(hook_name)
+        chunks = self.shard_rows // self.chunk_rows
+        values = ArraySpec(
+            hook_name,
+            codec.dtype,
+            width,
+            self.shard_rows,
+            self.chunk_rows,
+            (("rkstore_codec", self.codec), ("rkstore_store", self.fingerprint)),
+        )
+        sides = {
+            side: ArraySpec(f"{hook_name}.{side}", np.dtype("<f4"), width, chunks, chunks)
+            for side in codec.side
+        }
+        return {"": values} | sides
+
+    def column_specs(self) -> dict[str, ArraySpec]:
+        """The arrays of token id, document and position."""
+        return {
+            name: ArraySpec(name, dtype, None, self.shard_rows, self.chunk_rows)
+            for name, dtype in COLUMNS.items()
+        }
+
+    def array_rows(self, spec: ArraySpec, rows: int) -> int:
+        """How many rows of an array belong to the first ``rows`` rows of the store."""
+        per_row = self.chunk_rows if spec.shard_rows != self.shard_rows else 1
+        return -(-rows // per_row)
+
+    def all_specs(self) -> list[ArraySpec]:
+        """Every array of the store."""
+        sites = [spec for name in self.hook_names for spec in self.specs(name).values()]
+        return [*sites, *self.column_specs().values()]
+
+    def metadata(self, rows: int) -> dict[str, bytes]:
+        """Files, by path, that let other tools open the arrays as far as ``rows`` rows."""
+        specs = self.all_specs()
+        return format_named(self.format).metadata({s: self.array_rows(s, rows) for s in specs})
+
+    def to_bytes(self) -> bytes:
+        """The one text that ``manifest.json`` may have."""
+        named = {"rkstore_schema": SCHEMA, "fingerprint": self.fingerprint} | self._as_dict()
+        return (json.dumps(named, indent=2, ensure_ascii=False) + "\n").encode()
+
+    def differences(self, other: "Manifest") -> list[str]:
+        """What the other manifest says differently, ``key: there, not here``."""
+        mine, theirs = _flat(self._as_dict()), _flat(other._as_dict())
+        return [
+            f"{key}: {theirs.get(key, 'absent')} there, {mine.get(key, 'absent')} here"
+            for key in sorted(mine.keys() | theirs.keys())
+            if mine.get(key) != theirs.get(key)
+        ]
+
+    def _as_dict(self) -> dict[str, Any]:
+        return {
+            "rows": self.rows,
+            "context_size": self.context_size,
+            "shard_rows": self.shard_rows,
+            "chunk_rows": self.chunk_rows,
+            "codec": self.codec,
+            "format": self.format,
+            "sites": [{"hook_name": site.hook_name, "d_in": site.d_in} for site in self.sites],
+            "source": self.source,
+        }
+
+
+def read_manifest(root: Path) -> Manifest:
+    """Read and check ``manifest.json``.
+
+    Raises:
+        BadInput: there is no store, or it needs a newer rkstore.
+        DamagedStore: the manifest is not one that rkstore wrote.
+    """
+    path = root / MANIFEST
+    if not path.is_file():
+        raise BadInput(
+            f"there is no store at {root} (no {MANIFEST}): write one with 'rkstore harvest'"
+        )
+    if path.stat().st_size > LARGEST_MANIFEST:
+        raise DamagedStore(f"{path} is larger than {LARGEST_MANIFEST >> 20} MiB: not a manifest")
+    raw = path.read_bytes()
+    try:
+        document = json.loads(raw)
+        schema = document["rkstore_schema"]
+    except (ValueError, KeyError, TypeError):
+        raise DamagedStore(f"{path} is not a manifest that rkstore wrote") from None
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise BadInput(
+            f"{root} has schema {schema} and this rkstore reads up to {SCHEMA}: "
+            "upgrade with 'pip install --upgrade rkstore'"
+        )
+    try:
+        manifest = _manifest(document)
+        _check_manifest(manifest)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DamagedStore(f"{path} is not a valid manifest: {error}") from None
+    if manifest.to_bytes() != raw:
+        raise DamagedStore(
+            f"{path} was changed after it was written: its contents have fingerprint "
+            f"{manifest.fingerprint}, it states {document.get('fingerprint')}"
+        )
+    return manifest
+
+
+def _manifest(document: dict[str, Any]) -> Manifest:
+    sites = tuple(Site(site["hook_name"], site["d_in"]) for site in document["sites"])
+    keys = ("rows", "context_size", "shard_rows", "chunk_rows", "codec", "format", "source")
+    return Manifest(sites=sites, **{key: document[key] for key in keys})
+
+
+def _check_manifest(manifest: Manifest) -> None:
+    sizes = {
+        "rows": manifest.rows,
+        "context_size": manifest.context_size,
+        "shard_rows": manifest.shard_rows,
+        "chunk_rows": manifest.chunk_rows,
+    } | {site.hook_name: site.d_in for site in manifest.sites}
+    for name, size in sizes.items():
+        if type(size) is not int or not 0 < size < 2**48:
+            raise ValueError(f"{name} is {size!r}, not a positive number")
+    if manifest.shard_rows % manifest.chunk_rows:
+        raise ValueError("shard_rows is not a multiple of chunk_rows")
+    if manifest.codec not in CODECS:
+        raise ValueError(f"unknown codec {manifest.codec!r}")
+    if manifest.format not in FORMATS:
+        raise ValueError(f"unknown format {manifest.format!r}")
+    if not isinstance(manifest.source, dict):
+        raise ValueError("source is not an object")
+    names = [spec.name for spec in manifest.all_specs()]
+    if not manifest.sites or len(set(names)) != len(names):
+        raise ValueError("sites are missing or named twice")
+    for name in names:
+        if not SITE_NAME.fullmatch(name):
+            raise ValueError(f"{name!r} cannot be the name of a site")
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """Size and SHA-256 of one file."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """One line of the journal: a shard, its files, and what storing it cost in accuracy."""
+
+    shard: int
+    files: dict[str, FileRecord]
+    """By path: the shard's own files."""
+    statistics: dict[str, FileRecord]
+    """By path: statistics of all rows up to and including this shard; the last line counts."""
+    squared_error: dict[str, float]
+    """By site: sum over the shard of (stored value - value)²."""
+    chain: str
+    """SHA-256 of this line (without ``chain``) behind the previous line's."""
+
+    def to_line(self) -> bytes:
+        return (_canonical(self._as_dict() | {"chain": self.chain}) + "\n").encode()
+
+    def _as_dict(self) -> dict[str, Any]:
+        return {
+            "shard": self.shard,
+            "files": {path: vars(record) for path, record in self.files.items()},
+            "statistics": {path: vars(record) for path, record in self.statistics.items()},
+            "squared_error": self.squared_error,
+        }
+
+    @classmethod
+    def following(
+        cls,
+        previous: str,
+        shard: int,
+        files: dict[str, FileRecord],
+        statistics: dict[str, FileRecord],
+        squared_error: dict[str, float],
+    ) -> "ShardRecord":
+        """The record that comes behind the one whose chain is ``previous``."""
+        bare = cls(shard, files, statistics, squared_error, chain="")
+        text = previous + _canonical(bare._as_dict())
+        chain = hashlib.sha256(text.encode()).hexdigest()
+        return cls(shard, files, statistics, squared_error, chain)
+
+
+def read_journal(root: Path, manifest: Manifest) -> list[ShardRecord]:
+    """Read ``shards.jsonl`` as far as it is complete.
+
+    A last line without its newline was being written when its writer died: it is
+    not there.
+
+    Raises:
+        DamagedStore: a line was changed, or belongs to another store.
+    """
+    path = root / JOURNAL
+    records: list[ShardRecord] = []
+    if not path.exists():
+        return records
+    chain = manifest.fingerprint
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1]):
+        try:
+            record = _record(json.loads(line))
+            expected = ShardRecord.following(
+                chain, number, record.files, record.statistics, record.squared_error
+            )
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise DamagedStore(f"line {number + 1} of {path} is not a shard record") from None
+        if record != expected or expected.to_line() != line + b"\n":
+            raise DamagedStore(
+                f"line {number + 1} of {path} was changed or belongs to another store: "
+                "restore the file from a copy, or harvest again"
+            )
+        records.append(record)
+        chain = record.chain
+    if len(records) > manifest.shards:
+        raise DamagedStore(f"{path} lists {len(records)} shards of {manifest.shards}")
+    return records
+
+
+def _record(document: dict[str, Any]) -> ShardRecord:
+    def records(files: dict[str, Any]) -> dict[str, FileRecord]:
+        return {path: FileRecord(int(f["bytes"]), str(f["sha256"])) for path, f in files.items()}
+
+    return ShardRecord(
+        document["shard"],
+        records(document["files"]),
+        records(document["statistics"]),
+        {name: float(error) for name, error in document["squared_error"].items()},
+        document["chain"],
+    )
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, keys joined with dots; lists are values."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for key, inner in value.items():
+        flat |= _flat(inner, f"{prefix}.{key}" if prefix else str(key))
+    return flat

@@ -1,0 +1,227 @@
+"""Every option of every command, once: its name, its default and the reason, its type.
+
+The command line makes its options from these classes and a YAML file is checked
+against them, so both know the same names. Importing this module is cheap.
+"""
+
+import types
+import typing
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from rkstore.errors import BadInput
+
+T = TypeVar("T", bound="Settings")
+
+
+def option(
+    default: Any, help: str, *, choices: tuple[str, ...] = (), least: float | None = None
+) -> Any:
+    """A field with what its option needs to know besides its type."""
+    metadata = {"help": help, "choices": choices, "least": least}
+    if isinstance(default, (list, tuple)):
+        return field(default_factory=lambda: tuple(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Settings that check themselves.
+
+    Raises:
+        BadInput: a value is of the wrong type, too small or not one of the choices.
+    """
+
+    def __post_init__(self) -> None:
+        for spec in fields(self):
+            value = getattr(self, spec.name)
+            kind, optional = value_type(spec.type)
+            if value is None and optional:
+                continue
+            if kind is float and type(value) is int:
+                object.__setattr__(self, spec.name, value := float(value))
+            if kind is tuple and isinstance(value, list):
+                object.__setattr__(self, spec.name, value := tuple(value))
+            self._check(spec.name, value, kind, spec.metadata)
+
+    def _check(self, name: str, value: Any, kind: type, metadata: Any) -> None:
+        flag = "--" + name.replace("_", "-")
+        if type(value) is not kind:
+            raise BadInput(f"{flag} takes a {kind.__name__}, not {value!r}")
+        if metadata["choices"] and value not in metadata["choices"]:
+            raise BadInput(f"{flag} is '{value}': choose one of {', '.join(metadata['choices'])}")
+        if metadata["least"] is not None and value < metadata["least"]:
+            raise BadInput(f"{flag} is {value}: it must be at least {metadata['least']}")
+
+
+def value_type(annotation: Any) -> tuple[type, bool]:
+    """The type behind ``X``, ``X | None`` or ``tuple[X, ...]``, and whether None is allowed."""
+    optional = False
+    if isinstance(annotation, types.UnionType):
+        inner = [part for part in typing.get_args(annotation) if part is not type(None)]
+        annotation, optional = inner[0], True
+    return typing.get_origin(annotation) or annotation, optional
+
+
+def from_yaml(settings: type[T], path: Path, given: dict[str, Any]) -> T:
+    """Settings from a YAML file of option names, overridden by what was ``given``.
+
+    Raises:
+        BadInput: the file cannot be read, or has an unknown key or a value of the wrong type.
+    """
+    try:
+        document = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BadInput(f"cannot read {path}: {' '.join(str(error).split())}") from None
+    if document is None:
+        document = {}
+    if not isinstance(document, dict):
+        raise BadInput(f"{path} must hold 'option: value' lines")
+    names = [spec.name for spec in fields(settings)]
+    unknown = [str(key) for key in document if key not in names]
+    if unknown:
+        raise BadInput(f"{path} has an unknown key '{unknown[0]}': it may have {', '.join(names)}")
+    try:
+        return settings(**(document | given))
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from None
+
+
+def default_of(spec: Any) -> Any:
+    """The default of a dataclass field."""
+    return spec.default if spec.default is not MISSING else spec.default_factory()
+
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HarvestSettings(Settings):
+    """What to run over which text, and how to store it."""
+
+    model: str = option("gpt2", "Hub name or local directory of the model.")
+    revision: str | None = option(None, "Revision of the model on the Hub.")
+    tokenizer: str | None = option(
+        None, "Hub name or directory of the tokenizer, if not the model's."
+    )
+    layers: str = option("all", "Blocks to store: 'all', or a list such as 0-3,8.")
+    hook: str = option(
+        "mlp.hook_post",
+        "TransformerLens hook: the part behind the block, a full name, or a glob.",
+    )
+    d_in: int | None = option(None, "Refuse sites that are not this wide.", least=1)
+    text: tuple[str, ...] = option((), "UTF-8 text files, one document each, instead of a dataset.")
+    dataset: str = option("Salesforce/wikitext", "Dataset on the Hub, or a local directory.")
+    dataset_config: str | None = option(
+        None, "Configuration of the dataset; wikitext-103-raw-v1 for wikitext."
+    )
+    split: str = option("train", "Split of the dataset.")
+    fallback: tuple[str, ...] = option(
+        (),
+        "Datasets to try in this order if the one before cannot be had, NAME or NAME:CONFIG; "
+        "the outcome is printed and recorded.",
+    )
+    tokens: int = option(100_000, "Rows to store, rounded down to whole blocks.", least=1)
+    context_size: int = option(128, "Tokens that the model sees at once.", least=2)
+    prepend_bos: bool = option(True, "Begin every block with the BOS token.")
+    batch_size: int = option(32, "Blocks in one forward pass.", least=1)
+    dtype: str = option("float32", "Precision of the model.", choices=DTYPES)
+    codec: str = option(
+        "float16", "Stored numbers.", choices=("float32", "float16", "bfloat16", "int8")
+    )
+    format: str = option("zarr", "Files.", choices=("zarr", "hdf5"))
+    shard_rows: int = option(
+        8192, "Rows in one file, about; a killed harvest repeats at most so many.", least=1
+    )
+    device: str = option("cpu", "Torch device of the model.")
+    seed: int = option(
+        0, "Seed of the order of documents; 0 keeps the order they come in.", least=0
+    )
+    out: str | None = option(None, "Directory of the store; stores/<model> by default.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteSettings(Settings):
+    """Which site of which store."""
+
+    store: str | None = option(None, "Store; may be left out if stores/ holds exactly one.")
+    layer: int | None = option(None, "Transformer block of the site.", least=0)
+    hook: str | None = option(None, "Hook of the site, if the store has several at that layer.")
+
+
+SCORES = ("kurtosis", "knn", "variance_ratio", "separation")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeSettings(SiteSettings):
+    """How RkCNN looks for directions."""
+
+    m: int | None = option(None, "Dimensions in a subset; the root of d_in by default.", least=1)
+    h: int = option(600, "Random subsets.", least=1)
+    r: int = option(200, "Subsets to keep.", least=1)
+    score: str = option("kurtosis", "How a subset is scored.", choices=SCORES)
+    k_neighbors: int = option(5, "Neighbours of the knn score.", least=1)
+    labels: str | None = option(
+        None,
+        "Column that labels the rows, for knn and separation.",
+        choices=("token_id", "document", "position"),
+    )
+    sample_rows: int = option(
+        2000,
+        "Rows that knn compares, spread over the store: its cost grows with their square.",
+        least=2,
+    )
+    seed: int = option(0, "Seed of the subsets.", least=0)
+    out: str | None = option(None, "Directory of the result; results/probe/<site> by default.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings(SiteSettings):
+    """One dictionary and how it is trained."""
+
+    dictionary: str = option("topk", "Kind of sparse code.", choices=("relu", "topk"))
+    init: str = option("tied", "Initialisation.", choices=("random", "tied", "rkcnn"))
+    expansion: float = option(8.0, "Latents for each input dimension.", least=0.0)
+    d_sae: int | None = option(None, "Latents; overrides --expansion.", least=1)
+    k: int = option(32, "Active latents of a topk code.", least=1)
+    l1: float = option(
+        1.0,
+        "Weight of the L1 penalty of a relu code, per token, with inputs scaled so that the "
+        "mean of ‖x‖² is d_in.",
+        least=0.0,
+    )
+    steps: int = option(2000, "Batches to train on.", least=1)
+    batch_size: int = option(1024, "Rows in a batch.", least=1)
+    lr: float = option(1e-3, "Peak learning rate of Adam.", least=0.0)
+    warmup: int = option(100, "Steps over which the learning rate (and l1) rises.", least=0)
+    rkcnn_fraction: float = option(
+        0.5, "Share of the latents that --init rkcnn takes from the probe.", least=0.0
+    )
+    rkcnn_oversample: float = option(
+        4.0, "Subsets drawn for each one kept: below 1 there is nothing to select.", least=1.0
+    )
+    rkcnn_m: int | None = option(
+        None, "Dimensions in a subset; the root of d_in by default.", least=1
+    )
+    rkcnn_score: str = option(
+        "kurtosis", "How --init rkcnn scores a subset.", choices=("kurtosis", "variance_ratio")
+    )
+    checkpoint_every: int = option(1000, "Steps between checkpoints.", least=1)
+    seed: int = option(0, "Seed of weights, subsets and the order of the rows.", least=0)
+    device: str = option("cpu", "Torch device.")
+    name: str | None = option(None, "Name of the run; made of site, kind and init by default.")
+    out: str = option("checkpoints", "Directory under which checkpoints are written.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSettings(Settings):
+    """What to measure dictionaries on."""
+
+    store: str | None = option(None, "Store; may be left out if stores/ holds exactly one.")
+    rows: int | None = option(None, "Held-out rows to use; all by default.", least=1)
+    batch_size: int = option(4096, "Rows at a time.", least=1)
+    device: str = option("cpu", "Torch device.")
+    out: str = option("results/evaluate", "Directory of table, JSON and picture.")

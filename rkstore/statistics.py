@@ -1,0 +1,78 @@
+"""Exact statistics of rows, kept while they stream by and merged without loss."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Doubles = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Per-dimension statistics of ``count`` rows; every array is float64 of shape ``(d_in,)``.
+
+    ``m2`` is the sum of squared deviations from the mean, so the variance is
+    ``m2 / count``. ``positive`` counts the rows whose value is above zero.
+
+    Merging follows Chan, Golub & LeVeque (1979), "Updating formulae and a pairwise
+    algorithm for computing sample variances": no difference of large sums is taken.
+    """
+
+    count: int
+    mean: Doubles
+    m2: Doubles
+    min: Doubles
+    max: Doubles
+    positive: Doubles
+
+    @classmethod
+    def of(cls, x: np.ndarray) -> "Statistics":
+        """Statistics of at least one row, ``x`` of shape ``(rows, d_in)``."""
+        mean = x.mean(axis=0, dtype=np.float64)
+        deviation = x - mean
+        return cls(
+            count=len(x),
+            mean=mean,
+            m2=np.einsum("nd,nd->d", deviation, deviation),
+            min=x.min(axis=0).astype(np.float64),
+            max=x.max(axis=0).astype(np.float64),
+            positive=(x > 0).sum(axis=0).astype(np.float64),
+        )
+
+    def merge(self, other: "Statistics") -> "Statistics":
+        """Statistics of both sets of rows together."""
+        count = self.count + other.count
+        delta = other.mean - self.mean
+        return Statistics(
+            count=count,
+            mean=self.mean + delta * (other.count / count),
+            m2=self.m2 + other.m2 + delta**2 * (self.count * other.count / count),
+            min=np.minimum(self.min, other.min),
+            max=np.maximum(self.max, other.max),
+            positive=self.positive + other.positive,
+        )
+
+    @property
+    def variance(self) -> Doubles:
+        """Population variance of each dimension, ``(d_in,)``."""
+        return self.m2 / self.count
+
+    @property
+    def mean_square_norm(self) -> float:
+        """Mean over rows of ``‖x‖²``."""
+        return float((self.variance + self.mean**2).sum())
+
+    def as_arrays(self) -> dict[str, np.ndarray]:
+        """Arrays by name, for a file."""
+        return {"count": np.array([self.count], np.int64)} | {
+            name: getattr(self, name) for name in ("mean", "m2", "min", "max", "positive")
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> "Statistics":
+        """The inverse of :meth:`as_arrays`."""
+        return cls(
+            count=int(arrays["count"][0]),
+            **{name: arrays[name] for name in ("mean", "m2", "min", "max", "positive")},
+        )

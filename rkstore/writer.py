@@ -1,0 +1,316 @@
+"""Writing a store, one shard at a time, so that a kill at any instant loses one shard at most.
+
+Each file is written aside, synced and renamed into place; only then is the shard's
+line appended to the journal, and only that line makes the shard exist. Whoever
+opens the directory again finds whole shards, and goes on behind the last of them.
+"""
+
+import errno
+import fcntl
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from rkstore.codecs import codec_named
+from rkstore.errors import BadInput, RkstoreError
+from rkstore.formats import ArraySpec, format_named
+from rkstore.manifest import COLUMNS, JOURNAL, MANIFEST, FileRecord, Manifest, ShardRecord
+from rkstore.statistics import Statistics
+from rkstore.store import ASIDE, LOCK, Store, sha256, statistics_path
+
+
+@dataclass
+class _Written:
+    """What one thread wrote for one site."""
+
+    files: dict[str, FileRecord] = field(default_factory=dict)
+    squared_error: float = 0.0
+    statistics: Statistics | None = None
+
+
+class StoreWriter:
+    """Creates a store or continues one. Use as a context manager: it holds the store's lock."""
+
+    def __init__(self, root: str | Path, manifest: Manifest) -> None:
+        """Prepare the directory for the shards of that manifest.
+
+        Raises:
+            BadInput: the directory holds something else, a store of another
+                configuration, or another process is writing to it.
+        """
+        self.root, self.manifest = Path(root), manifest
+        self._codec, self._format = codec_named(manifest.codec), format_named(manifest.format)
+        self._lock: BinaryIO | None = None
+        with _disk_errors(self.root):
+            existing = self._claim()
+        self.records = existing.records if existing else []
+        self._statistics = {
+            name: existing.statistics(name)
+            for name in manifest.hook_names
+            if existing and existing.records
+        }
+
+    def __enter__(self) -> "StoreWriter":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Clear away what is unfinished and let go of the lock."""
+        if self._lock is not None:
+            shutil.rmtree(self.root / ASIDE, ignore_errors=True)
+            (self.root / LOCK).unlink(missing_ok=True)
+            self._lock.close()
+            self._lock = None
+
+    @property
+    def next_shard(self) -> int:
+        """The first shard that is not recorded yet."""
+        return len(self.records)
+
+    def write_shard(self, values: dict[str, np.ndarray], columns: dict[str, np.ndarray]) -> None:
+        """Write and record the next shard.
+
+        Args:
+            values: for each site, float32 ``(rows of the shard, d_in)``.
+            columns: for each column, integers ``(rows of the shard,)``.
+
+        Raises:
+            BadInput: a wrong width or number of rows, a value that is not finite or that
+                the codec cannot hold; names site and row. Nothing was written.
+            RkstoreError: the disk is full or failed; what was recorded before is intact.
+        """
+        first, last = self.manifest.rows_of_shard(self.next_shard)
+        for name in self.manifest.hook_names:
+            self._check(name, values[name], first, last)
+        with _disk_errors(self.root), ThreadPoolExecutor(os.cpu_count()) as pool:
+            written = dict(
+                zip(
+                    self.manifest.hook_names,
+                    pool.map(lambda name: self._write_site(name, values[name]), values),
+                    strict=True,
+                )
+            )
+            self._record(written, self._write_columns(columns))
+
+    def _claim(self) -> Store | None:
+        """Lock the directory; return the store that is already in it, if one is."""
+        if self.root.exists() and not self.root.is_dir():
+            raise BadInput(f"{self.root} is a file: choose another --out")
+        self.root.mkdir(parents=True, exist_ok=True)
+        others = [p.name for p in self.root.iterdir() if p.name not in (LOCK, ASIDE)]
+        if others and MANIFEST not in others:
+            raise BadInput(
+                f"{self.root} is not empty and holds no store ({sorted(others)[0]} is there): "
+                "choose another --out"
+            )
+        self._take_lock()
+        try:
+            shutil.rmtree(self.root / ASIDE, ignore_errors=True)
+            if not others:
+                self._replace(MANIFEST, self.manifest.to_bytes())
+                return None
+            store = Store(self.root)
+            different = self.manifest.differences(store.manifest)
+            if different:
+                raise BadInput(
+                    f"{self.root} holds a store of another configuration "
+                    f"({'; '.join(different[:3])}): choose another --out, or remove it first"
+                )
+            self._settle(store.records)
+            return store
+        except BaseException:
+            self.close()
+            raise
+
+    def _take_lock(self) -> None:
+        lock = (self.root / LOCK).open("a+b")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            holder = lock.read(32).decode(errors="replace").strip() or "another process"
+            lock.close()
+            raise BadInput(
+                f"{self.root} is being written by process {holder}: wait for it or stop it first"
+            ) from None
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n".encode())
+        lock.flush()
+        self._lock = lock
+
+    def _settle(self, records: list[ShardRecord]) -> None:
+        """Bring what is derived from the journal in line with it after a kill."""
+        journal = self.root / JOURNAL
+        if journal.exists():
+            whole = sum(len(record.to_line()) for record in records)
+            if journal.stat().st_size > whole:  # a line that was never finished
+                os.truncate(journal, whole)
+        for name in self.manifest.hook_names:
+            keep = statistics_path(name, len(records))
+            for path in (self.root / name).glob("statistics-*.safetensors"):
+                if path.relative_to(self.root).as_posix() != keep:
+                    path.unlink()
+        if records:
+            self._write_metadata(len(records))
+
+    def _check(self, name: str, x: np.ndarray, first: int, last: int) -> None:
+        expected = (last - first, self.manifest.width(name))
+        if x.shape != expected:
+            raise BadInput(
+                f"{name}: got activations of shape {x.shape}, expected {expected} "
+                f"({expected[1]} wide, rows {first}:{last})"
+            )
+        finite = np.isfinite(x)
+        if not finite.all():
+            row, dimension = (int(i) for i in np.argwhere(~finite)[0])
+            raise BadInput(
+                f"{name}: row {first + row} has {x[row, dimension]} in dimension {dimension}: "
+                "activations must be finite; try --dtype float32"
+            )
+
+    def _write_site(self, name: str, x: np.ndarray) -> _Written:
+        """Encode and write one site's part of the shard."""
+        specs = self.manifest.specs(name)
+        values = np.empty(x.shape, self._codec.dtype)
+        sides: dict[str, list[np.ndarray]] = {side: [] for side in self._codec.side}
+        written = _Written()
+        for start in range(0, len(x), self.manifest.chunk_rows):
+            rows = slice(start, start + self.manifest.chunk_rows)
+            try:
+                encoded = self._codec.encode(x[rows])
+            except BadInput as error:
+                raise BadInput(f"{name}: {error}") from None
+            values[rows] = encoded.values
+            for side in sides:
+                sides[side].append(encoded.side[side])
+            error = self._codec.decode(encoded) - x[rows]
+            written.squared_error += float(np.einsum("nd,nd->", error, error, dtype=np.float64))
+            of_chunk = Statistics.of(x[rows])
+            merged = written.statistics.merge(of_chunk) if written.statistics else of_chunk
+            written.statistics = merged
+        written.files |= self._write_array(specs[""], values)
+        for side, vectors in sides.items():
+            written.files |= self._write_array(specs[side], np.stack(vectors))
+        return written
+
+    def _write_columns(self, columns: dict[str, np.ndarray]) -> dict[str, FileRecord]:
+        files: dict[str, FileRecord] = {}
+        for name, spec in self.manifest.column_specs().items():
+            files |= self._write_array(spec, columns[name].astype(COLUMNS[name]))
+        return files
+
+    def _write_array(self, spec: ArraySpec, values: np.ndarray) -> dict[str, FileRecord]:
+        path = self._format.shard_path(spec, self.next_shard)
+        aside = self._aside(path)
+        self._format.write_shard(aside, spec, values)
+        return {path: self._into_place(aside, path)}
+
+    def _record(self, written: dict[str, _Written], files: dict[str, FileRecord]) -> None:
+        """Append the shard's line to the journal: from here on the shard exists."""
+        shards = self.next_shard + 1
+        statistics_files: dict[str, FileRecord] = {}
+        for name, site in written.items():
+            files = files | site.files
+            assert site.statistics is not None
+            before = self._statistics.get(name)
+            merged = before.merge(site.statistics) if before else site.statistics
+            self._statistics[name] = merged
+            path = statistics_path(name, shards)
+            aside = self._aside(path)
+            save_file(merged.as_arrays(), aside)
+            statistics_files[path] = self._into_place(aside, path)
+        record = ShardRecord.following(
+            self.records[-1].chain if self.records else self.manifest.fingerprint,
+            self.next_shard,
+            files,
+            statistics_files,
+            {name: site.squared_error for name, site in written.items()},
+        )
+        with (self.root / JOURNAL).open("ab") as journal:
+            journal.write(record.to_line())
+            journal.flush()
+            os.fsync(journal.fileno())
+        _sync_directory(self.root)
+        self.records.append(record)
+        self._write_metadata(shards)
+        for name in written:
+            (self.root / statistics_path(name, shards - 1)).unlink(missing_ok=True)
+
+    def _write_metadata(self, shards: int) -> None:
+        rows = self.manifest.rows_recorded(shards)
+        for path, content in self.manifest.metadata(rows).items():
+            self._replace(path, content)
+
+    def _replace(self, path: str, content: bytes) -> None:
+        """Put a small file in place as a whole, unless it is there already."""
+        target = self.root / path
+        if target.is_file() and target.read_bytes() == content:
+            return
+        aside = self._aside(path)
+        aside.write_bytes(content)
+        self._into_place(aside, path)
+
+    def _aside(self, path: str) -> Path:
+        aside = self.root / ASIDE / path.replace("/", "__")
+        aside.parent.mkdir(exist_ok=True)
+        aside.unlink(missing_ok=True)
+        return aside
+
+    def _into_place(self, aside: Path, path: str) -> FileRecord:
+        target = self.root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with aside.open("rb") as file:
+            os.fsync(file.fileno())
+        record = FileRecord(aside.stat().st_size, sha256(aside))
+        os.replace(aside, target)
+        _sync_directory(target.parent)
+        return record
+
+
+class _disk_errors:
+    """Turns what the operating system says about a disk into a sentence with a way on."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if not isinstance(error, OSError):
+            return
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
+        reason = "the disk is full" if full else str(error)
+        way_on = "make room" if full else "mend that"
+        raise RkstoreError(
+            f"cannot write to {self.root}: {reason}; the shards recorded so far are intact, "
+            f"{way_on} and run the same command again"
+        ) from None
+
+
+def _sync_directory(path: Path) -> None:
+    """Make a rename in that directory survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
