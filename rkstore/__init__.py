@@ -12,29 +12,43 @@ from typing import TYPE_CHECKING, Any
 from rkstore.errors import BadInput, DamagedStore, RkstoreError
 
 if TYPE_CHECKING:
-    from rkstore.batches import BatchPlan, read_batches, split_chunks
+    from rkstore.batches import plan_batches, read_batches, split_chunks
     from rkstore.dictionaries import Dictionary, load_dictionary
-    from rkstore.evaluate import evaluate
-    from rkstore.rkcnn import RkCNNProbe, RkCNNResult
+    from rkstore.rkcnn import RkCNNProbe, RkCNNResult, StoreSite
     from rkstore.store import Store, verify
-    from rkstore.train import train
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BadInput",
+    "DamagedStore",
+    "Dictionary",
+    "RkCNNProbe",
+    "RkCNNResult",
+    "RkstoreError",
+    "Store",
+    "StoreSite",
+    "load_dictionary",
+    "open",
+    "plan_batches",
+    "read_batches",
+    "split_chunks",
+    "verify",
+]
 
 # Imported on first use: reading a store must not wait for torch.
 _WHERE = {
-    "BatchPlan": "rkstore.batches",
-    "read_batches": "rkstore.batches",
-    "split_chunks": "rkstore.batches",
-    "Dictionary": "rkstore.dictionaries",
-    "load_dictionary": "rkstore.dictionaries",
-    "evaluate": "rkstore.evaluate",
-    "RkCNNProbe": "rkstore.rkcnn",
-    "RkCNNResult": "rkstore.rkcnn",
-    "Store": "rkstore.store",
-    "verify": "rkstore.store",
-    "train": "rkstore.train",
+    "Dictionary": "dictionaries",
+    "RkCNNProbe": "rkcnn",
+    "RkCNNResult": "rkcnn",
+    "Store": "store",
+    "StoreSite": "rkcnn",
+    "load_dictionary": "dictionaries",
+    "plan_batches": "batches",
+    "read_batches": "batches",
+    "split_chunks": "batches",
+    "verify": "store",
 }
-
-__version__ = "0.1.0"
 
 
 def open(path: str | Path) -> "Store":
@@ -51,8 +65,5 @@ def open(path: str | Path) -> "Store":
 
 def __getattr__(name: str) -> Any:
     if name in _WHERE:
-        return getattr(importlib.import_module(_WHERE[name]), name)
+        return getattr(importlib.import_module(f"rkstore.{_WHERE[name]}"), name)
     raise AttributeError(f"module 'rkstore' has no attribute '{name}'")
-
-
-__all__ = ["BadInput", "DamagedStore", "RkstoreError", "open", *_WHERE]

@@ -110,7 +110,7 @@ def prepare(settings: HarvestSettings) -> Harvest:
     return Harvest(model, blocks, manifest, out, settings.batch_size)
 
 
-def run(harvest: Harvest, on_shard: Callable[[int], None] = lambda _: None) -> Store:
+def run(harvest: Harvest, on_shard: Callable[[int], object] = lambda _: None) -> Store:
     """Write the shards that are not there yet, and return the store.
 
     Args:
@@ -145,7 +145,9 @@ def _shard(
     """Activations and columns of the rows of one shard."""
     manifest, blocks = harvest.manifest, harvest.blocks
     first, last = manifest.rows_of_shard(shard)
-    values = {s.hook_name: np.empty((last - first, s.d_in), np.float32) for s in manifest.sites}
+    values: dict[str, np.ndarray] = {
+        site.hook_name: np.empty((last - first, site.d_in), np.float32) for site in manifest.sites
+    }
     size = manifest.context_size
     for block in range(first // size, last // size, harvest.batch_size):
         ids = blocks.ids[block : min(block + harvest.batch_size, last // size)]
@@ -155,7 +157,7 @@ def _shard(
         advance(ids.size)
     own = slice(first // size, last // size)
     position = np.broadcast_to(np.arange(size), blocks.ids[own].shape)
-    columns = {
+    columns: dict[str, np.ndarray] = {
         "token_id": blocks.ids[own].reshape(-1),
         "document": blocks.document[own].reshape(-1),
         "position": position.reshape(-1),

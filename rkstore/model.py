@@ -53,11 +53,14 @@ class Model:
     def bos(self) -> int | None:
         """The token that begins a text: BOS, or EOS where a tokenizer has only that."""
         bos, eos = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
-        return bos if bos is not None else eos
+        chosen: int | None = bos if bos is not None else eos
+        return chosen
 
     def encode(self, texts: list[str]) -> list[list[int]]:
         """Token ids of each text, without special tokens."""
-        return self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        encoded = self.tokenizer(texts, add_special_tokens=False, verbose=False)
+        ids: list[list[int]] = encoded["input_ids"]
+        return ids
 
     def sites(self, hook: str, layers: str) -> list[Site]:
         """Sites that a hook names in some layers, in the order the model computes them.

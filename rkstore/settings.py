@@ -16,6 +16,14 @@ from rkstore.errors import BadInput
 
 T = TypeVar("T", bound="Settings")
 
+KINDS = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    tuple: "a list of texts",
+}
+
 
 def option(
     default: Any, help: str, *, choices: tuple[str, ...] = (), least: float | None = None
@@ -50,7 +58,7 @@ class Settings:
     def _check(self, name: str, value: Any, kind: type, metadata: Any) -> None:
         flag = "--" + name.replace("_", "-")
         if type(value) is not kind:
-            raise BadInput(f"{flag} takes a {kind.__name__}, not {value!r}")
+            raise BadInput(f"{flag} takes {KINDS[kind]}, not {value!r}")
         if metadata["choices"] and value not in metadata["choices"]:
             raise BadInput(f"{flag} is '{value}': choose one of {', '.join(metadata['choices'])}")
         if metadata["least"] is not None and value < metadata["least"]:

@@ -253,7 +253,7 @@ class Problem:
     what: str
 
 
-def verify(store: Store, advance: Callable[[int], None] = lambda _: None) -> Iterator[Problem]:
+def verify(store: Store, advance: Callable[[int], object] = lambda _: None) -> Iterator[Problem]:
     """Compare every file of a store with what was recorded of it.
 
     Args:

@@ -56,7 +56,7 @@ class TokenBlocks:
     @property
     def sha256(self) -> str:
         """Digest of the token ids."""
-        return hashlib.sha256(np.ascontiguousarray(self.ids, "<i4")).hexdigest()
+        return hashlib.sha256(self.ids.astype("<i4").tobytes()).hexdigest()
 
 
 def open_text(settings: HarvestSettings) -> Text:

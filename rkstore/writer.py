@@ -28,7 +28,7 @@ from rkstore.store import ASIDE, LOCK, Store, sha256, statistics_path
 
 @dataclass
 class _Written:
-    """What one thread wrote for one site."""
+    """Files that wait aside, by the path they are for, and what was learned writing them."""
 
     files: dict[str, FileRecord] = field(default_factory=dict)
     squared_error: float = 0.0
@@ -48,7 +48,7 @@ class StoreWriter:
         self.root, self.manifest = Path(root), manifest
         self._codec, self._format = codec_named(manifest.codec), format_named(manifest.format)
         self._lock: BinaryIO | None = None
-        with _disk_errors(self.root):
+        with _DiskErrors(self.root):
             existing = self._claim()
         self.records = existing.records if existing else []
         self._statistics = {
@@ -94,17 +94,12 @@ class StoreWriter:
             RkstoreError: the disk is full or failed; what was recorded before is intact.
         """
         first, last = self.manifest.rows_of_shard(self.next_shard)
-        for name in self.manifest.hook_names:
+        names = self.manifest.hook_names
+        for name in names:
             self._check(name, values[name], first, last)
-        with _disk_errors(self.root), ThreadPoolExecutor(os.cpu_count()) as pool:
-            written = dict(
-                zip(
-                    self.manifest.hook_names,
-                    pool.map(lambda name: self._write_site(name, values[name]), values),
-                    strict=True,
-                )
-            )
-            self._record(written, self._write_columns(columns))
+        with _DiskErrors(self.root), ThreadPoolExecutor(os.cpu_count()) as pool:
+            sites = pool.map(lambda name: self._write_site(name, values[name]), names)
+            self._record(dict(zip(names, sites, strict=True)), self._write_columns(columns))
 
     def _claim(self) -> Store | None:
         """Lock the directory; return the store that is already in it, if one is."""
@@ -192,8 +187,8 @@ class StoreWriter:
             rows = slice(start, start + self.manifest.chunk_rows)
             try:
                 encoded = self._codec.encode(x[rows])
-            except BadInput as error:
-                raise BadInput(f"{name}: {error}") from None
+            except BadInput as refused:
+                raise BadInput(f"{name}: {refused}") from None
             values[rows] = encoded.values
             for side in sides:
                 sides[side].append(encoded.side[side])
@@ -217,22 +212,21 @@ class StoreWriter:
         path = self._format.shard_path(spec, self.next_shard)
         aside = self._aside(path)
         self._format.write_shard(aside, spec, values)
-        return {path: self._into_place(aside, path)}
+        return {path: _synced(aside)}
 
     def _record(self, written: dict[str, _Written], files: dict[str, FileRecord]) -> None:
-        """Append the shard's line to the journal: from here on the shard exists."""
+        """Put the shard's files in place and append its line: from here on it exists."""
         shards = self.next_shard + 1
+        merged: dict[str, Statistics] = {}
         statistics_files: dict[str, FileRecord] = {}
         for name, site in written.items():
             files = files | site.files
             assert site.statistics is not None
             before = self._statistics.get(name)
-            merged = before.merge(site.statistics) if before else site.statistics
-            self._statistics[name] = merged
+            merged[name] = before.merge(site.statistics) if before else site.statistics
             path = statistics_path(name, shards)
-            aside = self._aside(path)
-            save_file(merged.as_arrays(), aside)
-            statistics_files[path] = self._into_place(aside, path)
+            save_file(merged[name].as_arrays(), self._aside(path))
+            statistics_files[path] = _synced(self.root / ASIDE / _flat(path))
         record = ShardRecord.following(
             self.records[-1].chain if self.records else self.manifest.fingerprint,
             self.next_shard,
@@ -240,12 +234,16 @@ class StoreWriter:
             statistics_files,
             {name: site.squared_error for name, site in written.items()},
         )
+        # Everything is written and synced: what is left cannot fill the disk.
+        for path in files | statistics_files:
+            self._into_place(path)
         with (self.root / JOURNAL).open("ab") as journal:
             journal.write(record.to_line())
             journal.flush()
             os.fsync(journal.fileno())
         _sync_directory(self.root)
         self.records.append(record)
+        self._statistics = merged
         self._write_metadata(shards)
         for name in written:
             (self.root / statistics_path(name, shards - 1)).unlink(missing_ok=True)
@@ -260,28 +258,36 @@ class StoreWriter:
         target = self.root / path
         if target.is_file() and target.read_bytes() == content:
             return
-        aside = self._aside(path)
-        aside.write_bytes(content)
-        self._into_place(aside, path)
+        self._aside(path).write_bytes(content)
+        _synced(self.root / ASIDE / _flat(path))
+        self._into_place(path)
 
     def _aside(self, path: str) -> Path:
-        aside = self.root / ASIDE / path.replace("/", "__")
+        """Where the file for that path waits; nothing is there yet."""
+        aside = self.root / ASIDE / _flat(path)
         aside.parent.mkdir(exist_ok=True)
         aside.unlink(missing_ok=True)
         return aside
 
-    def _into_place(self, aside: Path, path: str) -> FileRecord:
+    def _into_place(self, path: str) -> None:
         target = self.root / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("rb") as file:
-            os.fsync(file.fileno())
-        record = FileRecord(aside.stat().st_size, sha256(aside))
-        os.replace(aside, target)
+        (self.root / ASIDE / _flat(path)).replace(target)
         _sync_directory(target.parent)
-        return record
 
 
-class _disk_errors:
+def _flat(path: str) -> str:
+    return path.replace("/", "__")
+
+
+def _synced(path: Path) -> FileRecord:
+    """Make a file's content survive a power cut; return its size and digest."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    return FileRecord(path.stat().st_size, sha256(path))
+
+
+class _DiskErrors:
     """Turns what the operating system says about a disk into a sentence with a way on."""
 
     def __init__(self, root: Path) -> None:

@@ -41,8 +41,8 @@ class Hdf5(Format):
     def open_shard(self, path: Path, spec: ArraySpec, rows: int) -> Shard:
         return Hdf5Shard(path, spec, rows)
 
-    def metadata(self, rows: dict[ArraySpec, int]) -> dict[str, bytes]:
-        return {}
+    def metadata(self, rows: dict[ArraySpec, int]) -> dict[str, bytes]:  # noqa: ARG002
+        return {}  # each file says all there is to know of itself
 
     def open_array(self, root: Path, spec: ArraySpec) -> Any:
         """The list of h5py datasets, one a shard, in order."""
@@ -67,4 +67,5 @@ class Hdf5Shard(Shard):
 
     def chunk(self, index: int) -> np.ndarray:
         start = index * self.spec.chunk_rows
-        return self._dataset[start : start + self.spec.chunk_rows]
+        chunk: np.ndarray = self._dataset[start : start + self.spec.chunk_rows]
+        return chunk

@@ -71,7 +71,8 @@ class Zarr(Format):
             padded = np.zeros((spec.chunk_rows, *spec.tail), spec.dtype)
             padded[: len(values)] = values
             values = padded
-        return _with_crc(_blosc(spec).encode(np.ascontiguousarray(values, spec.dtype)))
+        encoded: bytes = _blosc(spec).encode(np.ascontiguousarray(values, spec.dtype))
+        return _with_crc(encoded)
 
 
 class ZarrShard(Shard):
@@ -106,7 +107,8 @@ def _blosc(spec: ArraySpec) -> Blosc:
 
 
 def _with_crc(data: bytes) -> bytes:
-    return data + google_crc32c.value(data).to_bytes(CRC_BYTES, "little")
+    checksum: int = google_crc32c.value(data)
+    return data + checksum.to_bytes(CRC_BYTES, "little")
 
 
 def _checked(data: memoryview, what: str) -> memoryview:

@@ -1,0 +1,46 @@
+# make demo    the whole way once: harvest, probe, train, evaluate, a picture
+# make test    the test-suite
+# make check   formatting, lint, types
+# make saelens a second environment with SAELens, for the test that it reads our dictionaries
+# Each sets up what it needs: an environment of its own in .venv, nothing outside this directory.
+
+PYTHON ?= python3
+VENV := .venv
+TORCH := torch==2.13.0
+# Two processes, one thread each: the tests are small, and threads would fight over two cores.
+TEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist loadfile
+
+.PHONY: demo test check format saelens clean
+
+demo: $(VENV)/installed
+	$(VENV)/bin/rkstore demo
+
+test: $(VENV)/installed
+	$(TEST)
+
+check: $(VENV)/installed
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: $(VENV)/installed
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+# torch first and alone: a later step must not pull another build of it.
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet $(TORCH)
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+saelens: .venv-saelens/installed
+
+.venv-saelens/installed:
+	$(PYTHON) -m venv .venv-saelens
+	.venv-saelens/bin/python -m pip install --quiet $(TORCH)
+	.venv-saelens/bin/python -m pip install --quiet sae-lens==6.54.12
+	touch $@
+
+clean:
+	rm -rf .venv .venv-saelens demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache

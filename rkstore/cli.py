@@ -1,0 +1,215 @@
+"""The command line: each command makes its options from its settings and calls one function."""
+
+import functools
+import json
+import os
+import sys
+import typing
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+import rkstore
+from rkstore.errors import RkstoreError
+from rkstore.settings import (
+    EvaluateSettings,
+    HarvestSettings,
+    ProbeSettings,
+    Settings,
+    TrainSettings,
+    default_of,
+    from_yaml,
+    value_type,
+)
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(rkstore.__version__)
+def cli() -> None:
+    """Run a language model once, keep its activations, train every dictionary from disk."""
+
+
+def main() -> None:
+    """Run the command line. Every foreseen failure is one sentence on stderr."""
+    try:
+        cli(standalone_mode=False)
+    except RkstoreError as error:
+        fail(f"rkstore: {error}", error.status)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        fail(
+            "rkstore: stopped; what was recorded is kept, run the same command again to go on", 130
+        )
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        fail(f"rkstore: {error.strerror or error}{where}", 1)
+
+
+def fail(sentence: str, status: int) -> typing.NoReturn:
+    """Print one sentence on stderr and leave."""
+    click.echo(sentence, err=True)
+    sys.exit(status)
+
+
+def options_of(settings: type[Settings]) -> Callable[[F], F]:
+    """Give a command the options of its settings and ``--config``; it is called with the settings.
+
+    What is typed overrides the file, the file overrides the defaults.
+    """
+
+    def decorate(command: F) -> F:
+        @functools.wraps(command)
+        def wrapped(config: str | None, **values: Any) -> Any:
+            names = {spec.name for spec in fields(settings)}
+            rest = {key: value for key, value in values.items() if key not in names}
+            given = {k: v for k, v in values.items() if k in names and _typed(k)}
+            chosen = from_yaml(settings, Path(config), given) if config else settings(**given)
+            return command(chosen, **rest)
+
+        path = click.Path(dir_okay=False)
+        decorated = click.option("--config", type=path, help="YAML file of options.")(wrapped)
+        for spec in reversed(fields(settings)):
+            decorated = _option(spec)(decorated)
+        return typing.cast(F, decorated)
+
+    return decorate
+
+
+def _typed(name: str) -> bool:
+    source = click.get_current_context().get_parameter_source(name)
+    return source == click.core.ParameterSource.COMMANDLINE
+
+
+def _option(spec: Any) -> Callable[[F], F]:
+    kind, optional = value_type(spec.type)
+    flag, default = "--" + spec.name.replace("_", "-"), default_of(spec)
+    shown: dict[str, Any] = {"help": spec.metadata["help"], "default": default}
+    shown["show_default"] = not optional and kind is not tuple
+    if kind is bool:
+        return click.option(f"{flag}/--no-{flag[2:]}", **shown)
+    if kind is tuple:
+        return click.option(flag, multiple=True, metavar="NAME", **shown)
+    choices = spec.metadata["choices"]
+    return click.option(flag, type=click.Choice(choices) if choices else kind, **shown)
+
+
+@cli.command()
+@click.option("--dry-run", is_flag=True, help="Say what would be written, and write nothing.")
+@options_of(HarvestSettings)
+def harvest(settings: HarvestSettings, dry_run: bool) -> None:
+    """Run a model over text once and store the activations of its sites.
+
+    Run again after an interruption, the same command goes on where it stopped and ends
+    with the same bytes.
+    """
+    from rkstore import harvest as harvesting
+    from rkstore.info import describe_harvest, describe_store
+
+    ready = harvesting.prepare(settings)
+    click.echo(describe_harvest(ready), err=not dry_run)
+    if not dry_run:
+        click.echo(describe_store(harvesting.run(ready)))
+
+
+@cli.command()
+@click.argument("store", required=False)
+@click.option("--json", "as_json", is_flag=True, help="For a program.")
+def info(store: str | None, as_json: bool) -> None:
+    """Show what a store holds and where it came from."""
+    from rkstore.info import describe_store, store_facts
+    from rkstore.store import Store, find_store
+
+    opened = Store(find_store(store))
+    click.echo(json.dumps(store_facts(opened), indent=2) if as_json else describe_store(opened))
+
+
+@cli.command()
+@click.argument("store", required=False)
+def verify(store: str | None) -> None:
+    """Compare every file of a store with the digest recorded when it was written."""
+    from tqdm import tqdm
+
+    from rkstore.store import Store, find_store
+    from rkstore.store import verify as verify_store
+
+    opened = Store(find_store(store))
+    with tqdm(
+        total=opened.stored_bytes(), unit="B", unit_scale=True, desc="verify", disable=None
+    ) as bar:
+        problems = list(verify_store(opened, bar.update))
+    for problem in problems:
+        click.echo(f"{problem.path} {problem.what}", err=True)
+    if problems:
+        fail(f"rkstore: {len(problems)} files of {opened.root} are not as recorded", 1)
+    files = sum(len(record.files) for record in opened.records)
+    click.echo(f"{opened.root}: {files} files in {len(opened.records)} shards are as recorded")
+    if not opened.complete:
+        shards = opened.manifest.shards
+        click.echo(f"{len(opened.records)} of {shards} shards are there: harvest again to go on")
+
+
+@cli.command()
+@options_of(ProbeSettings)
+def probe(settings: ProbeSettings) -> None:
+    """Mine directions of a site with RkCNN: score random subsets, keep the best."""
+    from rkstore.info import describe_probe
+    from rkstore.probe import probe as probe_site
+
+    result, path = probe_site(settings)
+    click.echo(describe_probe(result, path))
+
+
+@cli.command()
+@options_of(TrainSettings)
+def train(settings: TrainSettings) -> None:
+    """Train a dictionary from a store, without the model.
+
+    Run again after an interruption, the same command goes on from its last checkpoint.
+    """
+    from rkstore.train import train as train_dictionary
+
+    click.echo(train_dictionary(settings))
+
+
+@cli.command()
+@click.argument("checkpoints", nargs=-1, required=True)
+@options_of(EvaluateSettings)
+def evaluate(settings: EvaluateSettings, checkpoints: tuple[str, ...]) -> None:
+    """Measure dictionaries on held-out rows; several give one table and one picture."""
+    from rkstore.evaluate import evaluate as evaluate_dictionaries
+    from rkstore.evaluate import write_results
+    from rkstore.report import comparison, table
+    from rkstore.store import Store, find_store
+
+    results = evaluate_dictionaries(checkpoints, settings)
+    out = Path(settings.out)
+    write_results(results, Store(find_store(settings.store)), out / "results.json")
+    comparison(results, [Path(path) for path in checkpoints], out / "comparison.png")
+    click.echo(table(results))
+    click.echo(f"\n{out / 'results.json'}\n{out / 'comparison.png'}")
+
+
+@cli.command()
+@click.option("--out", default="demo", show_default=True, help="Directory of everything it writes.")
+@click.option("--tokens", default=65_536, show_default=True, help="Rows to store.")
+@click.option("--steps", default=600, show_default=True, help="Steps for each dictionary.")
+@click.option("--layer", default=6, show_default=True, help="Block to probe and train on.")
+def demo(out: str, tokens: int, steps: int, layer: int) -> None:
+    """Go the whole way once, without a network: harvest, probe, train, evaluate, compare."""
+    from rkstore.demo import run
+
+    run(Path(out), tokens=tokens, steps=steps, layer=layer)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""The whole way once, without a network, on the embedded model."""
+
+import time
+from pathlib import Path
+
+import click
+
+from rkstore import harvest
+from rkstore.evaluate import evaluate, write_results
+from rkstore.info import describe_probe, describe_store
+from rkstore.probe import probe
+from rkstore.report import comparison, table
+from rkstore.settings import EvaluateSettings, HarvestSettings, ProbeSettings, TrainSettings
+from rkstore.tokens import PYTHON_CORPUS
+from rkstore.train import train
+
+
+def run(out: Path, *, tokens: int, steps: int, layer: int) -> None:
+    """Harvest all layers of the demo model, probe one, train two dictionaries, compare them."""
+    began = time.monotonic()
+
+    def stage(number: int, title: str) -> None:
+        click.secho(f"\n[{number}/4] {title}", bold=True)
+
+    stage(1, "harvest: run the model once, store all 12 layers")
+    ready = harvest.prepare(
+        HarvestSettings(
+            model="demo",
+            dataset=PYTHON_CORPUS,
+            tokens=tokens,
+            seed=1,
+            out=str(out / "stores" / "demo"),
+        )
+    )
+    store = harvest.run(ready)
+    click.echo(describe_store(store))
+
+    stage(2, f"probe: RkCNN directions of layer {layer}, from the store")
+    where = str(store.root)
+    found, path = probe(ProbeSettings(store=where, layer=layer, out=str(out / "results" / "probe")))
+    click.echo(describe_probe(found, path))
+
+    stage(3, "train: two sparse autoencoders, the same but for their beginning")
+    checkpoints = [
+        train(
+            TrainSettings(
+                store=where,
+                layer=layer,
+                init=init,
+                expansion=4,
+                steps=steps,
+                out=str(out / "checkpoints"),
+            )
+        )
+        for init in ("random", "rkcnn")
+    ]
+    click.echo("\n".join(str(path) for path in checkpoints))
+
+    stage(4, "evaluate: both on rows that neither has seen")
+    results = evaluate(checkpoints, EvaluateSettings(store=where))
+    picture = out / "results" / "comparison.png"
+    write_results(results, store, out / "results" / "results.json")
+    comparison(results, checkpoints, picture)
+    click.echo(table(results))
+
+    click.echo(f"\nFinished in {time.monotonic() - began:.0f} s.")
+    click.echo(f"store     {store.root}")
+    click.echo(f"results   {out / 'results' / 'results.json'}")
+    click.echo(f"picture   {picture}")

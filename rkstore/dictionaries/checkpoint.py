@@ -1,0 +1,74 @@
+"""A dictionary on disk, in SAELens' own layout: ``cfg.json`` and ``sae_weights.safetensors``.
+
+``sae_lens.SAE.load_from_disk(path)`` loads the directory as it is.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from rkstore.dictionaries.dictionary import Dictionary
+from rkstore.dictionaries.selects import SELECTS, select_named
+from rkstore.errors import BadInput
+
+CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
+
+# From this version on SAELens keeps what is not needed to run a dictionary in "metadata".
+SAE_LENS_VERSION = "6.0.0"
+
+
+def save_dictionary(dictionary: Dictionary, path: Path, metadata: dict[str, Any]) -> None:
+    """Write a dictionary to an existing directory.
+
+    Args:
+        metadata: model and hook it belongs to, under SAELens' names, and whatever else
+            is worth keeping.
+    """
+    config = {
+        "architecture": dictionary.select.architecture,
+        "d_in": dictionary.d_in,
+        "d_sae": dictionary.d_sae,
+        "dtype": "float32",
+        "device": "cpu",
+        "apply_b_dec_to_input": True,
+        "normalize_activations": "none",
+        "reshape_activations": "none",
+        **dictionary.select.config(),
+        "metadata": {"sae_lens_version": SAE_LENS_VERSION} | metadata,
+    }
+    tensors = {name: p.detach().cpu().contiguous() for name, p in dictionary.named_parameters()}
+    save_file(tensors, path / WEIGHTS)
+    (path / CONFIG).write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+
+
+def load_dictionary(path: str | Path) -> tuple[Dictionary, dict[str, Any]]:
+    """Read a dictionary, and the metadata it was written with.
+
+    Raises:
+        BadInput: there is none in that directory, or it is of a kind that rkstore does
+            not know, or its tensors do not fit its configuration.
+    """
+    path = Path(path)
+    if not (path / CONFIG).is_file() or not (path / WEIGHTS).is_file():
+        raise BadInput(f"{path} holds no dictionary ({CONFIG} and {WEIGHTS}): give a checkpoint")
+    try:
+        config = json.loads((path / CONFIG).read_text("utf-8"))
+        tensors = load_file(path / WEIGHTS)
+        names = {select.architecture: name for name, select in SELECTS.items()}
+        if config["architecture"] not in names:
+            raise BadInput(
+                f"{path} is a '{config['architecture']}' dictionary: "
+                f"rkstore reads {', '.join(names)}"
+            )
+        select = select_named(names[config["architecture"]], config)
+        dictionary = Dictionary(config["d_in"], config["d_sae"], select)
+        dictionary.load_state_dict(tensors)
+    except BadInput:
+        raise
+    except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise BadInput(f"cannot read the dictionary in {path}: {reason}") from None
+    return dictionary, config.get("metadata", {})

@@ -1,0 +1,16 @@
+"""random: Xavier encoder and decoder, drawn apart; biases zero. The usual baseline."""
+
+import torch
+from torch import nn
+
+from rkstore.dictionaries.dictionary import Dictionary
+from rkstore.dictionaries.inits.data import InitData
+from rkstore.settings import TrainSettings
+
+
+def random(
+    dictionary: Dictionary, _data: InitData, _settings: TrainSettings, generator: torch.Generator
+) -> None:
+    """Glorot & Bengio (2010) for both matrices: encoder and decoder know nothing of each other."""
+    nn.init.xavier_uniform_(dictionary.W_dec, generator=generator)
+    nn.init.xavier_uniform_(dictionary.W_enc, generator=generator)

@@ -1,0 +1,19 @@
+"""tied: random unit decoder rows, the encoder their transpose, ``b_dec`` the mean."""
+
+import torch
+
+from rkstore.dictionaries.dictionary import Dictionary
+from rkstore.dictionaries.inits.data import InitData
+from rkstore.settings import TrainSettings
+
+
+def tied(
+    dictionary: Dictionary, data: InitData, _settings: TrainSettings, generator: torch.Generator
+) -> None:
+    """A latent fires where its own direction is present: Gao et al. (2024, arXiv 2406.04093)
+    found this to be what most prevents dead latents."""
+    dictionary.W_dec.normal_(generator=generator)
+    dictionary.normalise_decoder()
+    dictionary.W_enc.copy_(dictionary.W_dec.T)
+    mean = torch.from_numpy(data.statistics.mean * data.scale)
+    dictionary.b_dec.copy_(mean)

@@ -1,0 +1,29 @@
+"""Selects: which latents of a pre-activation stay on. One file each.
+
+To add one, write its file and add it to ``SELECTS``.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rkstore.dictionaries.selects.base import Select
+from rkstore.dictionaries.selects.relu import ReLU
+from rkstore.dictionaries.selects.topk import TopK
+from rkstore.errors import BadInput
+
+SELECTS: dict[str, type[Select]] = {select.name: select for select in (ReLU, TopK)}
+
+
+def select_named(name: str, options: Mapping[str, Any]) -> Select:
+    """The select of that name, given those of the options that it has.
+
+    Raises:
+        BadInput: no select has that name.
+    """
+    if name not in SELECTS:
+        raise BadInput(f"unknown dictionary '{name}': choose one of {', '.join(SELECTS)}")
+    kind = SELECTS[name]
+    return kind(**{key: options[key] for key in kind.options if key in options})
+
+
+__all__ = ["SELECTS", "Select", "select_named"]

@@ -1,0 +1,191 @@
+"""Batches × dictionary → named numbers, over held-out rows, in the units of the activations."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from rkstore.batches import Batch, read_rows, split_chunks
+from rkstore.dictionaries import Dictionary, load_dictionary
+from rkstore.errors import BadInput
+from rkstore.settings import EvaluateSettings
+from rkstore.statistics import Statistics
+from rkstore.store import Store, find_store
+
+# Edges of the histogram of log10 of how often a latent fires; the first bin is "never".
+DENSITY_EDGES = np.arange(-6.0, 0.25, 0.25)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one dictionary does to the held-out rows of its site."""
+
+    name: str
+    hook_name: str
+    rows: int
+    d_in: int
+    d_sae: int
+    l0: float
+    """Latents above zero, mean over tokens."""
+    dead: int
+    """Latents that fired on none of the ``rows`` tokens: that many tokens are the window."""
+    dense: int
+    """Latents that fired on more than a tenth of the tokens."""
+    fvu: float
+    """Σ‖x - x̂‖² / Σ‖x - μ‖², with μ the mean of all rows evaluated."""
+    mse: float
+    """Mean over tokens of ‖x - x̂‖²."""
+    cosine: float
+    """Mean over tokens of the cosine of x and x̂."""
+    norm_ratio: float
+    """Mean over tokens of ‖x̂‖ / ‖x‖; below 1 the code shrinks what it reconstructs."""
+    codec_fvu: float
+    """FVU of the stored values themselves: no dictionary can be known more exactly."""
+    density: tuple[int, ...]
+    """Latents that never fired, then in each bin of ``DENSITY_EDGES`` (log10 of the share
+    of tokens; rarer than the first edge counts to the first bin)."""
+
+    @property
+    def explained_variance(self) -> float:
+        """1 - FVU: 1 for the identity, 0 for a dictionary that knows the mean alone."""
+        return 1 - self.fvu
+
+    @property
+    def dead_share(self) -> float:
+        return self.dead / self.d_sae
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every number, for JSON."""
+        return asdict(self) | {
+            "explained_variance": self.explained_variance,
+            "dead_share": self.dead_share,
+        }
+
+
+class Measure:
+    """Sums over batches from which an :class:`Evaluation` is made; all in float64.
+
+    Input and reconstruction of a row come from the same batch, so they cannot be
+    mispaired: pairing shuffled reconstructions with unshuffled inputs once made an
+    explained variance of +0.90 look like -0.90.
+    """
+
+    def __init__(self, dictionary: Dictionary) -> None:
+        self.dictionary = dictionary
+        self.fired = torch.zeros(dictionary.d_sae, dtype=torch.int64)
+        self.squared_error = self.cosine = self.norm_ratio = 0.0
+        self.statistics: Statistics | None = None
+
+    @torch.no_grad()
+    def add(self, x: Tensor) -> None:
+        """Measure one batch of activations ``(n, d_in)``."""
+        f = self.dictionary.encode(x)
+        reconstruction = self.dictionary.decode(f)
+        self.fired += (f > 0).sum(dim=0).cpu()
+        self.squared_error += (reconstruction - x).double().square().sum().item()
+        self.cosine += torch.cosine_similarity(x, reconstruction, dim=-1).double().sum().item()
+        norms = reconstruction.norm(dim=-1) / x.norm(dim=-1).clamp_min(1e-12)
+        self.norm_ratio += norms.double().sum().item()
+        of_batch = Statistics.of(x.cpu().numpy())
+        self.statistics = self.statistics.merge(of_batch) if self.statistics else of_batch
+
+    def result(self, name: str, hook_name: str, codec_fvu: float) -> Evaluation:
+        """The numbers over everything that was added."""
+        assert self.statistics is not None
+        n, variation = self.statistics.count, float(self.statistics.m2.sum())
+        if variation == 0:
+            raise BadInput(f"{hook_name} is constant over the held-out rows: FVU has no meaning")
+        fired = self.fired.numpy()
+        share = np.log10(fired[fired > 0] / n).clip(DENSITY_EDGES[0], -1e-9)
+        histogram = np.histogram(share, DENSITY_EDGES)[0]
+        return Evaluation(
+            name=name,
+            hook_name=hook_name,
+            rows=n,
+            d_in=self.dictionary.d_in,
+            d_sae=self.dictionary.d_sae,
+            l0=float(fired.sum() / n),
+            dead=int((fired == 0).sum()),
+            dense=int((fired > n / 10).sum()),
+            fvu=self.squared_error / variation,
+            mse=self.squared_error / n,
+            cosine=self.cosine / n,
+            norm_ratio=self.norm_ratio / n,
+            codec_fvu=codec_fvu,
+            density=(int((fired == 0).sum()), *(int(count) for count in histogram)),
+        )
+
+
+def evaluate(paths: Iterable[str | Path], settings: EvaluateSettings) -> list[Evaluation]:
+    """Evaluate dictionaries on the held-out rows of a store, all on one reading of each site.
+
+    Raises:
+        BadInput: a path holds no dictionary, its site is not in the store or has another
+            width, or there are no held-out rows.
+    """
+    store = Store(find_store(settings.store))
+    chunks = _first_chunks(store, split_chunks(store)[1], settings.rows)
+    by_site: dict[str, list[tuple[str, Measure]]] = {}
+    order = []
+    for path in paths:
+        dictionary, metadata = load_dictionary(path)
+        hook_name = str(metadata.get("hook_name"))
+        _check_fits(path, dictionary, hook_name, store)
+        name = Path(path).resolve().name
+        by_site.setdefault(hook_name, []).append((name, Measure(dictionary.to(settings.device))))
+        order.append(name)
+    if not order:
+        raise BadInput("there is nothing to evaluate: give at least one checkpoint")
+    found: dict[str, Evaluation] = {}
+    for hook_name, measures in by_site.items():
+        for batch in _held_out(store, hook_name, chunks, settings.batch_size):
+            x = torch.from_numpy(batch.x[hook_name]).to(settings.device)
+            for _, measure in measures:
+                measure.add(x)
+        codec_fvu = store.codec_fvu(hook_name)
+        found |= {name: m.result(name, hook_name, codec_fvu) for name, m in measures}
+    return [found[name] for name in order]
+
+
+def write_results(results: list[Evaluation], store: Store, path: Path) -> None:
+    """Write the numbers as JSON, with the fingerprint of the store they were measured on."""
+    document = {
+        "store_fingerprint": store.manifest.fingerprint,
+        "density_log10_edges": DENSITY_EDGES.tolist(),
+        "results": [result.as_dict() for result in results],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document, indent=2) + "\n", "utf-8")
+
+
+def _held_out(store: Store, hook_name: str, chunks: list[int], size: int) -> Iterable[Batch]:
+    total = sum(stop - start for start, stop in map(store.rows_of_chunk, chunks))
+    with tqdm(total=total, unit="row", desc=f"evaluate {hook_name}", disable=None) as bar:
+        for batch in read_rows(store, [hook_name], chunks, size):
+            yield batch
+            bar.update(len(batch.rows))
+
+
+def _first_chunks(store: Store, chunks: list[int], rows: int | None) -> list[int]:
+    """As many whole chunks as hold at least ``rows`` rows."""
+    if rows is None:
+        return chunks
+    lengths = [stop - start for start, stop in map(store.rows_of_chunk, chunks)]
+    needed = int(np.searchsorted(np.cumsum(lengths), rows)) + 1
+    return chunks[:needed]
+
+
+def _check_fits(path: str | Path, dictionary: Dictionary, hook_name: str, store: Store) -> None:
+    store.check_site(hook_name)
+    width = store.manifest.width(hook_name)
+    if dictionary.d_in != width:
+        raise BadInput(
+            f"{path} is for activations {dictionary.d_in} wide, "
+            f"{hook_name} in {store.root} is {width} wide"
+        )

@@ -1,0 +1,108 @@
+"""Every row exactly once an epoch, in an order that seed and position alone decide."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from rkstore.batches import BatchPlan, plan_batches, read_batches, read_rows, split_chunks
+from rkstore.errors import BadInput
+
+SITES = ["blocks.0.mlp.hook_post", "blocks.1.hook_mlp_out"]
+
+
+def make_plan(seed=0, batch_size=10, window_rows=32):
+    ranges = ((0, 16), (32, 48), (48, 64), (64, 71))
+    return BatchPlan(ranges, batch_size, seed, window_rows)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 10, 55, 1000])
+def test_an_epoch_visits_every_row_exactly_once(batch_size):
+    plan = make_plan(batch_size=batch_size)
+    rows = np.concatenate(list(plan.batches(0)))
+    assert sorted(rows) == [*range(16), *range(32, 71)]
+
+
+def test_every_batch_but_the_last_is_full():
+    sizes = [len(rows) for rows in make_plan().batches(0)]
+    assert sizes == [10, 10, 10, 10, 10, 5]
+    assert make_plan().batches_per_epoch == 6
+
+
+def test_epochs_and_seeds_have_orders_of_their_own():
+    orders = [
+        tuple(np.concatenate(list(make_plan(seed).batches(epoch))))
+        for seed in (0, 1)
+        for epoch in (0, 1)
+    ]
+    assert len(set(orders)) == 4
+    assert orders[0] == tuple(np.concatenate(list(make_plan(0).batches(0))))
+
+
+def test_rows_of_different_chunks_meet_in_a_batch():
+    plan = make_plan(batch_size=16, window_rows=64)
+    first = next(plan.batches(0))
+    chunks = {int(np.searchsorted([16, 48, 64], row, side="right")) for row in first}
+    assert len(chunks) >= 3
+
+
+def test_a_batch_holds_the_rows_it_names_at_every_site(make_store):
+    store, values = make_store()
+    train, _ = split_chunks(store)
+    plan = plan_batches(store, train, batch_size=20)
+    for batch in itertools.islice(read_batches(store, SITES, plan), 12):
+        for name in SITES:
+            np.testing.assert_array_equal(batch.x[name], values[name][batch.rows])
+
+
+def test_the_reader_follows_the_plan(make_store):
+    store, _ = make_store()
+    plan = BatchPlan(tuple(store.rows_of_chunk(c) for c in range(store.chunks)), 20, 3, 48)
+    planned = [*plan.batches(0), *plan.batches(1)]
+    for rows, batch in zip(planned, read_batches(store, SITES[:1], plan), strict=False):
+        np.testing.assert_array_equal(batch.rows, rows)
+
+
+@pytest.mark.parametrize("start", [0, 1, 4, 10, 11, 12, 25])
+def test_reading_can_be_taken_up_at_any_batch(make_store, start):
+    store, _ = make_store()
+    plan = BatchPlan(tuple(store.rows_of_chunk(c) for c in range(store.chunks)), 20, 3, 48)
+    through = itertools.islice(read_batches(store, SITES[:1], plan), start, start + 3)
+    taken_up = itertools.islice(read_batches(store, SITES[:1], plan, start=start), 3)
+    for expected, batch in zip(through, taken_up, strict=True):
+        np.testing.assert_array_equal(batch.rows, expected.rows)
+        np.testing.assert_array_equal(batch.x[SITES[0]], expected.x[SITES[0]])
+
+
+def test_training_and_held_out_rows_share_nothing_and_miss_nothing(make_store):
+    store, _ = make_store()
+    train, held_out = split_chunks(store)
+    assert sorted(train + held_out) == list(range(store.chunks))
+    assert len(held_out) == store.chunks // 10
+
+
+def test_a_small_store_holds_out_one_chunk(make_store):
+    store, _ = make_store(rows=48)
+    assert split_chunks(store) == ([0, 1], [2])
+
+
+def test_a_store_of_one_chunk_cannot_hold_any_out(make_store):
+    store, _ = make_store(rows=16)
+    with pytest.raises(BadInput, match="harvest more than 16 tokens"):
+        split_chunks(store)
+
+
+def test_reading_in_order_gives_the_rows_of_the_chunks(make_store):
+    store, values = make_store()
+    batches = list(read_rows(store, SITES, [1, 3, 13], batch_size=20))
+    rows = np.concatenate([batch.rows for batch in batches])
+    np.testing.assert_array_equal(rows, [*range(16, 32), *range(48, 64), *range(208, 216)])
+    for name in SITES:
+        x = np.concatenate([batch.x[name] for batch in batches])
+        np.testing.assert_array_equal(x, values[name][rows])
+
+
+def test_an_unknown_site_is_refused_before_anything_is_read(make_store):
+    store, _ = make_store()
+    with pytest.raises(BadInput, match=r"blocks\.9.*blocks\.0\.mlp\.hook_post"):
+        next(read_batches(store, ["blocks.9"], make_plan()))

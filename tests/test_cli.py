@@ -1,0 +1,341 @@
+"""The command line: the whole way, and every bad input as one clear sentence."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import yaml
+
+from rkstore.cli import main
+
+SITE = "blocks.0.mlp.hook_post"
+
+
+@pytest.fixture
+def rkstore(monkeypatch, capsys, tmp_path):
+    """Call it with a command's words; returns exit status, stdout and stderr.
+
+    It runs in an empty directory, so that relative paths are the test's own.
+    """
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["rkstore", *map(str, words)])
+        status = 0
+        try:
+            main()
+        except SystemExit as leaving:
+            status = leaving.code or 0
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def refused(rkstore):
+    """Call it with words that must be refused; returns the sentence.
+
+    Exit status 2 unless another is given, nothing on stdout, no traceback; the sentence
+    is the last thing said.
+    """
+
+    def run(*words, status=2):
+        found, out, err = rkstore(*words)
+        assert found == status, err
+        assert out == ""
+        assert "Traceback" not in err
+        [sentence] = [line for line in err.splitlines() if line.startswith("rkstore: ")]
+        assert err.rstrip().endswith(sentence)
+        return sentence
+
+    return run
+
+
+@pytest.fixture
+def harvest(model_dir, text_file):
+    """The words of a small harvest."""
+    return [
+        *("harvest", "--model", model_dir, "--text", text_file, "--out", "store"),
+        *("--tokens", 512, "--context-size", 16, "--shard-rows", 128, "--batch-size", 8),
+    ]
+
+
+def test_the_whole_way(rkstore, harvest):
+    status, out, _ = rkstore(*harvest, "--shard-rows", 16)
+    assert status == 0
+    assert "blocks.2.mlp.hook_post" in out
+    assert rkstore("verify", "store")[0] == 0
+    status, out, _ = rkstore("probe", "--store", "store", "--layer", 1, "--h", 40, "--r", 10)
+    assert status == 0
+    assert "kept 10 of 40 subsets of 8 dimensions" in out
+    checkpoints = []
+    for init in ("random", "rkcnn"):
+        words = ("--layer", 1, "--init", init, "--d-sae", 96, "--k", 4, "--steps", 30)
+        status, out, err = rkstore("train", "--store", "store", *words, "--batch-size", 64)
+        assert status == 0, err
+        checkpoints.append(out.strip())
+    status, out, _ = rkstore("evaluate", "--store", "store", *checkpoints)
+    assert status == 0
+    assert "explained" in out
+    with open("results/evaluate/results.json") as file:
+        assert len(json.load(file)["results"]) == 2
+    assert os.path.getsize("results/evaluate/comparison.png") > 1000
+
+
+def test_a_dry_run_says_what_it_would_write_and_writes_nothing(rkstore, harvest, tmp_path):
+    status, out, _ = rkstore(*harvest, "--dry-run")
+    assert status == 0
+    assert "3: blocks.0.mlp.hook_post to blocks.2.mlp.hook_post, 64 wide" in out
+    assert not (tmp_path / "store").exists()
+
+
+def test_the_default_directory_is_named_after_the_model(rkstore, harvest, tmp_path):
+    words = [word for word in harvest if word not in ("--out", "store")]
+    assert rkstore(*words)[0] == 0
+    assert (tmp_path / "stores" / "tiny" / "manifest.json").is_file()
+
+
+def test_a_store_may_be_left_out_if_there_is_only_one(rkstore, make_store, tmp_path):
+    make_store("stores/one")
+    status, out, _ = rkstore("info")
+    assert status == 0
+    assert out.startswith("stores/one")
+
+
+def test_several_stores_are_listed(refused, make_store):
+    make_store("stores/one")
+    make_store("stores/two")
+    assert "(stores/one, stores/two): say which with --store" in refused("train", "--layer", 0)
+
+
+def test_info_for_a_program_says_what_info_for_a_person_says(rkstore, make_store):
+    store, _ = make_store(codec="int8")
+    _, out, _ = rkstore("info", store.root, "--json")
+    facts = json.loads(out)
+    assert facts["fingerprint"] == store.manifest.fingerprint
+    assert facts["rows"] == 216
+    [site] = [site for site in facts["sites"] if site["hook_name"] == SITE]
+    assert site["codec_fvu"] == store.codec_fvu(SITE)
+    _, out, _ = rkstore("info", store.root)
+    assert store.manifest.fingerprint in out
+    assert f"{site['bits_per_value']:.2f}" in out
+    assert f"{site['codec_fvu']:.1e}" in out
+
+
+def test_a_yaml_file_gives_options_and_the_command_line_overrides_them(rkstore, harvest, tmp_path):
+    (tmp_path / "run.yaml").write_text(yaml.dump({"codec": "int8", "format": "hdf5"}))
+    assert rkstore(*harvest, "--config", "run.yaml", "--format", "zarr")[0] == 0
+    _, out, _ = rkstore("info", "store", "--json")
+    facts = json.loads(out)
+    assert (facts["codec"], facts["format"]) == ("int8", "zarr")
+
+
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [
+        ({"codecs": "int8"}, "unknown key 'codecs'"),
+        ({"seed": "many"}, "--seed takes a whole number, not 'many'"),
+        ({"codec": "int9"}, "--codec is 'int9': choose one of float32, float16, bfloat16, int8"),
+        (["codec"], "must hold 'option: value' lines"),
+    ],
+)
+def test_a_wrong_yaml_file_is_refused(refused, harvest, tmp_path, document, said):
+    (tmp_path / "run.yaml").write_text(yaml.dump(document))
+    assert said in refused(*harvest, "--config", "run.yaml")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--hook", "mlp.hook_pst"], "no hook 'mlp.hook_pst'"),
+        (["--layers", "0-9"], "--layers is '0-9': the model has layers 0-2"),
+        (["--layers", "first"], "--layers is 'first': give 'all' or a list such as 0-3,8"),
+        (["--d-in", "3072"], "64 wide, not 3072"),
+        (["--context-size", "64"], "sees at most 32 tokens"),
+        (["--tokens", "-5"], "--tokens is -5: it must be at least 1"),
+        (["--batch-size", "0"], "--batch-size is 0"),
+        (["--device", "cuda:9"], "--device cuda:9 is not to be had"),
+        (["--text", "absent.txt"], "cannot read --text absent.txt"),
+        (["--text", "empty.txt"], "--text empty.txt is empty"),
+        (["--text", "latin1.txt"], "--text latin1.txt is not UTF-8 (byte 3)"),
+        (["--model", "./absent"], "there is no directory ./absent"),
+        (["--model", "."], "holds no model"),
+        (["--model", "weightless"], "has no weights"),
+        (["--out", "taken"], "taken is not empty and holds no store"),
+    ],
+)
+def test_a_harvest_that_cannot_be_is_refused(refused, harvest, model_dir, tmp_path, words, said):
+    (tmp_path / "empty.txt").write_text(" \n")
+    (tmp_path / "latin1.txt").write_bytes(b"caf\xe9")
+    (tmp_path / "weightless").mkdir()
+    (tmp_path / "weightless" / "config.json").write_bytes((model_dir / "config.json").read_bytes())
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "notes.txt").write_text("mine")
+    assert said in refused(*harvest, *words)
+    assert not (tmp_path / "store").exists()
+    assert (tmp_path / "taken" / "notes.txt").read_text() == "mine"
+
+
+def test_a_text_shorter_than_a_block_is_refused(refused, model_dir, tmp_path):
+    (tmp_path / "short.txt").write_text("the cat")
+    words = ("--text", "short.txt", "--context-size", 16)
+    assert "fewer than one block" in refused("harvest", "--model", model_dir, *words)
+
+
+def test_a_directory_of_another_configuration_is_refused_and_kept(rkstore, refused, harvest):
+    assert rkstore(*harvest)[0] == 0
+    sentence = refused(*harvest, "--codec", "int8")
+    assert "codec: float16 there, int8 here" in sentence
+    assert rkstore("verify", "store")[0] == 0
+
+
+def test_without_a_network_a_hub_name_points_to_what_works_without(refused, text_file):
+    sentence = refused("harvest", "--model", "gpt2", "--text", text_file, status=1)
+    for way in ("--model DIR", "--text FILE", "rkstore demo"):
+        assert way in sentence
+
+
+def test_without_a_network_a_dataset_points_to_what_works_without(refused, model_dir):
+    sentence = refused("harvest", "--model", model_dir, "--context-size", 16, status=1)
+    assert "Salesforce/wikitext" in sentence
+    assert "--text FILE" in sentence
+
+
+def test_activations_that_are_not_finite_are_refused_with_site_and_row(
+    refused, harvest, monkeypatch
+):
+    from rkstore.model import Model
+
+    plain = Model.activations
+
+    def broken(self, tokens, sites):
+        found = plain(self, tokens, sites)
+        found["blocks.1.mlp.hook_post"][5, 3] = np.nan
+        return found
+
+    monkeypatch.setattr(Model, "activations", broken)
+    assert "blocks.1.mlp.hook_post: row 5 has nan in dimension 3" in refused(*harvest)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--layer", 7], "--layer 7 is not in the store"),
+        (["--layer", 1], "--layer 1 leaves 2 sites to choose from"),
+        (["--hook", SITE, "--m", 13], "m"),
+        (["--hook", SITE, "--m", 3, "--h", 10, "--r", 11], "r"),
+        (["--hook", SITE, "--h", -1], "--h is -1: it must be at least 1"),
+        (["--hook", SITE, "--m", 3, "--h", 20, "--r", 5, "--score", "separation"], "labels"),
+    ],
+)
+def test_a_probe_that_cannot_be_is_refused(refused, make_store, words, said):
+    store, _ = make_store()
+    assert said in refused("probe", "--store", store.root, *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--layer", 7], "--layer 7 is not in the store"),
+        (["--hook", SITE, "--d-sae", 8, "--k", 9], "--k is 9: it must be from 1 to the 8 latents"),
+        (["--hook", SITE, "--steps", 0], "--steps is 0: it must be at least 1"),
+        (["--hook", SITE, "--d-sae", -4], "--d-sae is -4: it must be at least 1"),
+        (["--hook", SITE, "--d-sae", 8, "--k", 2, "--init", "rkcnn", "--rkcnn-m", 13], "m"),
+    ],
+)
+def test_a_training_that_cannot_be_is_refused(refused, make_store, words, said):
+    store, _ = make_store()
+    assert said in refused("train", "--store", store.root, *words)
+
+
+def test_a_missing_store_is_refused(refused):
+    assert "there is no store at nowhere" in refused("info", "nowhere")
+    assert "write one with 'rkstore harvest'" in refused("info")
+
+
+def test_a_store_of_a_newer_schema_is_refused(refused, make_store):
+    store, _ = make_store()
+    path = store.root / "manifest.json"
+    path.write_text(path.read_text().replace('"rkstore_schema": 1', '"rkstore_schema": 2'))
+    assert "pip install --upgrade rkstore" in refused("info", store.root)
+
+
+def test_a_truncated_shard_is_found(refused, rkstore, make_store):
+    store, _ = make_store()
+    shard = store.root / SITE / "c" / "1" / "0"
+    shard.write_bytes(shard.read_bytes()[:-10])
+    status, _, err = rkstore("verify", store.root)
+    assert status == 1
+    assert f"{SITE}/c/1/0 has" in err
+    assert "1 files of" in err
+    words = ("--hook", SITE, "--d-sae", 8, "--k", 2)
+    sentence = refused("train", "--store", store.root, *words, status=1)
+    assert f"{SITE}, shard 1 (rows 64:128)" in sentence
+
+
+def test_a_foreign_shard_is_found(refused, rkstore, make_store):
+    store, _ = make_store()
+    other, _ = make_store("other", seed=1)
+    foreign = (other.root / SITE / "c" / "1" / "0").read_bytes()
+    (store.root / SITE / "c" / "1" / "0").write_bytes(foreign)
+    status, _, err = rkstore("verify", store.root)
+    assert status == 1
+    assert f"{SITE}/c/1/0" in err
+
+
+def test_evaluating_what_is_no_checkpoint_is_refused(refused, make_store, tmp_path):
+    store, _ = make_store()
+    assert "holds no dictionary" in refused("evaluate", tmp_path, "--store", store.root)
+
+
+def test_a_full_disk_loses_nothing_and_the_run_goes_on_later(rkstore, harvest, monkeypatch):
+    import errno
+
+    from rkstore.formats.zarr import Zarr
+
+    plain, calls = Zarr.write_shard, []
+
+    def full(self, path, spec, values):
+        calls.append(path)
+        if len(calls) > 8:  # the second shard; each has three sites and three columns
+            raise OSError(errno.ENOSPC, "No space left on device")
+        plain(self, path, spec, values)
+
+    monkeypatch.setattr(Zarr, "write_shard", full)
+    status, _, err = rkstore(*harvest)
+    assert status == 1
+    assert "the disk is full" in err
+    assert "run the same command again" in err
+    assert rkstore("verify", "store")[0] == 0
+    monkeypatch.setattr(Zarr, "write_shard", plain)
+    assert rkstore(*harvest)[0] == 0
+    assert "512 in blocks" in rkstore("info", "store")[1]
+
+
+def test_ctrl_c_keeps_what_was_recorded_and_says_how_to_go_on(harvest, tmp_path):
+    program = textwrap.dedent("""
+        import os, signal, sys
+        from rkstore import cli, writer
+        plain = writer.StoreWriter.write_shard
+        def write_shard(self, values, columns):
+            if self.next_shard == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+            plain(self, values, columns)
+        writer.StoreWriter.write_shard = write_shard
+        cli.main()
+    """)
+    words = [str(word) for word in harvest]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 128 + signal.SIGINT
+    assert "Traceback" not in done.stderr
+    assert "run the same command again to go on" in done.stderr
+    journal = (tmp_path / "store" / "shards.jsonl").read_text()
+    assert len(journal.splitlines()) == 2
