@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rkstore.batches import Batch, read_rows, split_chunks
+from rkstore.device import check_device
 from rkstore.dictionaries import Dictionary, load_dictionary
 from rkstore.errors import BadInput
 from rkstore.settings import EvaluateSettings
@@ -129,6 +130,7 @@ def evaluate(paths: Iterable[str | Path], settings: EvaluateSettings) -> list[Ev
         BadInput: a path holds no dictionary, its site is not in the store or has another
             width, or there are no held-out rows.
     """
+    check_device(settings.device)
     store = Store(find_store(settings.store))
     chunks = _first_chunks(store, split_chunks(store)[1], settings.rows)
     by_site: dict[str, list[tuple[str, Measure]]] = {}

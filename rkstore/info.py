@@ -94,16 +94,17 @@ def describe_store(store: Store) -> str:
 
 def describe_probe(result: "RkCNNResult", path: Path) -> str:
     """The scores of a probe, kept against all."""
-    top, everything = result.top_scores, result.all_scores
-    subsets, m = result.top_subsets.shape
-    return "\n".join(
-        [
-            f"kept {subsets} of {len(everything)} subsets of {m} dimensions",
-            f"score   kept {top.min():.4f} to {top.max():.4f}, "
-            f"all {everything.min():.4f} to {everything.max():.4f}, mean {everything.mean():.4f}",
-            str(path),
-        ]
-    )
+    told = result.summary()
+    lines = [
+        f"kept {told['kept']} of {told['subsets']} subsets of {result.top_subsets.shape[1]} "
+        "dimensions",
+        f"scores {told['lowest_kept']:.4f} to {told['highest']:.4f} kept; "
+        f"all {told['lowest']:.4f} to {told['highest']:.4f}, "
+        f"mean {told['mean']:.4f} ± {told['standard_deviation']:.4f}",
+    ]
+    if told["undefined"]:
+        lines.append(f"{told['undefined']} subsets do not vary and have no score")
+    return "\n".join([*lines, str(path)])
 
 
 def size(count: float) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from rkstore import hub
+from rkstore.device import check_device
 from rkstore.errors import BadInput, RkstoreError
 from rkstore.manifest import Site
 from rkstore.tokens import TokenBlocks
@@ -167,7 +168,7 @@ def load_model(
         BadInput: the directory has no model, no weights or no tokenizer; the device is unknown.
         RkstoreError: the Hub cannot be reached, or has no such model.
     """
-    _check_device(device)
+    check_device(device)
     if name == EMBEDDED:
         name = str(EMBEDDED_PATH)
     local = Path(name).is_dir()
@@ -229,15 +230,6 @@ def _layer(name: str, layers: int) -> int:
     if name.startswith("blocks."):
         return int(name.split(".")[1])
     return 0 if "embed" in name and "unembed" not in name else layers
-
-
-def _check_device(device: str) -> None:
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise BadInput(
-            f"--device {device} is not to be had: {str(error).splitlines()[0]}"
-        ) from None
 
 
 def _check_directory(path: Path) -> None:

@@ -28,6 +28,7 @@ def probe(settings: ProbeSettings) -> tuple[RkCNNResult, Path]:
         score_method=settings.score,
         k_neighbors=settings.k_neighbors,
         seed=settings.seed,
+        device=settings.device,
         sample_rows=settings.sample_rows,
     )
     result = finder.probe(StoreSite(store, hook_name, chunks), labels=settings.labels)

@@ -172,6 +172,7 @@ class ProbeSettings(SiteSettings):
     r: int = option(200, "Subsets to keep.", least=1)
     score: str = option("kurtosis", "How a subset is scored.", choices=SCORES)
     k_neighbors: int = option(5, "Neighbours of the knn score.", least=1)
+    device: str = option("cpu", "Torch device on which rows are compared.")
     labels: str | None = option(
         None,
         "Column that labels the rows, for knn and separation.",
@@ -179,7 +180,8 @@ class ProbeSettings(SiteSettings):
     )
     sample_rows: int = option(
         2000,
-        "Rows that knn compares, spread over the store: its cost grows with their square.",
+        "Rows, spread over the store, that knn and separation compare; the cost of knn grows "
+        "with their square.",
         least=2,
     )
     seed: int = option(0, "Seed of the subsets.", least=0)

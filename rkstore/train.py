@@ -21,6 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rkstore.batches import Batch, plan_batches, read_batches, split_chunks
+from rkstore.device import check_device
 from rkstore.dictionaries import Dictionary, initialise, save_dictionary, select_named
 from rkstore.dictionaries.inits import InitData
 from rkstore.errors import BadInput
@@ -104,6 +105,7 @@ def train(settings: TrainSettings) -> Path:
 
 def prepare(settings: TrainSettings) -> Run:
     """Open the store and make the dictionary, initialised, at step 0."""
+    check_device(settings.device)
     store = Store(find_store(settings.store))
     hook_name = store.site(settings.layer, settings.hook)
     chunks, _ = split_chunks(store)

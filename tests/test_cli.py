@@ -160,7 +160,7 @@ def test_a_wrong_yaml_file_is_refused(refused, harvest, tmp_path, document, said
         (["--context-size", "64"], "sees at most 32 tokens"),
         (["--tokens", "-5"], "--tokens is -5: it must be at least 1"),
         (["--batch-size", "0"], "--batch-size is 0"),
-        (["--device", "cuda:9"], "--device cuda:9 is not to be had"),
+        (["--device", "cuda:9"], "device 'cuda:9' is not to be had"),
         (["--text", "absent.txt"], "cannot read --text absent.txt"),
         (["--text", "empty.txt"], "--text empty.txt is empty"),
         (["--text", "latin1.txt"], "--text latin1.txt is not UTF-8 (byte 3)"),
@@ -228,8 +228,8 @@ def test_activations_that_are_not_finite_are_refused_with_site_and_row(
     [
         (["--layer", 7], "--layer 7 is not in the store"),
         (["--layer", 1], "--layer 1 leaves 2 sites to choose from"),
-        (["--hook", SITE, "--m", 13], "m"),
-        (["--hook", SITE, "--m", 3, "--h", 10, "--r", 11], "r"),
+        (["--hook", SITE, "--m", 13], "m is 13 and there are only 12 dimensions"),
+        (["--hook", SITE, "--m", 3, "--h", 10, "--r", 11], "r is 11 and only h=10"),
         (["--hook", SITE, "--h", -1], "--h is -1: it must be at least 1"),
         (["--hook", SITE, "--m", 3, "--h", 20, "--r", 5, "--score", "separation"], "labels"),
     ],
@@ -244,9 +244,10 @@ def test_a_probe_that_cannot_be_is_refused(refused, make_store, words, said):
     [
         (["--layer", 7], "--layer 7 is not in the store"),
         (["--hook", SITE, "--d-sae", 8, "--k", 9], "--k is 9: it must be from 1 to the 8 latents"),
+        (["--hook", SITE, "--device", "cuda:9"], "device 'cuda:9' is not to be had"),
         (["--hook", SITE, "--steps", 0], "--steps is 0: it must be at least 1"),
         (["--hook", SITE, "--d-sae", -4], "--d-sae is -4: it must be at least 1"),
-        (["--hook", SITE, "--d-sae", 8, "--k", 2, "--init", "rkcnn", "--rkcnn-m", 13], "m"),
+        (["--hook", SITE, "--d-sae", 8, "--k", 2, "--init", "rkcnn", "--rkcnn-m", 13], "m is 13"),
     ],
 )
 def test_a_training_that_cannot_be_is_refused(refused, make_store, words, said):

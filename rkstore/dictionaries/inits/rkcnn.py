@@ -26,16 +26,21 @@ def rkcnn(
             f"--rkcnn-fraction {settings.rkcnn_fraction} of {dictionary.d_sae} latents is {mined}: "
             "it must leave from 1 to all of them"
         )
-    probe = RkCNNProbe(
-        dictionary.d_in,
-        m=settings.rkcnn_m,
-        h=round(mined * settings.rkcnn_oversample),
-        r=mined,
-        score_method=settings.rkcnn_score,
-        seed=settings.seed,
-    )
-    site = StoreSite(data.store, data.hook_name, data.chunks)
-    directions = probe.probe(site).top_directions
+    try:
+        probe = RkCNNProbe(
+            dictionary.d_in,
+            m=settings.rkcnn_m,
+            h=round(mined * settings.rkcnn_oversample),
+            r=mined,
+            score_method=settings.rkcnn_score,
+            seed=settings.seed,
+        )
+        site = StoreSite(data.store, data.hook_name, data.chunks)
+        directions = probe.probe(site).top_directions
+    except BadInput as error:
+        raise BadInput(
+            f"--init rkcnn mines r={mined} directions (latents × --rkcnn-fraction): {error}"
+        ) from None
     assert directions is not None
     dictionary.W_dec[:mined] = directions
     dictionary.W_enc[:, :mined] = directions.T

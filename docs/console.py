@@ -1,0 +1,79 @@
+"""Run the commands that the documentation shows, and put what they print below them.
+
+    python docs/console.py README.md        # rewrite the outputs
+    python docs/console.py --check README.md
+
+A ```console block holds commands behind ``$`` and what they printed; a ```python block
+is run as a program. All blocks of a page run one after another in one empty directory.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+BLOCK = re.compile(r"```(console|python)\n(.*?)```", re.DOTALL)
+
+
+def blocks(page: str) -> Iterator[re.Match[str]]:
+    """The blocks of a page that can be run; group 1 is the language, group 2 the text."""
+    return BLOCK.finditer(page)
+
+
+def run(language: str, text: str, directory: Path) -> str:
+    """What a block looks like after running it: commands, each with what it prints now.
+
+    Raises:
+        RuntimeError: a command failed.
+    """
+    if language == "python":
+        _output([sys.executable, "-c", text], directory)
+        return text
+    commands = [line for line in text.splitlines() if line.startswith("$ ")]
+    parts = []
+    for command in commands:
+        out = _output(["bash", "-c", command[2:]], directory)
+        parts.append(f"{command}\n{out}" if out else f"{command}\n")
+    return "\n".join(part.rstrip("\n") + "\n" for part in parts)
+
+
+def shape(text: str) -> str:
+    """A text without its numbers and hashes: what must be the same on every machine."""
+    text = re.sub(r"\b[0-9a-f]{6,}\b", "#", text)
+    text = re.sub(r"[\d.,]*\d(e[+-]?\d+)?", "#", text)
+    return re.sub(r"[ \t-]+", " ", text)
+
+
+def _output(command: list[str], directory: Path) -> str:
+    binaries = Path(sys.executable).parent
+    environment = os.environ | {"PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(
+        command, cwd=directory, env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def main(arguments: list[str]) -> None:
+    """Rewrite the pages named, or with ``--check`` say where they differ in shape."""
+    check = "--check" in arguments
+    for name in arguments:
+        if name == "--check":
+            continue
+        page = Path(name).read_text("utf-8")
+        with tempfile.TemporaryDirectory() as directory:
+            for block in list(blocks(page)):
+                found = run(block[1], block[2], Path(directory))
+                if check and shape(found) != shape(block[2]):
+                    sys.exit(f"{name} shows\n{block[2]}\nbut the commands print\n{found}")
+                page = page.replace(block[0], f"```{block[1]}\n{found}```", 1)
+        if not check:
+            Path(name).write_text(page, "utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

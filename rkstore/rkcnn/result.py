@@ -1,0 +1,80 @@
+"""What a probe found."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+
+from rkstore.errors import BadInput
+
+TENSORS, DESCRIPTION = "probe.safetensors", "probe.json"
+
+
+@dataclass(frozen=True, eq=False)
+class RkCNNResult:
+    """Subsets of dimensions, their scores, and the directions of the best of them."""
+
+    top_subsets: torch.Tensor
+    """``(r, m)`` int64: the subsets kept, best first."""
+    top_scores: torch.Tensor
+    """``(r,)`` float32."""
+    all_subsets: torch.Tensor
+    """``(h, m)`` int64, in the order in which they were drawn."""
+    all_scores: torch.Tensor
+    """``(h,)`` float32; NaN where the score of a subset is undefined."""
+    top_directions: torch.Tensor | None = None
+    """``(r, d_model)`` float32, of norm 1; None if they were not asked for."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """What the probe was made with."""
+    source: dict[str, Any] = field(default_factory=dict)
+    """Which rows were probed: fingerprint and hook name if they come from a store."""
+
+    def get_top_k(self, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The best ``k`` subsets, ``(k, m)``, and their scores, ``(k,)``; at most ``r``."""
+        return self.top_subsets[:k], self.top_scores[:k]
+
+    def summary(self) -> dict[str, Any]:
+        """How the scores are distributed, and where the selection cuts."""
+        scores = self.all_scores.double()
+        defined = scores[~scores.isnan()]
+        return {
+            "subsets": len(scores),
+            "undefined": len(scores) - len(defined),
+            "kept": len(self.top_scores),
+            "highest": float(self.top_scores[0]),
+            "lowest_kept": float(self.top_scores[-1]),
+            "mean": float(defined.mean()),
+            "standard_deviation": float(defined.std(correction=0)),
+            "lowest": float(defined.min()),
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Write ``probe.safetensors`` and then ``probe.json`` into a directory.
+
+        Each is written aside and renamed, so neither is ever there in part; the same
+        result gives the same bytes.
+
+        Raises:
+            BadInput: the path is a file.
+        """
+        path = Path(path)
+        if path.exists() and not path.is_dir():
+            raise BadInput(f"{path} is a file: choose a directory for the result")
+        path.mkdir(parents=True, exist_ok=True)
+        names = ("top_subsets", "top_scores", "all_subsets", "all_scores", "top_directions")
+        found = {name: getattr(self, name) for name in names}
+        tensors = {name: t.cpu().contiguous() for name, t in found.items() if t is not None}
+        described = {"settings": self.settings, "source": self.source, "scores": self.summary()}
+        text = json.dumps(described, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        _replace(path / TENSORS, lambda aside: aside.write_bytes(save(tensors)))
+        _replace(path / DESCRIPTION, lambda aside: aside.write_bytes(text.encode()))
+
+
+def _replace(target: Path, write: Callable[[Path], Any]) -> None:
+    aside = target.with_name(f".{target.name}.writing")
+    write(aside)
+    aside.replace(target)

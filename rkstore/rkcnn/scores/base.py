@@ -1,0 +1,66 @@
+"""What every score does, in the two kinds there are."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from rkstore.errors import BadInput
+from rkstore.rkcnn.moments import Doubles, Moments
+from rkstore.rkcnn.subsets import Indices
+
+
+class MomentScore(ABC):
+    """A score that follows from the moments of single dimensions.
+
+    All rows count, and all subsets are scored at once.
+    """
+
+    name: str
+
+    @abstractmethod
+    def of_subsets(self, moments: Moments, subsets: Indices) -> Doubles:
+        """Scores ``(h,)`` of subsets ``(h, m)``; NaN where it is undefined."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is known about the rows that a score compares, besides their values."""
+
+    rows: int
+    k_neighbors: int
+    labels: torch.Tensor | None = None
+    """``(rows,)`` int64: classes counted from 0, each of which occurs."""
+
+    @cached_property
+    def classes(self) -> int:
+        """How many classes the labels have; 0 without labels."""
+        return 0 if self.labels is None else int(self.labels.max()) + 1
+
+
+class RowScore(ABC):
+    """A score that compares rows with each other, and therefore sees a sample of them."""
+
+    name: str
+    needs_labels = False
+
+    def check(self, comparison: Comparison) -> None:
+        """Refuse what the score cannot be computed from, before any activation is read.
+
+        Raises:
+            BadInput: labels are missing or all the same.
+        """
+        if self.needs_labels and comparison.labels is None:
+            raise BadInput(
+                f"the {self.name} score needs labels: give one a row, or a column's name"
+            )
+        if comparison.classes == 1:
+            raise BadInput(
+                f"the {comparison.rows} rows compared have the same label, which the {self.name} "
+                "score cannot use: give labels of at least two classes"
+            )
+
+    @abstractmethod
+    def of_subset(self, x: torch.Tensor, comparison: Comparison) -> float:
+        """Score of one subset, ``x`` its activations ``(rows, m)``; NaN if it is undefined."""

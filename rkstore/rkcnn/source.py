@@ -1,0 +1,197 @@
+"""Where a probe's rows come from: an array in memory, or one site of a store.
+
+Either is read in blocks of the same size, so a result depends neither on which of
+the two it was nor on how the store is cut into chunks.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from rkstore.errors import BadInput
+from rkstore.rkcnn.moments import Floats
+from rkstore.rkcnn.subsets import Indices
+from rkstore.store import Store
+
+# 2048 rows of 3072 dimensions are 50 MB in float64, and enough for the matrix product
+# to outweigh merging its result.
+BLOCK_ROWS = 2048
+
+
+class Source(Protocol):
+    """Rows of activations that can be read in order."""
+
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+
+    @property
+    def width(self) -> int:
+        """Dimensions of a row."""
+
+    def parts(self) -> Iterator[Floats]:
+        """All rows in order, in parts ``(some, width)`` as the source finds convenient."""
+
+    def column(self, name: str, rows: Indices) -> np.ndarray:
+        """A named column at these rows, ascending, ``(len(rows),)``.
+
+        Raises:
+            BadInput: the source has no such column.
+        """
+
+    def describe(self) -> dict[str, Any]:
+        """What a result says of its source."""
+
+
+@dataclass(frozen=True)
+class StoreSite:
+    """The activations of one site of a store, read a chunk at a time.
+
+    Raises:
+        BadInput: the store has no such site or no such chunk.
+    """
+
+    store: Store
+    hook_name: str
+    chunks: Sequence[int] | None = None
+    """Which chunks of the store to read, in this order; all by default."""
+
+    def __post_init__(self) -> None:
+        self.store.check_site(self.hook_name)
+        for chunk in self._chunks:
+            if not 0 <= chunk < self.store.chunks:
+                raise BadInput(
+                    f"chunk {chunk} is not in the store at {self.store.root}, "
+                    f"which has {self.store.chunks} chunks, counted from 0"
+                )
+
+    @property
+    def rows(self) -> int:
+        return int(self._starts[-1])
+
+    @property
+    def width(self) -> int:
+        return self.store.manifest.width(self.hook_name)
+
+    def parts(self) -> Iterator[Floats]:
+        return (self.store.chunk(self.hook_name, chunk) for chunk in self._chunks)
+
+    def column(self, name: str, rows: Indices) -> np.ndarray:
+        out = np.empty(len(rows), np.int32)
+        # Of a large store only the chunks that hold one of these rows are read.
+        edges = np.searchsorted(rows, self._starts)
+        for i in np.flatnonzero(np.diff(edges)).tolist():
+            values = self.store.column(name, *self.store.rows_of_chunk(self._chunks[i]))
+            here = slice(edges[i], edges[i + 1])
+            out[here] = values[rows[here] - self._starts[i]]
+        return out
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "store": self.store.manifest.fingerprint,
+            "hook_name": self.hook_name,
+            "chunks": None if self.chunks is None else [int(chunk) for chunk in self.chunks],
+            "rows": self.rows,
+        }
+
+    @property
+    def _chunks(self) -> Sequence[int]:
+        return range(self.store.chunks) if self.chunks is None else self.chunks
+
+    @cached_property
+    def _starts(self) -> Indices:
+        """Row at which each chunk begins, and behind the last the number of rows."""
+        ranges = [self.store.rows_of_chunk(chunk) for chunk in self._chunks]
+        return np.cumsum([0] + [stop - start for start, stop in ranges], dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class ArrayRows:
+    """Activations in memory, ``(n, d)`` of any real type; they are read as float32."""
+
+    array: torch.Tensor | np.ndarray
+
+    @property
+    def rows(self) -> int:
+        return len(self.array)
+
+    @property
+    def width(self) -> int:
+        return int(self.array.shape[1])
+
+    def parts(self) -> Iterator[Floats]:
+        for start in range(0, self.rows, BLOCK_ROWS):
+            part = self.array[start : start + BLOCK_ROWS]
+            if isinstance(part, torch.Tensor):
+                part = part.detach().to("cpu", torch.float32).numpy()
+            yield part.astype(np.float32, copy=False)
+
+    def column(self, name: str, rows: Indices) -> np.ndarray:
+        raise BadInput(
+            f"labels='{name}' names a column of a store, and these {len(rows)} rows come from "
+            "an array: give an array of labels, or a StoreSite"
+        )
+
+    def describe(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+
+def open_source(activations: "torch.Tensor | np.ndarray | StoreSite") -> Source:
+    """The source behind what a user gave.
+
+    Raises:
+        BadInput: it is something else, or an array that is not a matrix of real numbers.
+    """
+    if isinstance(activations, StoreSite):
+        return activations
+    if not isinstance(activations, torch.Tensor | np.ndarray):
+        raise BadInput(
+            f"activations are a {type(activations).__name__}: "
+            "give a torch tensor, a numpy array or a StoreSite"
+        )
+    if activations.ndim != 2:
+        raise BadInput(
+            f"activations have shape {tuple(activations.shape)}: "
+            "give a matrix with one row a token, (rows, d_model)"
+        )
+    if isinstance(activations, torch.Tensor):
+        real = not activations.is_complex()
+    else:
+        real = activations.dtype.kind in "fiub"
+    if not real:
+        raise BadInput(f"activations are of type {activations.dtype}: give real numbers")
+    return ArrayRows(activations)
+
+
+def read_blocks(source: Source) -> Iterator[Floats]:
+    """All rows of a source, in order, in blocks of ``BLOCK_ROWS``; the last may be shorter."""
+    held: list[Floats] = []
+    missing = BLOCK_ROWS
+    for part in source.parts():
+        while len(part):
+            held.append(part[:missing])
+            part = part[missing:]
+            missing -= len(held[-1])
+            if missing == 0:
+                yield np.concatenate(held)
+                held, missing = [], BLOCK_ROWS
+    if held:
+        yield np.concatenate(held)
+
+
+def spread_rows(rows: int, sample: int, generator: np.random.Generator) -> Indices:
+    """Row numbers of a sample: one at random from each of ``sample`` equal stretches.
+
+    Evenly spread, yet without a fixed stride, which would meet the same positions of
+    every block of tokens. All rows if there are no more than ``sample``.
+
+    Returns:
+        int64 ``(min(sample, rows),)``, ascending.
+    """
+    sample = min(sample, rows)
+    edges = np.arange(sample + 1) * rows // sample
+    return generator.integers(edges[:-1], edges[1:])

@@ -1,0 +1,61 @@
+"""Every command and program of the documentation runs, and prints what the page shows."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rkstore import settings
+
+ROOT = Path(__file__).parents[1]
+
+_spec = importlib.util.spec_from_file_location("console", ROOT / "docs" / "console.py")
+console = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(console)
+
+PAGES = ["README.md", "docs/adding.md"]
+COMMANDS = {
+    "harvest": settings.HarvestSettings,
+    "probe": settings.ProbeSettings,
+    "train": settings.TrainSettings,
+    "evaluate": settings.EvaluateSettings,
+}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_shows_what_its_commands_print(page, tmp_path):
+    for block in console.blocks((ROOT / page).read_text("utf-8")):
+        found = console.run(block[1], block[2], tmp_path)
+        assert console.shape(found) == console.shape(block[2])
+
+
+def test_the_program_of_the_format_page_reads_a_store(make_store, monkeypatch, tmp_path):
+    site = "blocks.6.mlp.hook_post"
+    make_store("stores/demo", rows=1040, sites={site: 12}, codec="float16")
+    [block] = console.blocks((ROOT / "docs/format.md").read_text("utf-8"))
+    console.run(block[1], block[2], tmp_path)
+
+
+def test_a_shape_keeps_words_and_drops_numbers():
+    assert console.shape("kept 12 of 3,400  0.5") == console.shape("kept 7 of 88 1e-3")
+    assert console.shape("kept 12") != console.shape("lost 12")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.name)
+def test_every_configuration_names_its_command_and_is_valid_for_it(path):
+    text = path.read_text("utf-8")
+    [command] = set(re.findall(rf"rkstore (\w+) --config configs/{path.name}", text))
+    chosen = settings.from_yaml(COMMANDS[command], path, {})
+    for key, value in yaml.safe_load(text).items():
+        found = getattr(chosen, key)
+        assert (list(found) if isinstance(found, tuple) else found) == value
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/format.md", "docs/adding.md"])
+def test_links_lead_somewhere(page):
+    text = (ROOT / page).read_text("utf-8")
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        if not target.startswith("http"):
+            assert ((ROOT / page).parent / target).exists(), target

@@ -1,0 +1,223 @@
+"""Settings: what is refused before anything is started, and how it is said."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rkstore import settings as module
+from rkstore.codecs import CODECS
+from rkstore.errors import BadInput
+from rkstore.formats import FORMATS
+from rkstore.settings import (
+    EvaluateSettings,
+    HarvestSettings,
+    ProbeSettings,
+    Settings,
+    TrainSettings,
+    default_of,
+    from_yaml,
+    value_type,
+)
+
+ALL = [
+    kind
+    for kind in vars(module).values()
+    if isinstance(kind, type) and issubclass(kind, Settings) and kind is not Settings
+]
+
+
+def write(root: Path, text: str) -> Path:
+    (root / "run.yaml").write_text(text, "utf-8")
+    return root / "run.yaml"
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_the_defaults_pass_their_own_checks(kind):
+    made = kind()
+    for spec in dataclasses.fields(kind):
+        assert getattr(made, spec.name) == default_of(spec)
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_every_option_says_what_it_is_for_and_has_a_type_that_can_be_checked(kind):
+    for spec in dataclasses.fields(kind):
+        assert spec.metadata["help"].endswith(".")
+        assert value_type(spec.type)[0] in (str, int, float, bool, tuple)
+
+
+def test_every_codec_and_every_format_can_be_asked_for():
+    specs = {spec.name: spec for spec in dataclasses.fields(HarvestSettings)}
+    assert specs["codec"].metadata["choices"] == tuple(CODECS)
+    assert specs["format"].metadata["choices"] == tuple(FORMATS)
+
+
+def test_settings_do_not_change():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        HarvestSettings().tokens = 5  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "said"),
+    [
+        (HarvestSettings, {"tokens": "100"}, "--tokens takes a whole number, not '100'"),
+        (HarvestSettings, {"tokens": 1.5}, "--tokens takes a whole number, not 1.5"),
+        (HarvestSettings, {"tokens": True}, "--tokens takes a whole number, not True"),
+        (HarvestSettings, {"tokens": None}, "--tokens takes a whole number, not None"),
+        (HarvestSettings, {"prepend_bos": 1}, "--prepend-bos takes true or false, not 1"),
+        (HarvestSettings, {"model": 3}, "--model takes text, not 3"),
+        (HarvestSettings, {"text": "a.txt"}, "--text takes a list of texts, not 'a.txt'"),
+        (TrainSettings, {"lr": "1e-3"}, "--lr takes a number, not '1e-3'"),
+        (TrainSettings, {"lr": True}, "--lr takes a number, not True"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_refused_with_its_option(kind, given, said):
+    with pytest.raises(BadInput) as error:
+        kind(**given)
+    assert str(error.value) == said
+
+
+@pytest.mark.parametrize("key", ["text", "fallback"])
+@pytest.mark.parametrize("wrong", [(1,), ("a", None), (["a"],)])
+def test_a_list_of_anything_but_texts_is_refused_with_its_option(key, wrong):
+    with pytest.raises(BadInput, match=f"--{key}"):
+        HarvestSettings(**{key: wrong})
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "least"),
+    [
+        (HarvestSettings, "tokens", 1),
+        (HarvestSettings, "context_size", 2),
+        (HarvestSettings, "batch_size", 1),
+        (HarvestSettings, "shard_rows", 1),
+        (HarvestSettings, "d_in", 1),
+        (HarvestSettings, "seed", 0),
+        (ProbeSettings, "layer", 0),
+        (ProbeSettings, "h", 1),
+        (ProbeSettings, "sample_rows", 2),
+        (TrainSettings, "steps", 1),
+        (TrainSettings, "lr", 0.0),
+        (TrainSettings, "rkcnn_oversample", 1.0),
+        (EvaluateSettings, "rows", 1),
+    ],
+)
+def test_a_value_below_the_least_is_refused_and_the_least_is_not(kind, key, least):
+    assert getattr(kind(**{key: least}), key) == least
+    with pytest.raises(BadInput, match=f"at least {least}"):
+        kind(**{key: least - 1})
+
+
+def test_a_number_that_is_none_is_refused():
+    with pytest.raises(BadInput, match="--lr"):
+        TrainSettings(lr=float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "key"),
+    [
+        (HarvestSettings, "codec"),
+        (HarvestSettings, "format"),
+        (HarvestSettings, "dtype"),
+        (ProbeSettings, "score"),
+        (ProbeSettings, "labels"),
+        (TrainSettings, "init"),
+        (TrainSettings, "dictionary"),
+    ],
+)
+def test_what_is_not_one_of_the_choices_is_refused_with_all_of_them(kind, key):
+    (spec,) = (spec for spec in dataclasses.fields(kind) if spec.name == key)
+    with pytest.raises(BadInput) as error:
+        kind(**{key: "nonsense"})
+    assert f"--{key} is 'nonsense'" in str(error.value)
+    assert ", ".join(spec.metadata["choices"]) in str(error.value)
+
+
+def test_a_whole_number_will_do_where_a_number_is_asked_for():
+    made = TrainSettings(lr=1)
+    assert made.lr == 1.0
+    assert type(made.lr) is float
+
+
+def test_a_list_will_do_where_several_are_asked_for():
+    assert HarvestSettings(text=["a", "b"]).text == ("a", "b")
+
+
+def test_what_may_be_left_out_may_be_none():
+    assert HarvestSettings(revision=None, d_in=None, out=None).d_in is None
+
+
+def test_a_yaml_file_gives_options_by_their_names(tmp_path):
+    path = write(tmp_path, "model: demo\ntext: [a.txt, größe.txt]\nlayers: '3'\nprepend_bos: no\n")
+    made = from_yaml(HarvestSettings, path, {})
+    assert made == HarvestSettings(
+        model="demo", text=("a.txt", "größe.txt"), layers="3", prepend_bos=False
+    )
+
+
+def test_what_is_given_overrides_the_yaml_file_and_that_the_defaults(tmp_path):
+    path = write(tmp_path, "tokens: 200\ncodec: int8\n")
+    made = from_yaml(HarvestSettings, path, {"tokens": 300})
+    assert (made.tokens, made.codec, made.format) == (300, "int8", "zarr")
+
+
+@pytest.mark.parametrize("text", ["", "# nothing but a comment\n", "{}\n"])
+def test_an_empty_yaml_file_changes_nothing(tmp_path, text):
+    assert from_yaml(HarvestSettings, write(tmp_path, text), {}) == HarvestSettings()
+
+
+@pytest.mark.parametrize("key", ["token", "batch-size", "1", "null"])
+def test_an_unknown_key_is_refused_with_the_keys_there_are(tmp_path, key):
+    path = write(tmp_path, f"model: demo\n{key}: 3\n")
+    with pytest.raises(BadInput, match="unknown key") as error:
+        from_yaml(HarvestSettings, path, {})
+    for part in (str(path), f"'{'None' if key == 'null' else key}'", "batch_size", "context_size"):
+        assert part in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "model\n", "3\n", "[model, demo]\n"])
+def test_a_yaml_file_that_is_no_mapping_is_refused(tmp_path, text):
+    path = write(tmp_path, text)
+    with pytest.raises(BadInput, match="'option: value' lines") as error:
+        from_yaml(HarvestSettings, path, {})
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("tokens: many\n", "--tokens takes a whole number"),
+        ("layers: 3\n", "--layers takes text"),
+        ("tokens: 0\n", "at least 1"),
+        ("codec: zip\n", "choose one of"),
+        ("text: [1]\n", "--text"),
+    ],
+)
+def test_a_bad_value_in_a_yaml_file_is_refused_with_the_name_of_the_file(tmp_path, text, said):
+    path = write(tmp_path, text)
+    with pytest.raises(BadInput) as error:
+        from_yaml(HarvestSettings, path, {})
+    assert str(path) in str(error.value)
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["a: [", "a: b: c", "\t- x", "a: !!python/name:os.system ''\n"])
+def test_a_file_that_is_no_plain_yaml_is_refused_and_nothing_in_it_is_run(tmp_path, text):
+    path = write(tmp_path, text)
+    with pytest.raises(BadInput, match="cannot read") as error:
+        from_yaml(HarvestSettings, path, {})
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("what", ["missing", "directory", "latin1"])
+def test_a_yaml_file_that_cannot_be_read_is_named(tmp_path, what):
+    path: Any = tmp_path / what
+    if what == "directory":
+        path.mkdir()
+    if what == "latin1":
+        path.write_bytes(b"model: \xe9\n")
+    with pytest.raises(BadInput, match="cannot read") as error:
+        from_yaml(HarvestSettings, path, {})
+    assert str(path) in str(error.value)
