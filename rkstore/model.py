@@ -201,7 +201,9 @@ def load_model(
         for hook, value in cache.items()
         if value.ndim > 2 and value.shape[:2] == PROBE_SHAPE
     }
-    commit = getattr(bridge.original_model.config, "_commit_hash", None)
+    # The bridge keeps a copy of the configuration that has forgotten its commit.
+    config = transformers.AutoConfig.from_pretrained(name, revision=revision)
+    commit = getattr(config, "_commit_hash", None)
     return Model(Path(name).resolve().name if local else name, bridge, words, widths, commit)
 
 

@@ -1,11 +1,11 @@
 """The command line: the whole way, and every bad input as one clear sentence."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -83,9 +83,9 @@ def test_the_whole_way(rkstore, harvest):
     status, out, _ = rkstore("evaluate", "--store", "store", *checkpoints)
     assert status == 0
     assert "explained" in out
-    with open("results/evaluate/results.json") as file:
-        assert len(json.load(file)["results"]) == 2
-    assert os.path.getsize("results/evaluate/comparison.png") > 1000
+    results = Path("results/evaluate")
+    assert len(json.loads((results / "results.json").read_text())["results"]) == 2
+    assert (results / "comparison.png").stat().st_size > 1000
 
 
 def test_a_dry_run_says_what_it_would_write_and_writes_nothing(rkstore, harvest, tmp_path):
@@ -101,7 +101,7 @@ def test_the_default_directory_is_named_after_the_model(rkstore, harvest, tmp_pa
     assert (tmp_path / "stores" / "tiny" / "manifest.json").is_file()
 
 
-def test_a_store_may_be_left_out_if_there_is_only_one(rkstore, make_store, tmp_path):
+def test_a_store_may_be_left_out_if_there_is_only_one(rkstore, make_store):
     make_store("stores/one")
     status, out, _ = rkstore("info")
     assert status == 0
@@ -280,7 +280,7 @@ def test_a_truncated_shard_is_found(refused, rkstore, make_store):
     assert f"{SITE}, shard 1 (rows 64:128)" in sentence
 
 
-def test_a_foreign_shard_is_found(refused, rkstore, make_store):
+def test_a_foreign_shard_is_found(rkstore, make_store):
     store, _ = make_store()
     other, _ = make_store("other", seed=1)
     foreign = (other.root / SITE / "c" / "1" / "0").read_bytes()

@@ -105,7 +105,7 @@ def test_activations_of_another_width_are_refused_with_both_widths():
         make_dictionary().encode(randn(2, 13))
 
 
-def test_unknown_selects_and_inits_are_refused_with_what_there_is(data):
+def test_unknown_selects_and_inits_are_refused_with_what_there_is():
     with pytest.raises(BadInput, match="relu, topk"):
         select_named("gated", {})
     with pytest.raises(BadInput, match="--init is 'xavier': choose one of random, tied, rkcnn"):

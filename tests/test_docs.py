@@ -31,7 +31,7 @@ def test_a_page_shows_what_its_commands_print(page, tmp_path):
         assert console.shape(found) == console.shape(block[2])
 
 
-def test_the_program_of_the_format_page_reads_a_store(make_store, monkeypatch, tmp_path):
+def test_the_program_of_the_format_page_reads_a_store(make_store, tmp_path):
     site = "blocks.6.mlp.hook_post"
     make_store("stores/demo", rows=1040, sites={site: 12}, codec="float16")
     [block] = console.blocks((ROOT / "docs/format.md").read_text("utf-8"))

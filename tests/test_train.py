@@ -148,7 +148,7 @@ def test_a_layer_that_is_not_in_the_store_is_refused_with_those_that_are(setting
 
 
 def test_too_large_a_k_is_refused(settings):
-    with pytest.raises(BadInput, match="--k is 25.*24 latents"):
+    with pytest.raises(BadInput, match=r"--k is 25.*24 latents"):
         train(settings(k=25))
 
 
