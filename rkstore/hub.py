@@ -2,9 +2,19 @@
 
 import os
 import socket
+from pathlib import Path
 from urllib.parse import urlsplit
 
 PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
+
+
+def commit_of(name: str, revision: str | None) -> str | None:
+    """The commit of a model in the Hub's cache: a branch's name does not say what was loaded."""
+    import huggingface_hub
+
+    path = huggingface_hub.try_to_load_from_cache(name, "config.json", revision=revision or "main")
+    # The cache lays each commit out as <model>/snapshots/<commit>/.
+    return Path(path).parent.name if isinstance(path, str) else None
 
 
 def fail_fast() -> None:

@@ -201,9 +201,7 @@ def load_model(
         for hook, value in cache.items()
         if value.ndim > 2 and value.shape[:2] == PROBE_SHAPE
     }
-    # The bridge keeps a copy of the configuration that has forgotten its commit.
-    config = transformers.AutoConfig.from_pretrained(name, revision=revision)
-    commit = getattr(config, "_commit_hash", None)
+    commit = None if local else hub.commit_of(name, revision)
     return Model(Path(name).resolve().name if local else name, bridge, words, widths, commit)
 
 
