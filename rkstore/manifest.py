@@ -35,6 +35,8 @@ COLUMNS = {
 # A name becomes a directory: no separators, no leading dot, nothing to interpret.
 SITE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 LARGEST_MANIFEST = 16 * 2**20
+# What a stranger's store may ask of memory at once.
+LARGEST_CHUNK = 2**30
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,16 @@ class Manifest:
         sites = [spec for name in self.hook_names for spec in self.specs(name).values()]
         return [*sites, *self.column_specs().values()]
 
+    def statistics_path(self, hook_name: str, shard: int) -> str:
+        """Where the statistics of a site over the rows of one shard lie."""
+        return f"{hook_name}/statistics/{shard:05d}.safetensors"
+
+    def shard_paths(self, shard: int) -> list[str]:
+        """Every file of a shard, relative to the store."""
+        layout = format_named(self.format)
+        arrays = [layout.shard_path(spec, shard) for spec in self.all_specs()]
+        return arrays + [self.statistics_path(name, shard) for name in self.hook_names]
+
     def metadata(self, rows: int) -> dict[str, bytes]:
         """Files, by path, that let other tools open the arrays as far as ``rows`` rows."""
         specs = self.all_specs()
@@ -134,9 +146,9 @@ class Manifest:
 
     def differences(self, other: "Manifest") -> list[str]:
         """What the other manifest says differently, ``key: there, not here``."""
-        mine, theirs = _flat(self._as_dict()), _flat(other._as_dict())
+        mine, theirs = _leaves(self._as_dict()), _leaves(other._as_dict())
         return [
-            f"{key}: {theirs.get(key, 'absent')} there, {mine.get(key, 'absent')} here"
+            f"{'.'.join(key)}: {theirs.get(key, 'absent')} there, {mine.get(key, 'absent')} here"
             for key in sorted(mine.keys() | theirs.keys())
             if mine.get(key) != theirs.get(key)
         ]
@@ -172,7 +184,7 @@ def read_manifest(root: Path) -> Manifest:
     try:
         document = json.loads(raw)
         schema = document["rkstore_schema"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise DamagedStore(f"{path} is not a manifest that rkstore wrote") from None
     if isinstance(schema, int) and schema > SCHEMA:
         raise BadInput(
@@ -181,7 +193,7 @@ def read_manifest(root: Path) -> Manifest:
         )
     try:
         manifest = _manifest(document)
-        _check_manifest(manifest)
+        check_manifest(manifest)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DamagedStore(f"{path} is not a valid manifest: {error}") from None
     if manifest.to_bytes() != raw:
@@ -198,7 +210,8 @@ def _manifest(document: dict[str, Any]) -> Manifest:
     return Manifest(sites=sites, **{key: document[key] for key in keys})
 
 
-def _check_manifest(manifest: Manifest) -> None:
+def check_manifest(manifest: Manifest) -> None:
+    """Raise ValueError if no store can be as the manifest says."""
     sizes = {
         "rows": manifest.rows,
         "context_size": manifest.context_size,
@@ -210,6 +223,9 @@ def _check_manifest(manifest: Manifest) -> None:
             raise ValueError(f"{name} is {size!r}, not a positive number")
     if manifest.shard_rows % manifest.chunk_rows:
         raise ValueError("shard_rows is not a multiple of chunk_rows")
+    widest = max((site.d_in for site in manifest.sites), default=0)
+    if manifest.chunk_rows * widest * 4 > LARGEST_CHUNK:
+        raise ValueError(f"a chunk of {manifest.chunk_rows} rows, {widest} wide, is too large")
     if manifest.codec not in CODECS:
         raise ValueError(f"unknown codec {manifest.codec!r}")
     if manifest.format not in FORMATS:
@@ -220,7 +236,7 @@ def _check_manifest(manifest: Manifest) -> None:
     if not manifest.sites or len(set(names)) != len(names):
         raise ValueError("sites are missing or named twice")
     for name in names:
-        if not SITE_NAME.fullmatch(name):
+        if not SITE_NAME.fullmatch(name) or name in (MANIFEST, JOURNAL, "zarr.json"):
             raise ValueError(f"{name!r} cannot be the name of a site")
 
 
@@ -238,9 +254,7 @@ class ShardRecord:
 
     shard: int
     files: dict[str, FileRecord]
-    """By path: the shard's own files."""
-    statistics: dict[str, FileRecord]
-    """By path: statistics of all rows up to and including this shard; the last line counts."""
+    """By path."""
     squared_error: dict[str, float]
     """By site: sum over the shard of (stored value - value)²."""
     chain: str
@@ -253,7 +267,6 @@ class ShardRecord:
         return {
             "shard": self.shard,
             "files": {path: vars(record) for path, record in self.files.items()},
-            "statistics": {path: vars(record) for path, record in self.statistics.items()},
             "squared_error": self.squared_error,
         }
 
@@ -263,14 +276,13 @@ class ShardRecord:
         previous: str,
         shard: int,
         files: dict[str, FileRecord],
-        statistics: dict[str, FileRecord],
         squared_error: dict[str, float],
     ) -> "ShardRecord":
         """The record that comes behind the one whose chain is ``previous``."""
-        bare = cls(shard, files, statistics, squared_error, chain="")
+        bare = cls(shard, files, squared_error, chain="")
         text = previous + _canonical(bare._as_dict())
         chain = hashlib.sha256(text.encode()).hexdigest()
-        return cls(shard, files, statistics, squared_error, chain)
+        return cls(shard, files, squared_error, chain)
 
 
 def read_journal(root: Path, manifest: Manifest) -> list[ShardRecord]:
@@ -290,20 +302,23 @@ def read_journal(root: Path, manifest: Manifest) -> list[ShardRecord]:
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1]):
         try:
             record = _record(json.loads(line))
-            expected = ShardRecord.following(
-                chain, number, record.files, record.statistics, record.squared_error
-            )
-        except (ValueError, KeyError, TypeError, AttributeError):
+            expected = ShardRecord.following(chain, number, record.files, record.squared_error)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise DamagedStore(f"line {number + 1} of {path} is not a shard record") from None
         if record != expected or expected.to_line() != line + b"\n":
             raise DamagedStore(
                 f"line {number + 1} of {path} was changed or belongs to another store: "
                 "restore the file from a copy, or harvest again"
             )
+        if number >= manifest.shards:
+            raise DamagedStore(f"{path} lists more shards than the {manifest.shards} there can be")
+        # The paths follow from the manifest: none can lead anywhere else.
+        if record.files.keys() != set(manifest.shard_paths(number)):
+            raise DamagedStore(f"line {number + 1} of {path} lists other files than its shard has")
+        if record.squared_error.keys() != set(manifest.hook_names):
+            raise DamagedStore(f"line {number + 1} of {path} lists other sites than the store has")
         records.append(record)
         chain = record.chain
-    if len(records) > manifest.shards:
-        raise DamagedStore(f"{path} lists {len(records)} shards of {manifest.shards}")
     return records
 
 
@@ -314,7 +329,6 @@ def _record(document: dict[str, Any]) -> ShardRecord:
     return ShardRecord(
         document["shard"],
         records(document["files"]),
-        records(document["statistics"]),
         {name: float(error) for name, error in document["squared_error"].items()},
         document["chain"],
     )
@@ -324,11 +338,11 @@ def _canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one, keys joined with dots; lists are values."""
-    if not isinstance(value, dict):
-        return {prefix: value}
-    flat: dict[str, Any] = {}
+def _leaves(value: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], str]:
+    """The JSON text of everything that is not a filled object, by the keys that lead to it."""
+    if not isinstance(value, dict) or not value:
+        return {path: value if isinstance(value, str) else _canonical(value)}
+    leaves: dict[tuple[str, ...], str] = {}
     for key, inner in value.items():
-        flat |= _flat(inner, f"{prefix}.{key}" if prefix else str(key))
-    return flat
+        leaves |= _leaves(inner, (*path, str(key)))
+    return leaves

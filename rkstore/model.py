@@ -5,9 +5,11 @@ is used: no weight is folded or centred, so a stored value is what the plain
 ``transformers`` model computes.
 """
 
+import copy
 import difflib
 import fnmatch
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,8 @@ from rkstore.tokens import TokenBlocks
 EMBEDDED, EMBEDDED_PATH = "demo", Path(__file__).parent / "assets" / "demo"
 
 WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin", "*.safetensors.index.json")
+
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model")
 
 # Two prime numbers that no head count or width is likely to equal: a hook gives one
 # row a token exactly if its output begins with (batch, position).
@@ -182,15 +186,26 @@ def load_model(
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+    words = _load_tokenizer(tokenizer or name, None if tokenizer else revision)
     try:
-        words = transformers.AutoTokenizer.from_pretrained(tokenizer or name, revision=revision)
-    except (OSError, ValueError, KeyError) as error:
-        raise _cannot_load("tokenizer", tokenizer or name, error) from None
-    try:
-        bridge = TransformerBridge.boot_transformers(
-            name, device=device, dtype=getattr(torch, dtype), tokenizer=words, revision=revision
+        plain, loading = transformers.AutoModelForCausalLM.from_pretrained(
+            name, revision=revision, dtype=getattr(torch, dtype), output_loading_info=True
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        # What is missing would be made up at random, and stored as if it were the model's.
+        missing = sorted(str(key) for key in loading["missing_keys"])
+        if missing:
+            raise BadInput(f"the model {name} lacks weights: {', '.join(missing[:3])}")
+        bridge = TransformerBridge.boot_transformers(
+            name,
+            device=device,
+            dtype=getattr(torch, dtype),
+            # The bridge gives a tokenizer the special tokens it lacks: not to ours.
+            tokenizer=copy.deepcopy(words),
+            hf_model=plain,
+        )
+    except BadInput:
+        raise
+    except Exception as error:  # many libraries, many kinds of error, one meaning
         raise _cannot_load("model", name, error) from None
     bridge.eval()
     with torch.inference_mode():
@@ -215,14 +230,29 @@ def parse_layers(text: str, layers: int) -> list[int]:
         return list(range(layers))
     chosen: set[int] = set()
     for part in text.split(","):
-        first, _, last = part.strip().partition("-")
-        if not first.isdigit() or (last and not last.isdigit()):
+        found = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", part.strip())
+        first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+        if last < first:
             raise BadInput(f"--layers is '{text}': give 'all' or a list such as 0-3,8")
-        chosen |= set(range(int(first), int(last or first) + 1))
-    beyond = [layer for layer in chosen if layer >= layers]
-    if beyond or not chosen:
-        raise BadInput(f"--layers is '{text}': the model has layers 0-{layers - 1}")
+        if last >= layers:
+            raise BadInput(f"--layers is '{text}': the model has layers 0-{layers - 1}")
+        chosen |= set(range(first, last + 1))
     return sorted(chosen)
+
+
+def _load_tokenizer(name: str, revision: str | None) -> Any:
+    import transformers
+
+    local = Path(name).is_dir()
+    if local and not any((Path(name) / file).is_file() for file in TOKENIZER_FILES):
+        raise BadInput(f"{name} has no tokenizer (no tokenizer.json): save one, or use --tokenizer")
+    try:
+        words = transformers.AutoTokenizer.from_pretrained(name, revision=revision)
+        if not words("tokens", add_special_tokens=False)["input_ids"]:
+            raise ValueError("it finds no token in a text")
+    except Exception as error:
+        raise _cannot_load("tokenizer", name, error) from None
+    return words
 
 
 def _layer(name: str, layers: int) -> int:

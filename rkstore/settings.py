@@ -4,6 +4,7 @@ The command line makes its options from these classes and a YAML file is checked
 against them, so both know the same names. Importing this module is cheap.
 """
 
+import math
 import types
 import typing
 from dataclasses import MISSING, dataclass, field, fields
@@ -55,10 +56,14 @@ class Settings:
                 object.__setattr__(self, spec.name, value := tuple(value))
             self._check(spec.name, value, kind, spec.metadata)
 
-    def _check(self, name: str, value: Any, kind: type, metadata: Any) -> None:
+    def _check(self, name: str, value: Any, kind: type[Any], metadata: Any) -> None:
         flag = "--" + name.replace("_", "-")
         if type(value) is not kind:
             raise BadInput(f"{flag} takes {KINDS[kind]}, not {value!r}")
+        if isinstance(value, tuple) and not all(type(item) is str for item in value):
+            raise BadInput(f"{flag} takes {KINDS[kind]}, not {list(value)!r}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise BadInput(f"{flag} takes {KINDS[kind]}, not {value}")
         if metadata["choices"] and value not in metadata["choices"]:
             raise BadInput(f"{flag} is '{value}': choose one of {', '.join(metadata['choices'])}")
         if metadata["least"] is not None and value < metadata["least"]:

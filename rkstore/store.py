@@ -4,6 +4,7 @@ Nothing here can call a language model: this side of the shards needs NumPy and
 the format's library, no torch and no transformers.
 """
 
+import functools
 import hashlib
 import threading
 from collections import OrderedDict
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 
 from rkstore.codecs import Encoded, codec_named
@@ -82,6 +84,8 @@ class Store:
             DamagedStore: the bytes are not what was written; names site, shard and rows.
         """
         self.check_site(hook_name)
+        if not 0 <= chunk < self.chunks:
+            raise BadInput(f"chunk {chunk} is not in {self.root}, which has {self.chunks} chunks")
         specs = self.manifest.specs(hook_name)
         shard, inside = divmod(chunk, specs[""].chunks_per_shard)
         values = self._read(specs[""], shard, inside)
@@ -127,18 +131,31 @@ class Store:
         self.check_site(hook_name)
         if not self.records:
             raise BadInput(f"the store at {self.root} has no rows yet: run its harvest again")
-        path = statistics_path(hook_name, len(self.records))
-        raw = self._checked_bytes(path, self.records[-1].statistics[path])
-        return Statistics.from_arrays(load_safetensors(raw))
+        shards = (self._shard_statistics(hook_name, shard) for shard in range(len(self.records)))
+        return functools.reduce(Statistics.merge, shards)
+
+    def _shard_statistics(self, hook_name: str, shard: int) -> Statistics:
+        path = self.manifest.statistics_path(hook_name, shard)
+        raw = self._checked_bytes(path, self.records[shard].files[path])
+        try:
+            statistics = Statistics.from_arrays(load_safetensors(raw))
+        except (SafetensorError, KeyError, IndexError, ValueError, TypeError) as error:
+            raise DamagedStore(f"{path} of {self.root} holds no statistics: {error}") from None
+        first, last = self.manifest.rows_of_shard(shard)
+        widths = {array.shape for array in statistics.as_arrays().values()} - {(1,)}
+        if statistics.count != last - first or widths - {(self.manifest.width(hook_name),)}:
+            raise DamagedStore(f"{path} of {self.root} holds statistics of other rows")
+        return statistics
 
     def codec_fvu(self, hook_name: str) -> float:
         """Error of the stored values, as a fraction of the site's variance."""
+        self.check_site(hook_name)
         error = sum(record.squared_error[hook_name] for record in self.records)
         total = float(self.statistics(hook_name).m2.sum())
         return error / total if total > 0 else 0.0
 
     def stored_bytes(self, hook_name: str | None = None) -> int:
-        """Bytes on disk of one site's shards, or of all recorded files."""
+        """Bytes on disk of one site's stored numbers, or of all recorded files."""
         prefixes = None
         if hook_name is not None:
             prefixes = tuple(f"{s.name}/" for s in self.manifest.specs(hook_name).values())
@@ -146,7 +163,7 @@ class Store:
             file.bytes
             for record in self.records
             for path, file in record.files.items()
-            if prefixes is None or path.startswith(prefixes)
+            if prefixes is None or (path.startswith(prefixes) and "/statistics/" not in path)
         )
 
     def site(self, layer: int | None = None, hook: str | None = None) -> str:
@@ -188,7 +205,9 @@ class Store:
     def open_array(self, hook_name: str) -> Any:
         """The stored numbers of a site, not decoded, as Zarr or h5py hand them out."""
         self.check_site(hook_name)
-        return self._format.open_array(self.root, self.manifest.specs(hook_name)[""])
+        opened = self._format.open_array(self.root, self.manifest.specs(hook_name)[""])
+        # Files behind the last recorded shard are no part of the store.
+        return opened[: len(self.records)] if isinstance(opened, list) else opened
 
     def _check_rows(self, start: int, stop: int | None) -> tuple[int, int]:
         stop = self.rows if stop is None else stop
@@ -240,11 +259,6 @@ class Store:
         return raw
 
 
-def statistics_path(hook_name: str, shards: int) -> str:
-    """Where the statistics of a site over its first ``shards`` shards lie."""
-    return f"{hook_name}/statistics-{shards:05d}.safetensors"
-
-
 @dataclass(frozen=True)
 class Problem:
     """A file that is not as recorded, and in what way."""
@@ -265,8 +279,6 @@ def verify(store: Store, advance: Callable[[int], object] = lambda _: None) -> I
     expected: dict[str, FileRecord] = {}
     for record in store.records:
         expected |= record.files
-    if store.records:
-        expected |= store.records[-1].statistics
     for path, recorded in expected.items():
         yield from _compare(store.root, path, recorded)
         advance(recorded.bytes)

@@ -1,6 +1,8 @@
 """Text → token blocks: documents end to end, cut into blocks the model sees one at a time."""
 
 import hashlib
+import itertools
+import os
 import random
 import sys
 from collections.abc import Callable, Iterator
@@ -77,16 +79,16 @@ def open_text(settings: HarvestSettings) -> Text:
         config = config or (WIKITEXT_CONFIG if name.split("/")[-1] == WIKITEXT else None)
         try:
             text = _from_dataset(name, config, settings)
-        except (OSError, ValueError) as error:
-            if isinstance(error, BadInput):
-                raise
+        except BadInput:
+            raise
+        except Exception as error:  # whatever goes wrong over there, it cannot be had
             tried.append(f"{name}: {' '.join(str(error).split())[:200]}")
             if len(asked) > 1:
                 print(f"{tried[-1]}; trying the next of --fallback", file=sys.stderr)
             continue
         if len(asked) > 1:
             print(f"reading {name}", file=sys.stderr)
-            text.source["asked"] = [name for name, _ in asked]
+            text.source["asked"] = [_public(name, config) for name, config in asked]
         return text
     raise RkstoreError(
         f"cannot load the dataset ({'; '.join(tried)}): without a network use --text FILE, "
@@ -176,7 +178,9 @@ def _from_files(paths: list[Path], seed: int) -> Text:
             raise BadInput(f"--text {path} is empty: give a file with text in it")
         texts.append(text)
         digest = hashlib.sha256(raw).hexdigest()
-        files.append({"name": path.name, "bytes": len(raw), "sha256": digest})
+        # A name may hold bytes that are no text, which JSON could not hold.
+        name = os.fsencode(path.name).decode("utf-8", "backslashreplace")
+        files.append({"name": name, "bytes": len(raw), "sha256": digest})
     return Text(iter(texts), {"files": files})
 
 
@@ -207,7 +211,10 @@ def _from_dataset(name: str, config: str | None, settings: HarvestSettings) -> T
     data: Any
     if Path(name).is_dir() and list(Path(name).glob("dataset_*.json")):
         data = datasets.load_from_disk(name)
-        data = data[settings.split] if isinstance(data, dict) else data
+        if isinstance(data, dict):
+            if settings.split not in data:
+                raise BadInput(f"{name} has no split '{settings.split}': it has {', '.join(data)}")
+            data = data[settings.split]
     else:
         # Streamed: a hundred thousand tokens of OpenWebText should not cost its 40 GB.
         data = datasets.load_dataset(name, config, split=settings.split, streaming=True)
@@ -218,20 +225,32 @@ def _from_dataset(name: str, config: str | None, settings: HarvestSettings) -> T
     if first is None or "text" not in first:
         columns = ", ".join(first or ()) or "no rows"
         raise BadInput(f"the dataset {name} has no 'text' column (it has {columns})")
-
-    def documents() -> Iterator[str]:
-        yield first["text"]
-        yield from (row["text"] for row in rows)
-
     source = {
         "dataset": Path(name).name if Path(name).is_dir() else name,
         "config": config,
         "split": settings.split,
         "fingerprint": getattr(data, "_fingerprint", None),
     }
-    return Text(documents(), source)
+    return Text(_texts(name, itertools.chain([first], rows)), source)
+
+
+def _texts(name: str, rows: Iterator[dict[str, Any]]) -> Iterator[str]:
+    for row in rows:
+        text = row["text"]
+        if text is None:  # an empty row
+            continue
+        if not isinstance(text, str):
+            raise BadInput(f"the 'text' column of {name} holds {type(text).__name__}, not texts")
+        yield text
 
 
 def _name_and_config(text: str) -> tuple[str, str | None]:
     name, _, config = text.partition(":")
     return name, config or None
+
+
+def _public(name: str, config: str | None) -> str:
+    """A dataset as it was asked for, without the paths of one machine."""
+    return ":".join(
+        part for part in (Path(name).name if Path(name).is_dir() else name, config) if part
+    )

@@ -18,12 +18,20 @@ from typing import BinaryIO
 import numpy as np
 from safetensors.numpy import save_file
 
-from rkstore.codecs import codec_named
+from rkstore.codecs import Encoded, codec_named
 from rkstore.errors import BadInput, RkstoreError
 from rkstore.formats import ArraySpec, format_named
-from rkstore.manifest import COLUMNS, JOURNAL, MANIFEST, FileRecord, Manifest, ShardRecord
+from rkstore.manifest import (
+    COLUMNS,
+    JOURNAL,
+    MANIFEST,
+    FileRecord,
+    Manifest,
+    ShardRecord,
+    check_manifest,
+)
 from rkstore.statistics import Statistics
-from rkstore.store import ASIDE, LOCK, Store, sha256, statistics_path
+from rkstore.store import ASIDE, LOCK, Store, sha256
 
 
 @dataclass
@@ -45,17 +53,16 @@ class StoreWriter:
             BadInput: the directory holds something else, a store of another
                 configuration, or another process is writing to it.
         """
+        try:
+            check_manifest(manifest)
+        except ValueError as error:
+            raise BadInput(f"there can be no such store: {error}") from None
         self.root, self.manifest = Path(root), manifest
         self._codec, self._format = codec_named(manifest.codec), format_named(manifest.format)
         self._lock: BinaryIO | None = None
         with _DiskErrors(self.root):
             existing = self._claim()
         self.records = existing.records if existing else []
-        self._statistics = {
-            name: existing.statistics(name)
-            for name in manifest.hook_names
-            if existing and existing.records
-        }
 
     def __enter__(self) -> "StoreWriter":
         return self
@@ -95,8 +102,14 @@ class StoreWriter:
         """
         first, last = self.manifest.rows_of_shard(self.next_shard)
         names = self.manifest.hook_names
+        missing = [n for n in names if n not in values] + [n for n in COLUMNS if n not in columns]
+        if missing:
+            raise BadInput(f"the shard lacks {', '.join(missing)}")
         for name in names:
             self._check(name, values[name], first, last)
+        for name in COLUMNS:
+            if columns[name].shape != (last - first,):
+                raise BadInput(f"{name} has shape {columns[name].shape}, not ({last - first},)")
         with _DiskErrors(self.root), ThreadPoolExecutor(os.cpu_count()) as pool:
             sites = pool.map(lambda name: self._write_site(name, values[name]), names)
             self._record(dict(zip(names, sites, strict=True)), self._write_columns(columns))
@@ -132,35 +145,40 @@ class StoreWriter:
             raise
 
     def _take_lock(self) -> None:
-        lock = (self.root / LOCK).open("a+b")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.seek(0)
-            holder = lock.read(32).decode(errors="replace").strip() or "another process"
-            lock.close()
-            raise BadInput(
-                f"{self.root} is being written by process {holder}: wait for it or stop it first"
-            ) from None
-        lock.truncate(0)
-        lock.write(f"{os.getpid()}\n".encode())
-        lock.flush()
-        self._lock = lock
+        while self._lock is None:
+            lock = (self.root / LOCK).open("a+b")
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                lock.seek(0)
+                holder = lock.read(32).decode(errors="replace").strip() or "another process"
+                lock.close()
+                raise BadInput(
+                    f"{self.root} is being written by process {holder}: wait for it or stop it"
+                ) from None
+            # Its holder may have removed the file between our opening and locking it:
+            # then the lock is on a file that nobody else can find.
+            if _same_file(lock, self.root / LOCK):
+                self._lock = lock
+            else:
+                lock.close()
+        self._lock.truncate(0)
+        self._lock.write(f"{os.getpid()}\n".encode())
+        self._lock.flush()
 
     def _settle(self, records: list[ShardRecord]) -> None:
         """Bring what is derived from the journal in line with it after a kill."""
+        self._trim_journal(records)
+        if records:
+            self._write_metadata(len(records))
+
+    def _trim_journal(self, records: list[ShardRecord]) -> None:
+        """Cut off a line that was never finished."""
         journal = self.root / JOURNAL
         if journal.exists():
             whole = sum(len(record.to_line()) for record in records)
-            if journal.stat().st_size > whole:  # a line that was never finished
+            if journal.stat().st_size > whole:
                 os.truncate(journal, whole)
-        for name in self.manifest.hook_names:
-            keep = statistics_path(name, len(records))
-            for path in (self.root / name).glob("statistics-*.safetensors"):
-                if path.relative_to(self.root).as_posix() != keep:
-                    path.unlink()
-        if records:
-            self._write_metadata(len(records))
 
     def _check(self, name: str, x: np.ndarray, first: int, last: int) -> None:
         expected = (last - first, self.manifest.width(name))
@@ -185,10 +203,7 @@ class StoreWriter:
         written = _Written()
         for start in range(0, len(x), self.manifest.chunk_rows):
             rows = slice(start, start + self.manifest.chunk_rows)
-            try:
-                encoded = self._codec.encode(x[rows])
-            except BadInput as refused:
-                raise BadInput(f"{name}: {refused}") from None
+            encoded = self._encode(name, x[rows], start)
             values[rows] = encoded.values
             for side in sides:
                 sides[side].append(encoded.side[side])
@@ -197,10 +212,22 @@ class StoreWriter:
             of_chunk = Statistics.of(x[rows])
             merged = written.statistics.merge(of_chunk) if written.statistics else of_chunk
             written.statistics = merged
+        assert written.statistics is not None
+        path = self.manifest.statistics_path(name, self.next_shard)
+        save_file(written.statistics.as_arrays(), self._aside(path))
+        written.files[path] = self._synced(path)
         written.files |= self._write_array(specs[""], values)
         for side, vectors in sides.items():
             written.files |= self._write_array(specs[side], np.stack(vectors))
         return written
+
+    def _encode(self, name: str, x: np.ndarray, start: int) -> Encoded:
+        try:
+            return self._codec.encode(x)
+        except BadInput as refused:
+            largest = int(np.abs(x).max(axis=1).argmax())
+            row = self.manifest.rows_of_shard(self.next_shard)[0] + start + largest
+            raise BadInput(f"{name}, row {row}: {refused}") from None
 
     def _write_columns(self, columns: dict[str, np.ndarray]) -> dict[str, FileRecord]:
         files: dict[str, FileRecord] = {}
@@ -210,43 +237,30 @@ class StoreWriter:
 
     def _write_array(self, spec: ArraySpec, values: np.ndarray) -> dict[str, FileRecord]:
         path = self._format.shard_path(spec, self.next_shard)
-        aside = self._aside(path)
-        self._format.write_shard(aside, spec, values)
-        return {path: _synced(aside)}
+        self._format.write_shard(self._aside(path), spec, values)
+        return {path: self._synced(path)}
 
     def _record(self, written: dict[str, _Written], files: dict[str, FileRecord]) -> None:
         """Put the shard's files in place and append its line: from here on it exists."""
-        shards = self.next_shard + 1
-        merged: dict[str, Statistics] = {}
-        statistics_files: dict[str, FileRecord] = {}
-        for name, site in written.items():
+        for site in written.values():
             files = files | site.files
-            assert site.statistics is not None
-            before = self._statistics.get(name)
-            merged[name] = before.merge(site.statistics) if before else site.statistics
-            path = statistics_path(name, shards)
-            save_file(merged[name].as_arrays(), self._aside(path))
-            statistics_files[path] = _synced(self.root / ASIDE / _flat(path))
         record = ShardRecord.following(
             self.records[-1].chain if self.records else self.manifest.fingerprint,
             self.next_shard,
             files,
-            statistics_files,
             {name: site.squared_error for name, site in written.items()},
         )
-        # Everything is written and synced: what is left cannot fill the disk.
-        for path in files | statistics_files:
+        # Everything is written and synced: what is left hardly takes room.
+        for path in files:
             self._into_place(path)
+        self._trim_journal(self.records)
         with (self.root / JOURNAL).open("ab") as journal:
             journal.write(record.to_line())
             journal.flush()
             os.fsync(journal.fileno())
         _sync_directory(self.root)
         self.records.append(record)
-        self._statistics = merged
-        self._write_metadata(shards)
-        for name in written:
-            (self.root / statistics_path(name, shards - 1)).unlink(missing_ok=True)
+        self._write_metadata(len(self.records))
 
     def _write_metadata(self, shards: int) -> None:
         rows = self.manifest.rows_recorded(shards)
@@ -259,32 +273,38 @@ class StoreWriter:
         if target.is_file() and target.read_bytes() == content:
             return
         self._aside(path).write_bytes(content)
-        _synced(self.root / ASIDE / _flat(path))
+        self._synced(path)
         self._into_place(path)
+
+    def _waiting(self, path: str) -> Path:
+        return self.root / ASIDE / path.replace("/", "__")
 
     def _aside(self, path: str) -> Path:
         """Where the file for that path waits; nothing is there yet."""
-        aside = self.root / ASIDE / _flat(path)
+        aside = self._waiting(path)
         aside.parent.mkdir(exist_ok=True)
         aside.unlink(missing_ok=True)
         return aside
 
+    def _synced(self, path: str) -> FileRecord:
+        """Make the waiting file survive a power cut; return its size and digest."""
+        aside = self._waiting(path)
+        with aside.open("rb") as file:
+            os.fsync(file.fileno())
+        return FileRecord(aside.stat().st_size, sha256(aside))
+
     def _into_place(self, path: str) -> None:
         target = self.root / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        (self.root / ASIDE / _flat(path)).replace(target)
+        self._waiting(path).replace(target)
         _sync_directory(target.parent)
 
 
-def _flat(path: str) -> str:
-    return path.replace("/", "__")
-
-
-def _synced(path: Path) -> FileRecord:
-    """Make a file's content survive a power cut; return its size and digest."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-    return FileRecord(path.stat().st_size, sha256(path))
+def _same_file(file: BinaryIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 class _DiskErrors:

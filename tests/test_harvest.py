@@ -4,6 +4,7 @@ import dataclasses
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -247,7 +248,7 @@ def test_the_free_space_is_that_where_the_store_will_lie(
 
     def disk_usage(path: Path) -> Any:
         asked.append(Path(path).absolute())
-        return shutil._ntuple_diskusage(3, 2, 1)  # type: ignore[attr-defined]
+        return SimpleNamespace(free=1)
 
     monkeypatch.chdir(tmp_path)
     harvest = prepare(harvest_settings(out=out and out.format(tmp_path)))

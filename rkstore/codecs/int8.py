@@ -3,6 +3,7 @@
 import numpy as np
 
 from rkstore.codecs.base import Codec, Encoded, Floats
+from rkstore.errors import BadInput
 
 
 class Int8(Codec):
@@ -20,8 +21,11 @@ class Int8(Codec):
 
     def encode(self, x: Floats) -> Encoded:
         offset = x.min(axis=0)
-        # Subtracting in float64: the span of two finite float32 values may not be one.
-        scale = ((x.max(axis=0).astype(np.float64) - offset) / 255).astype(np.float32)
+        with np.errstate(over="ignore"):
+            span = x.max(axis=0) - offset
+        if not np.isfinite(span).all():
+            raise BadInput("int8 cannot hold values that lie 3.4e38 apart: use --codec float32")
+        scale = span / np.float32(255)
         # A constant dimension has no step; any divisor gives it code 0.
         step = np.where(scale > 0, scale, np.float32(1))
         codes = np.rint((x - offset) / step).clip(0, 255).astype(self.dtype)

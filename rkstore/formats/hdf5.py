@@ -1,7 +1,8 @@
 """HDF5: one array a directory, one shard a file with one chunked dataset, ``values``.
 
 Only filters that every HDF5 library has are used (shuffle, deflate, Fletcher-32),
-so MATLAB, Julia or ``h5dump`` open the files without a plugin. The price is speed:
+so MATLAB, Julia or ``h5dump`` open the files without a plugin. The file format is that of
+HDF5 1.10, the first that has a checksum on its tables of chunks as well. The price is speed:
 HDF5 decompresses under one global lock.
 """
 
@@ -14,6 +15,7 @@ import numpy as np
 from rkstore.formats.base import ArraySpec, Format, Shard
 
 DATASET = "values"
+FILTERS = [h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_FLETCHER32]
 
 
 class Hdf5(Format):
@@ -25,7 +27,7 @@ class Hdf5(Format):
         return f"{spec.name}/{shard:05d}.h5"
 
     def write_shard(self, path: Path, spec: ArraySpec, values: np.ndarray) -> None:
-        with h5py.File(path, "x", libver=("v108", "v108")) as file:
+        with h5py.File(path, "x", libver=("v110", "v110")) as file:
             dataset = file.create_dataset(
                 DATASET,
                 data=np.ascontiguousarray(values, spec.dtype),
@@ -46,7 +48,8 @@ class Hdf5(Format):
 
     def open_array(self, root: Path, spec: ArraySpec) -> Any:
         """The list of h5py datasets, one a shard, in order."""
-        return [h5py.File(path)[DATASET] for path in sorted((root / spec.name).glob("*.h5"))]
+        paths = sorted((root / spec.name).glob("*.h5"), key=lambda path: int(path.stem))
+        return [h5py.File(path)[DATASET] for path in paths]
 
 
 class Hdf5Shard(Shard):
@@ -58,12 +61,25 @@ class Hdf5Shard(Shard):
         dataset = self._file.get(DATASET)
         if not isinstance(dataset, h5py.Dataset):
             raise ValueError(f"it holds no dataset '{DATASET}'")
-        expected = ((rows, *spec.tail), spec.dtype)
-        if (dataset.shape, dataset.dtype) != expected:
-            raise ValueError(
-                f"its {DATASET} are {dataset.dtype}{dataset.shape}, not {expected[1]}{expected[0]}"
-            )
+        expected = ((rows, *spec.tail), spec.dtype, (min(spec.chunk_rows, rows), *spec.tail))
+        found = (dataset.shape, dataset.dtype, dataset.chunks)
+        if found != expected:
+            raise ValueError(f"its {DATASET} are {found}, not {expected}")
+        self._check_filters(dataset)
         self._dataset = dataset
+
+    def _check_filters(self, dataset: h5py.Dataset) -> None:
+        """Every chunk must pass through the checksum: a flag in the file could leave it out."""
+        properties = dataset.id.get_create_plist()
+        filters = [properties.get_filter(i)[0] for i in range(properties.get_nfilters())]
+        if filters != FILTERS:
+            raise ValueError(f"its filters are {filters}, not {FILTERS}")
+        chunks = dataset.id.get_num_chunks()
+        if chunks != -(-dataset.shape[0] // dataset.chunks[0]):
+            raise ValueError(f"it has {chunks} chunks, too few for its rows")
+        for i in range(chunks):
+            if dataset.id.get_chunk_info(i).filter_mask:
+                raise ValueError(f"chunk {i} was stored without its checksum")
 
     def chunk(self, index: int) -> np.ndarray:
         start = index * self.spec.chunk_rows

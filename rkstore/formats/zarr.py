@@ -9,6 +9,7 @@ known and decompression then runs in as many threads as there are.
 """
 
 import json
+import math
 import mmap
 from pathlib import Path
 from typing import Any
@@ -94,10 +95,12 @@ class ZarrShard(Shard):
         if offset + length > self._end:
             raise ValueError(f"chunk {index} lies outside the file")
         data = _checked(self._bytes[offset : offset + length], f"chunk {index}")
+        size = self.spec.chunk_rows * math.prod(self.spec.tail) * self.spec.dtype.itemsize
+        # A Blosc frame states its sizes: never let it decide how much is read or taken.
+        stated = [int.from_bytes(data[i : i + 4], "little") for i in (4, 12)]
+        if len(data) < 16 or stated != [size, len(data)]:
+            raise ValueError(f"chunk {index} is not a frame of {size} bytes in {len(data)}")
         out = np.empty((self.spec.chunk_rows, *self.spec.tail), self.spec.dtype)
-        # The frame states its own size: never let it decide how much memory is taken.
-        if len(data) < 16 or int.from_bytes(data[4:8], "little") != out.nbytes:
-            raise ValueError(f"chunk {index} does not decompress to {out.nbytes} bytes")
         _blosc(self.spec).decode(data, out)
         return out[: self.rows - index * self.spec.chunk_rows]
 

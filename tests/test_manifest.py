@@ -1,0 +1,386 @@
+"""The manifest and the journal: what they say, and that nobody changes it unnoticed."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from conftest import make_manifest
+
+from rkstore.codecs import CODECS
+from rkstore.errors import BadInput, DamagedStore, RkstoreError
+from rkstore.formats import FORMATS
+from rkstore.manifest import (
+    LARGEST_MANIFEST,
+    FileRecord,
+    Manifest,
+    ShardRecord,
+    Site,
+    read_journal,
+    read_manifest,
+)
+
+SOURCE = {
+    "model": {"name": "größe/модель", "revision": None, "layers": 3},
+    "text": {"files": [{"name": "a.txt", "bytes": 12}]},
+    "tokens": {"prepend_bos": True, "seed": 0},
+}
+
+
+def save(root: Path, manifest: Manifest) -> Path:
+    (root / "manifest.json").write_bytes(manifest.to_bytes())
+    return root
+
+
+def save_json(root: Path, document: object) -> Path:
+    (root / "manifest.json").write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    return root
+
+
+def record_after(manifest: Manifest, previous: str, shard: int) -> ShardRecord:
+    files = {path: FileRecord(100 + shard, "ab" * 32) for path in manifest.shard_paths(shard)}
+    errors = dict.fromkeys(manifest.hook_names, 0.1 + shard)
+    return ShardRecord.following(previous, shard, files, errors)
+
+
+def journal(manifest: Manifest, shards: int) -> list[bytes]:
+    """The lines that a writer of that manifest would have written."""
+    lines, chain = [], manifest.fingerprint
+    for shard in range(shards):
+        record = record_after(manifest, chain, shard)
+        lines.append(record.to_line())
+        chain = record.chain
+    return lines
+
+
+def other_character(byte: int) -> bytes:
+    """One that is as likely as possible to leave valid JSON: a digit for a digit."""
+    return bytes([byte ^ 1])
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_manifest_read_back_is_the_one_that_was_written(tmp_path, codec, format):
+    manifest = make_manifest(codec=codec, format=format, source=SOURCE)
+    assert read_manifest(save(tmp_path, manifest)) == manifest
+    assert read_manifest(tmp_path).to_bytes() == manifest.to_bytes()
+
+
+def test_a_manifest_states_its_schema_and_its_fingerprint():
+    manifest = make_manifest(source=SOURCE)
+    document = json.loads(manifest.to_bytes())
+    assert document["rkstore_schema"] == 1
+    assert document["fingerprint"] == manifest.fingerprint
+    assert document["source"] == SOURCE
+    assert len(manifest.fingerprint) == 16
+    assert int(manifest.fingerprint, 16) >= 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rows": 200},
+        {"context_size": 9},
+        {"shard_rows": 128},
+        {"chunk_rows": 8},
+        {"codec": "float16"},
+        {"format": "hdf5"},
+        {"sites": (Site("blocks.0.mlp.hook_post", 12),)},
+        {"source": {"model": {"name": "random", "revision": "main"}}},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_whatever_determines_a_value_changes_the_fingerprint_and_is_named(change):
+    manifest = make_manifest()
+    other = dataclasses.replace(manifest, **change)
+    assert other.fingerprint != manifest.fingerprint
+    (difference,) = manifest.differences(other)
+    assert difference.startswith(next(iter(change)))
+
+
+def test_differences_name_the_inner_key_and_both_values():
+    here = make_manifest(source={"model": {"name": "gpt2", "dtype": "float32"}, "seed": 1})
+    there = make_manifest(source={"model": {"name": "pythia", "dtype": "float32"}, "rev": "x"})
+    assert here.differences(there) == [
+        "source.model.name: pythia there, gpt2 here",
+        "source.rev: x there, absent here",
+        "source.seed: absent there, 1 here",
+    ]
+
+
+def test_a_manifest_does_not_differ_from_its_copy():
+    assert make_manifest(source=SOURCE).differences(make_manifest(source=SOURCE)) == []
+
+
+@pytest.mark.parametrize(
+    ("here", "there"),
+    [
+        ({"model": {"revision": None}}, {"model": {}}),
+        ({"model": {}}, {}),
+        ({"files": []}, {}),
+        ({"prepend_bos": True}, {"prepend_bos": 1}),
+        ({"a": {"b": 1}}, {"a.b": 1}),
+    ],
+)
+def test_two_manifests_of_different_fingerprints_never_pass_for_the_same(here, there):
+    a, b = make_manifest(source=here), make_manifest(source=there)
+    assert a.fingerprint != b.fingerprint
+    assert a.differences(b)
+    assert b.differences(a)
+
+
+def test_the_last_shard_holds_what_is_left():
+    manifest = make_manifest(rows=216, shard_rows=64)
+    assert manifest.shards == 4
+    assert [manifest.rows_of_shard(i) for i in range(4)] == [
+        (0, 64),
+        (64, 128),
+        (128, 192),
+        (192, 216),
+    ]
+    assert [manifest.rows_recorded(i) for i in range(5)] == [0, 64, 128, 192, 216]
+
+
+def test_any_changed_character_of_a_manifest_is_noticed(tmp_path):
+    manifest = make_manifest(source=SOURCE)
+    whole = manifest.to_bytes()
+    path = tmp_path / "manifest.json"
+    unnoticed = []
+    for offset in range(len(whole)):
+        path.write_bytes(whole[:offset] + other_character(whole[offset]) + whole[offset + 1 :])
+        try:
+            read_manifest(tmp_path)
+        except RkstoreError:
+            continue
+        unnoticed.append(offset)
+    assert not unnoticed
+
+
+@pytest.mark.parametrize("change", [lambda raw: raw[:-1], lambda raw: raw + b"\n", lambda _: b""])
+def test_a_manifest_cut_short_or_continued_is_noticed(tmp_path, change):
+    (tmp_path / "manifest.json").write_bytes(change(make_manifest().to_bytes()))
+    with pytest.raises(DamagedStore):
+        read_manifest(tmp_path)
+
+
+def test_a_changed_value_is_answered_with_both_fingerprints(tmp_path):
+    manifest = make_manifest()
+    changed = dataclasses.replace(manifest, context_size=9)
+    raw = manifest.to_bytes().replace(b'"context_size": 8', b'"context_size": 9')
+    (tmp_path / "manifest.json").write_bytes(raw)
+    with pytest.raises(DamagedStore) as error:
+        read_manifest(tmp_path)
+    assert manifest.fingerprint in str(error.value)
+    assert changed.fingerprint in str(error.value)
+
+
+def test_a_newer_schema_asks_for_an_upgrade(tmp_path):
+    document = json.loads(make_manifest().to_bytes())
+    save_json(tmp_path, document | {"rkstore_schema": 2, "something": "new"})
+    with pytest.raises(BadInput, match="upgrade") as error:
+        read_manifest(tmp_path)
+    assert "schema 2" in str(error.value)
+
+
+def test_where_there_is_no_manifest_there_is_no_store(tmp_path):
+    for root in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(BadInput, match="no store at") as error:
+            read_manifest(root)
+        assert str(root) in str(error.value)
+        assert "rkstore harvest" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../x",
+        "/abs",
+        ".hidden",
+        "..",
+        ".",
+        "",
+        "a/b",
+        "a/../../b",
+        "a\\b",
+        "a\0b",
+        "a\n",
+        "a b",
+        "ünï",
+        "~root",
+        "-rf",
+    ],
+)
+def test_a_site_name_that_could_leave_the_store_is_refused(tmp_path, name):
+    save(tmp_path, make_manifest(sites={"blocks.0.mlp.hook_post": 4, name: 4}))
+    with pytest.raises(DamagedStore, match="cannot be the name of a site"):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "shards.jsonl", "zarr.json"])
+def test_a_site_name_that_is_a_file_of_the_store_is_refused(tmp_path, name):
+    save(tmp_path, make_manifest(sites={name: 4}))
+    with pytest.raises(DamagedStore):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("codec", "sites"),
+    [
+        ("float32", {}),
+        ("float32", {"token_id": 4}),
+        ("float32", {"document": 4}),
+        ("int8", {"a": 4, "a.scale": 4}),
+    ],
+)
+def test_sites_that_are_missing_or_would_share_a_directory_are_refused(tmp_path, codec, sites):
+    save(tmp_path, make_manifest(codec=codec, sites=sites))
+    with pytest.raises(DamagedStore, match="missing or named twice"):
+        read_manifest(tmp_path)
+
+
+def test_a_site_named_twice_is_refused(tmp_path):
+    manifest = dataclasses.replace(make_manifest(), sites=(Site("a", 4), Site("a", 4)))
+    with pytest.raises(DamagedStore, match="named twice"):
+        read_manifest(save(tmp_path, manifest))
+
+
+@pytest.mark.parametrize("key", ["rows", "context_size", "shard_rows", "chunk_rows"])
+@pytest.mark.parametrize("value", [0, -1, 1.0, True, "8", None, 2**48, [8]])
+def test_a_size_that_is_not_a_positive_number_is_refused(tmp_path, key, value):
+    with pytest.raises(DamagedStore, match="not a valid manifest"):
+        read_manifest(save_json(tmp_path, json.loads(make_manifest().to_bytes()) | {key: value}))
+
+
+@pytest.mark.parametrize("d_in", [0, -4, 4.0, "4", None])
+def test_a_width_that_is_not_a_positive_number_is_refused(tmp_path, d_in):
+    document = json.loads(make_manifest().to_bytes())
+    document["sites"][0]["d_in"] = d_in
+    with pytest.raises(DamagedStore, match="not a valid manifest"):
+        read_manifest(save_json(tmp_path, document))
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"codec": "pickle"}, "pickle"),
+        ({"format": "npy"}, "npy"),
+        ({"source": []}, "source"),
+        ({"sites": "abc"}, "not a valid manifest"),
+        ({"sites": [{"hook_name": 1, "d_in": 1}]}, "not a valid manifest"),
+        ({"sites": None}, "not a valid manifest"),
+        ({"shard_rows": 65}, "multiple"),
+    ],
+)
+def test_what_no_writer_would_have_written_is_refused(tmp_path, change, what):
+    document = json.loads(make_manifest().to_bytes()) | change
+    with pytest.raises(DamagedStore, match=what):
+        read_manifest(save_json(tmp_path, document))
+
+
+@pytest.mark.parametrize("key", ["rkstore_schema", "rows", "sites", "source", "codec"])
+def test_a_missing_key_is_refused(tmp_path, key):
+    document = json.loads(make_manifest().to_bytes())
+    del document[key]
+    with pytest.raises(DamagedStore):
+        read_manifest(save_json(tmp_path, document))
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"3",
+        b'"x"',
+        b"{}",
+        b"\xff\xfe\x00",
+        b"\x80\x04N.",
+        b"{",
+        b"[" * 100_000,
+    ],
+    ids=lambda raw: repr(raw[:8]),
+)
+def test_what_is_not_a_json_object_is_not_a_manifest(tmp_path, raw):
+    (tmp_path / "manifest.json").write_bytes(raw)
+    with pytest.raises(DamagedStore):
+        read_manifest(tmp_path)
+
+
+def test_an_immense_manifest_is_not_read(tmp_path):
+    with (tmp_path / "manifest.json").open("wb") as file:
+        file.truncate(LARGEST_MANIFEST + 1)
+    with pytest.raises(DamagedStore, match="larger than"):
+        read_manifest(tmp_path)
+
+
+def test_a_store_without_a_journal_has_no_shards(tmp_path):
+    assert read_journal(tmp_path, make_manifest()) == []
+
+
+def test_a_journal_read_back_is_the_one_that_was_written(tmp_path):
+    manifest = make_manifest()
+    lines = journal(manifest, 4)
+    (tmp_path / "shards.jsonl").write_bytes(b"".join(lines))
+    records = read_journal(tmp_path, manifest)
+    assert [record.shard for record in records] == [0, 1, 2, 3]
+    assert [record.to_line() for record in records] == lines
+
+
+def test_a_last_line_that_was_not_finished_is_not_there(tmp_path):
+    manifest = make_manifest()
+    first, second = journal(manifest, 2)
+    for length in range(0, len(second), 3):
+        (tmp_path / "shards.jsonl").write_bytes(first + second[:length])
+        assert len(read_journal(tmp_path, manifest)) == 1
+
+
+def test_any_changed_character_of_a_journal_is_noticed(tmp_path):
+    manifest = make_manifest()
+    whole = b"".join(journal(manifest, 2))
+    path = tmp_path / "shards.jsonl"
+    unnoticed = []
+    # Behind the last newline nothing is left to notice: that line would be unfinished.
+    for offset in range(len(whole) - 1):
+        path.write_bytes(whole[:offset] + other_character(whole[offset]) + whole[offset + 1 :])
+        try:
+            read_journal(tmp_path, manifest)
+        except DamagedStore:
+            continue
+        unnoticed.append(offset)
+    assert not unnoticed
+
+
+@pytest.mark.parametrize("keep", [[1], [0, 2], [1, 0], [0, 0], [0, 1, 1]])
+def test_a_lost_a_repeated_or_a_moved_line_is_noticed(tmp_path, keep):
+    manifest = make_manifest()
+    lines = journal(manifest, 3)
+    (tmp_path / "shards.jsonl").write_bytes(b"".join(lines[i] for i in keep))
+    with pytest.raises(DamagedStore, match=r"line [123] of"):
+        read_journal(tmp_path, manifest)
+
+
+def test_a_journal_of_another_store_is_noticed_and_its_line_named(tmp_path):
+    other = make_manifest(source={"model": "another"})
+    (tmp_path / "shards.jsonl").write_bytes(b"".join(journal(other, 2)))
+    with pytest.raises(DamagedStore, match=r"line 1 .* belongs to another store"):
+        read_journal(tmp_path, make_manifest())
+
+
+def test_more_shards_than_the_manifest_has_are_refused(tmp_path):
+    manifest = make_manifest(rows=128)
+    (tmp_path / "shards.jsonl").write_bytes(b"".join(journal(manifest, 3)))
+    with pytest.raises(DamagedStore, match="more shards than the 2"):
+        read_journal(tmp_path, manifest)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"", b"null", b"[]", b"{}", b"\xff", b"x" * 9, b'{"shard":0}', b"[" * 100_000],
+    ids=lambda line: repr(line[:12]),
+)
+def test_what_is_not_a_shard_record_is_refused_and_its_line_named(tmp_path, line):
+    manifest = make_manifest()
+    (tmp_path / "shards.jsonl").write_bytes(journal(manifest, 1)[0] + line + b"\n")
+    with pytest.raises(DamagedStore, match="line 2"):
+        read_journal(tmp_path, manifest)
