@@ -202,7 +202,7 @@ def evaluate(settings: EvaluateSettings, checkpoints: tuple[str, ...]) -> None:
 @cli.command()
 @click.option("--out", default="demo", show_default=True, help="Directory of everything it writes.")
 @click.option("--tokens", default=65_536, show_default=True, help="Rows to store.")
-@click.option("--steps", default=600, show_default=True, help="Steps for each dictionary.")
+@click.option("--steps", default=500, show_default=True, help="Steps for each dictionary.")
 @click.option("--layer", default=6, show_default=True, help="Block to probe and train on.")
 def demo(out: str, tokens: int, steps: int, layer: int) -> None:
     """Go the whole way once, without a network: harvest, probe, train, evaluate, compare."""

@@ -16,7 +16,12 @@ from rkstore.train import train
 
 
 def run(out: Path, *, tokens: int, steps: int, layer: int) -> None:
-    """Harvest all layers of the demo model, probe one, train two dictionaries, compare them."""
+    """Harvest all layers of the demo model, probe one, train dictionaries of it, compare them.
+
+    Besides the usual baseline (``random``) and the RkCNN directions there is ``tied``: what
+    RkCNN's initialisation does besides choosing directions. Without it the comparison
+    would credit the directions with what comes from tying.
+    """
     began = time.monotonic()
 
     def stage(number: int, title: str) -> None:
@@ -40,7 +45,7 @@ def run(out: Path, *, tokens: int, steps: int, layer: int) -> None:
     found, path = probe(ProbeSettings(store=where, layer=layer, out=str(out / "results" / "probe")))
     click.echo(describe_probe(found, path))
 
-    stage(3, "train: two sparse autoencoders, the same but for their beginning")
+    stage(3, "train: three sparse autoencoders, the same but for their beginning")
     checkpoints = [
         train(
             TrainSettings(
@@ -49,14 +54,15 @@ def run(out: Path, *, tokens: int, steps: int, layer: int) -> None:
                 init=init,
                 expansion=4,
                 steps=steps,
+                name=f"layer{layer}-{init}",
                 out=str(out / "checkpoints"),
             )
         )
-        for init in ("random", "rkcnn")
+        for init in ("random", "tied", "rkcnn")
     ]
     click.echo("\n".join(str(path) for path in checkpoints))
 
-    stage(4, "evaluate: both on rows that neither has seen")
+    stage(4, "evaluate: on rows that none of them has seen")
     results = evaluate(checkpoints, EvaluateSettings(store=where))
     picture = out / "results" / "comparison.png"
     write_results(results, store, out / "results" / "results.json")

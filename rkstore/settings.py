@@ -210,7 +210,7 @@ class TrainSettings(SiteSettings):
     )
     steps: int = option(2000, "Batches to train on.", least=1)
     batch_size: int = option(1024, "Rows in a batch.", least=1)
-    lr: float = option(1e-3, "Peak learning rate of Adam.", least=0.0)
+    lr: float = option(3e-3, "Peak learning rate of Adam.", least=0.0)
     warmup: int = option(100, "Steps over which the learning rate (and l1) rises.", least=0)
     rkcnn_fraction: float = option(
         0.5, "Share of the latents that --init rkcnn takes from the probe.", least=0.0

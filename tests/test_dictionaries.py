@@ -128,7 +128,8 @@ def test_every_init_gives_unit_decoder_rows_and_depends_on_its_seed_alone(init, 
 def test_tied_inits_centre_on_the_mean_and_encode_along_their_directions(init, data):
     dictionary = Dictionary(12, 40, select_named("topk", {"k": 5}))
     initialise(dictionary, data, TrainSettings(init=init, rkcnn_m=3))
-    torch.testing.assert_close(dictionary.W_enc.data, dictionary.W_dec.data.T)
+    cosine = torch.cosine_similarity(dictionary.W_enc.data.T, dictionary.W_dec.data)
+    torch.testing.assert_close(cosine, torch.ones(40))
     mean = torch.tensor(data.statistics.mean * data.scale, dtype=torch.float32)
     torch.testing.assert_close(dictionary.b_dec.data, mean)
 
@@ -140,6 +141,14 @@ def test_rkcnn_leaves_the_other_latents_as_tied_has_them(data):
     torch.testing.assert_close(rkcnn.W_dec[10:], tied.W_dec[10:])
     # Ten directions, each within its three dimensions.
     assert (rkcnn.W_dec[:10].count_nonzero(dim=1) <= 3).all()
+
+
+def test_mined_latents_begin_with_the_spread_of_a_random_direction(data):
+    dictionary = Dictionary(12, 40, select_named("topk", {"k": 5}))
+    initialise(dictionary, data, TrainSettings(init="rkcnn", rkcnn_m=3))
+    x = data.sample()
+    spread = (x @ dictionary.W_enc.data)[:, :20].std(dim=0)
+    torch.testing.assert_close(spread, x.var(dim=0).mean().sqrt().expand(20))
 
 
 def test_a_fraction_that_leaves_no_latent_to_mine_is_refused(data):

@@ -118,7 +118,7 @@ def test_only_the_last_checkpoint_keeps_what_resuming_needs(settings):
 
 def test_another_run_of_the_same_name_is_refused(settings):
     train(settings(name="run"))
-    with pytest.raises(BadInput, match=r"lr was 0.001, is 0.01.*--name"):
+    with pytest.raises(BadInput, match=r"lr was 0.003, is 0.01.*--name"):
         train(settings(name="run", lr=0.01))
 
 

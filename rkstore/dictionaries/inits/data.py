@@ -3,6 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import torch
+from torch import Tensor
+
 from rkstore.statistics import Statistics
 from rkstore.store import Store
 
@@ -15,6 +19,12 @@ class InitData:
     hook_name: str
     chunks: Sequence[int]
     scale: float
+
+    def sample(self, chunks: int = 16) -> Tensor:
+        """Rows of some of the chunks, evenly spread, as they are trained on, ``(n, d_in)``."""
+        step = max(1, len(self.chunks) // chunks)
+        rows = [self.store.chunk(self.hook_name, chunk) for chunk in self.chunks[::step][:chunks]]
+        return torch.from_numpy(np.concatenate(rows)) * self.scale
 
     @property
     def statistics(self) -> Statistics:
