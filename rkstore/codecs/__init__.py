@@ -8,11 +8,12 @@ from rkstore.codecs.base import Codec, Encoded
 from rkstore.codecs.bfloat16 import BFloat16
 from rkstore.codecs.float16 import Float16
 from rkstore.codecs.float32 import Float32
+from rkstore.codecs.int6 import Int6
 from rkstore.codecs.int8 import Int8
 from rkstore.errors import BadInput
 
 CODECS: dict[str, Codec] = {
-    codec.name: codec for codec in (Float32(), Float16(), BFloat16(), Int8())
+    codec.name: codec for codec in (Float32(), Float16(), BFloat16(), Int8(), Int6())
 }
 
 
