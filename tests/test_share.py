@@ -1,0 +1,689 @@
+"""Pushing, pulling, reading in place and repairing, over real protocols on loopback."""
+
+import http.server
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+
+import numpy as np
+import pytest
+from conftest import flip, make_manifest, make_values, tree, write_store
+
+import rkstore as package
+from rkstore import share
+from rkstore.batches import plan_batches, read_batches, split_chunks
+from rkstore.errors import BadInput, DamagedStore, RkstoreError
+from rkstore.manifest import COLUMNS, JOURNAL, MANIFEST, PART
+from rkstore.remote import RemoteStore
+from rkstore.settings import PullSettings, TrainSettings
+from rkstore.share import pull, push, repair
+from rkstore.store import Store, verify
+from rkstore.url import Location
+from rkstore.writer import StoreWriter
+
+SITE, OTHER, SMALL = "blocks.0.mlp.hook_post", "blocks.1.mlp.hook_post", "blocks.1.hook_mlp_out"
+
+
+def pulled(url, out, **options):
+    """The store that a pull leaves, and what it moved."""
+    return pull(str(url), PullSettings(out=str(out), **options))
+
+
+def problems(root):
+    return [f"{problem.path} {problem.what}" for problem in verify(Store(root))]
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    """Files with ranges; every body it sends is counted by path."""
+
+    def do_GET(self):
+        self.answer(body=True)
+
+    def do_HEAD(self):
+        self.answer(body=False)
+
+    def answer(self, body):
+        path = self.path.lstrip("/")
+        file = self.server.root / path
+        if not file.is_file():
+            self.send_error(404)
+            return
+        content = file.read_bytes()
+        start, stop, status = 0, len(content), 200
+        asked = self.headers.get("Range", "")
+        if asked.startswith("bytes="):
+            first, _, last = asked.removeprefix("bytes=").partition("-")
+            start, stop, status = int(first), min(int(last or stop - 1) + 1, stop), 206
+        self.send_response(status)
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Length", str(stop - start))
+        if status == 206:
+            self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{len(content)}")
+        self.end_headers()
+        if body:
+            with self.server.lock:
+                self.server.served.append((path, stop - start))
+            self.wfile.write(content[start:stop])
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def web(tmp_path):
+    """An HTTP server of the files under ``tmp_path``; ``served`` is what it sent."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.root, server.served, server.lock = tmp_path, [], threading.Lock()
+    server.url = f"http://127.0.0.1:{server.server_port}"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    moto = pytest.importorskip("moto.server", reason="moto[server] is not installed")
+    pytest.importorskip("s3fs", reason="s3fs is not installed")
+    with pytest.MonkeyPatch.context() as patch:
+        server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+        server.start()
+        host, port = server.get_host_and_port()
+        patch.setenv("AWS_ACCESS_KEY_ID", "testing")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        yield server
+        server.stop()
+
+
+@pytest.fixture
+def bucket(s3_server, tmp_path):  # noqa: ARG001
+    """The URL of a new, empty place in S3."""
+    import s3fs
+
+    name = f"bucket-{abs(hash(tmp_path)) % 10**9}"
+    s3fs.S3FileSystem(skip_instance_cache=True).mkdir(name)
+    return f"s3://{name}/stores/one"
+
+
+@pytest.fixture
+def sftp(tmp_path, monkeypatch):
+    """The URL of a directory behind an SFTP server whose key is known."""
+    paramiko = pytest.importorskip("paramiko", reason="paramiko is not installed")
+    from sftp_server import serve
+
+    key = paramiko.ECDSAKey.generate()
+    listening = socket.create_server(("127.0.0.1", 0))
+    port = listening.getsockname()[1]
+    home = tmp_path / "home"
+    (home / ".ssh").mkdir(parents=True)
+    entry = f"[127.0.0.1]:{port} {key.get_name()} {key.get_base64()}\n"
+    (home / ".ssh" / "known_hosts").write_text(entry)
+    monkeypatch.setenv("HOME", str(home))
+    threading.Thread(target=serve, args=(listening, key), daemon=True).start()
+    yield f"sftp://me:secret@127.0.0.1:{port}{tmp_path}/remote"
+    listening.close()
+
+
+def test_pushed_and_pulled_through_a_directory_the_bytes_are_the_same(make_store, tmp_path):
+    store, _ = make_store()
+    push(store.root, str(tmp_path / "remote"))
+    assert tree(tmp_path / "remote") == tree(store.root)
+    pulled(tmp_path / "remote", tmp_path / "copy")
+    assert tree(tmp_path / "copy") == tree(store.root)
+
+
+@pytest.mark.parametrize("format", ["zarr", "hdf5"])
+def test_pushed_and_pulled_through_s3_the_bytes_are_the_same(make_store, tmp_path, bucket, format):
+    store, _ = make_store(format=format, codec="int8")
+    push(store.root, bucket)
+    pulled(bucket, tmp_path / "copy")
+    assert tree(tmp_path / "copy") == tree(store.root)
+
+
+def test_pushed_and_pulled_through_sftp_the_bytes_are_the_same(make_store, tmp_path, sftp):
+    store, _ = make_store()
+    push(store.root, sftp)
+    assert tree(tmp_path / "remote") == tree(store.root)
+    pulled(sftp, tmp_path / "copy")
+    assert tree(tmp_path / "copy") == tree(store.root)
+
+
+def test_pulled_over_http_the_bytes_are_the_same(make_store, tmp_path, web):
+    store, _ = make_store()
+    pulled(f"{web.url}/store/", tmp_path / "copy")
+    assert tree(tmp_path / "copy") == tree(store.root)
+
+
+def test_one_layer_of_several_moves_its_share_of_the_bytes(make_store, tmp_path, web):
+    store, values = make_store()
+    part, moved = pulled(f"{web.url}/store", tmp_path / "copy", layers="0")
+    served = sum(count for _, count in web.served)
+    overhead = sum((store.root / name).stat().st_size for name in (MANIFEST, JOURNAL))
+    assert served == moved.bytes + overhead
+    assert moved.bytes == store.stored_bytes() - sum(
+        file.bytes
+        for path, file in store.files().items()
+        if path.startswith((f"{OTHER}/", f"{SMALL}/"))
+    )
+    assert part.hook_names == [SITE]
+    np.testing.assert_array_equal(part.read(SITE), values[SITE])
+    assert problems(tmp_path / "copy") == []
+
+
+@pytest.mark.parametrize("format", ["zarr", "hdf5"])
+def test_a_part_keeps_the_numbers_of_the_whole(make_store, tmp_path, format):
+    store, values = make_store(format=format, codec="int8")
+    part, _ = pulled(store.root, tmp_path / "copy", hook="mlp.hook_post", rows="70:130")
+    assert part.hook_names == [SITE, OTHER]
+    assert (part.first_row, part.stop_row, part.rows) == (64, 192, 216)
+    assert part.manifest.fingerprint == store.manifest.fingerprint
+    np.testing.assert_array_equal(part.read(SITE), store.read(SITE, 64, 192))
+    np.testing.assert_array_equal(part.read(SITE, 100, 150), store.read(SITE, 100, 150))
+    np.testing.assert_array_equal(part.chunk(OTHER, 5), store.chunk(OTHER, 5))
+    for name in COLUMNS:
+        np.testing.assert_array_equal(part.column(name), values[name][64:192])
+    assert part.statistics(SITE).count == 128
+    np.testing.assert_allclose(
+        part.statistics(SITE).mean, values[SITE][64:192].mean(axis=0), rtol=1e-5
+    )
+    assert 0 < part.codec_fvu(SITE) < 1
+    arrays = part.open_array(SITE)
+    assert len(arrays) == 2 if format == "hdf5" else arrays.shape == (192, 12)
+    assert problems(part.root) == []
+
+
+def test_what_a_part_lacks_is_refused_with_a_way_to_get_it(make_store, tmp_path):
+    store, _ = make_store()
+    part, _ = pulled(store.root, tmp_path / "copy", layers="0", rows="64:128")
+    has = f"is a part, with {SITE} and rows 64:128 of 216: 'rkstore pull URL --out {part.root}'"
+    for refused in (
+        lambda: part.read(OTHER),
+        lambda: part.site(layer=1),
+        lambda: part.read(SITE, 0, 70),
+        lambda: part.column("document", 100, 129),
+        lambda: part.chunk(SITE, 8),
+    ):
+        with pytest.raises(BadInput, match=has):
+            refused()
+    with pytest.raises(BadInput, match="is a part of a store: complete it"):
+        StoreWriter(part.root, store.manifest)
+
+
+@pytest.mark.parametrize("format", ["zarr", "hdf5"])
+def test_completing_a_part_gives_the_bytes_of_the_whole(make_store, tmp_path, format):
+    store, _ = make_store(format=format)
+    copy = tmp_path / "copy"
+    pulled(store.root, copy, layers="1", hook="mlp.hook_post", rows="192:")
+    said = []
+    settings = PullSettings(out=str(copy), layers="0", rows="64:128")
+    part, _ = pull(str(store.root), settings, said.append)
+    assert (part.hook_names, part.shards) == ([SITE, OTHER], range(1, 4))
+    assert "every site of a part has the same rows" in said[0]
+    assert problems(copy) == []
+    before = part.stored_bytes()
+    whole, moved = pulled(store.root, copy)
+    assert moved.bytes == store.stored_bytes() - before
+    assert whole.part is None
+    assert tree(copy) == tree(store.root)
+    assert pulled(store.root, copy)[1].files == 0
+
+
+def test_rows_are_rounded_outward_and_it_is_said(make_store, tmp_path):
+    store, _ = make_store()
+    said = []
+    settings = PullSettings(out=str(tmp_path / "copy"), rows="70:100")
+    part, _ = pull(str(store.root), settings, said.append)
+    assert said == ["rows 70:100 lie in shards with rows 64:128, which are pulled whole"]
+    assert part.shards == range(1, 2)
+
+
+def test_a_part_holds_out_the_chunks_that_the_whole_holds_out(make_store, tmp_path):
+    store, _ = make_store(rows=64 * 10)
+    train, held_out = split_chunks(store)
+    part, _ = pulled(store.root, tmp_path / "copy", rows="64:320")
+    here = set(part.chunk_range)
+    assert here == set(range(4, 20))
+    assert split_chunks(part) == (
+        [chunk for chunk in train if chunk in here],
+        [chunk for chunk in held_out if chunk in here],
+    )
+    plan = plan_batches(part, split_chunks(part)[0], 32)
+    batch = next(read_batches(part, [SITE], plan))
+    np.testing.assert_array_equal(batch.x[SITE], store.read(SITE)[batch.rows])
+
+
+def test_a_pull_that_failed_leaves_a_valid_part_and_fetches_nothing_twice(
+    make_store, tmp_path, web
+):
+    store, _ = make_store()
+    copy = tmp_path / "copy"
+    pulled(store.root, copy, layers="0")
+    lost = store.root / OTHER / "c" / "2" / "0"
+    content = lost.read_bytes()
+    lost.unlink()
+    with pytest.raises(RkstoreError, match=f"{OTHER}/c/2/0 is not there"):
+        pulled(f"{web.url}/store", copy)
+    assert Store(copy).hook_names == [SITE]
+    assert Store(copy).read(SITE).shape == (216, 12)
+    assert not (copy / ".writing").exists()
+    present = set(tree(copy))
+    lost.write_bytes(content)
+    web.served.clear()
+    pulled(f"{web.url}/store", copy)
+    again = {path.removeprefix("store/") for path, _ in web.served} - {MANIFEST, JOURNAL}
+    assert f"{OTHER}/c/2/0" in again
+    assert not again & present
+    assert tree(copy) == tree(store.root)
+
+
+def test_a_pull_that_was_killed_goes_on(make_store, tmp_path):
+    store, _ = make_store()
+    program = textwrap.dedent("""
+        import os, sys
+        from rkstore import share
+        from rkstore.settings import PullSettings
+        url, limit = sys.argv[1:]
+        plain, calls = share._into_place, []
+        def into_place(*words):
+            calls.append(words)
+            if len(calls) > int(limit):
+                os._exit(9)
+            plain(*words)
+        share._into_place = into_place
+        share.pull(url, PullSettings(out="copy"))
+    """)
+    for limit in (0, 1, 2, 9, 30):
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(store.root), str(limit)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 9, done.stderr
+        if (tmp_path / "copy" / MANIFEST).exists():
+            assert Store(tmp_path / "copy").held.files(store.manifest, store.records) == {}
+    pulled(store.root, tmp_path / "copy")
+    assert tree(tmp_path / "copy") == tree(store.root)
+
+
+def test_a_file_that_was_changed_at_the_url_is_refused_and_not_kept(make_store, tmp_path, web):
+    store, _ = make_store()
+    changed = store.root / OTHER / "c" / "1" / "0"
+    for damage in (
+        lambda: flip(changed, 5),
+        lambda: changed.write_bytes(changed.read_bytes() + b"more" * 100_000),
+        lambda: changed.write_bytes(b""),
+    ):
+        damage()
+        with pytest.raises(DamagedStore, match=rf"{OTHER}/c/1/0 at .* not what was recorded"):
+            pulled(f"{web.url}/store", tmp_path / "copy")
+        assert not (tmp_path / "copy" / OTHER / "c" / "1" / "0").exists()
+
+
+def test_a_store_that_lies_about_its_paths_is_refused(make_store, tmp_path, web):
+    store, _ = make_store()
+    for name, old in ((MANIFEST, SITE), (JOURNAL, f"{SITE}/c/0/0"), (PART, None)):
+        path = store.root / name
+        before = path.read_bytes() if path.exists() else None
+        lie = before.replace(old.encode(), b"../../outside") if before else b'{"sites": ["../x"]}'
+        path.write_bytes(lie)
+        with pytest.raises(DamagedStore):
+            pulled(f"{web.url}/store", tmp_path / "copy")
+        path.unlink() if before is None else path.write_bytes(before)
+    assert not (tmp_path / "copy").exists()
+    (store.root / MANIFEST).write_bytes(b" " * (16 * 2**20 + 1))
+    with pytest.raises(DamagedStore, match="larger than 16 MiB"):
+        pulled(f"{web.url}/store", tmp_path / "copy")
+
+
+def test_a_push_sends_what_is_missing_and_data_before_what_lists_it(tmp_path, monkeypatch):
+    manifest = make_manifest()
+    values = make_values(manifest)
+    root, remote = tmp_path / "store", tmp_path / "remote"
+    write_store(root, manifest, values, 2)
+    sent = []
+    plain = Location.put
+    monkeypatch.setattr(
+        Location, "put", lambda self, path, file: (sent.append(path), plain(self, path, file))
+    )
+    push(root, str(remote))
+    assert sent[-2:] == [JOURNAL, MANIFEST]
+    assert tree(remote) == tree(root)
+    sent.clear()
+    assert push(root, str(remote)).files == 0
+    assert sent == []
+    write_store(root, manifest, values)
+    push(root, str(remote))
+    assert sent[-1] == JOURNAL
+    assert not any(path.endswith(("c/0/0", "c/1/0")) for path in sent)
+    assert tree(remote) == tree(root)
+    (remote / SITE / "c" / "0" / "0").write_bytes(b"half")
+    sent.clear()
+    push(root, str(remote))
+    assert sent == [f"{SITE}/c/0/0"]
+
+
+def test_a_push_that_failed_goes_on_and_shows_no_store_before_it_is_one(
+    make_store, tmp_path, bucket, monkeypatch
+):
+    store, _ = make_store()
+    plain, calls, cut = Location.put, [], [f"{OTHER}/c/2/0"]
+
+    def put(self, path, file):
+        calls.append(path)
+        if path in cut:
+            cut.remove(path)
+            raise RkstoreError("the line was cut")
+        plain(self, path, file)
+
+    monkeypatch.setattr(Location, "put", put)
+    monkeypatch.setattr(share, "JOURNAL_SECONDS", 0.0)
+    with pytest.raises(RkstoreError, match="the line was cut"):
+        push(store.root, bucket)
+    with pytest.raises(BadInput, match="there is no store at s3://"):
+        pulled(bucket, tmp_path / "copy")
+    calls.clear()
+    push(store.root, bucket)
+    assert not any(path.endswith(("c/0/0", "c/1/0")) for path in calls)
+    pulled(bucket, tmp_path / "copy")
+    assert tree(tmp_path / "copy") == tree(store.root)
+
+
+def test_a_push_over_something_else_is_refused(make_store, tmp_path):
+    store, _ = make_store()
+    other, _ = make_store("other", codec="int8")
+    same, _ = make_store("same", seed=1)
+    before = tree(other.root)
+    with pytest.raises(BadInput, match=r"another store .*codec: int8 there, float32 here"):
+        push(store.root, str(other.root))
+    with pytest.raises(BadInput, match="was written by another run"):
+        push(store.root, str(same.root))
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.txt").write_text("mine")
+    with pytest.raises(BadInput, match=r"not empty and holds no store \(mine.txt is there\)"):
+        push(store.root, str(tmp_path / "notes"))
+    assert tree(other.root) == before
+
+
+def test_a_push_of_a_damaged_file_is_refused(make_store, tmp_path):
+    store, _ = make_store()
+    flip(store.root / SITE / "c" / "1" / "0", 5)
+    with pytest.raises(DamagedStore, match=f"{SITE}/c/1/0 of .* was not pushed"):
+        push(store.root, str(tmp_path / "remote"))
+    assert not (tmp_path / "remote" / MANIFEST).exists()
+
+
+def test_a_part_can_be_pushed_grown_and_completed_but_not_over_more(make_store, tmp_path):
+    store, _ = make_store()
+    remote = tmp_path / "remote"
+    small, _ = pulled(store.root, tmp_path / "small", layers="0")
+    large, _ = pulled(store.root, tmp_path / "large", hook="mlp.hook_post")
+    push(small.root, str(remote))
+    assert tree(remote) == tree(small.root)
+    third, _ = pulled(store.root, tmp_path / "third", layers="1", rows="0:64")
+    with pytest.raises(BadInput, match=r"is a part of a store and lacks \d+ files"):
+        pulled(remote, third.root, rows="64:128")
+    push(large.root, str(remote))
+    assert tree(remote) == tree(large.root)
+    with pytest.raises(BadInput, match="has what this part lacks"):
+        push(small.root, str(remote))
+    push(store.root, str(remote))
+    assert tree(remote) == tree(store.root)
+    with pytest.raises(BadInput, match="is whole: complete it first"):
+        push(large.root, str(remote))
+
+
+def test_a_store_that_is_being_written_is_left_alone(make_store, tmp_path):
+    store, _ = make_store()
+    copy = tmp_path / "copy"
+    write_store(copy, store.manifest, make_values(store.manifest), 1)
+    with StoreWriter(copy, store.manifest):
+        with pytest.raises(BadInput, match="is being written by process"):
+            pulled(store.root, copy)
+        with pytest.raises(BadInput, match="is being written by process"):
+            push(store.root, str(copy))
+    pulled(store.root, copy)
+    assert tree(copy) == tree(store.root)
+
+
+def test_a_store_that_grew_is_pulled_as_far_as_it_is_new(make_store, tmp_path):
+    store, values = make_store(shards=2)
+    copy = tmp_path / "copy"
+    pulled(store.root, copy)
+    write_store(store.root, store.manifest, values)
+    assert pulled(store.root, copy, rows="0:64")[1].files == 0
+    assert pulled(store.root, copy)[1].present == 2 * 9
+    assert tree(copy) == tree(store.root)
+
+
+@pytest.mark.parametrize("codec", ["float32", "int8"])
+def test_reading_in_place_equals_reading_here(make_store, tmp_path, web, codec):
+    store, _ = make_store(codec=codec)
+    remote = package.open(f"{web.url}/store", cache=tmp_path / "cache")
+    assert isinstance(remote, RemoteStore)
+    assert not [path for path, _ in web.served if "/c/" in path]
+    np.testing.assert_array_equal(remote.read(SITE, 70, 80), store.read(SITE, 70, 80))
+    fetched = {path for path, _ in web.served if "/c/" in path}
+    assert (fetched and all(f"store/{SITE}" in path and "/1/0" in path for path in fetched)) or (
+        codec == "int8"
+    )
+    for name in store.hook_names:
+        np.testing.assert_array_equal(remote.read(name), store.read(name))
+        np.testing.assert_array_equal(remote.statistics(name).m2, store.statistics(name).m2)
+    np.testing.assert_array_equal(remote.column("document"), store.column("document"))
+    count = len(web.served)
+    again = package.open(f"{web.url}/store", cache=tmp_path / "cache")
+    again.read(SITE)
+    assert len(web.served) - count <= 3  # manifest, journal: the cache has the rest
+    with pytest.raises(BadInput, match="cannot be opened in place"):
+        remote.open_array(SITE)
+
+
+def test_the_cache_stays_under_its_bound_and_keeps_what_was_used_last(make_store, tmp_path, web):
+    store, _ = make_store()
+    largest = max(file.bytes for file in store.files().values())
+    bound = 3 * largest
+    cache = tmp_path / "cache"
+    remote = RemoteStore(f"{web.url}/store", cache, bound)
+    for name in store.hook_names:
+        for chunk in range(store.chunks):
+            np.testing.assert_array_equal(remote.chunk(name, chunk), store.chunk(name, chunk))
+            assert sum(map(len, tree(cache).values())) <= bound
+    last = f"{store.manifest.fingerprint}/{store.hook_names[-1]}/c/3/0"
+    assert last in tree(cache)
+    with pytest.raises(BadInput, match="give a larger cache_bytes"):
+        RemoteStore(f"{web.url}/store", tmp_path / "tiny", 10).read(SITE)
+
+
+def test_what_changed_in_the_cache_or_at_the_url_is_noticed(make_store, tmp_path, web):
+    store, _ = make_store()
+    cache = tmp_path / "cache"
+    RemoteStore(f"{web.url}/store", cache).read(SITE)
+    flip(cache / store.manifest.fingerprint / SITE / "c" / "1" / "0", 5)
+    again = RemoteStore(f"{web.url}/store", cache)
+    np.testing.assert_array_equal(again.read(SITE), store.read(SITE))
+    flip(store.root / OTHER / "c" / "1" / "0", 5)
+    with pytest.raises(DamagedStore, match=f"{OTHER}/c/1/0 at http"):
+        again.read(OTHER)
+
+
+def test_a_repair_fetches_the_damaged_files_alone(make_store, tmp_path, web):
+    store, _ = make_store()
+    whole = tree(store.root)
+    copy, _ = pulled(store.root, tmp_path / "copy")
+    flip(copy.root / SITE / "c" / "1" / "0", 5)
+    (copy.root / "token_id" / "c" / "2").unlink()
+    (copy.root / OTHER / "zarr.json").write_text("{}")
+    (copy.root / "notes.txt").write_text("mine")
+    [left] = repair(copy, list(verify(copy)), f"{web.url}/store")
+    assert (left.path, left.what) == ("notes.txt", "is not recorded")
+    assert {path for path, _ in web.served} == {
+        f"store/{name}" for name in (MANIFEST, JOURNAL, f"{SITE}/c/1/0", "token_id/c/2")
+    }
+    (copy.root / "notes.txt").unlink()
+    assert tree(copy.root) == whole
+
+
+def test_a_repair_from_another_store_or_too_small_a_part_is_refused(make_store, tmp_path):
+    store, _ = make_store()
+    other, _ = make_store("other", codec="int8")
+    part, _ = pulled(store.root, tmp_path / "part", layers="0")
+    (store.root / OTHER / "c" / "1" / "0").unlink()
+    found = list(verify(store))
+    with pytest.raises(BadInput, match="is another store than"):
+        repair(store, found, str(other.root))
+    with pytest.raises(BadInput, match=f"has not got {OTHER}/c/1/0: repair from the whole"):
+        repair(store, found, str(part.root))
+    assert problems(store.root) == [f"{OTHER}/c/1/0 is missing"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"layers": "7"}, "--layers is '7': the model has layers 0-1"),
+        ({"layers": "first"}, "give 'all' or a list such as 0-3,8"),
+        ({"layers": "0", "hook": "hook_mlp_out"}, "--layers 0 and --hook hook_mlp_out is not in"),
+        ({"hook": "mlp.hook_pst"}, f"which has {SITE}, {OTHER}, {SMALL}"),
+        ({"rows": "many"}, "--rows is 'many': give a range such as 0:100000"),
+        ({"rows": "10:5"}, "has rows 0:216"),
+        ({"rows": "0:217"}, "has rows 0:216"),
+        ({"out": "taken"}, r"taken is not empty and holds no store \(mine.txt is there\)"),
+        ({"out": "file"}, "file is a file: choose another --out"),
+        ({"out": "other"}, "is another store than other"),
+    ],
+)
+def test_a_pull_that_cannot_be_is_refused(make_store, tmp_path, monkeypatch, options, said):
+    monkeypatch.chdir(tmp_path)
+    store, _ = make_store()
+    make_store("other", codec="int8")
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "mine.txt").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    before = tree(tmp_path)
+    with pytest.raises(BadInput, match=said):
+        pull(str(store.root), PullSettings(**({"out": "copy"} | options)))
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("nowhere", "there is no store at nowhere"),
+        ("ftp://host/store", "'ftp://host/store' is no place for a store: give a directory, or"),
+        ("zip::http://host/a.zip", "is no place for a store"),
+        ("https://host/store?token=1", "is no place for a store"),
+    ],
+)
+def test_a_url_that_cannot_be_is_refused(tmp_path, monkeypatch, url, said):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadInput) as refused:
+        pull(url, PullSettings(out="copy"))
+    assert said in str(refused.value)
+    assert not (tmp_path / "copy").exists()
+
+
+@pytest.mark.parametrize(
+    ("package", "url"),
+    [
+        ("s3fs", "s3://bucket/store"),
+        ("aiohttp", "https://host/store"),
+        ("paramiko", "sftp://me@host/store"),
+    ],
+)
+def test_a_missing_backend_says_what_to_install(package, url):
+    program = f"import sys; sys.modules[{package!r}] = None; from rkstore import cli; cli.main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "pull", url], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert f"needs {package}: pip install {package}, or 'rkstore[share]' for all" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_what_cannot_be_reached_or_written_is_one_sentence(make_store, tmp_path, web, bucket):
+    store, _ = make_store()
+    with pytest.raises(BadInput, match="can be read only: push to s3://"):
+        push(store.root, f"{web.url}/new")
+    with pytest.raises(BadInput, match="hf upload-large-folder"):
+        push(store.root, "hf://datasets/me/store")
+    with pytest.raises(RkstoreError, match=r"cannot read http://127.0.0.1:9/store"):
+        pulled("http://127.0.0.1:9/store", tmp_path / "copy")
+    with pytest.raises(RkstoreError, match="s3://no-such-bucket"):
+        push(store.root, "s3://no-such-bucket-here/store")
+    with pytest.raises(BadInput, match="there is no store at s3://"):
+        pulled(bucket, tmp_path / "copy")
+
+
+def test_an_sftp_server_whose_key_is_not_known_is_refused(sftp, tmp_path):
+    (tmp_path / "home" / ".ssh" / "known_hosts").write_text("")
+    with pytest.raises(BadInput, match=r"is not in .*known_hosts: connect to it once") as refused:
+        Location(sftp)
+    assert "secret" not in str(refused.value)
+
+
+def test_train_and_evaluate_work_on_a_part(make_store, tmp_path, monkeypatch):
+    from rkstore.evaluate import evaluate
+    from rkstore.probe import probe
+    from rkstore.settings import EvaluateSettings, ProbeSettings
+    from rkstore.train import train
+
+    monkeypatch.chdir(tmp_path)
+    store, _ = make_store(rows=64 * 10)
+    part, _ = pulled(store.root, tmp_path / "part", layers="0", rows="64:320")
+    options = {"layer": 0, "d_sae": 24, "k": 4, "steps": 12, "batch_size": 32}
+    checkpoint = train(TrainSettings(store=str(part.root), init="rkcnn", **options))
+    [result] = evaluate([checkpoint], EvaluateSettings(store=str(part.root)))
+    assert result.rows == 32  # chunks 9 and 19
+    probe(ProbeSettings(store=str(part.root), layer=0, m=3, h=20, r=5))
+    with pytest.raises(BadInput, match="store_rows"):
+        train(TrainSettings(store=str(store.root), init="rkcnn", **options))
+    small, _ = pulled(store.root, tmp_path / "small", rows="0:64")
+    with pytest.raises(BadInput, match="has no held-out rows"):
+        evaluate([checkpoint], EvaluateSettings(store=str(small.root)))
+
+
+def test_from_the_command_line(make_store, tmp_path, monkeypatch, capsys):
+    from rkstore.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    store, _ = make_store()
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["rkstore", *map(str, words)])
+        status = 0
+        try:
+            main()
+        except SystemExit as leaving:
+            status = leaving.code or 0
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    assert run("push", "store", "remote")[:2] == (0, "remote: 36 files, " + run_size(store))
+    status, out, err = run("pull", "remote", "--layers", "0", "--rows", "70:100")
+    assert status == 0
+    assert "stores/remote: 5 files" in out
+    assert "part    1 of 3 sites, rows 64:128 of 216" in out
+    assert "rows 70:100 lie in shards with rows 64:128" in err
+    status, out, _ = run("verify")
+    assert (status, "5 files in 1 shards" in out) == (0, True)
+    status, out, _ = run("info")
+    assert "part    1 of 3 sites, rows 64:128 of 216" in out
+    assert run("pull", "remote")[0] == 0
+    assert tree(tmp_path / "stores" / "remote") == tree(store.root)
+    flip(tmp_path / "stores" / "remote" / SITE / "c" / "1" / "0", 5)
+    status, out, err = run("verify", "stores/remote", "--repair-from", "remote")
+    assert status == 0, err
+    assert "1 files mended from remote" in err
+    (tmp_path / "stores" / "remote" / "notes.txt").write_text("mine")
+    assert run("verify", "stores/remote", "--repair-from", "remote")[0] == 1
+    assert run("pull", "nowhere")[0] == 2
+
+
+def run_size(store):
+    from rkstore.info import size
+
+    return f"{size(store.stored_bytes())}; 0 were there\n"
