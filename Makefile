@@ -1,5 +1,6 @@
 # make demo    the whole way once: harvest, probe, train, evaluate, a picture
 # make test    the test-suite
+# make torture kills, flipped bits and forged stores, for a quarter of an hour
 # make check   formatting, lint, types
 # make saelens a second environment with SAELens, for the test that it reads our dictionaries
 # Each sets up what it needs: an environment of its own in .venv, nothing outside this directory.
@@ -10,13 +11,16 @@ TORCH := torch==2.13.0
 # Two processes, one thread each: the tests are small, and threads would fight over two cores.
 TEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
-.PHONY: demo test check format saelens clean
+.PHONY: demo test torture check format saelens clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/rkstore demo
 
 test: $(VENV)/installed
 	$(TEST)
+
+torture: $(VENV)/installed
+	OMP_NUM_THREADS=1 $(VENV)/bin/python benchmarks/torture.py
 
 check: $(VENV)/installed
 	$(VENV)/bin/ruff check .

@@ -51,13 +51,21 @@ _WHERE = {
 }
 
 
-def open(path: str | Path) -> "Store":
-    """Open the store in a directory, read-only.
+def open(path: str | Path, **cache: Any) -> "Store":
+    """Open the store in a directory or at a URL, read-only.
+
+    Args:
+        cache: for a URL, ``cache`` and ``cache_bytes`` of :class:`rkstore.remote.RemoteStore`,
+            which keeps what it fetched.
 
     Raises:
         BadInput: there is none, or it needs a newer rkstore.
         DamagedStore: its manifest or journal was changed.
     """
+    if "://" in str(path):
+        from rkstore.remote import RemoteStore
+
+        return RemoteStore(str(path), **cache)
     from rkstore.store import Store
 
     return Store(path)

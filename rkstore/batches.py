@@ -84,23 +84,34 @@ def split_chunks(store: Store) -> tuple[list[int], list[int]]:
     """Chunks to train on and chunks held out, for every user of a store the same.
 
     One chunk in ten is held out (one of all, if the store has fewer than ten). Whole
-    chunks, because neighbouring rows come from the same sentence.
+    chunks, because neighbouring rows come from the same sentence. In a part of a store a
+    chunk is held out exactly if it is in the whole, so either list may be empty there.
 
     Raises:
         BadInput: the store has a single chunk.
     """
     if store.chunks < 2:
         raise BadInput(
-            f"the store at {store.root} has {store.rows} rows, too few to hold any out: "
+            f"the store at {store.where} has {store.rows} rows, too few to hold any out: "
             f"harvest more than {store.manifest.chunk_rows} tokens"
         )
     every = min(HELD_OUT_EVERY, store.chunks)
-    held_out = list(range(every - 1, store.chunks, every))
-    return [chunk for chunk in range(store.chunks) if chunk % every != every - 1], held_out
+    here = store.chunk_range
+    held_out = [chunk for chunk in here if chunk % every == every - 1]
+    return [chunk for chunk in here if chunk % every != every - 1], held_out
 
 
 def plan_batches(store: Store, chunks: Sequence[int], batch_size: int, seed: int = 0) -> BatchPlan:
-    """A plan over some chunks of a store."""
+    """A plan over some chunks of a store.
+
+    Raises:
+        BadInput: there are none, as a small part may have none of one kind.
+    """
+    if not chunks:
+        raise BadInput(
+            f"the store at {store.where} has no chunk to draw rows from in its rows "
+            f"{store.first_row}:{store.stop_row}: pull more of them"
+        )
     return BatchPlan(tuple(store.rows_of_chunk(chunk) for chunk in chunks), batch_size, seed)
 
 

@@ -16,11 +16,15 @@ import rkstore
 from rkstore.errors import RkstoreError
 from rkstore.settings import (
     EvaluateSettings,
+    ExportSettings,
     HarvestSettings,
+    ImportSettings,
     ProbeSettings,
+    PullSettings,
     Settings,
     TrainSettings,
     default_of,
+    flag_of,
     from_yaml,
     value_type,
 )
@@ -92,15 +96,15 @@ def _typed(name: str) -> bool:
 
 def _option(spec: Any) -> Callable[[F], F]:
     kind, optional = value_type(spec.type)
-    flag, default = "--" + spec.name.replace("_", "-"), default_of(spec)
+    flag, default = flag_of(spec.name), default_of(spec)
     shown: dict[str, Any] = {"help": spec.metadata["help"], "default": default}
     shown["show_default"] = not optional and kind is not tuple
     if kind is bool:
-        return click.option(f"{flag}/--no-{flag[2:]}", **shown)
+        return click.option(f"{flag}/--no-{flag[2:]}", spec.name, **shown)
     if kind is tuple:
-        return click.option(flag, multiple=True, metavar="NAME", **shown)
+        return click.option(flag, spec.name, multiple=True, metavar="NAME", **shown)
     choices = spec.metadata["choices"]
-    return click.option(flag, type=click.Choice(choices) if choices else kind, **shown)
+    return click.option(flag, spec.name, type=click.Choice(choices) if choices else kind, **shown)
 
 
 @cli.command()
@@ -113,12 +117,34 @@ def harvest(settings: HarvestSettings, dry_run: bool) -> None:
     with the same bytes.
     """
     from rkstore import harvest as harvesting
-    from rkstore.info import describe_harvest, describe_store
+    from rkstore.codecs import CODECS
+    from rkstore.info import describe_cost, describe_harvest, describe_store
+    from rkstore.plan import plan as make_plan
 
     ready = harvesting.prepare(settings)
     click.echo(describe_harvest(ready), err=not dry_run)
+    costs = make_plan(ready)
+    if not costs.fits:  # then it is worth a moment to find out what would
+        costs = make_plan(ready, list(CODECS))
+    click.echo(describe_cost(costs), err=not dry_run)
+    costs.check()
     if not dry_run:
         click.echo(describe_store(harvesting.run(ready)))
+
+
+@cli.command()
+@options_of(HarvestSettings)
+def plan(settings: HarvestSettings) -> None:
+    """Say what a harvest would cost with each codec, measured on a sample. Writes nothing."""
+    from rkstore import harvest as harvesting
+    from rkstore.codecs import CODECS
+    from rkstore.info import describe_harvest, describe_plan
+    from rkstore.plan import plan as make_plan
+
+    ready = harvesting.prepare(settings)
+    costs = make_plan(ready, list(CODECS))
+    click.echo(f"{describe_harvest(ready)}\n{describe_plan(costs)}")
+    costs.check()
 
 
 @cli.command()
@@ -135,10 +161,12 @@ def info(store: str | None, as_json: bool) -> None:
 
 @cli.command()
 @click.argument("store", required=False)
-def verify(store: str | None) -> None:
+@click.option("--repair-from", metavar="URL", help="Fetch damaged and missing files from a copy.")
+def verify(store: str | None, repair_from: str | None) -> None:
     """Compare every file of a store with the digest recorded when it was written."""
     from tqdm import tqdm
 
+    from rkstore.info import part_line
     from rkstore.store import Store, find_store
     from rkstore.store import verify as verify_store
 
@@ -149,13 +177,52 @@ def verify(store: str | None) -> None:
         problems = list(verify_store(opened, bar.update))
     for problem in problems:
         click.echo(f"{problem.path} {problem.what}", err=True)
+    if problems and repair_from:
+        from rkstore.share import repair
+
+        left = repair(opened, problems, repair_from)
+        click.echo(f"{len(problems) - len(left)} files mended from {repair_from}", err=True)
+        problems = left
     if problems:
         fail(f"rkstore: {len(problems)} files of {opened.root} are not as recorded", 1)
-    files = sum(len(record.files) for record in opened.records)
-    click.echo(f"{opened.root}: {files} files in {len(opened.records)} shards are as recorded")
-    if not opened.complete:
+    files = len(opened.files())
+    click.echo(f"{opened.root}: {files} files in {len(opened.shards)} shards are as recorded")
+    if opened.part is not None:
+        click.echo(part_line(opened))
+    elif not opened.complete:
         shards = opened.manifest.shards
         click.echo(f"{len(opened.records)} of {shards} shards are there: harvest again to go on")
+
+
+@cli.command()
+@click.argument("store")
+@click.argument("url")
+def push(store: str, url: str) -> None:
+    """Copy a store to a directory, s3:// or sftp://, as far as it is not there yet.
+
+    Run again after an interruption, the same command goes on where it stopped.
+    """
+    from rkstore.share import push as push_store
+
+    click.echo(f"{url}: {push_store(store, url)}")
+
+
+@cli.command()
+@click.argument("url")
+@options_of(PullSettings)
+def pull(settings: PullSettings, url: str) -> None:
+    """Bring a store here from a directory, s3://, http(s)://, hf:// or sftp://, or a part of it.
+
+    Run again after an interruption, the same command goes on where it stopped; with other
+    options it adds to what is there.
+    """
+    from rkstore.info import part_line
+    from rkstore.share import pull as pull_store
+
+    store, moved = pull_store(url, settings, lambda sentence: click.echo(sentence, err=True))
+    click.echo(f"{store.root}: {moved}")
+    if store.part is not None:
+        click.echo(part_line(store))
 
 
 @cli.command()
@@ -197,6 +264,31 @@ def evaluate(settings: EvaluateSettings, checkpoints: tuple[str, ...]) -> None:
     comparison(results, [Path(path) for path in checkpoints], out / "comparison.png")
     click.echo(table(results))
     click.echo(f"\n{out / 'results.json'}\n{out / 'comparison.png'}")
+
+
+@cli.command("import")
+@click.argument("path", type=click.Path(path_type=Path))
+@options_of(ImportSettings)
+def import_(settings: ImportSettings, path: Path) -> None:
+    """Store activations that another program wrote, without running a model.
+
+    Run again after an interruption, the same command goes on where it stopped.
+    """
+    from rkstore.exchange.importing import import_store
+    from rkstore.info import describe_store
+
+    click.echo(describe_store(import_store(path, settings)))
+
+
+@cli.command()
+@click.argument("store", required=False)
+@options_of(ExportSettings)
+def export(settings: ExportSettings, store: str | None) -> None:
+    """Write the activations of a store for another program."""
+    from rkstore.exchange.exporting import export_store
+    from rkstore.store import Store, find_store
+
+    click.echo(export_store(Store(find_store(store)), settings))
 
 
 @cli.command()

@@ -133,6 +133,11 @@ def evaluate(paths: Iterable[str | Path], settings: EvaluateSettings) -> list[Ev
     check_device(settings.device)
     store = Store(find_store(settings.store))
     chunks = _first_chunks(store, split_chunks(store)[1], settings.rows)
+    if not chunks:
+        raise BadInput(
+            f"the store at {store.where} has no held-out rows in its rows "
+            f"{store.first_row}:{store.stop_row}: pull more of them"
+        )
     by_site: dict[str, list[tuple[str, Measure]]] = {}
     order = []
     for path in paths:
@@ -189,5 +194,5 @@ def _check_fits(path: str | Path, dictionary: Dictionary, hook_name: str, store:
     if dictionary.d_in != width:
         raise BadInput(
             f"{path} is for activations {dictionary.d_in} wide, "
-            f"{hook_name} in {store.root} is {width} wide"
+            f"{hook_name} in {store.where} is {width} wide"
         )

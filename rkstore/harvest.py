@@ -15,16 +15,12 @@ from tqdm import tqdm
 
 from rkstore.codecs import codec_named
 from rkstore.errors import BadInput
-from rkstore.manifest import Manifest, Site
+from rkstore.manifest import CHUNK_ROWS, Manifest, Site, largest_divisor
 from rkstore.model import Model, load_model
 from rkstore.settings import HarvestSettings
 from rkstore.store import Store
 from rkstore.tokens import TokenBlocks, open_text, token_blocks
 from rkstore.writer import StoreWriter
-
-# Rows decoded at once. Large enough that compression and threads pay, small enough
-# that a shuffled window of many chunks fits in memory: 3 MB of float16 at GPT-2's width.
-CHUNK_ROWS = 512
 
 # A difference in any of these may change the last bit of a value.
 LIBRARIES = ("rkstore", "torch", "transformers", "transformer-lens", "tokenizers", "numpy")
@@ -90,7 +86,7 @@ def prepare(settings: HarvestSettings) -> Harvest:
         rows=blocks.rows,
         context_size=settings.context_size,
         shard_rows=shard_rows,
-        chunk_rows=_largest_divisor(shard_rows, CHUNK_ROWS),
+        chunk_rows=largest_divisor(shard_rows, CHUNK_ROWS),
         codec=settings.codec,
         format=settings.format,
         sites=tuple(sites),
@@ -172,7 +168,3 @@ def _check_widths(model: Model, sites: list[Site], d_in: int | None) -> None:
             others = [n for n, w in model.widths.items() if w == d_in and n.startswith(block)]
             there = f"; {', '.join(others)} would fit" if others else ""
             raise BadInput(f"{site.hook_name} is {site.d_in} wide, not {d_in} as asked{there}")
-
-
-def _largest_divisor(n: int, most: int) -> int:
-    return next(size for size in range(min(n, most), 0, -1) if n % size == 0)

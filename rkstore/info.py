@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rkstore.codecs import codec_named
+from rkstore.manifest import Site
 from rkstore.store import Store
 
 if TYPE_CHECKING:
     from rkstore.harvest import Harvest
+    from rkstore.plan import Plan
     from rkstore.rkcnn import RkCNNResult
 
 
@@ -29,16 +31,47 @@ def describe_harvest(harvest: "Harvest") -> str:
     )
 
 
+def describe_cost(plan: "Plan") -> str:
+    """What the harvest will take, in one line."""
+    cost = plan.chosen
+    return (
+        f"cost    about {size(plan.bytes_of(cost))} ({size(plan.free_bytes)} free), "
+        f"{duration(plan.seconds_of(cost))}, {size(plan.memory_bytes)} of memory"
+    )
+
+
+def describe_plan(plan: "Plan") -> str:
+    """What the harvest would take with each codec, measured on a sample."""
+    lines = [
+        f"memory  about {size(plan.memory_bytes)}",
+        f"disk    {size(plan.free_bytes)} free",
+        "",
+        f"{'codec':10}{'bytes':>10}{'time':>10}{'one reading':>14}  pays after",
+    ]
+    for cost in plan.costs:
+        readings = plan.readings(cost)
+        pays = "never here" if readings is None else f"{readings} readings"
+        reading = plan.rows * cost.read_seconds_per_token
+        lines.append(
+            f"{cost.codec:10}{size(plan.bytes_of(cost)):>10}{duration(plan.seconds_of(cost)):>10}"
+            f"{duration(reading):>14}  {pays}"
+        )
+    model = duration(plan.rows * plan.model_seconds_per_token)
+    return "\n".join([*lines, "", f"Running the model again instead of reading takes {model}."])
+
+
 def store_facts(store: Store) -> dict[str, Any]:
     """Everything known of a store without reading its shards."""
     manifest = store.manifest
     sites = []
-    for site in manifest.sites:
+    rows = store.stop_row - store.first_row
+    for name in store.hook_names:
+        site = Site(name, manifest.width(name))
         facts: dict[str, Any] = {"hook_name": site.hook_name, "d_in": site.d_in}
-        if store.rows:
+        if rows:
             statistics = store.statistics(site.hook_name)
             stored = store.stored_bytes(site.hook_name)
-            values = store.rows * site.d_in
+            values = rows * site.d_in
             facts |= {
                 "bytes": stored,
                 "bits_per_value": 8 * stored / values,
@@ -53,10 +86,12 @@ def store_facts(store: Store) -> dict[str, Any]:
             }
         sites.append(facts)
     return {
-        "path": str(store.root),
+        "path": store.where,
         "fingerprint": manifest.fingerprint,
         "rows": store.rows,
         "rows_when_complete": manifest.rows,
+        "rows_here": [store.first_row, store.stop_row],
+        "part": store.part is not None,
         "complete": store.complete,
         "context_size": manifest.context_size,
         "codec": manifest.codec,
@@ -73,23 +108,38 @@ def store_facts(store: Store) -> dict[str, Any]:
 def describe_store(store: Store) -> str:
     """A store on one screen."""
     facts, manifest = store_facts(store), store.manifest
-    model, tokens = manifest.source.get("model", {}), manifest.source.get("tokens", {})
+    imported = "imported_from" in manifest.source
     rows = f"{store.rows:,}"
     if not store.complete:
-        rows += f" of {manifest.rows:,} (harvest again to go on)"
+        again = "import" if imported else "harvest"
+        rows += f" of {manifest.rows:,} ({again} again to go on)"
+    if not imported:
+        bos = manifest.source.get("tokens", {}).get("prepend_bos")
+        rows += (
+            f" in blocks of {manifest.context_size}, BOS {'first in each' if bos else 'not added'}"
+        )
+    elif manifest.context_size > 1:
+        rows += f" in blocks of {manifest.context_size}"
     lines = [
-        f"{store.root}  {manifest.fingerprint}",
-        f"  model   {model.get('name', 'unknown')}, {model.get('dtype', 'unknown')}, "
-        f"weights {str(model.get('weights_sha256', 'unknown'))[:12]}",
-        f"  text    {_text(manifest.source.get('text', {}))}",
-        f"  rows    {rows} in blocks of {manifest.context_size}, "
-        f"BOS {'first in each' if tokens.get('prepend_bos') else 'not added'}",
+        f"{store.where}  {manifest.fingerprint}",
+        *_origin(manifest.source),
+        f"  rows    {rows}",
         f"  files   {manifest.codec} ({codec_named(manifest.codec).dtype}) in {manifest.format}, "
-        f"{len(store.records)} shards, {size(facts['bytes'])}",
+        f"{len(store.shards)} shards, {size(facts['bytes'])}",
     ]
-    if store.rows:
+    if store.part is not None:
+        lines.append(f"  {part_line(store)}")
+    if facts["sites"] and store.shards:
         lines += ["", _site_table(facts["sites"])]
     return "\n".join(lines)
+
+
+def part_line(store: Store) -> str:
+    """What of a store a part has."""
+    return (
+        f"part    {len(store.hook_names)} of {len(store.manifest.sites)} sites, "
+        f"rows {store.first_row:,}:{store.stop_row:,} of {store.rows:,}"
+    )
 
 
 def describe_probe(result: "RkCNNResult", path: Path) -> str:
@@ -105,6 +155,13 @@ def describe_probe(result: "RkCNNResult", path: Path) -> str:
     if told["undefined"]:
         lines.append(f"{told['undefined']} subsets do not vary and have no score")
     return "\n".join([*lines, str(path)])
+
+
+def duration(seconds: float) -> str:
+    """A time for a person."""
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"
 
 
 def size(count: float) -> str:
@@ -131,6 +188,24 @@ def _site_table(sites: list[dict[str, Any]]) -> str:
 
 def _span(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
+
+
+def _origin(source: dict[str, Any]) -> list[str]:
+    """Where the values came from: a model over a text, or the files of another program."""
+    model = source.get("model", {})
+    if "imported_from" in source:
+        names = [str(file["name"]) for file in source.get("files", [])]
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        return [
+            f"  model   {model.get('name', 'unknown')}",
+            f"  from    {source['imported_from']}, {source.get('dtype')}: "
+            f"{', '.join(names[:3])}{more}",
+        ]
+    return [
+        f"  model   {model.get('name', 'unknown')}, {model.get('dtype', 'unknown')}, "
+        f"weights {str(model.get('weights_sha256', 'unknown'))[:12]}",
+        f"  text    {_text(source.get('text', {}))}",
+    ]
 
 
 def _text(source: dict[str, Any]) -> str:

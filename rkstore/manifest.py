@@ -9,7 +9,9 @@ that was changed, lost or borrowed from another store is noticed.
 
 import hashlib
 import json
+import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +26,11 @@ from rkstore.formats import FORMATS, ArraySpec, format_named
 SCHEMA = 1
 MANIFEST = "manifest.json"
 JOURNAL = "shards.jsonl"
+PART = "part.json"
+
+# Rows decoded at once. Large enough that compression and threads pay, small enough
+# that a shuffled window of many chunks fits in memory: 3 MB of float16 at GPT-2's width.
+CHUNK_ROWS = 512
 
 # What is known of every row, stored once and not per site.
 COLUMNS = {
@@ -34,7 +41,9 @@ COLUMNS = {
 
 # A name becomes a directory: no separators, no leading dot, nothing to interpret.
 SITE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+SHA256 = re.compile(r"[0-9a-f]{64}")
 LARGEST_MANIFEST = 16 * 2**20
+LARGEST_JOURNAL = 256 * 2**20
 # What a stranger's store may ask of memory at once.
 LARGEST_CHUNK = 2**30
 
@@ -72,6 +81,10 @@ class Manifest:
     def hook_names(self) -> list[str]:
         return [site.hook_name for site in self.sites]
 
+    @cached_property
+    def _widths(self) -> dict[str, int]:
+        return {site.hook_name: site.d_in for site in self.sites}
+
     @property
     def shards(self) -> int:
         """Shards of the finished store."""
@@ -87,7 +100,7 @@ class Manifest:
         return min(shards * self.shard_rows, self.rows)
 
     def width(self, hook_name: str) -> int:
-        return next(site.d_in for site in self.sites if site.hook_name == hook_name)
+        return self._widths[hook_name]
 
     def specs(self, hook_name: str) -> dict[str, ArraySpec]:
         """The arrays of one site: ``""`` its values, then what its codec keeps besides."""
@@ -119,24 +132,26 @@ class Manifest:
         per_row = self.chunk_rows if spec.shard_rows != self.shard_rows else 1
         return -(-rows // per_row)
 
-    def all_specs(self) -> list[ArraySpec]:
-        """Every array of the store."""
-        sites = [spec for name in self.hook_names for spec in self.specs(name).values()]
+    def all_specs(self, hook_names: Sequence[str] | None = None) -> list[ArraySpec]:
+        """Every array of the store, or of these sites and the columns."""
+        names = self.hook_names if hook_names is None else hook_names
+        sites = [spec for name in names for spec in self.specs(name).values()]
         return [*sites, *self.column_specs().values()]
 
     def statistics_path(self, hook_name: str, shard: int) -> str:
         """Where the statistics of a site over the rows of one shard lie."""
         return f"{hook_name}/statistics/{shard:05d}.safetensors"
 
-    def shard_paths(self, shard: int) -> list[str]:
-        """Every file of a shard, relative to the store."""
+    def shard_paths(self, shard: int, hook_names: Sequence[str] | None = None) -> list[str]:
+        """Every file of a shard, or those of these sites and the columns, relative to the store."""
         layout = format_named(self.format)
-        arrays = [layout.shard_path(spec, shard) for spec in self.all_specs()]
-        return arrays + [self.statistics_path(name, shard) for name in self.hook_names]
+        names = self.hook_names if hook_names is None else hook_names
+        arrays = [layout.shard_path(spec, shard) for spec in self.all_specs(names)]
+        return arrays + [self.statistics_path(name, shard) for name in names]
 
-    def metadata(self, rows: int) -> dict[str, bytes]:
+    def metadata(self, rows: int, hook_names: Sequence[str] | None = None) -> dict[str, bytes]:
         """Files, by path, that let other tools open the arrays as far as ``rows`` rows."""
-        specs = self.all_specs()
+        specs = self.all_specs(hook_names)
         return format_named(self.format).metadata({s: self.array_rows(s, rows) for s in specs})
 
     def to_bytes(self) -> bytes:
@@ -166,6 +181,23 @@ class Manifest:
         }
 
 
+def inside(root: Path, path: str) -> Path:
+    """Where a file of a store lies, whether it is there or not.
+
+    Raises:
+        DamagedStore: a link leads there, which could lead anywhere, or it is no file: reading
+            a pipe never ends.
+    """
+    at = root
+    for name in path.split("/"):
+        at /= name
+        if at.is_symlink():
+            raise DamagedStore(f"{path} of {root} is reached by a symbolic link: copy it instead")
+    if at.exists() and not at.is_file():
+        raise DamagedStore(f"{path} of {root} is not a file")
+    return at
+
+
 def read_manifest(root: Path) -> Manifest:
     """Read and check ``manifest.json``.
 
@@ -173,14 +205,25 @@ def read_manifest(root: Path) -> Manifest:
         BadInput: there is no store, or it needs a newer rkstore.
         DamagedStore: the manifest is not one that rkstore wrote.
     """
-    path = root / MANIFEST
+    path = inside(root, MANIFEST)
     if not path.is_file():
         raise BadInput(
             f"there is no store at {root} (no {MANIFEST}): write one with 'rkstore harvest'"
         )
-    if path.stat().st_size > LARGEST_MANIFEST:
+    with path.open("rb") as file:
+        return parse_manifest(file.read(LARGEST_MANIFEST + 1), str(root))
+
+
+def parse_manifest(raw: bytes, where: str) -> Manifest:
+    """Check the bytes of the ``manifest.json`` of the store that lies there.
+
+    Raises:
+        BadInput: it needs a newer rkstore.
+        DamagedStore: the manifest is not one that rkstore wrote.
+    """
+    path = f"{where}/{MANIFEST}"
+    if len(raw) > LARGEST_MANIFEST:
         raise DamagedStore(f"{path} is larger than {LARGEST_MANIFEST >> 20} MiB: not a manifest")
-    raw = path.read_bytes()
     try:
         document = json.loads(raw)
         schema = document["rkstore_schema"]
@@ -188,15 +231,16 @@ def read_manifest(root: Path) -> Manifest:
         raise DamagedStore(f"{path} is not a manifest that rkstore wrote") from None
     if isinstance(schema, int) and schema > SCHEMA:
         raise BadInput(
-            f"{root} has schema {schema} and this rkstore reads up to {SCHEMA}: "
+            f"{where} has schema {schema} and this rkstore reads up to {SCHEMA}: "
             "upgrade with 'pip install --upgrade rkstore'"
         )
     try:
         manifest = _manifest(document)
         check_manifest(manifest)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        written = manifest.to_bytes()
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise DamagedStore(f"{path} is not a valid manifest: {error}") from None
-    if manifest.to_bytes() != raw:
+    if written != raw:
         raise DamagedStore(
             f"{path} was changed after it was written: its contents have fingerprint "
             f"{manifest.fingerprint}, it states {document.get('fingerprint')}"
@@ -223,21 +267,30 @@ def check_manifest(manifest: Manifest) -> None:
             raise ValueError(f"{name} is {size!r}, not a positive number")
     if manifest.shard_rows % manifest.chunk_rows:
         raise ValueError("shard_rows is not a multiple of chunk_rows")
-    widest = max((site.d_in for site in manifest.sites), default=0)
-    if manifest.chunk_rows * widest * 4 > LARGEST_CHUNK:
-        raise ValueError(f"a chunk of {manifest.chunk_rows} rows, {widest} wide, is too large")
     if manifest.codec not in CODECS:
         raise ValueError(f"unknown codec {manifest.codec!r}")
     if manifest.format not in FORMATS:
         raise ValueError(f"unknown format {manifest.format!r}")
     if not isinstance(manifest.source, dict):
         raise ValueError("source is not an object")
-    names = [spec.name for spec in manifest.all_specs()]
+    specs = manifest.all_specs()
+    for spec in specs:
+        # As float32: that is what a chunk becomes when it is decoded.
+        if spec.chunk_rows * math.prod(spec.tail) * 4 > LARGEST_CHUNK:
+            raise ValueError(
+                f"a chunk of {spec.chunk_rows} rows of {spec.name}, {spec.width} wide, is too large"
+            )
+    names = [spec.name for spec in specs]
     if not manifest.sites or len(set(names)) != len(names):
         raise ValueError("sites are missing or named twice")
     for name in names:
-        if not SITE_NAME.fullmatch(name) or name in (MANIFEST, JOURNAL, "zarr.json"):
+        if not SITE_NAME.fullmatch(name) or name in (MANIFEST, JOURNAL, PART, "zarr.json"):
             raise ValueError(f"{name!r} cannot be the name of a site")
+
+
+def largest_divisor(n: int, most: int) -> int:
+    """The largest divisor of ``n`` that is at most ``most``: how a shard is cut in chunks."""
+    return next(size for size in range(min(n, most), 0, -1) if n % size == 0)
 
 
 @dataclass(frozen=True)
@@ -246,6 +299,11 @@ class FileRecord:
 
     bytes: int
     sha256: str
+
+
+def record_of(content: bytes) -> FileRecord:
+    """The record of a file with that content."""
+    return FileRecord(len(content), hashlib.sha256(content).hexdigest())
 
 
 @dataclass(frozen=True)
@@ -294,12 +352,25 @@ def read_journal(root: Path, manifest: Manifest) -> list[ShardRecord]:
     Raises:
         DamagedStore: a line was changed, or belongs to another store.
     """
-    path = root / JOURNAL
-    records: list[ShardRecord] = []
+    path = inside(root, JOURNAL)
     if not path.exists():
-        return records
+        return []
+    with path.open("rb") as file:
+        return parse_journal(file.read(LARGEST_JOURNAL + 1), manifest, str(root))
+
+
+def parse_journal(raw: bytes, manifest: Manifest, where: str) -> list[ShardRecord]:
+    """Check the bytes of the ``shards.jsonl`` of the store that lies there.
+
+    Raises:
+        DamagedStore: see :func:`read_journal`.
+    """
+    path = f"{where}/{JOURNAL}"
+    if len(raw) > LARGEST_JOURNAL:
+        raise DamagedStore(f"{path} is larger than {LARGEST_JOURNAL >> 20} MiB: not a journal")
+    records: list[ShardRecord] = []
     chain = manifest.fingerprint
-    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1]):
+    for number, line in enumerate(raw.split(b"\n")[:-1]):
         try:
             record = _record(json.loads(line))
             expected = ShardRecord.following(chain, number, record.files, record.squared_error)
@@ -323,15 +394,18 @@ def read_journal(root: Path, manifest: Manifest) -> list[ShardRecord]:
 
 
 def _record(document: dict[str, Any]) -> ShardRecord:
-    def records(files: dict[str, Any]) -> dict[str, FileRecord]:
-        return {path: FileRecord(int(f["bytes"]), str(f["sha256"])) for path, f in files.items()}
-
-    return ShardRecord(
-        document["shard"],
-        records(document["files"]),
-        {name: float(error) for name, error in document["squared_error"].items()},
-        document["chain"],
-    )
+    """The record that a line states. Nothing is converted: what is no size is refused."""
+    files = {path: FileRecord(f["bytes"], f["sha256"]) for path, f in document["files"].items()}
+    for file in files.values():
+        if type(file.bytes) is not int or not 0 <= file.bytes < 2**63:
+            raise ValueError("bytes")
+        if not SHA256.fullmatch(file.sha256):
+            raise ValueError("sha256")
+    errors: dict[str, float] = document["squared_error"]
+    for error in errors.values():
+        if type(error) is not float or not 0 <= error < math.inf:
+            raise ValueError("squared_error")
+    return ShardRecord(document["shard"], files, errors, document["chain"])
 
 
 def _canonical(value: Any) -> str:

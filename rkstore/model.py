@@ -9,7 +9,6 @@ import copy
 import difflib
 import fnmatch
 import hashlib
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from rkstore import hub
 from rkstore.device import check_device
 from rkstore.errors import BadInput, RkstoreError
 from rkstore.manifest import Site
+from rkstore.settings import parse_layers
 from rkstore.tokens import TokenBlocks
 
 # The small GPT-2 that rkstore carries goes by this name (see pipelines/demo_model.py).
@@ -53,6 +53,11 @@ class Model:
     @property
     def longest_context(self) -> int:
         return int(self.bridge.cfg.n_ctx)
+
+    @property
+    def parameter_bytes(self) -> int:
+        """Memory that the weights take."""
+        return sum(p.nbytes for p in self.bridge.original_model.parameters())
 
     @property
     def bos(self) -> int | None:
@@ -218,26 +223,6 @@ def load_model(
     }
     commit = None if local else hub.commit_of(name, revision)
     return Model(Path(name).resolve().name if local else name, bridge, words, widths, commit)
-
-
-def parse_layers(text: str, layers: int) -> list[int]:
-    """The layers that ``all`` or a list such as ``0-3,8`` names, each once, in order.
-
-    Raises:
-        BadInput: the text is no such list, or the model has no such layer.
-    """
-    if text == "all":
-        return list(range(layers))
-    chosen: set[int] = set()
-    for part in text.split(","):
-        found = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", part.strip())
-        first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
-        if last < first:
-            raise BadInput(f"--layers is '{text}': give 'all' or a list such as 0-3,8")
-        if last >= layers:
-            raise BadInput(f"--layers is '{text}': the model has layers 0-{layers - 1}")
-        chosen |= set(range(first, last + 1))
-    return sorted(chosen)
 
 
 def _load_tokenizer(name: str, revision: str | None) -> Any:

@@ -5,6 +5,7 @@ against them, so both know the same names. Importing this module is cheap.
 """
 
 import math
+import re
 import types
 import typing
 from dataclasses import MISSING, dataclass, field, fields
@@ -57,7 +58,7 @@ class Settings:
             self._check(spec.name, value, kind, spec.metadata)
 
     def _check(self, name: str, value: Any, kind: type[Any], metadata: Any) -> None:
-        flag = "--" + name.replace("_", "-")
+        flag = flag_of(name)
         if type(value) is not kind:
             raise BadInput(f"{flag} takes {KINDS[kind]}, not {value!r}")
         if isinstance(value, tuple) and not all(type(item) is str for item in value):
@@ -93,14 +94,19 @@ def from_yaml(settings: type[T], path: Path, given: dict[str, Any]) -> T:
         document = {}
     if not isinstance(document, dict):
         raise BadInput(f"{path} must hold 'option: value' lines")
-    names = [spec.name for spec in fields(settings)]
+    names = {spec.name.rstrip("_"): spec.name for spec in fields(settings)}
     unknown = [str(key) for key in document if key not in names]
     if unknown:
         raise BadInput(f"{path} has an unknown key '{unknown[0]}': it may have {', '.join(names)}")
     try:
-        return settings(**(document | given))
+        return settings(**({names[key]: value for key, value in document.items()} | given))
     except BadInput as error:
         raise BadInput(f"{path}: {error}") from None
+
+
+def flag_of(name: str) -> str:
+    """The option of a field; ``from_`` is ``--from``, which no field can be called."""
+    return "--" + name.rstrip("_").replace("_", "-")
 
 
 def default_of(spec: Any) -> Any:
@@ -108,7 +114,28 @@ def default_of(spec: Any) -> Any:
     return spec.default if spec.default is not MISSING else spec.default_factory()
 
 
+def parse_layers(text: str, layers: int) -> list[int]:
+    """The layers that ``all`` or a list such as ``0-3,8`` names, each once, in order.
+
+    Raises:
+        BadInput: the text is no such list, or the model has no such layer.
+    """
+    if text == "all":
+        return list(range(layers))
+    chosen: set[int] = set()
+    for part in text.split(","):
+        found = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", part.strip())
+        first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+        if last < first:
+            raise BadInput(f"--layers is '{text}': give 'all' or a list such as 0-3,8")
+        if last >= layers:
+            raise BadInput(f"--layers is '{text}': the model has layers 0-{layers - 1}")
+        chosen |= set(range(first, last + 1))
+    return sorted(chosen)
+
+
 DTYPES = ("float32", "bfloat16", "float16")
+CODECS = ("float32", "float16", "bfloat16", "int8", "int6")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,9 +169,7 @@ class HarvestSettings(Settings):
     prepend_bos: bool = option(True, "Begin every block with the BOS token.")
     batch_size: int = option(32, "Blocks in one forward pass.", least=1)
     dtype: str = option("float32", "Precision of the model.", choices=DTYPES)
-    codec: str = option(
-        "float16", "Stored numbers.", choices=("float32", "float16", "bfloat16", "int8")
-    )
+    codec: str = option("float16", "Stored numbers.", choices=CODECS)
     format: str = option("zarr", "Files.", choices=("zarr", "hdf5"))
     shard_rows: int = option(
         8192, "Rows in one file, about; a killed harvest repeats at most so many.", least=1
@@ -240,3 +265,54 @@ class EvaluateSettings(Settings):
     batch_size: int = option(4096, "Rows at a time.", least=1)
     device: str = option("cpu", "Torch device.")
     out: str = option("results/evaluate", "Directory of table, JSON and picture.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportSettings(Settings):
+    """How to read the files of another program, and how to store them."""
+
+    from_: str | None = option(
+        None, "What the files are.", choices=("saelens", "memmap", "npy", "pt", "hdf5")
+    )
+    hook_name: tuple[str, ...] = option(
+        (),
+        "Name of the site; once for each array, in their order. With saelens, the columns to "
+        "read. The arrays' own names by default.",
+    )
+    dataset: tuple[str, ...] = option(
+        (), "HDF5 dataset to read; by default 'tensor', or else all of the file."
+    )
+    context_size: int | None = option(
+        None, "Rows in a block, if the files do not say; 1 by default.", least=1
+    )
+    d_in: int | None = option(None, "Refuse sites that are not this wide.", least=1)
+    model_name: str | None = option(None, "Model that the activations are of, for the record.")
+    codec: str = option("float16", "Stored numbers.", choices=CODECS)
+    format: str = option("zarr", "Files.", choices=("zarr", "hdf5"))
+    shard_rows: int = option(
+        8192, "Rows in one file, about; a killed import repeats at most so many.", least=1
+    )
+    out: str | None = option(None, "Directory of the store; stores/<name> by default.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSettings(Settings):
+    """Which sites to write, and for which program."""
+
+    to: str | None = option(None, "What to write.", choices=("saelens", "npy", "hdf5"))
+    layer: int | None = option(None, "Transformer block of the sites; all by default.", least=0)
+    hook: str | None = option(None, "Hook of the sites; all by default.")
+    dtype: str = option("float32", "Numbers to write.", choices=("float32", "float16"))
+    out: str | None = option(None, "Directory to write; exports/<store>-<to> by default.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PullSettings(Settings):
+    """Which part of a store to bring here, and where."""
+
+    layers: str = option("all", "Blocks to pull: 'all', or a list such as 0-3,8.")
+    hook: str | None = option(None, "Hook: the part behind the block, a full name, or a glob.")
+    rows: str | None = option(
+        None, "Rows to pull, FIRST:LAST+1, rounded outward to whole shards; all by default."
+    )
+    out: str | None = option(None, "Directory of the store; stores/<last of the URL> by default.")

@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 Doubles = NDArray[np.float64]
 
+FIELDS = ("count", "mean", "m2", "min", "max", "positive")
+
 
 @dataclass(frozen=True)
 class Statistics:
@@ -66,13 +68,22 @@ class Statistics:
     def as_arrays(self) -> dict[str, np.ndarray]:
         """Arrays by name, for a file."""
         return {"count": np.array([self.count], np.int64)} | {
-            name: getattr(self, name) for name in ("mean", "m2", "min", "max", "positive")
+            name: getattr(self, name) for name in FIELDS[1:]
         }
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> "Statistics":
-        """The inverse of :meth:`as_arrays`."""
+        """The inverse of :meth:`as_arrays`.
+
+        Raises:
+            KeyError, ValueError: they are not what :meth:`as_arrays` gives.
+        """
+        count, *others = (arrays[name] for name in FIELDS)
+        if count.dtype != np.int64 or count.shape != (1,) or count[0] < 1:
+            raise ValueError("count is not one positive number")
+        if {(array.dtype.str, array.shape) for array in others} != {("<f8", (others[0].size,))}:
+            raise ValueError("its vectors are not float64 of one length")
         return cls(
-            count=int(arrays["count"][0]),
-            **{name: arrays[name] for name in ("mean", "m2", "min", "max", "positive")},
+            count=int(count[0]),
+            **{name: arrays[name] for name in FIELDS[1:]},
         )

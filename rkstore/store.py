@@ -19,17 +19,22 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 
 from rkstore.codecs import Encoded, codec_named
-from rkstore.errors import BadInput, DamagedStore
+from rkstore.errors import BadInput, DamagedStore, RkstoreError
 from rkstore.formats import ArraySpec, Shard, format_named
 from rkstore.manifest import (
     COLUMNS,
     JOURNAL,
     MANIFEST,
+    PART,
     FileRecord,
     Manifest,
+    ShardRecord,
+    inside,
     read_journal,
     read_manifest,
+    record_of,
 )
+from rkstore.part import Part, read_part, whole
 from rkstore.statistics import Statistics
 
 # Each open shard holds a file descriptor, and 1,024 are all that many systems give.
@@ -42,6 +47,10 @@ LOCK, ASIDE = ".lock", ".writing"
 class Store:
     """An activation store, read-only. It sees the shards that were recorded when it was opened.
 
+    The directory may hold a part of a store. Rows and chunks keep the numbers they have in
+    the whole: ``rows`` and ``chunks`` count those of the whole, ``first_row``, ``stop_row``
+    and ``chunk_range`` say which are here, ``hook_names`` the sites that are.
+
     Reading is safe from many threads at once.
     """
 
@@ -53,9 +62,15 @@ class Store:
             DamagedStore: its manifest or journal was changed.
         """
         self.root = Path(root)
-        self.manifest: Manifest = read_manifest(self.root)
-        self.records = read_journal(self.root, self.manifest)
-        self.rows = self.manifest.rows_recorded(len(self.records))
+        self.where = str(root)
+        manifest = read_manifest(self.root)
+        records = read_journal(self.root, manifest)
+        self._hold(manifest, records, read_part(self.root, manifest, records))
+
+    def _hold(self, manifest: Manifest, records: list[ShardRecord], part: Part | None) -> None:
+        self.manifest, self.records, self.part = manifest, records, part
+        self.held = whole(manifest, records) if part is None else part
+        self.rows = manifest.rows_recorded(len(records))
         self._codec = codec_named(self.manifest.codec)
         self._format = format_named(self.manifest.format)
         self._shards: OrderedDict[tuple[str, int], Shard] = OrderedDict()
@@ -67,9 +82,34 @@ class Store:
         return len(self.records) == self.manifest.shards
 
     @property
+    def hook_names(self) -> list[str]:
+        """The sites that can be read."""
+        return list(self.held.sites)
+
+    @property
+    def shards(self) -> range:
+        """The shards that can be read."""
+        return self.held.shards
+
+    @property
+    def first_row(self) -> int:
+        """The first row that can be read: 0 unless this is a part that begins later."""
+        return self.shards.start * self.manifest.shard_rows
+
+    @property
+    def stop_row(self) -> int:
+        """The row behind the last that can be read."""
+        return self.manifest.rows_recorded(self.shards.stop)
+
+    @property
     def chunks(self) -> int:
         """Recorded chunks of each site; the last may be shorter than the others."""
         return -(-self.rows // self.manifest.chunk_rows)
+
+    @property
+    def chunk_range(self) -> range:
+        """The chunks that can be read."""
+        return self._chunks_between(self.first_row, self.stop_row)
 
     def rows_of_chunk(self, chunk: int) -> tuple[int, int]:
         """First row, and the row behind the last, of a chunk."""
@@ -84,16 +124,19 @@ class Store:
             DamagedStore: the bytes are not what was written; names site, shard and rows.
         """
         self.check_site(hook_name)
-        if not 0 <= chunk < self.chunks:
-            raise BadInput(f"chunk {chunk} is not in {self.root}, which has {self.chunks} chunks")
+        self.check_chunk(chunk)
         specs = self.manifest.specs(hook_name)
-        shard, inside = divmod(chunk, specs[""].chunks_per_shard)
-        values = self._read(specs[""], shard, inside)
-        side = {name: self._read(specs[name], shard, 0)[inside] for name in self._codec.side}
+        shard, within = divmod(chunk, specs[""].chunks_per_shard)
+        values = self._read(specs[""], shard, within)
+        side = {name: self._read(specs[name], shard, 0)[within] for name in self._codec.side}
         return self._codec.decode(Encoded(values, side))
 
-    def read(self, hook_name: str, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
+    def read(
+        self, hook_name: str, start: int | None = None, stop: int | None = None
+    ) -> NDArray[np.float32]:
         """Activations of rows ``start`` to ``stop``, decoded, ``(stop - start, d_in)`` float32.
+
+        Left out, they are the first row there is and the one behind the last.
 
         Raises:
             BadInput: the site is not in the store, or the rows are not.
@@ -108,7 +151,9 @@ class Store:
             out[a - start : b - start] = self.chunk(hook_name, chunk)[a - first : b - first]
         return out
 
-    def column(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[np.int32]:
+    def column(
+        self, name: str, start: int | None = None, stop: int | None = None
+    ) -> NDArray[np.int32]:
         """``token_id``, ``document`` or ``position`` of rows ``start`` to ``stop``, int32.
 
         ``position`` counts from 0 inside the block that the model saw; ``document``
@@ -127,11 +172,11 @@ class Store:
         return out
 
     def statistics(self, hook_name: str) -> Statistics:
-        """Exact statistics of all recorded rows of a site, from before encoding."""
+        """Exact statistics of all rows of a site that can be read, from before encoding."""
         self.check_site(hook_name)
-        if not self.records:
-            raise BadInput(f"the store at {self.root} has no rows yet: run its harvest again")
-        shards = (self._shard_statistics(hook_name, shard) for shard in range(len(self.records)))
+        if not self.shards:
+            raise BadInput(f"the store at {self.where} has no rows yet: run its harvest again")
+        shards = (self._shard_statistics(hook_name, shard) for shard in self.shards)
         return functools.reduce(Statistics.merge, shards)
 
     def _shard_statistics(self, hook_name: str, shard: int) -> Statistics:
@@ -140,31 +185,34 @@ class Store:
         try:
             statistics = Statistics.from_arrays(load_safetensors(raw))
         except (SafetensorError, KeyError, IndexError, ValueError, TypeError) as error:
-            raise DamagedStore(f"{path} of {self.root} holds no statistics: {error}") from None
+            raise DamagedStore(f"{path} of {self.where} holds no statistics: {error}") from None
         first, last = self.manifest.rows_of_shard(shard)
-        widths = {array.shape for array in statistics.as_arrays().values()} - {(1,)}
-        if statistics.count != last - first or widths - {(self.manifest.width(hook_name),)}:
-            raise DamagedStore(f"{path} of {self.root} holds statistics of other rows")
+        width = self.manifest.width(hook_name)
+        if statistics.count != last - first or statistics.mean.shape != (width,):
+            raise DamagedStore(f"{path} of {self.where} holds statistics of other rows")
         return statistics
 
     def codec_fvu(self, hook_name: str) -> float:
         """Error of the stored values, as a fraction of the site's variance."""
         self.check_site(hook_name)
-        error = sum(record.squared_error[hook_name] for record in self.records)
+        error = sum(self.records[shard].squared_error[hook_name] for shard in self.shards)
         total = float(self.statistics(hook_name).m2.sum())
         return error / total if total > 0 else 0.0
 
     def stored_bytes(self, hook_name: str | None = None) -> int:
-        """Bytes on disk of one site's stored numbers, or of all recorded files."""
+        """Bytes on disk of one site's stored numbers, or of all files that should be here."""
         prefixes = None
         if hook_name is not None:
             prefixes = tuple(f"{s.name}/" for s in self.manifest.specs(hook_name).values())
         return sum(
             file.bytes
-            for record in self.records
-            for path, file in record.files.items()
+            for path, file in self.files().items()
             if prefixes is None or (path.startswith(prefixes) and "/statistics/" not in path)
         )
+
+    def files(self) -> dict[str, FileRecord]:
+        """What was recorded of each file that should be here, by path."""
+        return self.held.files(self.manifest, self.records)
 
     def site(self, layer: int | None = None, hook: str | None = None) -> str:
         """The one site that a layer and a hook name.
@@ -176,7 +224,7 @@ class Store:
         Raises:
             BadInput: no site fits, or several do; names what there is.
         """
-        names = self.manifest.hook_names
+        names = self.hook_names
         fitting = [
             name
             for name in names
@@ -188,7 +236,7 @@ class Store:
         options = {"--layer": layer, "--hook": hook}
         asked = " and ".join(f"{k} {v}" for k, v in options.items() if v is not None)
         if not fitting:
-            raise BadInput(f"{asked} is not in the store at {self.root}, which has {_few(names)}")
+            raise BadInput(f"{asked} is not in the store at {self.where}, which {self._has()}")
         raise BadInput(
             f"{asked or 'no --layer'} leaves {len(fitting)} sites to choose from "
             f"({_few(fitting)}): say which with --layer and --hook"
@@ -196,24 +244,50 @@ class Store:
 
     def check_site(self, hook_name: str) -> None:
         """Raise BadInput, naming what there is, unless the site is in the store."""
-        if hook_name not in self.manifest.hook_names:
+        if hook_name not in self.held.sites:
             raise BadInput(
-                f"'{hook_name}' is not in the store at {self.root}, "
-                f"which has {_few(self.manifest.hook_names)}"
+                f"'{hook_name}' is not in the store at {self.where}, which {self._has()}"
             )
+
+    def check_chunk(self, chunk: int) -> None:
+        """Raise BadInput, saying what there is, unless the chunk can be read."""
+        if chunk in self.chunk_range:
+            return
+        raise BadInput(
+            f"chunk {chunk} is not in the store at {self.where}, which has {self.chunks} chunks, "
+            "counted from 0"
+            if self.part is None or not 0 <= chunk < self.chunks
+            else f"chunk {chunk} is not in the store at {self.where}, which {self._has()}"
+        )
 
     def open_array(self, hook_name: str) -> Any:
         """The stored numbers of a site, not decoded, as Zarr or h5py hand them out."""
         self.check_site(hook_name)
         opened = self._format.open_array(self.root, self.manifest.specs(hook_name)[""])
-        # Files behind the last recorded shard are no part of the store.
-        return opened[: len(self.records)] if isinstance(opened, list) else opened
+        if not isinstance(opened, list):
+            return opened
+        # Files of shards that are not recorded, or not of this part, do not count.
+        return [array for array in opened if int(Path(array.file.filename).stem) in self.shards]
 
-    def _check_rows(self, start: int, stop: int | None) -> tuple[int, int]:
-        stop = self.rows if stop is None else stop
-        if not 0 <= start <= stop <= self.rows:
-            raise BadInput(f"rows {start}:{stop} are not in the store, which has {self.rows}")
-        return start, stop
+    def _check_rows(self, start: int | None, stop: int | None) -> tuple[int, int]:
+        start = self.first_row if start is None else start
+        stop = self.stop_row if stop is None else stop
+        if self.first_row <= start <= stop <= self.stop_row:
+            return start, stop
+        has = f"has {self.rows}" if self.part is None else self._has()
+        raise BadInput(f"rows {start}:{stop} are not in the store, which {has}")
+
+    def _has(self) -> str:
+        """What can be read, to end a sentence on what cannot."""
+        if self.part is None:
+            return f"has {_few(self.hook_names)}"
+        return (
+            f"is a part, with {_few(self.hook_names) or 'no site'} and rows "
+            f"{self.first_row}:{self.stop_row} of {self.rows}: {self._how_to_get_more()}"
+        )
+
+    def _how_to_get_more(self) -> str:
+        return f"'rkstore pull URL --out {self.where}' brings more"
 
     def _chunks_between(self, start: int, stop: int) -> range:
         size = self.manifest.chunk_rows
@@ -222,10 +296,12 @@ class Store:
     def _read(self, spec: ArraySpec, shard: int, chunk: int) -> np.ndarray:
         try:
             return self._open(spec, shard).chunk(chunk)
+        except RkstoreError:
+            raise
         except (ValueError, OSError, RuntimeError, KeyError) as error:
             first, last = self.manifest.rows_of_shard(shard)
             raise DamagedStore(
-                f"{spec.name}, shard {shard} (rows {first}:{last}) of {self.root} is damaged: "
+                f"{spec.name}, shard {shard} (rows {first}:{last}) of {self.where} is damaged: "
                 f"{error}; 'rkstore verify' lists every damaged file"
             ) from None
 
@@ -235,27 +311,38 @@ class Store:
             if key in self._shards:
                 self._shards.move_to_end(key)
                 return self._shards[key]
-            path = self._format.shard_path(spec, shard)
-            recorded = self.records[shard].files.get(path)
-            size = (self.root / path).stat().st_size
+        path = self._format.shard_path(spec, shard)
+        recorded = self.records[shard].files.get(path)
+        file = self._present(path, recorded)
+        with self._lock:
+            if key in self._shards:  # another thread was faster
+                return self._shards[key]
+            size = file.stat().st_size
             if recorded is None or size != recorded.bytes:
                 stated = "none" if recorded is None else f"{recorded.bytes:,}"
                 raise ValueError(f"{path} has {size:,} bytes, {stated} are recorded")
             first, last = self.manifest.rows_of_shard(shard)
             rows = self.manifest.array_rows(spec, last - first)
-            opened = self._format.open_shard(self.root / path, spec, rows)
+            opened = self._format.open_shard(file, spec, rows)
             self._shards[key] = opened
             if len(self._shards) > OPEN_SHARDS:
                 self._shards.popitem(last=False)
             return opened
 
+    def _present(self, path: str, recorded: FileRecord | None) -> Path:  # noqa: ARG002
+        """Where a file of the store can be opened."""
+        return inside(self.root, path)
+
     def _checked_bytes(self, path: str, recorded: FileRecord) -> bytes:
         try:
-            raw = (self.root / path).read_bytes()
+            file = self._present(path, recorded)
+            if file.stat().st_size != recorded.bytes:
+                raise DamagedStore(f"{path} of {self.where} has another size than is recorded")
+            raw = file.read_bytes()
         except OSError as error:
-            raise DamagedStore(f"{path} of {self.root} cannot be read: {error}") from None
+            raise DamagedStore(f"{path} of {self.where} cannot be read: {error}") from None
         if hashlib.sha256(raw).hexdigest() != recorded.sha256:
-            raise DamagedStore(f"{path} of {self.root} was changed after it was written")
+            raise DamagedStore(f"{path} of {self.where} was changed after it was written")
         return raw
 
 
@@ -276,31 +363,33 @@ def verify(store: Store, advance: Callable[[int], object] = lambda _: None) -> I
     Yields:
         One problem for each file that was changed, cut short, lost or added.
     """
-    expected: dict[str, FileRecord] = {}
-    for record in store.records:
-        expected |= record.files
+    expected = store.files()
     for path, recorded in expected.items():
         yield from _compare(store.root, path, recorded)
         advance(recorded.bytes)
-    metadata = store.manifest.metadata(store.rows) if store.records else {}
+    metadata = store.held.metadata(store.manifest)
     for path, content in metadata.items():
-        file = store.root / path
-        if not file.is_file():
-            yield Problem(path, "is missing")
-        elif file.read_bytes() != content:
-            yield Problem(path, "was changed")
-    known = expected.keys() | metadata.keys() | {MANIFEST, JOURNAL, LOCK}
+        yield from _compare(store.root, path, record_of(content))
+    known = expected.keys() | metadata.keys() | {MANIFEST, JOURNAL, PART, LOCK}
+    elsewhere = {path for record in store.records for path in record.files}
     for file in sorted(store.root.rglob("*")):
         path = file.relative_to(store.root).as_posix()
-        if not file.is_dir() and path not in known:
-            what = (
-                "was left by an interrupted write" if path.startswith(ASIDE) else "is not recorded"
-            )
+        if (file.is_symlink() or not file.is_dir()) and path not in known:
+            if path.startswith(ASIDE):
+                what = "was left by an interrupted write"
+            elif store.part is None or path not in elsewhere:
+                what = "is not recorded"
+            else:
+                what = f"is not of the part that {PART} states: pull again"
             yield Problem(path, what)
 
 
 def _compare(root: Path, path: str, recorded: FileRecord) -> Iterator[Problem]:
-    file = root / path
+    try:
+        file = inside(root, path)
+    except DamagedStore:
+        yield Problem(path, "is reached by a symbolic link, or is not a file")
+        return
     if not file.is_file():
         yield Problem(path, "is missing")
     elif (size := file.stat().st_size) != recorded.bytes:

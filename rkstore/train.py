@@ -62,10 +62,13 @@ class Run:
     def identity(self) -> dict[str, Any]:
         """What makes two runs the same run."""
         chosen = {k: v for k, v in asdict(self.settings).items() if k not in NOT_IDENTITY}
+        store = self.store
+        rows = [store.first_row, store.stop_row]
         return chosen | {
             "hook": self.hook_name,
-            "store_fingerprint": self.store.manifest.fingerprint,
-            "store_rows": self.store.rows,
+            "store_fingerprint": store.manifest.fingerprint,
+            # A part with all rows of the site trains as the whole store does.
+            "store_rows": store.rows if rows == [0, store.rows] else rows,
         }
 
     def directory(self, step: int) -> Path:

@@ -6,7 +6,6 @@ opens the directory again finds whole shards, and goes on behind the last of the
 """
 
 import errno
-import fcntl
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -16,11 +15,12 @@ from types import TracebackType
 from typing import BinaryIO
 
 import numpy as np
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from rkstore.codecs import Encoded, codec_named
 from rkstore.errors import BadInput, RkstoreError
 from rkstore.formats import ArraySpec, format_named
+from rkstore.lock import let_go, take_lock
 from rkstore.manifest import (
     COLUMNS,
     JOURNAL,
@@ -29,6 +29,7 @@ from rkstore.manifest import (
     Manifest,
     ShardRecord,
     check_manifest,
+    inside,
 )
 from rkstore.statistics import Statistics
 from rkstore.store import ASIDE, LOCK, Store, sha256
@@ -60,7 +61,7 @@ class StoreWriter:
         self.root, self.manifest = Path(root), manifest
         self._codec, self._format = codec_named(manifest.codec), format_named(manifest.format)
         self._lock: BinaryIO | None = None
-        with _DiskErrors(self.root):
+        with DiskErrors(self.root):
             existing = self._claim()
         self.records = existing.records if existing else []
 
@@ -79,8 +80,7 @@ class StoreWriter:
         """Clear away what is unfinished and let go of the lock."""
         if self._lock is not None:
             shutil.rmtree(self.root / ASIDE, ignore_errors=True)
-            (self.root / LOCK).unlink(missing_ok=True)
-            self._lock.close()
+            let_go(self._lock, self.root)
             self._lock = None
 
     @property
@@ -110,7 +110,7 @@ class StoreWriter:
         for name in COLUMNS:
             if columns[name].shape != (last - first,):
                 raise BadInput(f"{name} has shape {columns[name].shape}, not ({last - first},)")
-        with _DiskErrors(self.root), ThreadPoolExecutor(os.cpu_count()) as pool:
+        with DiskErrors(self.root), ThreadPoolExecutor(os.cpu_count()) as pool:
             sites = pool.map(lambda name: self._write_site(name, values[name]), names)
             self._record(dict(zip(names, sites, strict=True)), self._write_columns(columns))
 
@@ -125,13 +125,19 @@ class StoreWriter:
                 f"{self.root} is not empty and holds no store ({sorted(others)[0]} is there): "
                 "choose another --out"
             )
-        self._take_lock()
+        self._lock = take_lock(self.root)
         try:
             shutil.rmtree(self.root / ASIDE, ignore_errors=True)
             if not others:
-                self._replace(MANIFEST, self.manifest.to_bytes())
+                self._set_aside(MANIFEST, self.manifest.to_bytes())
+                self._into_place(MANIFEST)
                 return None
             store = Store(self.root)
+            if store.part is not None:
+                raise BadInput(
+                    f"{self.root} is a part of a store: complete it with "
+                    f"'rkstore pull URL --out {self.root}', or choose another --out"
+                )
             different = self.manifest.differences(store.manifest)
             if different:
                 raise BadInput(
@@ -144,33 +150,12 @@ class StoreWriter:
             self.close()
             raise
 
-    def _take_lock(self) -> None:
-        while self._lock is None:
-            lock = (self.root / LOCK).open("a+b")
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                lock.seek(0)
-                holder = lock.read(32).decode(errors="replace").strip() or "another process"
-                lock.close()
-                raise BadInput(
-                    f"{self.root} is being written by process {holder}: wait for it or stop it"
-                ) from None
-            # Its holder may have removed the file between our opening and locking it:
-            # then the lock is on a file that nobody else can find.
-            if _same_file(lock, self.root / LOCK):
-                self._lock = lock
-            else:
-                lock.close()
-        self._lock.truncate(0)
-        self._lock.write(f"{os.getpid()}\n".encode())
-        self._lock.flush()
-
     def _settle(self, records: list[ShardRecord]) -> None:
         """Bring what is derived from the journal in line with it after a kill."""
         self._trim_journal(records)
         if records:
-            self._write_metadata(len(records))
+            for path in self._metadata_aside(len(records)):
+                self._into_place(path)
 
     def _trim_journal(self, records: list[ShardRecord]) -> None:
         """Cut off a line that was never finished."""
@@ -214,7 +199,7 @@ class StoreWriter:
             written.statistics = merged
         assert written.statistics is not None
         path = self.manifest.statistics_path(name, self.next_shard)
-        save_file(written.statistics.as_arrays(), self._aside(path))
+        self._aside(path).write_bytes(save(written.statistics.as_arrays()))
         written.files[path] = self._synced(path)
         written.files |= self._write_array(specs[""], values)
         for side, vectors in sides.items():
@@ -250,6 +235,7 @@ class StoreWriter:
             files,
             {name: site.squared_error for name, site in written.items()},
         )
+        derived = self._metadata_aside(len(self.records) + 1)
         # Everything is written and synced: what is left hardly takes room.
         for path in files:
             self._into_place(path)
@@ -258,26 +244,28 @@ class StoreWriter:
             journal.write(record.to_line())
             journal.flush()
             os.fsync(journal.fileno())
-        _sync_directory(self.root)
+        sync_directory(self.root)
         self.records.append(record)
-        self._write_metadata(len(self.records))
+        for path in derived:
+            self._into_place(path)
 
-    def _write_metadata(self, shards: int) -> None:
+    def _metadata_aside(self, shards: int) -> list[str]:
+        """Have what is derived from that many shards wait aside, where it differs."""
         rows = self.manifest.rows_recorded(shards)
-        for path, content in self.manifest.metadata(rows).items():
-            self._replace(path, content)
+        metadata = self.manifest.metadata(rows)
+        return [path for path, content in metadata.items() if self._set_aside(path, content)]
 
-    def _replace(self, path: str, content: bytes) -> None:
-        """Put a small file in place as a whole, unless it is there already."""
-        target = self.root / path
+    def _set_aside(self, path: str, content: bytes) -> bool:
+        """Have a small file wait aside, unless it is in place already; whether it waits."""
+        target = inside(self.root, path)
         if target.is_file() and target.read_bytes() == content:
-            return
+            return False
         self._aside(path).write_bytes(content)
         self._synced(path)
-        self._into_place(path)
+        return True
 
     def _waiting(self, path: str) -> Path:
-        return self.root / ASIDE / path.replace("/", "__")
+        return inside(self.root, f"{ASIDE}/{path.replace('/', '__')}")
 
     def _aside(self, path: str) -> Path:
         """Where the file for that path waits; nothing is there yet."""
@@ -294,20 +282,13 @@ class StoreWriter:
         return FileRecord(aside.stat().st_size, sha256(aside))
 
     def _into_place(self, path: str) -> None:
-        target = self.root / path
+        target = inside(self.root, path)
         target.parent.mkdir(parents=True, exist_ok=True)
         self._waiting(path).replace(target)
-        _sync_directory(target.parent)
+        sync_directory(target.parent)
 
 
-def _same_file(file: BinaryIO, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-class _DiskErrors:
+class DiskErrors:
     """Turns what the operating system says about a disk into a sentence with a way on."""
 
     def __init__(self, root: Path) -> None:
@@ -333,7 +314,7 @@ class _DiskErrors:
         ) from None
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
     """Make a rename in that directory survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

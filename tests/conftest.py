@@ -154,17 +154,13 @@ def make_store(tmp_path: Path) -> Callable[..., tuple[Store, dict[str, np.ndarra
     return make
 
 
-@pytest.fixture(scope="session")
-def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def write_text(path: Path) -> None:
     """Two thousand words of a small made-up language, in UTF-8 with non-ASCII letters."""
     words = ["the", "cat", "sat", "on", "a", "mat", "über", "naïve", "rivers", "42", ",", ".", "\n"]
-    path = tmp_path_factory.mktemp("text") / "story.txt"
     path.write_text(" ".join(random.Random(0).choices(words, k=2000)), "utf-8")
-    return path
 
 
-@pytest.fixture(scope="session")
-def model_dir(tmp_path_factory: pytest.TempPathFactory, text_file: Path) -> Path:
+def write_model(root: Path, text: str) -> None:
     """A GPT-2 of three layers with random weights, saved with its own tokenizer."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -172,7 +168,6 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory, text_file: Path) -> Path
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    root = tmp_path_factory.mktemp("models") / "tiny"
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
@@ -182,7 +177,7 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory, text_file: Path) -> Path
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    backend.train_from_iterator([text_file.read_text("utf-8")], trainer)
+    backend.train_from_iterator([text], trainer)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend, bos_token=END, eos_token=END, model_max_length=MODEL_CONTEXT
     )
@@ -199,6 +194,21 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory, text_file: Path) -> Path
         eos_token_id=0,
     )
     GPT2LMHeadModel(config).save_pretrained(root)
+
+
+@pytest.fixture(scope="session")
+def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The text of :func:`write_text`."""
+    path = tmp_path_factory.mktemp("text") / "story.txt"
+    write_text(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def model_dir(tmp_path_factory: pytest.TempPathFactory, text_file: Path) -> Path:
+    """The model of :func:`write_model`."""
+    root = tmp_path_factory.mktemp("models") / "tiny"
+    write_model(root, text_file.read_text("utf-8"))
     return root
 
 

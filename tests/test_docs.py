@@ -1,6 +1,7 @@
 """Every command and program of the documentation runs, and prints what the page shows."""
 
 import importlib.util
+import json
 import re
 from pathlib import Path
 
@@ -11,11 +12,17 @@ from rkstore import settings
 
 ROOT = Path(__file__).parents[1]
 
-_spec = importlib.util.spec_from_file_location("console", ROOT / "docs" / "console.py")
-console = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(console)
 
-PAGES = ["README.md", "docs/adding.md"]
+def load(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+console = load(ROOT / "docs" / "console.py")
+
+PAGES = ["README.md", "docs/adding.md", "docs/exchange.md", "docs/sharing.md"]
 COMMANDS = {
     "harvest": settings.HarvestSettings,
     "probe": settings.ProbeSettings,
@@ -43,6 +50,12 @@ def test_a_shape_keeps_words_and_drops_numbers():
     assert console.shape("kept 12") != console.shape("lost 12")
 
 
+def test_the_page_on_codecs_says_what_was_measured():
+    study = json.loads((ROOT / "docs/codecs.json").read_text("utf-8"))
+    page = load(ROOT / "pipelines" / "codec_study.py").page(study)
+    assert (ROOT / "docs/codecs.md").read_text("utf-8") == page
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.name)
 def test_every_configuration_names_its_command_and_is_valid_for_it(path):
     text = path.read_text("utf-8")
@@ -53,7 +66,9 @@ def test_every_configuration_names_its_command_and_is_valid_for_it(path):
         assert (list(found) if isinstance(found, tuple) else found) == value
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/format.md", "docs/adding.md"])
+@pytest.mark.parametrize(
+    "page", sorted(["README.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))])
+)
 def test_links_lead_somewhere(page):
     text = (ROOT / page).read_text("utf-8")
     for target in re.findall(r"\]\(([^)#]+)\)", text):

@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import tracemalloc
+import zlib
 from pathlib import Path
 
 import google_crc32c
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 import zarr
 from conftest import SITES, flip, make_manifest, tree
+from numcodecs.fletcher32 import Fletcher32
 
 from rkstore.codecs import CODECS
 from rkstore.errors import BadInput, DamagedStore
@@ -384,6 +387,56 @@ def test_a_frame_shorter_than_it_states_is_refused_and_nothing_behind_it_is_read
     crafted_zarr(tmp_path / "shard", with_crc(frame(SIZE, SIZE + 16, bytes(there))))
     with pytest.raises(DAMAGE):
         FORMATS["zarr"].open_shard(tmp_path / "shard", ONE_CHUNK, 16).chunk(0)
+
+
+def crafted_hdf5(path: Path, chunk: bytes) -> None:
+    """An HDF5 shard of one chunk with any bytes in it."""
+    with h5py.File(path, "x", libver=("v110", "v110")) as file:
+        dataset = file.create_dataset(
+            "values", (16, 4), "<f4", chunks=(16, 4), shuffle=True, compression=1, fletcher32=True
+        )
+        dataset.id.write_direct_chunk((0, 0), chunk)
+
+
+def test_a_chunk_of_hdf5_is_read_as_hdf5_would_read_it(tmp_path):
+    crafted_hdf5(tmp_path / "shard", Fletcher32().encode(zlib.compress(bytes(range(256)))))
+    chunk = FORMATS["hdf5"].open_shard(tmp_path / "shard", ONE_CHUNK, 16).chunk(0)
+    with h5py.File(tmp_path / "shard") as file:
+        np.testing.assert_array_equal(chunk, file["values"][:])
+
+
+def test_a_stream_that_would_fill_the_memory_is_refused_before_it_does(tmp_path):
+    crafted_hdf5(tmp_path / "shard", Fletcher32().encode(zlib.compress(bytes(100 * 2**20))))
+    shard = FORMATS["hdf5"].open_shard(tmp_path / "shard", ONE_CHUNK, 16)
+    tracemalloc.start()
+    with pytest.raises(DAMAGE):
+        shard.chunk(0)
+    taken = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert taken < 2**20
+
+
+@pytest.mark.parametrize("there", [0, SIZE - 1])
+def test_a_stream_that_ends_too_early_is_refused(tmp_path, there):
+    crafted_hdf5(tmp_path / "shard", Fletcher32().encode(zlib.compress(bytes(there))))
+    with pytest.raises(DAMAGE):
+        FORMATS["hdf5"].open_shard(tmp_path / "shard", ONE_CHUNK, 16).chunk(0)
+
+
+@pytest.mark.parametrize("chunk", [b"1", b"123"])
+def test_a_chunk_too_short_for_its_checksum_is_refused(tmp_path, chunk):
+    crafted_hdf5(tmp_path / "shard", chunk)
+    with pytest.raises(DAMAGE):
+        FORMATS["hdf5"].open_shard(tmp_path / "shard", ONE_CHUNK, 16).chunk(0)
+
+
+@pytest.mark.parametrize("link", [h5py.ExternalLink("elsewhere", "values"), h5py.SoftLink("/x")])
+def test_numbers_that_lie_in_another_file_are_refused(tmp_path, link):
+    FORMATS["hdf5"].write_shard(tmp_path / "elsewhere", spec_of(), numbers(12, "<f4", 5))
+    with h5py.File(tmp_path / "shard", "x") as file:
+        file["values"] = link
+    with pytest.raises(DAMAGE):
+        FORMATS["hdf5"].open_shard(tmp_path / "shard", spec_of(), 12)
 
 
 def test_reading_zarr_shards_does_not_load_the_zarr_library(make_store):

@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import math
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -307,6 +310,47 @@ def test_what_is_not_a_json_object_is_not_a_manifest(tmp_path, raw):
         read_manifest(tmp_path)
 
 
+@pytest.mark.parametrize("depth", [200, 400, 900, 5000])
+def test_a_source_nested_deeper_than_any_is_read_or_refused_in_words(tmp_path, depth):
+    text = make_manifest().to_bytes().replace(b"null", b"[" * depth + b"]" * depth)
+    (tmp_path / "manifest.json").write_bytes(text)
+    with pytest.raises(DamagedStore):
+        read_manifest(tmp_path)
+
+
+def test_a_manifest_of_very_many_sites_is_read_in_a_time_that_grows_with_their_number(tmp_path):
+    manifest = make_manifest(sites={f"blocks.{i}.x": 4 for i in range(30_000)})
+    save(tmp_path, manifest)
+    started = time.process_time()
+    assert read_manifest(tmp_path) == manifest
+    # It takes a second; looking for each site among all would take a minute.
+    assert time.process_time() - started < 15
+
+
+@pytest.mark.parametrize("codec", ["int8", "float16"])
+def test_what_a_codec_keeps_besides_may_not_be_immense_either(tmp_path, codec):
+    manifest = make_manifest(codec=codec, shard_rows=2**40, chunk_rows=1)
+    save(tmp_path, manifest)
+    if CODECS[codec].side:
+        with pytest.raises(DamagedStore, match="too large"):
+            read_manifest(tmp_path)
+    else:
+        assert read_manifest(tmp_path) == manifest
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "shards.jsonl"])
+def test_a_link_or_a_pipe_is_not_taken_for_a_file_of_the_store(tmp_path, name):
+    manifest = make_manifest()
+    root = save(tmp_path, manifest)
+    (root / "shards.jsonl").write_bytes(journal(manifest, 1)[0])
+    (root / name).rename(root / "elsewhere")
+    for make in (lambda path: path.symlink_to("elsewhere"), os.mkfifo, Path.mkdir):
+        make(root / name)
+        with pytest.raises(DamagedStore, match=f"{name} of .* is"):
+            read_journal(root, read_manifest(root))
+        (root / name).rmdir() if (root / name).is_dir() else (root / name).unlink()
+
+
 def test_an_immense_manifest_is_not_read(tmp_path):
     with (tmp_path / "manifest.json").open("wb") as file:
         file.truncate(LARGEST_MANIFEST + 1)
@@ -383,4 +427,37 @@ def test_what_is_not_a_shard_record_is_refused_and_its_line_named(tmp_path, line
     manifest = make_manifest()
     (tmp_path / "shards.jsonl").write_bytes(journal(manifest, 1)[0] + line + b"\n")
     with pytest.raises(DamagedStore, match="line 2"):
+        read_journal(tmp_path, manifest)
+
+
+@pytest.mark.parametrize("size", [1.0, -1, 2**63, True, "100", None, math.inf, math.nan])
+def test_a_size_of_a_file_that_is_none_is_refused(tmp_path, size):
+    manifest = make_manifest()
+    files = {path: FileRecord(size, "ab" * 32) for path in manifest.shard_paths(0)}
+    errors = dict.fromkeys(manifest.hook_names, 0.0)
+    record = ShardRecord.following(manifest.fingerprint, 0, files, errors)
+    (tmp_path / "shards.jsonl").write_bytes(record.to_line())
+    with pytest.raises(DamagedStore, match="line 1"):
+        read_journal(tmp_path, manifest)
+
+
+@pytest.mark.parametrize("digest", ["", "ab" * 31, "AB" * 32, "../" * 8, None, 1])
+def test_a_digest_that_is_none_is_refused(tmp_path, digest):
+    manifest = make_manifest()
+    files = {path: FileRecord(1, digest) for path in manifest.shard_paths(0)}
+    errors = dict.fromkeys(manifest.hook_names, 0.0)
+    record = ShardRecord.following(manifest.fingerprint, 0, files, errors)
+    (tmp_path / "shards.jsonl").write_bytes(record.to_line())
+    with pytest.raises(DamagedStore, match="line 1"):
+        read_journal(tmp_path, manifest)
+
+
+@pytest.mark.parametrize("error", [math.inf, math.nan, -0.1, 1, True, "0.5", None, 10**400])
+def test_an_error_of_a_codec_that_is_none_is_refused(tmp_path, error):
+    manifest = make_manifest()
+    files = {path: FileRecord(1, "ab" * 32) for path in manifest.shard_paths(0)}
+    errors = dict.fromkeys(manifest.hook_names, error)
+    record = ShardRecord.following(manifest.fingerprint, 0, files, errors)
+    (tmp_path / "shards.jsonl").write_bytes(record.to_line())
+    with pytest.raises(DamagedStore, match="line 1"):
         read_journal(tmp_path, manifest)

@@ -90,3 +90,25 @@ def test_arrays_for_a_file_give_the_same_statistics_back():
     assert back.count == statistics.count
     for name in FIELDS:
         np.testing.assert_array_equal(getattr(back, name), getattr(statistics, name))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"count": np.array([np.inf])},
+        {"count": np.array([3.0])},
+        {"count": np.array(3)},
+        {"count": np.array([3, 3])},
+        {"count": np.array([0])},
+        {"count": np.array([-3])},
+        {"mean": np.zeros(1)},
+        {"mean": np.zeros((6, 1))},
+        {"mean": np.zeros(6, np.float32)},
+        {"m2": np.zeros(6, np.complex128)},
+        {name: np.zeros((2, 3)) for name in FIELDS},
+    ],
+    ids=str,
+)
+def test_arrays_that_are_no_statistics_are_refused(wrong):
+    with pytest.raises(ValueError):
+        Statistics.from_arrays(Statistics.of(rows(30)).as_arrays() | wrong)

@@ -33,6 +33,8 @@ def test_probe_train_and_evaluate_never_import_a_model_library(harvested, tmp_pa
         run("train", "--store", store, "--layer", "1", "--init", "rkcnn", "--k", "4",
             "--d-sae", "96", "--steps", "20", "--batch-size", "64", "--name", "sae")
         run("evaluate", "--store", store, "checkpoints/sae/tiny/sae_20")
+        run("export", store, "--to", "npy", "--layer", "1", "--out", "away")
+        run("import", "away", "--from", "npy", "--out", "back")
         print("done")
     """)
     done = subprocess.run(

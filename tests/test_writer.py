@@ -322,6 +322,22 @@ def test_a_directory_of_other_things_is_refused_and_left_as_it_was(tmp_path, nam
     assert tree(tmp_path / "mine") == {name: b"mine"}
 
 
+@pytest.mark.parametrize("path", [HOOK, f"{HOOK}/c", f"{HOOK}/statistics", ".writing"])
+def test_a_writer_never_follows_a_link_out_of_its_store(tmp_path, path):
+    manifest = make_manifest()
+    values = make_values(manifest)
+    root, outside = tmp_path / "store", tmp_path / "outside"
+    write_store(root, manifest, values, 1)
+    outside.mkdir()
+    if (root / path).exists():
+        (root / path).rename(outside / "inner")
+    (root / path).symlink_to(outside / "inner" if path != ".writing" else outside)
+    before = tree(outside)
+    with pytest.raises(RkstoreError, match="symbolic link"):
+        write_store(root, manifest, values)
+    assert tree(outside) == before
+
+
 def test_a_file_in_place_of_the_directory_is_refused(tmp_path):
     (tmp_path / "store").write_text("mine")
     with pytest.raises(BadInput, match="is a file"):

@@ -63,11 +63,7 @@ class StoreSite:
     def __post_init__(self) -> None:
         self.store.check_site(self.hook_name)
         for chunk in self._chunks:
-            if not 0 <= chunk < self.store.chunks:
-                raise BadInput(
-                    f"chunk {chunk} is not in the store at {self.store.root}, "
-                    f"which has {self.store.chunks} chunks, counted from 0"
-                )
+            self.store.check_chunk(chunk)
 
     @property
     def rows(self) -> int:
@@ -100,7 +96,7 @@ class StoreSite:
 
     @property
     def _chunks(self) -> Sequence[int]:
-        return range(self.store.chunks) if self.chunks is None else self.chunks
+        return self.store.chunk_range if self.chunks is None else self.chunks
 
     @cached_property
     def _starts(self) -> Indices:

@@ -1,0 +1,58 @@
+"""A little of what ``make torture`` does at length: kills, flipped bits, forged stores."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TORTURE = Path(__file__).parents[1] / "benchmarks" / "torture.py"
+
+
+def torture(tmp_path: Path, **amounts: int) -> dict[str, Any]:
+    """Its report. A process of its own, because it forks, and bounds its memory."""
+    arguments = [f"--{name}={amount}" for name, amount in amounts.items()]
+    # In memory: a kill loses nothing that a disk has not yet written.
+    at = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else tmp_path
+    result = subprocess.run(
+        [sys.executable, str(TORTURE), "--json", *arguments],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"TMPDIR": str(at), "OMP_NUM_THREADS": "1"},
+    )
+    assert result.stdout, result.stderr
+    report: dict[str, Any] = json.loads(result.stdout)
+    return report
+
+
+def test_harvests_killed_at_random_instants_end_with_the_files_of_one_undisturbed(tmp_path):
+    found = torture(tmp_path, kills=5, flips=0, forgeries=0)["kills"]
+    assert found["different"] == []
+    assert found["finished"] >= 1
+    assert len(found["landed"]) == 5
+    # They did not all die at the same point.
+    assert len({kill["moment"] for kill in found["landed"]}) >= 3
+    assert len(found["by_shard"]) >= 2
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return torture(tmp_path_factory.mktemp("damaged"), kills=0, flips=20, forgeries=400)
+
+
+def test_every_flipped_bit_is_found_and_none_changes_a_value(damaged):
+    found = damaged["flips"]
+    assert (found["done"], found["missed"], found["wrong"]) == (20, [], [])
+    assert found["refused"] > 0
+    assert found["answered"] > 0
+
+
+def test_forged_stores_are_refused_in_words_or_read_in_bounds(damaged):
+    found = damaged["forgeries"]
+    assert found["bad"] == []
+    assert sum(found["done"].values()) == 400
+    assert len(found["done"]) == 7
+    assert 100 < found["refused"] < 400
