@@ -6,6 +6,7 @@ the store does not wait for torch, and so that a subprocess can import this file
 
 import os
 import random
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -254,3 +255,28 @@ def harvested(
     before = tree(out)
     yield store
     assert tree(out) == before, "a test changed the store that all tests share"
+
+
+@pytest.fixture
+def rkstore(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., tuple[int, str, str]]:
+    """Call it with a command's words; returns exit status, stdout and stderr.
+
+    It runs in an empty directory, so that relative paths are the test's own.
+    """
+    from rkstore.cli import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["rkstore", *map(str, words)])
+        status = 0
+        try:
+            main()
+        except SystemExit as leaving:
+            status = int(leaving.code or 0)
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run

@@ -11,30 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from rkstore.cli import main
-
 SITE = "blocks.0.mlp.hook_post"
-
-
-@pytest.fixture
-def rkstore(monkeypatch, capsys, tmp_path):
-    """Call it with a command's words; returns exit status, stdout and stderr.
-
-    It runs in an empty directory, so that relative paths are the test's own.
-    """
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["rkstore", *map(str, words)])
-        status = 0
-        try:
-            main()
-        except SystemExit as leaving:
-            status = leaving.code or 0
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture

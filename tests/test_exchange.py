@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import h5py
 import numpy as np
 import pytest
 
-from rkstore.cli import main
 from rkstore.errors import BadInput, RkstoreError
 from rkstore.exchange import EXPORTERS, IMPORTERS, exporter_named, importer_named
 from rkstore.exchange.exporting import export_store
@@ -32,24 +30,6 @@ ROWS, WIDTH, CONTEXT = 48, 6, 8
 def x():
     """Rows of float32, ``(ROWS, WIDTH)``, that float16 and bfloat16 hold exactly."""
     return np.random.default_rng(0).integers(-128, 128, (ROWS, WIDTH)).astype(np.float32) / 16
-
-
-@pytest.fixture
-def rkstore(monkeypatch, capsys, tmp_path):
-    """Call it with a command's words; returns exit status, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["rkstore", *map(str, words)])
-        status = 0
-        try:
-            main()
-        except SystemExit as leaving:
-            status = leaving.code or 0
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture

@@ -646,41 +646,27 @@ def test_train_and_evaluate_work_on_a_part(make_store, tmp_path, monkeypatch):
         evaluate([checkpoint], EvaluateSettings(store=str(small.root)))
 
 
-def test_from_the_command_line(make_store, tmp_path, monkeypatch, capsys):
-    from rkstore.cli import main
-
-    monkeypatch.chdir(tmp_path)
+def test_from_the_command_line(make_store, tmp_path, rkstore):
     store, _ = make_store()
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["rkstore", *map(str, words)])
-        status = 0
-        try:
-            main()
-        except SystemExit as leaving:
-            status = leaving.code or 0
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    assert run("push", "store", "remote")[:2] == (0, "remote: 36 files, " + run_size(store))
-    status, out, err = run("pull", "remote", "--layers", "0", "--rows", "70:100")
+    assert rkstore("push", "store", "remote")[:2] == (0, "remote: 36 files, " + run_size(store))
+    status, out, err = rkstore("pull", "remote", "--layers", "0", "--rows", "70:100")
     assert status == 0
     assert "stores/remote: 5 files" in out
     assert "part    1 of 3 sites, rows 64:128 of 216" in out
     assert "rows 70:100 lie in shards with rows 64:128" in err
-    status, out, _ = run("verify")
+    status, out, _ = rkstore("verify")
     assert (status, "5 files in 1 shards" in out) == (0, True)
-    status, out, _ = run("info")
+    status, out, _ = rkstore("info")
     assert "part    1 of 3 sites, rows 64:128 of 216" in out
-    assert run("pull", "remote")[0] == 0
+    assert rkstore("pull", "remote")[0] == 0
     assert tree(tmp_path / "stores" / "remote") == tree(store.root)
     flip(tmp_path / "stores" / "remote" / SITE / "c" / "1" / "0", 5)
-    status, out, err = run("verify", "stores/remote", "--repair-from", "remote")
+    status, out, err = rkstore("verify", "stores/remote", "--repair-from", "remote")
     assert status == 0, err
     assert "1 files mended from remote" in err
     (tmp_path / "stores" / "remote" / "notes.txt").write_text("mine")
-    assert run("verify", "stores/remote", "--repair-from", "remote")[0] == 1
-    assert run("pull", "nowhere")[0] == 2
+    assert rkstore("verify", "stores/remote", "--repair-from", "remote")[0] == 1
+    assert rkstore("pull", "nowhere")[0] == 2
 
 
 def run_size(store):
