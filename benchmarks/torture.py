@@ -50,7 +50,6 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from conftest import make_manifest, make_values, tree, write_model, write_store, write_text
 
 from rkstore.errors import RkstoreError
-from rkstore.formats import FORMATS
 from rkstore.manifest import COLUMNS
 from rkstore.store import Store, verify
 
@@ -271,12 +270,24 @@ def expected_shape(store: Store, asked: str) -> tuple[int, ...]:
     return (int(last) - int(first), *tail)
 
 
-def truth(root: Path, format: str, codec: str) -> dict[str, np.ndarray]:
+# Format, codec, compression: every reader of bytes is met.
+Kind = tuple[str, str, str]
+KINDS: list[Kind] = [
+    ("zarr", "int8", "zstd"),
+    ("hdf5", "int8", "deflate"),
+    ("zarr", "float16", "blosc-zstd"),
+    ("hdf5", "float16", "deflate"),
+    ("zarr", "float32", "none"),
+    ("hdf5", "float32", "none"),
+]
+
+
+def truth(root: Path, kind: Kind) -> dict[str, np.ndarray]:
     """Every answer of a good store, finished or not: a lost line of the journal is no lie."""
     answers: dict[str, np.ndarray] = {}
     for shards in (1, 2):
-        at = root / f"truth-{format}-{codec}-{shards}"
-        small_store(at, format, codec, shards)
+        at = root / f"truth-{'-'.join(kind)}-{shards}"
+        small_store(at, kind, shards)
         answers |= {asked: read() for asked, read in readings(Store(at)).items()}
     return answers
 
@@ -326,10 +337,16 @@ def examine(root: Path, right: dict[str, np.ndarray] | None) -> Outcome:
     return outcome
 
 
-def small_store(root: Path, format: str, codec: str, shards: int = 2) -> None:
+def small_store(root: Path, kind: Kind, shards: int = 2) -> None:
     """Two shards, or one of them; the second is part filled. One site."""
+    format, codec, compression = kind
     manifest = make_manifest(
-        format=format, codec=codec, rows=40, shard_rows=32, sites={"blocks.0.mlp.hook_post": 6}
+        format=format,
+        codec=codec,
+        compression=compression,
+        rows=40,
+        shard_rows=32,
+        sites={"blocks.0.mlp.hook_post": 6},
     )
     write_store(root, manifest, make_values(manifest), shards)
 
@@ -360,16 +377,15 @@ class Flips:
     """Flips behind which a reader returned another number, or an exception of another kind."""
 
 
-def flips(root: Path, wanted: int, seed: int = 0, codecs: tuple[str, ...] = ()) -> Flips:
-    """Flip single random bits of stores of both formats; every file is as likely as another."""
+def flips(root: Path, wanted: int, seed: int = 0) -> Flips:
+    """Flip single random bits of stores of every kind; every file is as likely as another."""
     rng, found = random.Random(seed), Flips()
     met = set()
     stores = []
-    for format in FORMATS:
-        for codec in codecs or ("float16", "int8"):
-            at = root / f"flips-{format}-{codec}"
-            small_store(at, format, codec)
-            stores.append((at, tree(at), truth(root, format, codec)))
+    for kind in KINDS:
+        at = root / f"flips-{'-'.join(kind)}"
+        small_store(at, kind)
+        stores.append((at, tree(at), truth(root, kind)))
     for n in range(wanted):
         at, files, right = stores[n % len(stores)]
         path = rng.choice(sorted(files))
@@ -706,11 +722,10 @@ def forgeries(
 ) -> Forgeries:
     """Forge stores until the time is over or that many are done."""
     stores = []
-    for format in FORMATS:
-        for codec in ("float16", "int8"):
-            at = root / f"forged-{format}-{codec}"
-            small_store(at, format, codec)
-            stores.append((at, format, tree(at)))
+    for kind in KINDS:
+        at = root / f"forged-{'-'.join(kind)}"
+        small_store(at, kind)
+        stores.append((at, kind[0], tree(at)))
     found, until = Forgeries(), time.monotonic() + seconds
     log = root / "forgeries.jsonl"
     batch = 0

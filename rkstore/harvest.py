@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from rkstore.codecs import codec_named
 from rkstore.errors import BadInput
+from rkstore.formats import compression_for
 from rkstore.manifest import CHUNK_ROWS, Manifest, Site, largest_divisor
 from rkstore.model import Model, load_model
 from rkstore.settings import HarvestSettings
@@ -89,6 +90,9 @@ def prepare(settings: HarvestSettings) -> Harvest:
         chunk_rows=largest_divisor(shard_rows, CHUNK_ROWS),
         codec=settings.codec,
         format=settings.format,
+        compression=compression_for(
+            settings.format, codec_named(settings.codec).dtype, settings.compression
+        ),
         sites=tuple(sites),
         source={
             **model.describe(),

@@ -96,6 +96,7 @@ def store_facts(store: Store) -> dict[str, Any]:
         "context_size": manifest.context_size,
         "codec": manifest.codec,
         "format": manifest.format,
+        "compression": manifest.compression,
         "shards": len(store.records),
         "shard_rows": manifest.shard_rows,
         "chunk_rows": manifest.chunk_rows,
@@ -124,7 +125,8 @@ def describe_store(store: Store) -> str:
         f"{store.where}  {manifest.fingerprint}",
         *_origin(manifest.source),
         f"  rows    {rows}",
-        f"  files   {manifest.codec} ({codec_named(manifest.codec).dtype}) in {manifest.format}, "
+        f"  files   {manifest.codec} ({codec_named(manifest.codec).dtype}, {manifest.compression}) "
+        f"in {manifest.format}, "
         f"{len(store.shards)} shards, {size(facts['bytes'])}",
     ]
     if store.part is not None:

@@ -71,6 +71,12 @@ class Manifest:
     sites: tuple[Site, ...]
     source: dict[str, Any]
     """Where the values came from: model, tokenizer, text, tokens, libraries."""
+    compression: str = ""
+    """Of the activations; by default, and for all other arrays, the first of the format's."""
+
+    def __post_init__(self) -> None:
+        if self.compression == "":
+            object.__setattr__(self, "compression", self._usual_compression)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -84,6 +90,10 @@ class Manifest:
     @cached_property
     def _widths(self) -> dict[str, int]:
         return {site.hook_name: site.d_in for site in self.sites}
+
+    @property
+    def _usual_compression(self) -> str:
+        return FORMATS[self.format].compressions[0] if self.format in FORMATS else ""
 
     @property
     def shards(self) -> int:
@@ -112,10 +122,18 @@ class Manifest:
             width,
             self.shard_rows,
             self.chunk_rows,
+            self.compression,
             (("rkstore_codec", self.codec), ("rkstore_store", self.fingerprint)),
         )
         sides = {
-            side: ArraySpec(f"{hook_name}.{side}", np.dtype("<f4"), width, chunks, chunks)
+            side: ArraySpec(
+                f"{hook_name}.{side}",
+                np.dtype("<f4"),
+                width,
+                chunks,
+                chunks,
+                self._usual_compression,
+            )
             for side in codec.side
         }
         return {"": values} | sides
@@ -123,7 +141,9 @@ class Manifest:
     def column_specs(self) -> dict[str, ArraySpec]:
         """The arrays of token id, document and position."""
         return {
-            name: ArraySpec(name, dtype, None, self.shard_rows, self.chunk_rows)
+            name: ArraySpec(
+                name, dtype, None, self.shard_rows, self.chunk_rows, self._usual_compression
+            )
             for name, dtype in COLUMNS.items()
         }
 
@@ -176,6 +196,12 @@ class Manifest:
             "chunk_rows": self.chunk_rows,
             "codec": self.codec,
             "format": self.format,
+            # What goes without saying is never said: the first stores did not know of it.
+            **(
+                {}
+                if self.compression == self._usual_compression
+                else {"compression": self.compression}
+            ),
             "sites": [{"hook_name": site.hook_name, "d_in": site.d_in} for site in self.sites],
             "source": self.source,
         }
@@ -251,7 +277,8 @@ def parse_manifest(raw: bytes, where: str) -> Manifest:
 def _manifest(document: dict[str, Any]) -> Manifest:
     sites = tuple(Site(site["hook_name"], site["d_in"]) for site in document["sites"])
     keys = ("rows", "context_size", "shard_rows", "chunk_rows", "codec", "format", "source")
-    return Manifest(sites=sites, **{key: document[key] for key in keys})
+    stated = {"compression": document["compression"]} if "compression" in document else {}
+    return Manifest(sites=sites, **{key: document[key] for key in keys}, **stated)
 
 
 def check_manifest(manifest: Manifest) -> None:
@@ -271,6 +298,8 @@ def check_manifest(manifest: Manifest) -> None:
         raise ValueError(f"unknown codec {manifest.codec!r}")
     if manifest.format not in FORMATS:
         raise ValueError(f"unknown format {manifest.format!r}")
+    if manifest.compression not in FORMATS[manifest.format].compressions:
+        raise ValueError(f"unknown compression {manifest.compression!r} of {manifest.format}")
     if not isinstance(manifest.source, dict):
         raise ValueError("source is not an object")
     specs = manifest.all_specs()

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+from rkstore.codecs import codec_named
 from rkstore.errors import BadInput, RkstoreError
+from rkstore.formats import compression_for
 from rkstore.harvest import Harvest
 from rkstore.manifest import COLUMNS
 from rkstore.store import Store
@@ -133,8 +135,18 @@ def _cost(
     """Write the sample as a store of one shard, read it back, and take the times."""
     manifest = harvest.manifest
     chunk_rows = math.gcd(manifest.chunk_rows, ids.size)
+    compression = (
+        manifest.compression
+        if codec == manifest.codec
+        else compression_for(manifest.format, codec_named(codec).dtype)
+    )
     sample = replace(
-        manifest, rows=ids.size, shard_rows=ids.size, chunk_rows=chunk_rows, codec=codec
+        manifest,
+        rows=ids.size,
+        shard_rows=ids.size,
+        chunk_rows=chunk_rows,
+        codec=codec,
+        compression=compression,
     )
     columns = {name: ids.reshape(-1) for name in COLUMNS}
     with tempfile.TemporaryDirectory() as directory:

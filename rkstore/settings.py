@@ -136,6 +136,11 @@ def parse_layers(text: str, layers: int) -> list[int]:
 
 DTYPES = ("float32", "bfloat16", "float16")
 CODECS = ("float32", "float16", "bfloat16", "int8", "int6")
+COMPRESSIONS = ("auto", "zstd", "blosc-zstd", "blosc-lz4", "deflate", "none")
+COMPRESSION_HELP = (
+    "Lossless compression of the stored numbers; auto takes the smallest for the codec. "
+    "deflate is HDF5's; none makes float32 a view of the mapped file."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,8 +174,9 @@ class HarvestSettings(Settings):
     prepend_bos: bool = option(True, "Begin every block with the BOS token.")
     batch_size: int = option(32, "Blocks in one forward pass.", least=1)
     dtype: str = option("float32", "Precision of the model.", choices=DTYPES)
-    codec: str = option("float16", "Stored numbers.", choices=CODECS)
+    codec: str = option("int8", "Stored numbers.", choices=CODECS)
     format: str = option("zarr", "Files.", choices=("zarr", "hdf5"))
+    compression: str = option("auto", COMPRESSION_HELP, choices=COMPRESSIONS)
     shard_rows: int = option(
         8192, "Rows in one file, about; a killed harvest repeats at most so many.", least=1
     )
@@ -287,8 +293,9 @@ class ImportSettings(Settings):
     )
     d_in: int | None = option(None, "Refuse sites that are not this wide.", least=1)
     model_name: str | None = option(None, "Model that the activations are of, for the record.")
-    codec: str = option("float16", "Stored numbers.", choices=CODECS)
+    codec: str = option("int8", "Stored numbers.", choices=CODECS)
     format: str = option("zarr", "Files.", choices=("zarr", "hdf5"))
+    compression: str = option("auto", COMPRESSION_HELP, choices=COMPRESSIONS)
     shard_rows: int = option(
         8192, "Rows in one file, about; a killed import repeats at most so many.", least=1
     )

@@ -40,6 +40,7 @@ def make_manifest(
     *,
     codec: str = "float32",
     format: str = "zarr",
+    compression: str = "",
     rows: int = ROWS,
     shard_rows: int = SHARD_ROWS,
     chunk_rows: int = CHUNK_ROWS,
@@ -55,6 +56,7 @@ def make_manifest(
         chunk_rows=chunk_rows,
         codec=codec,
         format=format,
+        compression=compression,
         sites=tuple(Site(name, width) for name, width in sites.items()),
         source={"model": {"name": "random", "revision": None}} if source is None else source,
     )
@@ -225,7 +227,8 @@ def model(model_dir: Path) -> Any:
 def harvest_settings(model_dir: Path, text_file: Path) -> Callable[..., Any]:
     """Call it for settings of a small harvest; any of them can be given.
 
-    Twenty blocks of 16 tokens in shards of four, and batches that do not divide a shard.
+    float16, whose error each value bounds by itself. Twenty blocks of 16 tokens in shards of
+    four, and batches that do not divide a shard.
     """
     from rkstore.settings import HarvestSettings
 
@@ -237,6 +240,7 @@ def harvest_settings(model_dir: Path, text_file: Path) -> Callable[..., Any]:
             "context_size": 16,
             "shard_rows": 64,
             "batch_size": 3,
+            "codec": "float16",
         }
         return HarvestSettings(**(usual | given))
 

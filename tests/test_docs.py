@@ -40,7 +40,8 @@ def test_a_page_shows_what_its_commands_print(page, tmp_path):
 
 def test_the_program_of_the_format_page_reads_a_store(make_store, tmp_path):
     site = "blocks.6.mlp.hook_post"
-    make_store("stores/demo", rows=1040, sites={site: 12}, codec="float16")
+    sizes = {"rows": 1040, "chunk_rows": 512, "shard_rows": 1024, "sites": {site: 12}}
+    make_store("stores/demo", codec="int8", **sizes)
     [block] = console.blocks((ROOT / "docs/format.md").read_text("utf-8"))
     console.run(block[1], block[2], tmp_path)
 

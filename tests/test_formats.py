@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 import zarr
-from conftest import SITES, flip, make_manifest, tree
+from conftest import SITES, flip, make_manifest, stored, tree
 from numcodecs.fletcher32 import Fletcher32
 
 from rkstore.codecs import CODECS
@@ -23,6 +23,9 @@ HOOK = "blocks.1.mlp.hook_post"
 
 # Every type of stored number that a store has.
 DTYPES = sorted({codec.dtype.str for codec in CODECS.values()} | {"<i4", "<f4"})
+
+# Every way to compress in every format.
+COMPRESSED = [(name, compression) for name in FORMATS for compression in FORMATS[name].compressions]
 
 # What a format may raise when the bytes are not what was written.
 DAMAGE = (ValueError, OSError, RuntimeError, KeyError)
@@ -36,8 +39,11 @@ def numbers(rows, dtype, width, seed=0):
     return np.nan_to_num(values) if np.dtype(dtype).kind == "f" else values
 
 
-def spec_of(dtype="<f4", width: int | None = 5, shard_rows=12, chunk_rows=4):
-    return ArraySpec("site", np.dtype(dtype), width, shard_rows, chunk_rows)
+def spec_of(
+    dtype="<f4", width: int | None = 5, shard_rows=12, chunk_rows=4, *, name="zarr", compression=""
+):
+    compression = compression or FORMATS[name].compressions[0]
+    return ArraySpec("site", np.dtype(dtype), width, shard_rows, chunk_rows, compression)
 
 
 def read_all(name, path, spec, rows):
@@ -75,18 +81,21 @@ def test_an_unknown_format_is_refused_with_the_names_of_all():
 @pytest.mark.parametrize("rows", [1, 3, 4, 5, 8, 11, 12])
 @pytest.mark.parametrize("width", [None, 1, 5])
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", FORMATS)
-def test_a_shard_gives_back_what_was_written(tmp_path, name, dtype, width, rows):
-    spec, values = spec_of(dtype, width), numbers(rows, dtype, width)
+@pytest.mark.parametrize(("name", "compression"), COMPRESSED)
+def test_a_shard_gives_back_what_was_written(tmp_path, name, compression, dtype, width, rows):
+    spec, values = (
+        spec_of(dtype, width, name=name, compression=compression),
+        numbers(rows, dtype, width),
+    )
     FORMATS[name].write_shard(tmp_path / "shard", spec, values)
     back = read_all(name, tmp_path / "shard", spec, rows)
     assert back.dtype == spec.dtype
     np.testing.assert_array_equal(back, values)
 
 
-@pytest.mark.parametrize("name", FORMATS)
-def test_the_same_values_give_the_same_bytes_in_any_memory_layout(tmp_path, name):
-    spec, values = spec_of(), numbers(11, "<f4", 5)
+@pytest.mark.parametrize(("name", "compression"), COMPRESSED)
+def test_the_same_values_give_the_same_bytes_in_any_memory_layout(tmp_path, name, compression):
+    spec, values = spec_of(compression=compression), numbers(11, "<f4", 5)
     FORMATS[name].write_shard(tmp_path / "a", spec, values)
     FORMATS[name].write_shard(tmp_path / "b", spec, np.asfortranarray(values))
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
@@ -104,7 +113,7 @@ def test_two_stores_of_the_same_values_have_the_same_bytes(make_store, name, cod
 def test_a_shard_is_never_written_over_a_file(tmp_path, name):
     (tmp_path / "shard").write_bytes(b"mine")
     with pytest.raises(OSError):
-        FORMATS[name].write_shard(tmp_path / "shard", spec_of(), numbers(12, "<f4", 5))
+        FORMATS[name].write_shard(tmp_path / "shard", spec_of(name=name), numbers(12, "<f4", 5))
     assert (tmp_path / "shard").read_bytes() == b"mine"
 
 
@@ -184,7 +193,7 @@ def test_the_formats_own_library_shows_recorded_rows_only(make_store, name):
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_shards_are_in_order_whatever_the_number_of_their_digits(tmp_path, name):
-    fmt, spec = FORMATS[name], spec_of(shard_rows=4)
+    fmt, spec = FORMATS[name], spec_of(shard_rows=4, name=name)
     for shard in (99_999, 100_000):
         path = tmp_path / fmt.shard_path(spec, shard)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -196,9 +205,9 @@ def test_shards_are_in_order_whatever_the_number_of_their_digits(tmp_path, name)
     np.testing.assert_array_equal(last, [99_999, 100_000])
 
 
-@pytest.mark.parametrize("name", FORMATS)
-def test_no_flipped_bit_of_a_shard_ever_changes_a_value_unnoticed(tmp_path, name):
-    spec, rows = spec_of(shard_rows=8), 7
+@pytest.mark.parametrize(("name", "compression"), COMPRESSED)
+def test_no_flipped_bit_of_a_shard_ever_changes_a_value_unnoticed(tmp_path, name, compression):
+    spec, rows = spec_of(shard_rows=8, compression=compression), 7
     values = numbers(rows, "<f4", 5)
     FORMATS[name].write_shard(tmp_path / "whole", spec, values)
     whole = (tmp_path / "whole").read_bytes()
@@ -290,7 +299,7 @@ def test_a_truncated_file_is_an_error_that_names_site_shard_and_rows(make_store,
 @pytest.mark.parametrize("keep", [0, 1, 40, -1])
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_format_notices_a_truncated_file_by_itself(tmp_path, name, keep):
-    spec = spec_of()
+    spec = spec_of(name=name)
     FORMATS[name].write_shard(tmp_path / "shard", spec, numbers(12, "<f4", 5))
     whole = (tmp_path / "shard").read_bytes()
     (tmp_path / "cut").write_bytes(whole[:keep])
@@ -329,8 +338,9 @@ def test_verify_finds_a_shard_of_another_store(make_store, name):
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_shard_of_another_shape_or_type_is_not_taken_for_this_one(tmp_path, name):
-    FORMATS[name].write_shard(tmp_path / "shard", spec_of(), numbers(12, "<f4", 5))
-    for other in (spec_of(width=6), spec_of(dtype="<f2"), spec_of(shard_rows=24)):
+    FORMATS[name].write_shard(tmp_path / "shard", spec_of(name=name), numbers(12, "<f4", 5))
+    others = ({"width": 6}, {"dtype": "<f2"}, {"shard_rows": 24}, {"compression": "none"})
+    for other in (spec_of(name=name, **changed) for changed in others):
         with pytest.raises(DAMAGE):
             read_all(name, tmp_path / "shard", other, other.shard_rows)
 
@@ -356,6 +366,10 @@ def frame(stated_bytes: int, stated_frame: int, body: bytes = b"", flags: int = 
 
 
 ONE_CHUNK = spec_of(width=4, shard_rows=16, chunk_rows=16)
+ONE_DEFLATED = spec_of(width=4, shard_rows=16, chunk_rows=16, name="hdf5")
+ONE_ZSTD = spec_of(width=4, shard_rows=16, chunk_rows=16, compression="zstd")
+ONE_PLAIN = spec_of(width=4, shard_rows=16, chunk_rows=16, compression="none")
+SHUFFLED = spec_of(name="hdf5")
 SIZE = 16 * 4 * 4
 
 
@@ -389,6 +403,74 @@ def test_a_frame_shorter_than_it_states_is_refused_and_nothing_behind_it_is_read
         FORMATS["zarr"].open_shard(tmp_path / "shard", ONE_CHUNK, 16).chunk(0)
 
 
+def zstd_frame(content: bytes, descriptor: int, size: bytes) -> bytes:
+    """A Zstandard frame of one raw block, whose header states any size (RFC 8878, 3.1.1)."""
+    window = b"" if descriptor & 0x20 else b"\x58"
+    block = (len(content) << 3 | 1).to_bytes(3, "little")
+    return b"\x28\xb5\x2f\xfd" + bytes([descriptor]) + window + size + block + content
+
+
+def test_a_zstandard_frame_that_states_its_size_in_any_of_three_ways_is_read(tmp_path):
+    content, size = bytes(range(256)), SIZE.to_bytes
+    for i, (descriptor, stated) in enumerate(
+        # Two bytes count from 256; four and eight from zero; with a window and without.
+        [(0x60, bytes(2)), (0x40, bytes(2)), (0xA0, size(4, "little")), (0xC0, size(8, "little"))]
+    ):
+        crafted_zarr(tmp_path / f"{i}", with_crc(zstd_frame(content, descriptor, stated)))
+        chunk = FORMATS["zarr"].open_shard(tmp_path / f"{i}", ONE_ZSTD, 16).chunk(0)
+        assert chunk.tobytes() == content
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        b"",
+        b"\x28\xb5\x2f\xfd",
+        zstd_frame(bytes(SIZE), 0x00, b""),  # states no size
+        zstd_frame(bytes(SIZE), 0x60, (1).to_bytes(2, "little")),
+        zstd_frame(bytes(SIZE), 0xE0, (2**60).to_bytes(8, "little")),
+        zstd_frame(bytes(SIZE - 1), 0x60, bytes(2)),
+        zstd_frame(bytes(SIZE + 1), 0x60, bytes(2)),
+        zstd_frame(bytes(SIZE), 0x60, bytes(2)) * 2,
+        zstd_frame(bytes(SIZE), 0x60, bytes(2))[:-1],
+    ],
+)
+def test_a_zstandard_frame_of_another_size_than_its_rows_have_is_refused(tmp_path, chunk):
+    crafted_zarr(tmp_path / "shard", with_crc(chunk))
+    with pytest.raises(DAMAGE):
+        FORMATS["zarr"].open_shard(tmp_path / "shard", ONE_ZSTD, 16).chunk(0)
+
+
+@pytest.mark.parametrize("there", [0, SIZE - 1, SIZE + 4])
+def test_an_uncompressed_chunk_of_another_size_is_refused(tmp_path, there):
+    crafted_zarr(tmp_path / "shard", with_crc(bytes(there)))
+    with pytest.raises(DAMAGE):
+        FORMATS["zarr"].open_shard(tmp_path / "shard", ONE_PLAIN, 16).chunk(0)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_an_uncompressed_float32_chunk_is_a_view_of_the_mapped_file(make_store, name):
+    store, values = make_store(format=name, compression="none")
+    chunk = store.chunk(HOOK, 3)
+    np.testing.assert_array_equal(chunk, values[HOOK][48:64])
+    base = chunk
+    while isinstance(base, np.ndarray):
+        base = base.base
+    assert isinstance(base, memoryview)
+    assert not chunk.flags.writeable
+    assert store.read(HOOK, 48, 64).flags.writeable
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize(("name", "compression"), COMPRESSED)
+def test_other_libraries_read_every_compression(make_store, name, compression, codec):
+    store, values = make_store(codec=codec, format=name, compression=compression)
+    opened = store.open_array(HOOK)
+    rows = [part[:] for part in opened] if isinstance(opened, list) else [opened[:]]
+    np.testing.assert_array_equal(np.concatenate(rows), raw(store.manifest, values, HOOK)[""])
+    np.testing.assert_array_equal(store.read(HOOK), stored(store.manifest, values[HOOK]))
+
+
 def crafted_hdf5(path: Path, chunk: bytes) -> None:
     """An HDF5 shard of one chunk with any bytes in it."""
     with h5py.File(path, "x", libver=("v110", "v110")) as file:
@@ -400,14 +482,14 @@ def crafted_hdf5(path: Path, chunk: bytes) -> None:
 
 def test_a_chunk_of_hdf5_is_read_as_hdf5_would_read_it(tmp_path):
     crafted_hdf5(tmp_path / "shard", Fletcher32().encode(zlib.compress(bytes(range(256)))))
-    chunk = FORMATS["hdf5"].open_shard(tmp_path / "shard", ONE_CHUNK, 16).chunk(0)
+    chunk = FORMATS["hdf5"].open_shard(tmp_path / "shard", ONE_DEFLATED, 16).chunk(0)
     with h5py.File(tmp_path / "shard") as file:
         np.testing.assert_array_equal(chunk, file["values"][:])
 
 
 def test_a_stream_that_would_fill_the_memory_is_refused_before_it_does(tmp_path):
     crafted_hdf5(tmp_path / "shard", Fletcher32().encode(zlib.compress(bytes(100 * 2**20))))
-    shard = FORMATS["hdf5"].open_shard(tmp_path / "shard", ONE_CHUNK, 16)
+    shard = FORMATS["hdf5"].open_shard(tmp_path / "shard", ONE_DEFLATED, 16)
     tracemalloc.start()
     with pytest.raises(DAMAGE):
         shard.chunk(0)
@@ -420,23 +502,23 @@ def test_a_stream_that_would_fill_the_memory_is_refused_before_it_does(tmp_path)
 def test_a_stream_that_ends_too_early_is_refused(tmp_path, there):
     crafted_hdf5(tmp_path / "shard", Fletcher32().encode(zlib.compress(bytes(there))))
     with pytest.raises(DAMAGE):
-        FORMATS["hdf5"].open_shard(tmp_path / "shard", ONE_CHUNK, 16).chunk(0)
+        FORMATS["hdf5"].open_shard(tmp_path / "shard", ONE_DEFLATED, 16).chunk(0)
 
 
 @pytest.mark.parametrize("chunk", [b"1", b"123"])
 def test_a_chunk_too_short_for_its_checksum_is_refused(tmp_path, chunk):
     crafted_hdf5(tmp_path / "shard", chunk)
     with pytest.raises(DAMAGE):
-        FORMATS["hdf5"].open_shard(tmp_path / "shard", ONE_CHUNK, 16).chunk(0)
+        FORMATS["hdf5"].open_shard(tmp_path / "shard", ONE_DEFLATED, 16).chunk(0)
 
 
 @pytest.mark.parametrize("link", [h5py.ExternalLink("elsewhere", "values"), h5py.SoftLink("/x")])
 def test_numbers_that_lie_in_another_file_are_refused(tmp_path, link):
-    FORMATS["hdf5"].write_shard(tmp_path / "elsewhere", spec_of(), numbers(12, "<f4", 5))
+    FORMATS["hdf5"].write_shard(tmp_path / "elsewhere", SHUFFLED, numbers(12, "<f4", 5))
     with h5py.File(tmp_path / "shard", "x") as file:
         file["values"] = link
     with pytest.raises(DAMAGE):
-        FORMATS["hdf5"].open_shard(tmp_path / "shard", spec_of(), 12)
+        FORMATS["hdf5"].open_shard(tmp_path / "shard", SHUFFLED, 12)
 
 
 def test_reading_zarr_shards_does_not_load_the_zarr_library(make_store):
@@ -452,7 +534,7 @@ def test_reading_zarr_shards_does_not_load_the_zarr_library(make_store):
 def test_an_immense_chunk_is_refused_before_memory_is_taken_for_it(tmp_path, name):
     """A small file of which the manifest claims that it holds 2⁴⁰ rows in one chunk."""
     rows = 2**40
-    spec = ArraySpec(HOOK, np.dtype("<f4"), 12, rows, rows)
+    spec = spec_of(width=12, shard_rows=rows, chunk_rows=rows, name=name)
     if name == "hdf5":
         with h5py.File(tmp_path / "shard", "x") as opened:
             opened.create_dataset("values", (rows, 12), "<f4", chunks=(1024, 12))

@@ -17,27 +17,34 @@ _spec = importlib.util.spec_from_file_location("golden_make", GOLDEN / "make.py"
 golden = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(golden)
 
-every_store = pytest.mark.parametrize(
-    ("format", "codec"), [(format, codec) for format in FORMATS for codec in CODECS]
-)
+every_store = pytest.mark.parametrize("name", golden.STORES)
 
 
-def test_every_format_and_codec_has_its_golden_store_and_each_is_known():
+def test_every_golden_store_is_there_and_each_is_known():
     there = {path.name for path in GOLDEN.iterdir() if (path / "manifest.json").exists()}
-    assert there == {f"{format}-{codec}" for format in FORMATS for codec in CODECS}
+    assert there == golden.STORES.keys()
+
+
+def test_every_format_codec_and_compression_has_a_golden_store():
+    manifests = [Store(GOLDEN / name).manifest for name in golden.STORES]
+    assert {(m.format, m.codec) for m in manifests} == {(f, c) for f in FORMATS for c in CODECS}
+    compressed = {(name, c) for name, format in FORMATS.items() for c in format.compressions}
+    assert {(m.format, m.compression) for m in manifests} == compressed
 
 
 @every_store
-def test_a_golden_store_is_intact(format, codec):
-    store = Store(GOLDEN / f"{format}-{codec}")
+def test_a_golden_store_is_intact(name):
+    store = Store(GOLDEN / name)
     assert store.complete
+    format, codec, compression = golden.STORES[name]
     assert (store.manifest.format, store.manifest.codec) == (format, codec)
+    assert store.manifest.compression == (compression or FORMATS[format].compressions[0])
     assert list(verify(store)) == []
 
 
 @every_store
-def test_a_golden_store_reads_as_its_formula_within_the_error_of_its_codec(format, codec):
-    store = Store(GOLDEN / f"{format}-{codec}")
+def test_a_golden_store_reads_as_its_formula_within_the_error_of_its_codec(name):
+    store = Store(GOLDEN / name)
     x = golden.values(store.rows).astype(np.float64)
     error = store.read(golden.HOOK) - x
     # The error that was recorded when it was written is the error that is read today.
@@ -49,8 +56,8 @@ def test_a_golden_store_reads_as_its_formula_within_the_error_of_its_codec(forma
 
 
 @every_store
-def test_a_golden_store_has_the_statistics_of_its_formula(format, codec):
-    store = Store(GOLDEN / f"{format}-{codec}")
+def test_a_golden_store_has_the_statistics_of_its_formula(name):
+    store = Store(GOLDEN / name)
     x, found = golden.values(store.rows).astype(np.float64), store.statistics(golden.HOOK)
     assert found.count == len(x)
     np.testing.assert_allclose(found.mean, x.mean(0), 1e-12, 1e-12)
@@ -61,9 +68,9 @@ def test_a_golden_store_has_the_statistics_of_its_formula(format, codec):
 
 
 @every_store
-def test_a_golden_store_that_is_made_again_has_the_same_bytes(tmp_path, format, codec):
-    old = GOLDEN / f"{format}-{codec}"
-    if Store(old).manifest != golden.manifest(format, codec):
+def test_a_golden_store_that_is_made_again_has_the_same_bytes(tmp_path, name):
+    old = GOLDEN / name
+    if Store(old).manifest != golden.manifest(*golden.STORES[name]):
         pytest.skip("it was made with other versions of the libraries that write it")
-    golden.make(tmp_path / "again", format, codec)
+    golden.make(tmp_path / "again", *golden.STORES[name])
     assert tree(tmp_path / "again") == tree(old)

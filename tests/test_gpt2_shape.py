@@ -55,6 +55,7 @@ def test_every_layer_equals_a_plain_forward_pass(gpt2_dir, reference, text_file,
         context_size=64,
         shard_rows=128,
         format=format,
+        codec="float16",
         out=str(tmp_path / "store"),
     )
     store = run(prepare(settings))

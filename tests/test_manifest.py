@@ -87,7 +87,8 @@ def test_a_manifest_states_its_schema_and_its_fingerprint():
         {"shard_rows": 128},
         {"chunk_rows": 8},
         {"codec": "float16"},
-        {"format": "hdf5"},
+        {"format": "hdf5", "compression": "deflate"},
+        {"compression": "blosc-lz4"},
         {"sites": (Site("blocks.0.mlp.hook_post", 12),)},
         {"source": {"model": {"name": "random", "revision": "main"}}},
     ],
@@ -99,6 +100,14 @@ def test_whatever_determines_a_value_changes_the_fingerprint_and_is_named(change
     assert other.fingerprint != manifest.fingerprint
     (difference,) = manifest.differences(other)
     assert difference.startswith(next(iter(change)))
+
+
+@pytest.mark.parametrize(("format", "usual"), [("zarr", "blosc-zstd"), ("hdf5", "deflate")])
+def test_the_usual_compression_goes_without_saying(format, usual):
+    unstated = make_manifest(format=format)
+    assert unstated == make_manifest(format=format, compression=usual)
+    assert unstated.compression == usual
+    assert b"compression" not in unstated.to_bytes()
 
 
 def test_differences_name_the_inner_key_and_both_values():

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from rkstore.codecs import codec_named
 from rkstore.errors import BadInput, RkstoreError
 from rkstore.exchange import importer_named
 from rkstore.exchange.base import Floats, Source
+from rkstore.formats import compression_for
 from rkstore.manifest import CHUNK_ROWS, SITE_NAME, Manifest, largest_divisor
 from rkstore.settings import ImportSettings
 from rkstore.store import Store, sha256
@@ -77,6 +79,9 @@ def _manifest(path: Path, source: Source, settings: ImportSettings) -> Manifest:
         chunk_rows=largest_divisor(shard_rows, CHUNK_ROWS),
         codec=settings.codec,
         format=settings.format,
+        compression=compression_for(
+            settings.format, codec_named(settings.codec).dtype, settings.compression
+        ),
         sites=source.sites,
         source={
             **model,

@@ -4,6 +4,8 @@ A format knows arrays and files: what the numbers mean is the codec's business.
 To add one, write its file and add it to ``FORMATS``.
 """
 
+import numpy as np
+
 from rkstore.errors import BadInput
 from rkstore.formats.base import ArraySpec, Format, Shard
 from rkstore.formats.hdf5 import Hdf5
@@ -23,4 +25,21 @@ def format_named(name: str) -> Format:
     return FORMATS[name]
 
 
-__all__ = ["FORMATS", "ArraySpec", "Format", "Shard", "format_named"]
+def compression_for(format: str, dtype: np.dtype, asked: str = "auto") -> str:
+    """How activations stored as that type are compressed: as asked for, or as serves them best.
+
+    Raises:
+        BadInput: the format has no such compression.
+    """
+    layout = format_named(format)
+    if asked == "auto":
+        return layout.compression_for(dtype)
+    if asked not in layout.compressions:
+        raise BadInput(
+            f"a {format} store cannot be compressed with '{asked}': "
+            f"choose --compression auto, {', '.join(layout.compressions)}"
+        )
+    return asked
+
+
+__all__ = ["FORMATS", "ArraySpec", "Format", "Shard", "compression_for", "format_named"]

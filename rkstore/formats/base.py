@@ -21,6 +21,8 @@ class ArraySpec:
     width: int | None
     shard_rows: int
     chunk_rows: int
+    compression: str
+    """One of the format's ``compressions``."""
     attributes: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -40,6 +42,8 @@ class Shard(ABC):
     def chunk(self, index: int) -> np.ndarray:
         """Return the rows of the chunk, as many as are recorded, ``(≤ chunk_rows, *tail)``.
 
+        Of an uncompressed shard they are a view of the mapped file, which cannot be written to.
+
         Raises:
             ValueError, OSError: the bytes are not what was written. The message
                 says how; the caller knows which site and rows.
@@ -50,6 +54,12 @@ class Format(ABC):
     """Writes and opens shard files."""
 
     name: str
+    compressions: tuple[str, ...]
+    """The first is that of a manifest that states none, and of arrays that are no activations."""
+
+    def compression_for(self, dtype: np.dtype) -> str:  # noqa: ARG002 - not every format has a choice
+        """The compression that serves activations stored as that type best."""
+        return self.compressions[0]
 
     @abstractmethod
     def shard_path(self, spec: ArraySpec, shard: int) -> str:

@@ -19,14 +19,18 @@ from numcodecs.fletcher32 import Fletcher32
 from rkstore.formats.base import ArraySpec, Format, Shard
 
 DATASET = "values"
-FILTERS = [h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_FLETCHER32]
+FILTERS = {
+    "deflate": [h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_FLETCHER32],
+    "none": [h5py.h5z.FILTER_FLETCHER32],
+}
 CHECKSUM = 4
 
 
 class Hdf5(Format):
-    """Chunked HDF5, byte-shuffled deflate level 1, a Fletcher-32 sum on every chunk."""
+    """Chunked HDF5, byte-shuffled deflate level 1 or none, a Fletcher-32 sum on every chunk."""
 
     name = "hdf5"
+    compressions = tuple(FILTERS)
 
     def shard_path(self, spec: ArraySpec, shard: int) -> str:
         return f"{spec.name}/{shard:05d}.h5"
@@ -34,17 +38,16 @@ class Hdf5(Format):
     def write_shard(self, path: Path, spec: ArraySpec, values: np.ndarray) -> None:
         # In memory, then to the disk at once: HDF5 on a full disk fails in the middle of closing,
         # and keeps the file open for good.
+        deflate = {"shuffle": True, "compression": "gzip", "compression_opts": 1}
         in_memory = {"driver": "core", "backing_store": False, "libver": ("v110", "v110")}
         with path.open("xb") as out, h5py.File(str(path), "w", **in_memory) as file:
             dataset = file.create_dataset(
                 DATASET,
                 data=np.ascontiguousarray(values, spec.dtype),
                 chunks=(min(spec.chunk_rows, len(values)), *spec.tail),
-                shuffle=True,
-                compression="gzip",
-                compression_opts=1,
                 fletcher32=True,
                 track_times=False,
+                **(deflate if spec.compression == "deflate" else {}),
             )
             dataset.attrs.update(dict(spec.attributes))
             file.flush()
@@ -85,6 +88,7 @@ class Hdf5Shard(Shard):
                 raise ValueError(f"it holds no dataset '{DATASET}'")
             self._check(dataset)
             self._chunks = self._places(dataset)
+        self._checked: set[int] = set()
 
     def _check(self, dataset: h5py.Dataset) -> None:
         """Every chunk must have this shape and type, and pass through the checksum."""
@@ -94,8 +98,9 @@ class Hdf5Shard(Shard):
             raise ValueError(f"its {DATASET} are {found}, not {expected} of {self.spec.dtype}")
         properties = dataset.id.get_create_plist()
         filters = [properties.get_filter(i)[0] for i in range(properties.get_nfilters())]
-        if filters != FILTERS:
-            raise ValueError(f"its filters are {filters}, not {FILTERS}")
+        expected_filters = FILTERS[self.spec.compression]
+        if filters != expected_filters:
+            raise ValueError(f"its filters are {filters}, not {expected_filters}")
 
     def _places(self, dataset: h5py.Dataset) -> dict[int, slice]:
         """Where the bytes of each chunk lie, by its first row."""
@@ -118,15 +123,28 @@ class Hdf5Shard(Shard):
 
     def chunk(self, index: int) -> np.ndarray:
         start = index * self.spec.chunk_rows
-        stored = bytes(self._bytes[self._chunks[start]])
-        data = _inflate(Fletcher32().decode(stored), self._size)
-        # The first bytes of all numbers, then the second: shuffled as HDF5 does it.
-        planes = np.frombuffer(data, np.uint8).reshape(self.spec.dtype.itemsize, -1)
-        chunk = np.ascontiguousarray(planes.T).view(self.spec.dtype).reshape(self._shape)
-        return chunk[: self.rows - start]
+        stored = self._bytes[self._chunks[start]]
+        if start not in self._checked:
+            Fletcher32().decode(bytes(stored))
+            if self.spec.compression == "none":  # a view costs nothing: checked when first read
+                self._checked.add(start)
+        data = stored[:-CHECKSUM]
+        if self.spec.compression == "deflate":
+            chunk = _unshuffled(_inflate(data, self._size), self.spec.dtype)
+        elif len(data) == self._size:
+            chunk = np.frombuffer(data, self.spec.dtype)
+        else:
+            raise ValueError(f"a chunk has not the {self._size} bytes of its rows")
+        return chunk.reshape(self._shape)[: self.rows - start]
 
 
-def _inflate(data: bytes, size: int) -> bytes:
+def _unshuffled(data: bytes, dtype: np.dtype) -> np.ndarray:
+    """The first bytes of all numbers, then the second: shuffled as HDF5 does it."""
+    planes = np.frombuffer(data, np.uint8).reshape(dtype.itemsize, -1)
+    return np.ascontiguousarray(planes.T).view(dtype)
+
+
+def _inflate(data: memoryview, size: int) -> bytes:
     """Decompress exactly that many bytes, and not one more."""
     try:
         stream = zlib.decompressobj()

@@ -1,4 +1,4 @@
-"""Make the golden stores: one of every format and codec, of values that a formula gives.
+"""Make the golden stores, of values that a formula gives: every format, codec, compression.
 
     python tests/golden/make.py
 
@@ -18,6 +18,22 @@ from rkstore.manifest import COLUMNS, Manifest, Site
 from rkstore.writer import StoreWriter
 
 GOLDEN = Path(__file__).parent
+# By directory: format, codec and compression. A manifest leaves the usual compression out.
+STORES = (
+    {f"{format}-{codec}": (format, codec, "") for format in FORMATS for codec in CODECS}
+    | {
+        f"zarr-{codec}-{compression}": ("zarr", codec, compression)
+        for codec, compression in [
+            ("int8", "zstd"),
+            ("int6", "zstd"),
+            ("int8", "blosc-lz4"),
+            ("float16", "zstd"),
+            ("float32", "none"),
+        ]
+    }
+    | {"hdf5-float32-none": ("hdf5", "float32", "none")}
+)
+
 HOOK, WIDTH = "blocks.0.mlp.hook_post", 8
 
 # What the bytes of a store depend on besides rkstore; other versions may compress otherwise.
@@ -44,7 +60,7 @@ def columns(rows: int) -> dict[str, np.ndarray]:
     return {"token_id": row * 7 % 50, "document": row // 20, "position": row % 8}
 
 
-def manifest(format: str, codec: str) -> Manifest:
+def manifest(format: str, codec: str, compression: str) -> Manifest:
     """Two shards, of which the second and its last chunk are part filled."""
     return Manifest(
         rows=56,
@@ -53,6 +69,7 @@ def manifest(format: str, codec: str) -> Manifest:
         chunk_rows=16,
         codec=codec,
         format=format,
+        compression=compression,
         sites=(Site(HOOK, WIDTH),),
         source={
             "model": {"name": "parabolas"},
@@ -61,9 +78,9 @@ def manifest(format: str, codec: str) -> Manifest:
     )
 
 
-def make(root: Path, format: str, codec: str) -> None:
-    """Write the golden store of that format and codec."""
-    wanted = manifest(format, codec)
+def make(root: Path, format: str, codec: str, compression: str) -> None:
+    """Write the golden store of that format, codec and compression."""
+    wanted = manifest(format, codec, compression)
     x, known = values(wanted.rows), columns(wanted.rows)
     with StoreWriter(root, wanted) as writer:
         while writer.next_shard < wanted.shards:
@@ -72,8 +89,6 @@ def make(root: Path, format: str, codec: str) -> None:
 
 
 if __name__ == "__main__":
-    for format in FORMATS:
-        for codec in CODECS:
-            root = GOLDEN / f"{format}-{codec}"
-            if not root.exists():
-                make(root, format, codec)
+    for name, contents in STORES.items():
+        if not (GOLDEN / name).exists():
+            make(GOLDEN / name, *contents)
