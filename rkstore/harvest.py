@@ -19,6 +19,7 @@ from rkstore.formats import compression_for
 from rkstore.manifest import CHUNK_ROWS, Manifest, Site, largest_divisor
 from rkstore.model import Model, load_model
 from rkstore.settings import HarvestSettings
+from rkstore.shard import ShardEncoder
 from rkstore.store import Store
 from rkstore.tokens import TokenBlocks, open_text, token_blocks
 from rkstore.writer import StoreWriter
@@ -132,37 +133,28 @@ def run(harvest: Harvest, on_shard: Callable[[int], object] = lambda _: None) ->
             disable=None,
         ) as bar:
             while writer.next_shard < manifest.shards:
-                shard = writer.next_shard
-                values, columns = _shard(harvest, shard, bar.update)
-                writer.write_shard(values, columns)
-                on_shard(shard)
+                shard = writer.begin_shard()
+                _fill(shard, harvest, bar.update)
+                writer.finish_shard(shard)
+                on_shard(shard.shard)
     return Store(harvest.out)
 
 
-def _shard(
-    harvest: Harvest, shard: int, advance: Callable[[int], object]
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Activations and columns of the rows of one shard."""
+def _fill(shard: ShardEncoder, harvest: Harvest, advance: Callable[[int], object]) -> None:
+    """Run the model over the blocks of one shard; each batch is encoded as it comes."""
     manifest, blocks = harvest.manifest, harvest.blocks
-    first, last = manifest.rows_of_shard(shard)
-    values: dict[str, np.ndarray] = {
-        site.hook_name: np.empty((last - first, site.d_in), np.float32) for site in manifest.sites
-    }
     size = manifest.context_size
-    for block in range(first // size, last // size, harvest.batch_size):
-        ids = blocks.ids[block : min(block + harvest.batch_size, last // size)]
-        row = block * size - first
-        for name, x in harvest.model.activations(ids, list(manifest.sites)).items():
-            values[name][row : row + ids.size] = x
+    first, last = (row // size for row in manifest.rows_of_shard(shard.shard))
+    for begin in range(first, last, harvest.batch_size):
+        batch = slice(begin, min(begin + harvest.batch_size, last))
+        ids = blocks.ids[batch]
+        columns: dict[str, np.ndarray] = {
+            "token_id": ids.reshape(-1),
+            "document": blocks.document[batch].reshape(-1),
+            "position": np.broadcast_to(np.arange(size), ids.shape).reshape(-1),
+        }
+        shard.add(harvest.model.activations(ids, list(manifest.sites)), columns)
         advance(ids.size)
-    own = slice(first // size, last // size)
-    position = np.broadcast_to(np.arange(size), blocks.ids[own].shape)
-    columns: dict[str, np.ndarray] = {
-        "token_id": blocks.ids[own].reshape(-1),
-        "document": blocks.document[own].reshape(-1),
-        "position": position.reshape(-1),
-    }
-    return values, columns
 
 
 def _check_widths(model: Model, sites: list[Site], d_in: int | None) -> None:

@@ -50,7 +50,7 @@ class Plan:
     costs: tuple[CodecCost, ...]
     """The codec that was asked for comes first."""
     memory_bytes: int
-    """Largest at any time: a shard in float32, a batch on its way, the model."""
+    """Largest at any time: two batches in float32, a shard as it is stored, the model."""
     free_bytes: int
     written_bytes: int
     """What an earlier run has recorded already, and which need not be written again."""
@@ -123,7 +123,8 @@ def plan(harvest: Harvest, codecs: Sequence[str] = ()) -> Plan:
         rows=manifest.rows,
         model_seconds_per_token=model_seconds,
         costs=tuple(costs),
-        memory_bytes=4 * width * (shard + batch) + harvest.model.parameter_bytes,
+        memory_bytes=round(4 * width * 2 * batch + costs[0].bytes_per_token * shard)
+        + harvest.model.parameter_bytes,
         free_bytes=harvest.free_bytes,
         written_bytes=_written(harvest.out),
     )

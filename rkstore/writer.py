@@ -8,8 +8,8 @@ opens the directory again finds whole shards, and goes on behind the last of the
 import errno
 import os
 import shutil
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -17,12 +17,11 @@ from typing import BinaryIO
 import numpy as np
 from safetensors.numpy import save
 
-from rkstore.codecs import Encoded, codec_named
+from rkstore.codecs import codec_named
 from rkstore.errors import BadInput, RkstoreError
 from rkstore.formats import ArraySpec, format_named
 from rkstore.lock import let_go, take_lock
 from rkstore.manifest import (
-    COLUMNS,
     JOURNAL,
     MANIFEST,
     FileRecord,
@@ -31,17 +30,8 @@ from rkstore.manifest import (
     check_manifest,
     inside,
 )
-from rkstore.statistics import Statistics
+from rkstore.shard import EncodedChunk, ShardEncoder, statistics_of
 from rkstore.store import ASIDE, LOCK, Store, sha256
-
-
-@dataclass
-class _Written:
-    """Files that wait aside, by the path they are for, and what was learned writing them."""
-
-    files: dict[str, FileRecord] = field(default_factory=dict)
-    squared_error: float = 0.0
-    statistics: Statistics | None = None
 
 
 class StoreWriter:
@@ -61,6 +51,7 @@ class StoreWriter:
         self.root, self.manifest = Path(root), manifest
         self._codec, self._format = codec_named(manifest.codec), format_named(manifest.format)
         self._lock: BinaryIO | None = None
+        self._pool = ThreadPoolExecutor(os.cpu_count())
         with DiskErrors(self.root):
             existing = self._claim()
         self.records = existing.records if existing else []
@@ -78,6 +69,7 @@ class StoreWriter:
 
     def close(self) -> None:
         """Clear away what is unfinished and let go of the lock."""
+        self._pool.shutdown(cancel_futures=True)
         if self._lock is not None:
             shutil.rmtree(self.root / ASIDE, ignore_errors=True)
             let_go(self._lock, self.root)
@@ -88,8 +80,31 @@ class StoreWriter:
         """The first shard that is not recorded yet."""
         return len(self.records)
 
+    def begin_shard(self) -> ShardEncoder:
+        """An encoder for the rows of the next shard, to be given to :meth:`finish_shard`."""
+        return ShardEncoder(self.manifest, self.next_shard, self._pool)
+
+    def finish_shard(self, shard: ShardEncoder) -> None:
+        """Write and record a shard of which all rows have been given.
+
+        Raises:
+            BadInput: rows are missing, or hold what cannot be stored. Nothing was written.
+            RkstoreError: the disk is full or failed; what was recorded before is intact.
+        """
+        chunks, columns = shard.finish()
+        with DiskErrors(self.root):
+            written = list(self._pool.map(self._write_site, chunks, chunks.values()))
+            files = self._write_columns(columns)
+            for of_site in written:
+                files |= of_site
+            errors = {
+                name: sum(chunk.squared_error for chunk in of_site)
+                for name, of_site in chunks.items()
+            }
+            self._record(files, errors)
+
     def write_shard(self, values: dict[str, np.ndarray], columns: dict[str, np.ndarray]) -> None:
-        """Write and record the next shard.
+        """Write and record the next shard, all of whose rows are at hand.
 
         Args:
             values: for each site, float32 ``(rows of the shard, d_in)``.
@@ -100,19 +115,9 @@ class StoreWriter:
                 the codec cannot hold; names site and row. Nothing was written.
             RkstoreError: the disk is full or failed; what was recorded before is intact.
         """
-        first, last = self.manifest.rows_of_shard(self.next_shard)
-        names = self.manifest.hook_names
-        missing = [n for n in names if n not in values] + [n for n in COLUMNS if n not in columns]
-        if missing:
-            raise BadInput(f"the shard lacks {', '.join(missing)}")
-        for name in names:
-            self._check(name, values[name], first, last)
-        for name in COLUMNS:
-            if columns[name].shape != (last - first,):
-                raise BadInput(f"{name} has shape {columns[name].shape}, not ({last - first},)")
-        with DiskErrors(self.root), ThreadPoolExecutor(os.cpu_count()) as pool:
-            sites = pool.map(lambda name: self._write_site(name, values[name]), names)
-            self._record(dict(zip(names, sites, strict=True)), self._write_columns(columns))
+        shard = self.begin_shard()
+        shard.add(values, columns)
+        self.finish_shard(shard)
 
     def _claim(self) -> Store | None:
         """Lock the directory; return the store that is already in it, if one is."""
@@ -165,59 +170,27 @@ class StoreWriter:
             if journal.stat().st_size > whole:
                 os.truncate(journal, whole)
 
-    def _check(self, name: str, x: np.ndarray, first: int, last: int) -> None:
-        expected = (last - first, self.manifest.width(name))
-        if x.shape != expected:
-            raise BadInput(
-                f"{name}: got activations of shape {x.shape}, expected {expected} "
-                f"({expected[1]} wide, rows {first}:{last})"
-            )
-        finite = np.isfinite(x)
-        if not finite.all():
-            row, dimension = (int(i) for i in np.argwhere(~finite)[0])
-            raise BadInput(
-                f"{name}: row {first + row} has {x[row, dimension]} in dimension {dimension}: "
-                "activations must be finite; try --dtype float32"
-            )
-
-    def _write_site(self, name: str, x: np.ndarray) -> _Written:
-        """Encode and write one site's part of the shard."""
+    def _write_site(self, name: str, chunks: Sequence[EncodedChunk]) -> dict[str, FileRecord]:
+        """Write one site's part of the shard; it waits aside."""
         specs = self.manifest.specs(name)
-        values = np.empty(x.shape, self._codec.dtype)
-        sides: dict[str, list[np.ndarray]] = {side: [] for side in self._codec.side}
-        written = _Written()
-        for start in range(0, len(x), self.manifest.chunk_rows):
-            rows = slice(start, start + self.manifest.chunk_rows)
-            encoded = self._encode(name, x[rows], start)
-            values[rows] = encoded.values
-            for side in sides:
-                sides[side].append(encoded.side[side])
-            error = self._codec.decode(encoded) - x[rows]
-            written.squared_error += float(np.einsum("nd,nd->", error, error, dtype=np.float64))
-            of_chunk = Statistics.of(x[rows])
-            merged = written.statistics.merge(of_chunk) if written.statistics else of_chunk
-            written.statistics = merged
-        assert written.statistics is not None
+        path = self._format.shard_path(specs[""], self.next_shard)
+        first, last = self.manifest.rows_of_shard(self.next_shard)
+        data = [chunk.data for chunk in chunks]
+        self._format.write_chunks(self._aside(path), specs[""], data, last - first)
+        files = {path: self._synced(path)}
         path = self.manifest.statistics_path(name, self.next_shard)
-        self._aside(path).write_bytes(save(written.statistics.as_arrays()))
-        written.files[path] = self._synced(path)
-        written.files |= self._write_array(specs[""], values)
-        for side, vectors in sides.items():
-            written.files |= self._write_array(specs[side], np.stack(vectors))
-        return written
-
-    def _encode(self, name: str, x: np.ndarray, start: int) -> Encoded:
-        try:
-            return self._codec.encode(x)
-        except BadInput as refused:
-            largest = int(np.abs(x).max(axis=1).argmax())
-            row = self.manifest.rows_of_shard(self.next_shard)[0] + start + largest
-            raise BadInput(f"{name}, row {row}: {refused}") from None
+        self._aside(path).write_bytes(save(statistics_of(chunks).as_arrays()))
+        files[path] = self._synced(path)
+        for side in self._codec.side:
+            files |= self._write_array(
+                specs[side], np.stack([chunk.side[side] for chunk in chunks])
+            )
+        return files
 
     def _write_columns(self, columns: dict[str, np.ndarray]) -> dict[str, FileRecord]:
         files: dict[str, FileRecord] = {}
         for name, spec in self.manifest.column_specs().items():
-            files |= self._write_array(spec, columns[name].astype(COLUMNS[name]))
+            files |= self._write_array(spec, columns[name])
         return files
 
     def _write_array(self, spec: ArraySpec, values: np.ndarray) -> dict[str, FileRecord]:
@@ -225,16 +198,10 @@ class StoreWriter:
         self._format.write_shard(self._aside(path), spec, values)
         return {path: self._synced(path)}
 
-    def _record(self, written: dict[str, _Written], files: dict[str, FileRecord]) -> None:
+    def _record(self, files: dict[str, FileRecord], squared_error: dict[str, float]) -> None:
         """Put the shard's files in place and append its line: from here on it exists."""
-        for site in written.values():
-            files = files | site.files
-        record = ShardRecord.following(
-            self.records[-1].chain if self.records else self.manifest.fingerprint,
-            self.next_shard,
-            files,
-            {name: site.squared_error for name, site in written.items()},
-        )
+        chain = self.records[-1].chain if self.records else self.manifest.fingerprint
+        record = ShardRecord.following(chain, self.next_shard, files, squared_error)
         derived = self._metadata_aside(len(self.records) + 1)
         # Everything is written and synced: what is left hardly takes room.
         for path in files:

@@ -302,12 +302,12 @@ def test_ctrl_c_keeps_what_was_recorded_and_says_how_to_go_on(harvest, tmp_path)
     program = textwrap.dedent("""
         import os, signal, sys
         from rkstore import cli, writer
-        plain = writer.StoreWriter.write_shard
-        def write_shard(self, values, columns):
+        plain = writer.StoreWriter.finish_shard
+        def finish_shard(self, shard):
             if self.next_shard == 2:
                 os.kill(os.getpid(), signal.SIGINT)
-            plain(self, values, columns)
-        writer.StoreWriter.write_shard = write_shard
+            plain(self, shard)
+        writer.StoreWriter.finish_shard = finish_shard
         cli.main()
     """)
     words = [str(word) for word in harvest]

@@ -175,6 +175,32 @@ def test_stopping_behind_the_last_site_does_not_change_a_value(model: Model, las
     np.testing.assert_allclose(stopped[name], whole[name], rtol=0, atol=1e-6)
 
 
+def test_nothing_behind_the_last_site_is_computed(model: Model):
+    def refuse(*_: object) -> None:
+        raise AssertionError("the unembedding was computed")
+
+    plain = model.bridge.original_model
+    hook = plain.lm_head.register_forward_pre_hook(refuse)
+    try:
+        model.activations(TOKENS, model.sites("mlp.hook_post", "all"))
+    finally:
+        hook.remove()
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 30.0])
+def test_the_fused_gelu_is_the_one_that_transformers_writes_out(size):
+    from transformers.activations import GELUTanh, NewGELUActivation
+
+    x = size * torch.randn(4096, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    torch.testing.assert_close(GELUTanh()(x), NewGELUActivation()(x), rtol=1e-13, atol=1e-15)
+
+
+def test_a_loaded_model_computes_the_fused_gelu(model: Model):
+    kinds = {type(module).__name__ for module in model.bridge.original_model.modules()}
+    assert "GELUTanh" in kinds
+    assert "NewGELUActivation" not in kinds
+
+
 def test_activations_are_float32_whatever_the_model_computes_in(model_dir: Path):
     half = load_model(str(model_dir), dtype="bfloat16")
     assert half.describe()["model"]["dtype"] == "bfloat16"

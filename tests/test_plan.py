@@ -38,9 +38,11 @@ def test_planning_writes_nothing(ready):
     assert not ready.out.exists()
 
 
-def test_memory_counts_a_shard_a_batch_and_the_weights(ready):
-    rows = ready.manifest.shard_rows + ready.batch_size * ready.manifest.context_size
-    assert plan(ready).memory_bytes == 4 * 3 * 64 * rows + ready.model.parameter_bytes
+def test_memory_counts_two_batches_a_shard_as_it_is_stored_and_the_weights(ready):
+    measured = plan(ready)
+    floats = 4 * 3 * 64 * 2 * ready.batch_size * ready.manifest.context_size
+    stored = round(measured.chosen.bytes_per_token * ready.manifest.shard_rows)
+    assert measured.memory_bytes == floats + stored + ready.model.parameter_bytes
 
 
 def test_what_does_not_fit_is_refused_with_what_would():

@@ -484,6 +484,40 @@ def test_the_order_of_the_sites_in_a_call_does_not_matter(tmp_path):
     assert tree(tmp_path / "a") == tree(tmp_path / "b")
 
 
+@pytest.mark.parametrize("sizes", [[64], [16] * 4, [3, 13, 48], [1] * 64, [50, 14], [15, 2, 47]])
+@pytest.mark.parametrize("format", FORMATS)
+def test_rows_that_come_in_batches_of_any_size_have_the_bytes_of_one(tmp_path, format, sizes):
+    manifest = make_manifest(format=format, codec="int8", rows=64)
+    values, columns = shard_of(manifest, make_values(manifest), 0)
+    write_store(tmp_path / "once", manifest, make_values(manifest))
+    with StoreWriter(tmp_path / "batches", manifest) as writer:
+        shard = writer.begin_shard()
+        first = 0
+        for size in sizes:
+            rows = slice(first, first := first + size)
+            shard.add(
+                {name: x[rows] for name, x in values.items()},
+                {name: x[rows] for name, x in columns.items()},
+            )
+        writer.finish_shard(shard)
+    assert tree(tmp_path / "batches") == tree(tmp_path / "once")
+
+
+@pytest.mark.parametrize("given", [0, 63])
+def test_a_shard_that_lacks_rows_is_refused_and_nothing_is_written(tmp_path, given):
+    manifest = make_manifest()
+    values, columns = shard_of(manifest, make_values(manifest), 0)
+    with StoreWriter(tmp_path / "store", manifest) as writer:
+        shard = writer.begin_shard()
+        shard.add(
+            {name: x[:given] for name, x in values.items()},
+            {name: x[:given] for name, x in columns.items()},
+        )
+        with pytest.raises(BadInput, match=f"shard 0 has 64 rows, {given} were given"):
+            writer.finish_shard(shard)
+    assert tree(tmp_path / "store").keys() == {"manifest.json"}
+
+
 class FullDisk:
     """``os.fsync`` on a disk that is full from its n-th call on, for a while."""
 

@@ -1,6 +1,7 @@
 """What every format does."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,9 +67,27 @@ class Format(ABC):
         """Path of a shard's file, relative to the store, with forward slashes."""
 
     @abstractmethod
+    def encode_chunk(self, spec: ArraySpec, values: np.ndarray, rows: int) -> bytes:
+        """The bytes of one chunk as they will lie in the file; the same values give the same.
+
+        Safe to call from many threads at once.
+
+        Args:
+            values: ``(≤ chunk_rows, *tail)``; fewer only in the last chunk of a shard.
+            rows: of the whole shard.
+        """
+
+    @abstractmethod
+    def write_chunks(self, path: Path, spec: ArraySpec, chunks: Sequence[bytes], rows: int) -> None:
+        """Write a shard of that many rows, from its chunks in order, to a new file."""
+
     def write_shard(self, path: Path, spec: ArraySpec, values: np.ndarray) -> None:
-        """Write ``(rows, *tail)``, ``rows ≤ shard_rows``, to a new file. The same values
-        give the same bytes."""
+        """Write ``(rows, *tail)``, ``rows ≤ shard_rows``, to a new file."""
+        chunks = [
+            self.encode_chunk(spec, values[start : start + spec.chunk_rows], len(values))
+            for start in range(0, len(values), spec.chunk_rows)
+        ]
+        self.write_chunks(path, spec, chunks, len(values))
 
     @abstractmethod
     def open_shard(self, path: Path, spec: ArraySpec, rows: int) -> Shard:

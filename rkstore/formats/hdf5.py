@@ -2,13 +2,14 @@
 
 Only filters that every HDF5 library has are used (shuffle, deflate, Fletcher-32),
 so MATLAB, Julia or ``h5dump`` open the files without a plugin. The file format is that of
-HDF5 1.10, the first that has a checksum on its tables of chunks as well. HDF5 writes under
-one global lock and tells where chunks lie; what it wrote is read without it.
+HDF5 1.10, the first that has a checksum on its tables of chunks as well. HDF5 lays the file out
+and tells where chunks lie; chunks are encoded and decoded here, without its one global lock.
 """
 
 import math
 import mmap
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from numcodecs.fletcher32 import Fletcher32
 from rkstore.formats.base import ArraySpec, Format, Shard
 
 DATASET = "values"
+LEVEL = 1
 FILTERS = {
     "deflate": [h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_FLETCHER32],
     "none": [h5py.h5z.FILTER_FLETCHER32],
@@ -35,21 +37,34 @@ class Hdf5(Format):
     def shard_path(self, spec: ArraySpec, shard: int) -> str:
         return f"{spec.name}/{shard:05d}.h5"
 
-    def write_shard(self, path: Path, spec: ArraySpec, values: np.ndarray) -> None:
+    def encode_chunk(self, spec: ArraySpec, values: np.ndarray, rows: int) -> bytes:
+        whole = np.zeros((min(spec.chunk_rows, rows), *spec.tail), spec.dtype)
+        whole[: len(values)] = values
+        data = whole.tobytes()
+        if spec.compression == "deflate":
+            planes = np.frombuffer(data, np.uint8).reshape(-1, spec.dtype.itemsize)
+            data = zlib.compress(planes.T.tobytes(), LEVEL)
+        return bytes(Fletcher32().encode(data))
+
+    def write_chunks(self, path: Path, spec: ArraySpec, chunks: Sequence[bytes], rows: int) -> None:
+        deflate = {"shuffle": True, "compression": "gzip", "compression_opts": LEVEL}
         # In memory, then to the disk at once: HDF5 on a full disk fails in the middle of closing,
         # and keeps the file open for good.
-        deflate = {"shuffle": True, "compression": "gzip", "compression_opts": 1}
         in_memory = {"driver": "core", "backing_store": False, "libver": ("v110", "v110")}
         with path.open("xb") as out, h5py.File(str(path), "w", **in_memory) as file:
             dataset = file.create_dataset(
                 DATASET,
-                data=np.ascontiguousarray(values, spec.dtype),
-                chunks=(min(spec.chunk_rows, len(values)), *spec.tail),
+                (rows, *spec.tail),
+                spec.dtype,
+                chunks=(min(spec.chunk_rows, rows), *spec.tail),
                 fletcher32=True,
                 track_times=False,
                 **(deflate if spec.compression == "deflate" else {}),
             )
             dataset.attrs.update(dict(spec.attributes))
+            for i, chunk in enumerate(chunks):
+                place = (i * spec.chunk_rows, *(0 for _ in spec.tail))
+                dataset.id.write_direct_chunk(place, chunk)
             file.flush()
             out.write(file.id.get_file_image())
 

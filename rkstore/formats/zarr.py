@@ -10,6 +10,7 @@ known and decompression then runs in as many threads as there are.
 
 import json
 import mmap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +46,19 @@ class Zarr(Format):
     def shard_path(self, spec: ArraySpec, shard: int) -> str:
         return "/".join([spec.name, "c", str(shard)] + ["0"] * len(spec.tail))
 
-    def write_shard(self, path: Path, spec: ArraySpec, values: np.ndarray) -> None:
+    def encode_chunk(self, spec: ArraySpec, values: np.ndarray, rows: int) -> bytes:  # noqa: ARG002
+        if len(values) < spec.chunk_rows:  # Zarr chunks are always whole.
+            padded = np.zeros((spec.chunk_rows, *spec.tail), spec.dtype)
+            padded[: len(values)] = values
+            values = padded
+        values = np.ascontiguousarray(values, spec.dtype)
+        return _with_crc(COMPRESSIONS[spec.compression].encode(values))
+
+    def write_chunks(self, path: Path, spec: ArraySpec, chunks: Sequence[bytes], rows: int) -> None:  # noqa: ARG002
         index = np.full((spec.chunks_per_shard, 2), MISSING, "<u8")
         end = 0
         with path.open("xb") as file:
-            for i, start in enumerate(range(0, len(values), spec.chunk_rows)):
-                chunk = self._encode(spec, values[start : start + spec.chunk_rows])
+            for i, chunk in enumerate(chunks):
                 file.write(chunk)
                 index[i] = end, len(chunk)
                 end += len(chunk)
@@ -70,14 +78,6 @@ class Zarr(Format):
         import zarr
 
         return zarr.open_array(root / spec.name, mode="r")
-
-    def _encode(self, spec: ArraySpec, values: np.ndarray) -> bytes:
-        if len(values) < spec.chunk_rows:  # Zarr chunks are always whole.
-            padded = np.zeros((spec.chunk_rows, *spec.tail), spec.dtype)
-            padded[: len(values)] = values
-            values = padded
-        values = np.ascontiguousarray(values, spec.dtype)
-        return _with_crc(COMPRESSIONS[spec.compression].encode(values))
 
 
 class ZarrShard(Shard):
