@@ -6,6 +6,8 @@ Each epoch visits every row exactly once: chunks in a random order, the rows of 
 window of chunks shuffled among themselves.
 """
 
+import os
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,14 +16,19 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from rkstore.codecs import Encoded
 from rkstore.errors import BadInput
 from rkstore.store import Store
 
 # One chunk in ten is held out.
 HELD_OUT_EVERY = 10
 
-# Rows shuffled among themselves: 200 MB of float32 at GPT-2's 3,072 dimensions.
+# Rows shuffled among themselves: 50 MB of int8 at GPT-2's 3,072 dimensions.
 WINDOW_ROWS = 16_384
+
+# Batches that are put together before they are asked for, and threads that do it.
+AHEAD = 3
+THREADS = min(8, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,8 @@ class BatchPlan:
     """Which rows form which batch.
 
     Args:
-        row_ranges: first row, and the row behind the last, of each chunk to draw from.
+        row_ranges: first row, and the row behind the last, of each chunk to draw from, or of
+            the part of it that may be drawn from.
         batch_size: rows in a batch; the last one of an epoch may have fewer.
         seed: of the order.
         window_rows: how many rows are shuffled among themselves, about.
@@ -120,8 +128,9 @@ def read_batches(
 ) -> Iterator[Batch]:
     """Read batch ``start`` and all that follow, epoch after epoch, for ever.
 
-    The next window is decoded in other threads while the current one is handed out,
-    so two windows are in memory at a time.
+    Two windows are in memory as they are stored, a quarter of float32 in int8; rows are
+    decoded when their batch is put together. Both happen in other threads, some batches
+    ahead of whoever takes them.
 
     Raises:
         BadInput: a site is not in the store.
@@ -129,11 +138,19 @@ def read_batches(
     """
     for name in hook_names:
         store.check_site(name)
-    epoch, batch = divmod(start, plan.batches_per_epoch)
-    with ThreadPoolExecutor(2) as pool:
-        while True:
-            yield from _read_epoch(store, hook_names, plan, epoch, batch, pool)
-            epoch, batch = epoch + 1, 0
+    size = store.manifest.chunk_rows
+    if any(first // size != (stop - 1) // size for first, stop in plan.row_ranges):
+        raise BadInput(f"a plan's rows must be those of chunks of {size}: use plan_batches()")
+    with ThreadPoolExecutor(THREADS) as pool:
+        reader = _Reader(store, hook_names, plan, pool)
+        ahead: deque[Future[Batch]] = deque()
+        try:
+            for pieces in _pieces(plan, start):
+                ahead.append(reader.submit(pieces))
+                if len(ahead) > AHEAD:
+                    yield ahead.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def read_rows(
@@ -151,67 +168,96 @@ def read_rows(
         yield _joined(pending)
 
 
-def _read_epoch(
-    store: Store,
-    hook_names: Sequence[str],
-    plan: BatchPlan,
-    epoch: int,
-    batch: int,
-    pool: ThreadPoolExecutor,
-) -> Iterator[Batch]:
-    windows = plan.windows(epoch)
-    skip = batch * plan.batch_size
-    while windows and skip >= len(windows[0][1]):
-        skip -= len(windows.pop(0)[1])
-    left: Batch | None = None
-    loading = _load(store, hook_names, plan, windows[0], pool) if windows else None
-    for i in range(len(windows)):
-        assert loading is not None
-        window = loading.result()
-        if i + 1 < len(windows):
-            loading = _load(store, hook_names, plan, windows[i + 1], pool)
-        if skip:
-            window, skip = _part(window, skip, len(window.rows)), 0
-        if left is not None:
-            window = _joined([left, window])
-        whole = len(window.rows) // plan.batch_size * plan.batch_size
-        for first in range(0, whole, plan.batch_size):
-            yield _part(window, first, first + plan.batch_size)
-        left = _part(window, whole, len(window.rows))
-    if left is not None and len(left.rows):
-        yield left
+@dataclass(frozen=True)
+class _Piece:
+    """Some rows of a batch that lie in one window: their ids, and their places in the batch."""
+
+    window: tuple[int, int]
+    """Epoch and number."""
+    chunks: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    first: int
+    last: bool
+    """Whether the window has no rows behind these."""
 
 
-def _load(
-    store: Store,
-    hook_names: Sequence[str],
-    plan: BatchPlan,
-    window: tuple[NDArray[np.int64], NDArray[np.int64]],
-    pool: ThreadPoolExecutor,
-) -> Future[Batch]:
-    """Decode the chunks of a window and put its rows in their order."""
-    chunks, rows = window
-    ranges = [plan.row_ranges[chunk] for chunk in chunks]
+def _pieces(plan: BatchPlan, start: int) -> Iterator[list[_Piece]]:
+    """The pieces of batch ``start`` and of all that follow."""
+    epoch, batch = divmod(start, plan.batches_per_epoch)
+    while True:
+        skip, batch = batch * plan.batch_size, 0
+        pieces: list[_Piece] = []
+        room = plan.batch_size
+        for number, (chunks, rows) in enumerate(plan.windows(epoch)):
+            at, skip = min(skip, len(rows)), max(0, skip - len(rows))
+            while at < len(rows):
+                taken = rows[at : at + room]
+                at += len(taken)
+                last = at == len(rows)
+                window = (epoch, number)
+                pieces.append(_Piece(window, chunks, taken, plan.batch_size - room, last))
+                room -= len(taken)
+                if not room:
+                    yield pieces
+                    pieces, room = [], plan.batch_size
+        if pieces:
+            yield pieces
+        epoch += 1
 
-    def work() -> Batch:
-        # Where each chunk's rows begin when the chunks lie one behind another.
-        firsts = np.array([start for start, _ in ranges])
-        lengths = np.array([stop - start for start, stop in ranges])
-        begins = np.concatenate([[0], np.cumsum(lengths)[:-1]])
-        by_row = np.argsort(firsts)
-        chunk = by_row[np.searchsorted(firsts[by_row], rows, side="right") - 1]
-        places = begins[chunk] + rows - firsts[chunk]
-        x = {}
-        for name in hook_names:
-            decoded = np.concatenate([store.read(name, start, stop) for start, stop in ranges])
-            x[name] = decoded[places]
+
+class _Reader:
+    """Reads the chunks of a window when the first row of it is wanted, and a little before."""
+
+    def __init__(
+        self, store: Store, hook_names: Sequence[str], plan: BatchPlan, pool: ThreadPoolExecutor
+    ) -> None:
+        self._store, self._names, self._plan, self._pool = store, hook_names, plan, pool
+        self._windows: dict[tuple[int, int], dict[int, list[Future[Encoded]]]] = {}
+
+    def submit(self, pieces: list[_Piece]) -> Future[Batch]:
+        """Have a batch put together; the chunks it needs are sent for before it."""
+        chunks = [self._chunks(piece) for piece in pieces]
+        batch = self._pool.submit(self._assemble, pieces, chunks)
+        for piece in pieces:
+            if piece.last:  # the batches on their way hold what they need of it
+                del self._windows[piece.window]
+        return batch
+
+    def _chunks(self, piece: _Piece) -> dict[int, list[Future[Encoded]]]:
+        """The chunks of a window, by their index in ``row_ranges``, on their way."""
+        if piece.window not in self._windows:
+            self._windows[piece.window] = {
+                int(chunk): [
+                    self._pool.submit(self._load, name, int(chunk)) for name in self._names
+                ]
+                for chunk in piece.chunks
+            }
+        return self._windows[piece.window]
+
+    def _load(self, name: str, chunk: int) -> Encoded:
+        first, _ = self._plan.row_ranges[chunk]
+        return self._store.stored_chunk(name, first // self._store.manifest.chunk_rows)
+
+    def _assemble(
+        self, pieces: list[_Piece], chunks: list[dict[int, list[Future[Encoded]]]]
+    ) -> Batch:
+        rows = np.concatenate([piece.rows for piece in pieces])
+        x = {
+            name: np.empty((len(rows), self._store.manifest.width(name)), np.float32)
+            for name in self._names
+        }
+        for piece, loading in zip(pieces, chunks, strict=True):
+            for chunk, futures in loading.items():
+                first, stop = self._plan.row_ranges[chunk]
+                places = np.flatnonzero((piece.rows >= first) & (piece.rows < stop))
+                if not len(places):
+                    continue
+                within = piece.rows[places] % self._store.manifest.chunk_rows
+                for name, future in zip(self._names, futures, strict=True):
+                    stored = future.result()
+                    some = Encoded(stored.values.take(within, axis=0), stored.side)
+                    x[name][piece.first + places] = self._store.codec.decode(some)
         return Batch(rows, x)
-
-    return pool.submit(work)
-
-
-def _part(batch: Batch, start: int, stop: int) -> Batch:
-    return Batch(batch.rows[start:stop], {name: x[start:stop] for name, x in batch.x.items()})
 
 
 def _joined(batches: list[Batch]) -> Batch:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from rkstore.batches import BatchPlan, plan_batches, read_batches, read_rows, split_chunks
-from rkstore.errors import BadInput
+from rkstore.codecs import CODECS
+from rkstore.errors import BadInput, DamagedStore
 
 SITES = ["blocks.0.mlp.hook_post", "blocks.1.hook_mlp_out"]
 
@@ -61,6 +62,42 @@ def test_the_reader_follows_the_plan(make_store):
     planned = [*plan.batches(0), *plan.batches(1)]
     for rows, batch in zip(planned, read_batches(store, SITES[:1], plan), strict=False):
         np.testing.assert_array_equal(batch.rows, rows)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("batch_size", [1, 7, 48, 500])
+def test_a_row_of_a_batch_is_what_reading_it_alone_gives(make_store, codec, batch_size):
+    store, _ = make_store(codec=codec)
+    plan = BatchPlan(tuple(store.rows_of_chunk(c) for c in range(store.chunks)), batch_size, 3, 48)
+    for batch in itertools.islice(read_batches(store, SITES, plan), plan.batches_per_epoch + 2):
+        for name in SITES:
+            alone = [store.read(name, int(row), int(row) + 1)[0] for row in batch.rows]
+            np.testing.assert_array_equal(batch.x[name], alone)
+
+
+def test_parts_of_chunks_can_be_drawn_from(make_store):
+    store, values = make_store()
+    plan = BatchPlan(((3, 9), (20, 32), (213, 216)), batch_size=5)
+    batches = list(itertools.islice(read_batches(store, SITES, plan), plan.batches_per_epoch))
+    rows = np.concatenate([batch.rows for batch in batches])
+    assert sorted(rows) == [*range(3, 9), *range(20, 32), *range(213, 216)]
+    for batch in batches:
+        np.testing.assert_array_equal(batch.x[SITES[0]], values[SITES[0]][batch.rows])
+
+
+def test_a_plan_of_more_than_chunks_is_refused(make_store):
+    store, _ = make_store()
+    with pytest.raises(BadInput, match=r"chunks of 16: use plan_batches\(\)"):
+        next(read_batches(store, SITES, BatchPlan(((0, 17),), batch_size=5)))
+
+
+def test_damage_met_by_a_thread_is_told_to_whoever_reads(make_store):
+    store, _ = make_store()
+    path = store.root / SITES[0] / "c" / "1" / "0"
+    path.write_bytes(path.read_bytes()[:-1])
+    plan = BatchPlan(tuple(store.rows_of_chunk(c) for c in range(store.chunks)), 20)
+    with pytest.raises(DamagedStore, match="shard 1"):
+        list(itertools.islice(read_batches(store, SITES, plan), plan.batches_per_epoch))
 
 
 @pytest.mark.parametrize("start", [0, 1, 4, 10, 11, 12, 25])
