@@ -1,5 +1,6 @@
 """What every format does."""
 
+import mmap
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,6 +35,27 @@ class ArraySpec:
     def tail(self) -> tuple[int, ...]:
         """The shape of one row."""
         return () if self.width is None else (self.width,)
+
+
+class MappedFile:
+    """The bytes of a file, read through a memory map."""
+
+    def __init__(self, path: Path) -> None:
+        with path.open("rb") as file:
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._bytes = memoryview(self._map)
+
+    def __len__(self) -> int:
+        return len(self._bytes)
+
+    def __getitem__(self, where: slice) -> memoryview:
+        """A view of some bytes. They are sent for at once: touched page by page, a disk that
+        has to be waited for would be asked for a little at a time."""
+        start, stop, _ = where.indices(len(self._bytes))
+        page = start - start % mmap.PAGESIZE
+        if stop > start:
+            self._map.madvise(mmap.MADV_WILLNEED, page, stop - page)
+        return self._bytes[where]
 
 
 class Shard(ABC):

@@ -7,7 +7,6 @@ and tells where chunks lie; chunks are encoded and decoded here, without its one
 """
 
 import math
-import mmap
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ import h5py
 import numpy as np
 from numcodecs.fletcher32 import Fletcher32
 
-from rkstore.formats.base import ArraySpec, Format, Shard
+from rkstore.formats.base import ArraySpec, Format, MappedFile, Shard
 
 DATASET = "values"
 LEVEL = 1
@@ -92,8 +91,7 @@ class Hdf5Shard(Shard):
         self.spec, self.rows = spec, rows
         self._shape = (min(spec.chunk_rows, rows), *spec.tail)
         self._size = math.prod(self._shape) * spec.dtype.itemsize
-        with path.open("rb") as file:
-            self._bytes = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        self._bytes = MappedFile(path)
         with h5py.File(path, "r") as opened:
             # A link to another file is a way out of the store.
             if not isinstance(opened.get(DATASET, getlink=True), h5py.HardLink):

@@ -9,7 +9,6 @@ known and decompression then runs in as many threads as there are.
 """
 
 import json
-import mmap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 import google_crc32c
 import numpy as np
 
-from rkstore.formats.base import ArraySpec, Format, Shard
+from rkstore.formats.base import ArraySpec, Format, MappedFile, Shard
 from rkstore.formats.compression import COMPRESSIONS
 
 # Absent chunks (behind the last row of the last shard) have this offset and length.
@@ -85,8 +84,7 @@ class ZarrShard(Shard):
 
     def __init__(self, path: Path, spec: ArraySpec, rows: int) -> None:
         self.spec, self.rows = spec, rows
-        with path.open("rb") as file:
-            self._bytes = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        self._bytes = MappedFile(path)
         size = spec.chunks_per_shard * 16 + CRC_BYTES
         if len(self._bytes) < size:
             raise ValueError(f"{len(self._bytes)} bytes are too few for its index of {size}")
