@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import click
 
 import rkstore
-from rkstore.errors import RkstoreError
+from rkstore.errors import BadInput, RkstoreError
 from rkstore.settings import (
     EvaluateSettings,
     ExportSettings,
@@ -65,23 +65,33 @@ def fail(sentence: str, status: int) -> typing.NoReturn:
     sys.exit(status)
 
 
-def options_of(settings: type[Settings]) -> Callable[[F], F]:
+def options_of(settings: type[Settings], *, several: bool = False) -> Callable[[F], F]:
     """Give a command the options of its settings and ``--config``; it is called with the settings.
 
     What is typed overrides the file, the file overrides the defaults.
+
+    Args:
+        several: whether ``--config`` may be given more than once; the command is then called
+            with a list of settings, one a file.
     """
 
     def decorate(command: F) -> F:
         @functools.wraps(command)
-        def wrapped(config: str | None, **values: Any) -> Any:
+        def wrapped(config: tuple[str, ...], **values: Any) -> Any:
             names = {spec.name for spec in fields(settings)}
             rest = {key: value for key, value in values.items() if key not in names}
             given = {k: v for k, v in values.items() if k in names and _typed(k)}
-            chosen = from_yaml(settings, Path(config), given) if config else settings(**given)
-            return command(chosen, **rest)
+            chosen = [from_yaml(settings, Path(file), given) for file in config]
+            if not several and len(chosen) > 1:
+                raise BadInput(f"--config is given {len(chosen)} times: give one file")
+            chosen = chosen or [settings(**given)]
+            return command(chosen if several else chosen[0], **rest)
 
+        help = "YAML file of options."
+        if several:
+            help += " Given again, one more is made, all on one reading of the store."
         path = click.Path(dir_okay=False)
-        decorated = click.option("--config", type=path, help="YAML file of options.")(wrapped)
+        decorated = click.option("--config", type=path, multiple=True, help=help)(wrapped)
         for spec in reversed(fields(settings)):
             decorated = _option(spec)(decorated)
         return typing.cast(F, decorated)
@@ -237,15 +247,16 @@ def probe(settings: ProbeSettings) -> None:
 
 
 @cli.command()
-@options_of(TrainSettings)
-def train(settings: TrainSettings) -> None:
-    """Train a dictionary from a store, without the model.
+@options_of(TrainSettings, several=True)
+def train(settings: list[TrainSettings]) -> None:
+    """Train a dictionary from a store, without the model; or several, on one reading of it.
 
     Run again after an interruption, the same command goes on from its last checkpoint.
     """
-    from rkstore.train import train as train_dictionary
+    from rkstore.train import train_all
 
-    click.echo(train_dictionary(settings))
+    for path in train_all(settings):
+        click.echo(path)
 
 
 @cli.command()

@@ -228,11 +228,11 @@ class ProbeSettings(SiteSettings):
 class TrainSettings(SiteSettings):
     """One dictionary and how it is trained."""
 
-    dictionary: str = option("topk", "Kind of sparse code.", choices=("relu", "topk"))
+    dictionary: str = option("topk", "Kind of sparse code.", choices=("relu", "topk", "batchtopk"))
     init: str = option("tied", "Initialisation.", choices=("random", "tied", "rkcnn"))
     expansion: float = option(8.0, "Latents for each input dimension.", least=0.0)
     d_sae: int | None = option(None, "Latents; overrides --expansion.", least=1)
-    k: int = option(32, "Active latents of a topk code.", least=1)
+    k: int = option(32, "Active latents of a topk code; of a batchtopk code on average.", least=1)
     l1: float = option(
         1.0,
         "Weight of the L1 penalty of a relu code, per token, with inputs scaled so that the "
@@ -257,6 +257,14 @@ class TrainSettings(SiteSettings):
     )
     checkpoint_every: int = option(1000, "Steps between checkpoints.", least=1)
     seed: int = option(0, "Seed of weights, subsets and the order of the rows.", least=0)
+    data_seed: int | None = option(
+        None, "Seed of the order of the rows; --seed by default.", least=0
+    )
+    dtype: str = option(
+        "float32",
+        "Numbers of the matrix products; weights are float32 in either case.",
+        choices=("float32", "bfloat16"),
+    )
     device: str = option("cpu", "Torch device.")
     name: str | None = option(None, "Name of the run; made of site, kind and init by default.")
     out: str = option("checkpoints", "Directory under which checkpoints are written.")

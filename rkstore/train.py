@@ -1,81 +1,27 @@
-"""Batches × dictionary → trained dictionary: the one training loop.
+"""Batches × dictionaries → trained dictionaries: the one training loop.
 
 Inputs are scaled so that the mean of ‖x‖² is d_in, which makes a learning rate or
 an L1 weight mean the same at every site; the scale is folded back into the biases
 when the dictionary is written. A batch depends on seed and step alone, so a run
-that was stopped goes on from its last checkpoint to the very bits of one that was not.
+that was stopped goes on from its last checkpoint to the very bits of one that was not,
+and dictionaries that see the same batches can be trained on one reading of the store.
 """
 
-import hashlib
-import json
-import math
-import shutil
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 from tqdm import tqdm
 
-from rkstore.batches import Batch, plan_batches, read_batches, split_chunks
-from rkstore.device import check_device
-from rkstore.dictionaries import Dictionary, initialise, save_dictionary, select_named
-from rkstore.dictionaries.inits import InitData
+from rkstore.batches import Batch, plan_batches, read_batches
+from rkstore.dictionaries import Forward, fill_gradients
 from rkstore.errors import BadInput
+from rkstore.run import STATE, TRAINING, Run, default_name, prepare, resume, save
 from rkstore.settings import TrainSettings
-from rkstore.store import Store, find_store
-
-TRAINING, STATE = "training.json", "training_state.safetensors"
-
-# Settings that say where and how long, not what: a run may be taken up with others.
-NOT_IDENTITY = ("store", "out", "name", "device", "checkpoint_every")
 
 # The learning rate falls to zero over this last share of the steps.
 DECAY = 0.2
 LOG_EVERY = 20
-
-
-@dataclass
-class Run:
-    """A training run between two steps: everything that the next step depends on."""
-
-    settings: TrainSettings
-    store: Store
-    hook_name: str
-    chunks: list[int]
-    scale: float
-    dictionary: Dictionary
-    optimizer: torch.optim.Adam
-    step: int = 0
-    idle: Tensor = field(default_factory=lambda: torch.zeros(0))
-    """Tokens since each latent last fired, ``(d_sae,)`` int64."""
-    history: list[dict[str, float]] = field(default_factory=list)
-
-    @property
-    def name(self) -> str:
-        return self.settings.name or default_name(self.settings, self.hook_name)
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What makes two runs the same run."""
-        chosen = {k: v for k, v in asdict(self.settings).items() if k not in NOT_IDENTITY}
-        store = self.store
-        rows = [store.first_row, store.stop_row]
-        return chosen | {
-            "hook": self.hook_name,
-            "store_fingerprint": store.manifest.fingerprint,
-            # A part with all rows of the site trains as the whole store does.
-            "store_rows": store.rows if rows == [0, store.rows] else rows,
-        }
-
-    def directory(self, step: int) -> Path:
-        """Where the checkpoint of a step is written."""
-        model = str(self.store.manifest.source.get("model", {}).get("name", "unknown"))
-        parent = Path(self.settings.out) / "sae" / model.split("/")[-1]
-        return parent / f"{self.name}_{step}"
 
 
 def train(settings: TrainSettings) -> Path:
@@ -88,56 +34,57 @@ def train(settings: TrainSettings) -> Path:
         BadInput: a setting does not fit the store; another run has the same name.
         DamagedStore: a chunk is not what was written.
     """
-    run = prepare(settings)
-    _resume(run)
-    plan = plan_batches(run.store, run.chunks, settings.batch_size, settings.seed)
-    batches = read_batches(run.store, [run.hook_name], plan, start=run.step)
-    with tqdm(
-        total=settings.steps, initial=run.step, unit="step", desc=run.name, disable=None
-    ) as bar:
-        while run.step < settings.steps:
-            _step(run, next(batches))
+    return train_all([settings])[0]
+
+
+def train_all(settings: Sequence[TrainSettings]) -> list[Path]:
+    """Train dictionaries of one site, all on one reading of it, or take them up.
+
+    Each comes out as :func:`train` alone would make it, to the bit. They may differ in
+    everything but the order of the rows: store, site, batch size, and ``data_seed`` (or,
+    without one, ``seed``) must be the same.
+
+    Returns:
+        The directory of the last checkpoint of each.
+
+    Raises:
+        BadInput: there are none, or two cannot share a reading or have the same name; or
+            as :func:`train` does.
+        DamagedStore: a chunk is not what was written.
+    """
+    if not settings:
+        raise BadInput("there is nothing to train: give the settings of at least one dictionary")
+    runs = [prepare(chosen) for chosen in settings]
+    for other in runs[1:]:
+        _check_same_reading(runs[0], other)
+    _check_names(runs)
+    for run in runs:
+        # One works at a time, so one piece of memory is enough.
+        run.scratch = runs[0].scratch
+        resume(run)
+    _train(runs)
+    return [run.directory(run.settings.steps) for run in runs]
+
+
+def _train(runs: Sequence[Run]) -> None:
+    """Take every run to its last step; one that is ahead waits for the others."""
+    first, last = min(run.step for run in runs), max(run.settings.steps for run in runs)
+    lead = runs[0]
+    plan = plan_batches(lead.store, lead.chunks, lead.settings.batch_size, lead.data_seed)
+    batches = read_batches(lead.store, [lead.hook_name], plan, start=first)
+    name = lead.name if len(runs) == 1 else f"{len(runs)} dictionaries"
+    with tqdm(total=last, initial=first, unit="step", desc=name, disable=None) as bar:
+        for step in range(first, last):
+            batch = next(batches)
+            for run in runs:
+                if run.step == step < run.settings.steps:
+                    _step(run, batch)
+                    if run.step % run.settings.checkpoint_every == 0 or run.finished:
+                        save(run)
             bar.update()
-            if run.history:
-                last = run.history[-1]
-                bar.set_postfix(fvu=f"{last['fvu']:.3f}", l0=f"{last['l0']:.0f}", refresh=False)
-            if run.step % settings.checkpoint_every == 0 or run.step == settings.steps:
-                _save(run)
-    return run.directory(settings.steps)
-
-
-def prepare(settings: TrainSettings) -> Run:
-    """Open the store and make the dictionary, initialised, at step 0."""
-    check_device(settings.device)
-    store = Store(find_store(settings.store))
-    hook_name = store.site(settings.layer, settings.hook)
-    chunks, _ = split_chunks(store)
-    d_in = store.manifest.width(hook_name)
-    d_sae = settings.d_sae or int(d_in * settings.expansion)
-    dictionary = Dictionary(d_in, d_sae, select_named(settings.dictionary, asdict(settings)))
-    norm = store.statistics(hook_name).mean_square_norm
-    if norm == 0:
-        raise BadInput(f"{hook_name} is zero in every row: there is nothing to train on")
-    scale = math.sqrt(d_in / norm)
-    initialise(dictionary, InitData(store, hook_name, chunks, scale), settings)
-    dictionary.to(settings.device)
-    return Run(
-        settings,
-        store,
-        hook_name,
-        chunks,
-        scale,
-        dictionary,
-        torch.optim.Adam(dictionary.parameters(), lr=settings.lr, fused=True),
-        idle=torch.zeros(d_sae, dtype=torch.int64, device=settings.device),
-    )
-
-
-def default_name(settings: TrainSettings, hook_name: str) -> str:
-    """A name that says what was trained, and differs wherever two runs differ."""
-    identity = {k: v for k, v in asdict(settings).items() if k not in NOT_IDENTITY}
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    return f"{hook_name}-{settings.dictionary}-{settings.init}-{digest[:6]}"
+            if lead.history:
+                found = lead.history[-1]
+                bar.set_postfix(fvu=f"{found['fvu']:.3f}", l0=f"{found['l0']:.0f}", refresh=False)
 
 
 def schedule(step: int, steps: int, warmup: int) -> float:
@@ -149,110 +96,56 @@ def schedule(step: int, steps: int, warmup: int) -> float:
 
 def _step(run: Run, batch: Batch) -> None:
     settings, dictionary = run.settings, run.dictionary
-    rate = schedule(run.step, settings.steps, settings.warmup)
     for group in run.optimizer.param_groups:
-        group["lr"] = settings.lr * rate
+        group["lr"] = settings.lr * schedule(run.step, settings.steps, settings.warmup)
     x = torch.from_numpy(batch.x[run.hook_name]).to(settings.device) * run.scale
-    f = dictionary.encode(x)
-    residual = dictionary.decode(f) - x
-    squared_error = residual.square().sum(dim=-1).mean()
     # Sparsity is asked for as gradually as the learning rate rises: latents that an
     # early penalty switches off seldom come back.
-    rise = min(1.0, (run.step + 1) / (settings.warmup + 1))
-    (squared_error + rise * dictionary.select.penalty(f)).backward()  # type: ignore[no-untyped-call]
+    pressure = min(1.0, (run.step + 1) / (settings.warmup + 1))
+    dtype = getattr(torch, settings.dtype)
+    found = fill_gradients(dictionary, x, run.scratch, pressure=pressure, dtype=dtype)
     dictionary.project_decoder_gradient()
     run.optimizer.step()
-    run.optimizer.zero_grad()
     dictionary.normalise_decoder()
+    run.idle = torch.where(found.fired, 0, run.idle + len(x))
+    run.step += 1
+    if run.step % LOG_EVERY == 0 or run.finished:
+        run.history.append(_measure(run, x, found))
 
-    with torch.no_grad():
-        fired = (f > 0).any(dim=0)
-        run.idle = torch.where(fired, 0, run.idle + len(x))
-        run.step += 1
-        if run.step % LOG_EVERY == 0 or run.step == settings.steps:
-            variance = (x - x.mean(dim=0)).square().sum(dim=-1).mean()
-            run.history.append(
-                {
-                    "step": run.step,
-                    "fvu": (squared_error / variance).item(),
-                    "l0": (f > 0).sum(dim=-1).float().mean().item(),
-                    "idle_10k": int((run.idle >= 10_000).sum()),
-                }
+
+def _measure(run: Run, x: torch.Tensor, found: Forward) -> dict[str, float]:
+    """What the history keeps of a step that was just made on ``x (batch, d_in)``."""
+    variation = (x - x.mean(dim=0)).square().sum()
+    return {
+        "step": run.step,
+        "fvu": (found.residual.square().sum() / variation).item(),
+        "l0": found.l0,
+        "idle_10k": int((run.idle >= 10_000).sum()),
+    }
+
+
+def _check_same_reading(one: Run, other: Run) -> None:
+    """Raise BadInput unless two runs see the same rows in the same order."""
+    for flag, value, found in (
+        ("--store", one.identity["store_fingerprint"], other.identity["store_fingerprint"]),
+        ("--store (its rows)", one.identity["store_rows"], other.identity["store_rows"]),
+        ("--hook or --layer", one.hook_name, other.hook_name),
+        ("--batch-size", one.settings.batch_size, other.settings.batch_size),
+        ("--data-seed", one.data_seed, other.data_seed),
+    ):
+        if value != found:
+            raise BadInput(
+                f"dictionaries trained on one reading need the same {flag}, "
+                f"not {value} and {found}: train them apart, or make it the same"
             )
 
 
-def _save(run: Run) -> None:
-    """Write the checkpoint of this step as a whole, then drop the state of the one before."""
-    directory = run.directory(run.step)
-    aside = directory.with_name(f".{directory.name}.writing")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    source = run.store.manifest.source
-    save_dictionary(
-        run.dictionary.rescaled(run.scale),
-        aside,
-        {
-            "model_name": source.get("model", {}).get("name"),
-            "hook_name": run.hook_name,
-            "context_size": run.store.manifest.context_size,
-            "prepend_bos": source.get("tokens", {}).get("prepend_bos"),
-            "dataset_path": source.get("text", {}).get("dataset"),
-            "rkstore": run.identity | {"step": run.step, "scale": run.scale},
-        },
-    )
-    report = {"identity": run.identity, "step": run.step, "history": run.history}
-    (aside / TRAINING).write_text(json.dumps(report, indent=1) + "\n", "utf-8")
-    save_file(_state(run), aside / STATE)
-    shutil.rmtree(directory, ignore_errors=True)
-    aside.replace(directory)
-    for step, other in _checkpoints(run):
-        if step != run.step:
-            (other / STATE).unlink(missing_ok=True)
+def _check_names(runs: Sequence[Run]) -> None:
+    """Raise BadInput if two runs would write to the same place."""
+    directories = [run.directory(0).resolve() for run in runs]
+    for i, run in enumerate(runs):
+        if directories[i] in directories[:i]:
+            raise BadInput(f"two of the dictionaries are called {run.name}: give each its own name")
 
 
-def _state(run: Run) -> dict[str, Tensor]:
-    """Parameters as they are trained, Adam's moments, and how long each latent was idle."""
-    tensors = {"idle": run.idle}
-    for name, parameter in run.dictionary.named_parameters():
-        tensors[name] = parameter.detach()
-        for key, value in run.optimizer.state[parameter].items():
-            tensors[f"{name}.{key}"] = value
-    return tensors
-
-
-def _resume(run: Run) -> None:
-    """Go back to the last checkpoint of this run, if it has one."""
-    found = [(step, path) for step, path in _checkpoints(run) if (path / STATE).is_file()]
-    if not found:
-        return
-    step, path = max(found)
-    try:
-        report = json.loads((path / TRAINING).read_text("utf-8"))
-        tensors = load_file(path / STATE, device=run.settings.device)
-        before = report["identity"]
-    except (OSError, ValueError, KeyError) as error:
-        raise BadInput(
-            f"cannot take up {path} ({error}): remove it to train from the start"
-        ) from None
-    different = sorted(k for k in run.identity if before.get(k) != run.identity[k])
-    if different:
-        key = different[0]
-        raise BadInput(
-            f"{path} is another run with this name ({key} was {before.get(key)}, "
-            f"is {run.identity[key]}): choose another --name"
-        )
-    run.step, run.history, run.idle = step, report["history"], tensors["idle"]
-    with torch.no_grad():
-        for name, parameter in run.dictionary.named_parameters():
-            parameter.copy_(tensors[name])
-            run.optimizer.state[parameter] = {
-                key: tensors[f"{name}.{key}"] for key in ("step", "exp_avg", "exp_avg_sq")
-            }
-
-
-def _checkpoints(run: Run) -> Iterator[tuple[int, Path]]:
-    parent = run.directory(0).parent
-    for path in sorted(parent.glob(f"{run.name}_*")):
-        step = path.name.removeprefix(f"{run.name}_")
-        if step.isdigit() and (path / TRAINING).is_file():
-            yield int(step), path
+__all__ = ["STATE", "TRAINING", "default_name", "prepare", "schedule", "train", "train_all"]

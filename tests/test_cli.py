@@ -113,6 +113,23 @@ def test_a_yaml_file_gives_options_and_the_command_line_overrides_them(rkstore, 
     assert (facts["codec"], facts["format"]) == ("int8", "zarr")
 
 
+def test_several_files_train_several_dictionaries_on_one_reading(rkstore, make_store, tmp_path):
+    store, _ = make_store(rows=400)
+    for init in ("tied", "random"):
+        (tmp_path / f"{init}.yaml").write_text(yaml.dump({"init": init, "name": init, "k": 4}))
+    words = ["--store", store.root, "--layer", 0, "--steps", 3, "--batch-size", 64, "--d-sae", 24]
+    files = ["--config", "tied.yaml", "--config", "random.yaml"]
+    status, out, err = rkstore("train", *files, *words)
+    assert status == 0, err
+    assert [Path(line).name for line in out.splitlines()] == ["tied_3", "random_3"]
+
+
+def test_two_files_of_options_are_refused_where_one_thing_is_done(refused, harvest, tmp_path):
+    (tmp_path / "run.yaml").write_text(yaml.dump({"codec": "int8"}))
+    files = ["--config", "run.yaml", "--config", "run.yaml"]
+    assert "--config is given 2 times: give one file" in refused(*harvest, *files)
+
+
 @pytest.mark.parametrize(
     ("document", "said"),
     [

@@ -35,7 +35,9 @@ def make_dictionary(select="topk", d_in=12, d_sae=40, seed=0, **options):
     for parameter in dictionary.parameters():
         parameter.data.normal_(generator=generator)
     dictionary.normalise_decoder()
-    return dictionary
+    for buffer in dictionary.select.buffers():
+        buffer.fill_(2)
+    return dictionary.eval()
 
 
 def randn(*shape, seed=1):
@@ -72,6 +74,58 @@ def test_the_l1_penalty_is_the_mean_over_tokens_of_the_sum_of_the_code():
     f = torch.tensor([[1.0, 2.0], [0.0, 5.0]])
     assert select_named("relu", {"l1": 0.5}).penalty(f).item() == pytest.approx(2.0)
     assert select_named("topk", {"k": 1}).penalty(f).item() == 0
+
+
+def test_batchtopk_keeps_the_largest_of_the_batch():
+    select, pre = select_named("batchtopk", {"k": 5}), randn(30, 40)
+    smallest = pre.flatten().sort(descending=True).values[5 * 30 - 1]
+    torch.testing.assert_close(select(pre), pre * (pre >= smallest))
+
+
+@pytest.mark.parametrize("rows", [1, 2, 33])
+@pytest.mark.parametrize("k", [1, 7, 40])
+def test_batchtopk_finds_the_same_as_a_sort_of_everything(rows, k):
+    for pre in (randn(rows, 40), randn(rows, 40).sort(dim=0).values, -randn(rows, 40).abs()):
+        largest = pre.flatten().sort(descending=True).values[: rows * k]
+        code = select_named("batchtopk", {"k": k})(pre).flatten().sort(descending=True).values
+        torch.testing.assert_close(code[: rows * k], largest.clamp_min(0))
+        assert not code[rows * k :].any()
+
+
+def test_the_threshold_of_batchtopk_is_the_mean_of_the_smallest_that_stayed():
+    select = select_named("batchtopk", {"k": 5})
+    smallest = []
+    for seed in range(20):
+        code = select(randn(30, 40, seed=seed))
+        smallest.append(code[code > 0].min().item())
+    assert select.threshold.item() == pytest.approx(sum(smallest) / 20)
+
+
+def test_at_inference_batchtopk_looks_at_no_other_token():
+    select, pre = select_named("batchtopk", {"k": 5}), randn(30, 40)
+    select(pre)
+    before = select.threshold.clone()
+    select.eval()
+    torch.testing.assert_close(select(pre)[3], select(pre[3]))
+    assert select(pre).count_nonzero() == 5 * 30 - 1  # all but the threshold itself
+    assert select.threshold == before
+
+
+def test_batchtopk_is_saved_as_the_jumprelu_that_saelens_loads(tmp_path):
+    dictionary = make_dictionary("batchtopk")
+    save_dictionary(dictionary.rescaled(4.0), tmp_path, {})
+    assert json.loads((tmp_path / "cfg.json").read_text())["architecture"] == "jumprelu"
+    tensors = load_file(tmp_path / "sae_weights.safetensors")
+    assert set(tensors) == {"W_enc", "b_enc", "W_dec", "b_dec", "threshold"}
+    torch.testing.assert_close(tensors["threshold"], torch.full((40,), 2 / 4.0))
+
+
+def test_jumprelu_keeps_what_is_above_its_latents_threshold():
+    dictionary = make_dictionary("jumprelu", d_sae=3)
+    dictionary.select.threshold.copy_(torch.tensor([0.0, 1.0, 2.0]))
+    pre = torch.tensor([[1.5, 1.5, 1.5], [-1.0, 1.0, 2.5]])
+    expected = torch.tensor([[1.5, 1.5, 0.0], [0.0, 0.0, 2.5]])
+    torch.testing.assert_close(dictionary.select(pre), expected)
 
 
 @pytest.mark.parametrize("select", SELECTS)
@@ -186,7 +240,7 @@ def test_a_directory_without_a_dictionary_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"architecture": "gated"}, "'gated' dictionary: rkstore reads standard, topk"),
+        ({"architecture": "gated"}, "'gated' dictionary: rkstore reads standard, topk, jumprelu"),
         ({"d_sae": 41}, "size mismatch"),
         ({"k": 400}, "1 to the 40 latents"),
     ],

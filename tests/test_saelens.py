@@ -27,7 +27,7 @@ PROGRAM = textwrap.dedent("""
 
 
 @pytest.mark.skipif(not PYTHON.exists(), reason="no SAELens: 'make saelens' installs it")
-@pytest.mark.parametrize("dictionary", ["relu", "topk"])
+@pytest.mark.parametrize("dictionary", ["relu", "topk", "batchtopk"])
 def test_saelens_encodes_and_decodes_the_same(make_store, tmp_path, dictionary):
     store, _ = make_store(rows=400)
     checkpoint = train(

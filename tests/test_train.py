@@ -7,12 +7,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import rkstore.train as module
 from rkstore.dictionaries import load_dictionary
 from rkstore.errors import BadInput
 from rkstore.settings import TrainSettings
-from rkstore.train import STATE, default_name, prepare, schedule, train
+from rkstore.train import STATE, default_name, prepare, schedule, train, train_all
 
 SITE = "blocks.0.mlp.hook_post"
+FILES = ("sae_weights.safetensors", "cfg.json", "training.json", STATE)
+SELECTS = ("relu", "topk", "batchtopk")
 
 
 @pytest.fixture
@@ -44,7 +47,22 @@ def history(path):
     return json.loads((path / "training.json").read_text())["history"]
 
 
-@pytest.mark.parametrize("dictionary", ["relu", "topk"])
+def train_until(step, runs):
+    """Train, but break off when the first run comes to that step."""
+    real = module._step
+
+    def stopping(run, batch):
+        if run.step == step:
+            raise KeyboardInterrupt
+        real(run, batch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_step", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            train_all(runs)
+
+
+@pytest.mark.parametrize("dictionary", SELECTS)
 @pytest.mark.parametrize("init", ["random", "tied", "rkcnn"])
 def test_training_lowers_the_error(settings, dictionary, init):
     path = train(settings(dictionary=dictionary, init=init, steps=200, l1=0.01, rkcnn_m=3))
@@ -76,30 +94,20 @@ def test_decoder_rows_keep_norm_one(settings):
 def test_the_same_settings_give_the_same_bytes(settings, tmp_path):
     one = train(settings(out=str(tmp_path / "one")))
     two = train(settings(out=str(tmp_path / "two")))
-    for name in ("sae_weights.safetensors", "cfg.json", "training.json", STATE):
+    for name in FILES:
         assert (one / name).read_bytes() == (two / name).read_bytes()
 
 
-@pytest.mark.parametrize("dictionary", ["relu", "topk"])
-def test_a_stopped_run_goes_on_to_the_same_bytes(settings, tmp_path, monkeypatch, dictionary):
-    through = train(settings(dictionary=dictionary, out=str(tmp_path / "through")))
-    stopping = settings(dictionary=dictionary, out=str(tmp_path / "stopped"), checkpoint_every=10)
-
-    import rkstore.train as module
-
-    step = module._step
-
-    def stop_at_25(run, batch):
-        if run.step == 25:
-            raise KeyboardInterrupt
-        step(run, batch)
-
-    monkeypatch.setattr(module, "_step", stop_at_25)
-    with pytest.raises(KeyboardInterrupt):
-        train(stopping)
-    monkeypatch.setattr(module, "_step", step)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("d_sae", [24, 96])
+@pytest.mark.parametrize("dictionary", SELECTS)
+def test_a_stopped_run_goes_on_to_the_same_bytes(settings, tmp_path, dictionary, d_sae, dtype):
+    chosen = {"dictionary": dictionary, "d_sae": d_sae, "dtype": dtype}
+    through = train(settings(**chosen, out=str(tmp_path / "through")))
+    stopping = settings(**chosen, out=str(tmp_path / "stopped"), checkpoint_every=10)
+    train_until(25, [stopping])
     taken_up = train(stopping)
-    for name in ("sae_weights.safetensors", "cfg.json", "training.json", STATE):
+    for name in FILES:
         assert (taken_up / name).read_bytes() == (through / name).read_bytes(), name
 
 
@@ -120,6 +128,112 @@ def test_another_run_of_the_same_name_is_refused(settings):
     train(settings(name="run"))
     with pytest.raises(BadInput, match=r"lr was 0.003, is 0.01.*--name"):
         train(settings(name="run", lr=0.01))
+
+
+def test_the_order_of_the_rows_can_have_a_seed_of_its_own(settings, monkeypatch):
+    rows = {}
+
+    def remember(run, batch):
+        rows.setdefault(run.name, batch.rows)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "_step", remember)
+    seeds = {"a": {"seed": 3}, "b": {"seed": 4, "data_seed": 3}, "c": {"seed": 4}}
+    for name, seed in seeds.items():
+        with pytest.raises(KeyboardInterrupt):
+            train(settings(name=name, **seed))
+    assert np.array_equal(rows["a"], rows["b"])
+    assert not np.array_equal(rows["a"], rows["c"])
+
+
+def test_a_seed_of_the_order_leaves_the_weights_as_they_begin(settings):
+    one, other = prepare(settings()), prepare(settings(data_seed=9))
+    assert torch.equal(one.dictionary.W_dec, other.dictionary.W_dec)
+
+
+def test_bfloat16_learns_as_well_and_is_on_record(settings):
+    paths = [train(settings(dtype=dtype, steps=200)) for dtype in ("float32", "bfloat16")]
+    exact, rounded = (history(path)[-1]["fvu"] for path in paths)
+    assert rounded == pytest.approx(exact, rel=0.1)
+    _, metadata = load_dictionary(paths[1])
+    assert metadata["rkstore"]["dtype"] == "bfloat16"
+    assert all(tensor.dtype == torch.float32 for tensor in weights(paths[1]).values())
+
+
+@pytest.mark.parametrize("dictionary", SELECTS)
+def test_the_written_code_is_as_sparse_as_the_trained_one(settings, dictionary):
+    run = settings(dictionary=dictionary, steps=200, l1=0.01)
+    path = train(run)
+    x = torch.from_numpy(prepare(run).store.read(SITE))
+    l0 = load_dictionary(path)[0].encode(x).count_nonzero().item() / len(x)
+    assert l0 == pytest.approx(history(path)[-1]["l0"], rel=0.2)
+
+
+def several(settings, **shared):
+    """Settings of runs as different as may share a reading."""
+    return [
+        settings(dictionary="relu", l1=0.01, steps=30, **shared),
+        settings(dictionary="topk", d_sae=96, seed=5, data_seed=0, **shared),
+        settings(dictionary="batchtopk", init="random", lr=0.01, **shared),
+        settings(dictionary="topk", dtype="bfloat16", checkpoint_every=15, **shared),
+    ]
+
+
+def assert_as_if_alone(settings, tmp_path, together):
+    """Every run in ``together`` has the files that it has when it is trained by itself."""
+    for one, path in zip(several(settings, out=str(tmp_path / "alone")), together, strict=True):
+        alone = train(one)
+        for name in FILES:
+            assert (path / name).read_bytes() == (alone / name).read_bytes(), (path, name)
+
+
+def test_dictionaries_on_one_reading_have_the_bytes_of_each_trained_alone(settings, tmp_path):
+    together = train_all(several(settings))
+    assert_as_if_alone(settings, tmp_path, together)
+
+
+def test_one_reading_of_many_goes_on_to_the_same_bytes(settings, tmp_path):
+    runs = several(settings)
+    train_until(25, runs)
+    assert_as_if_alone(settings, tmp_path, train_all(runs))
+
+
+def test_one_reading_of_many_decodes_what_one_of_one_does(settings, monkeypatch):
+    read, counted = module.read_batches, []
+
+    def counting(*args, **kwargs):
+        for batch in read(*args, **kwargs):
+            counted.append(len(batch.rows))
+            yield batch
+
+    monkeypatch.setattr(module, "read_batches", counting)
+    train_all([settings(lr=rate) for rate in (1e-3, 2e-3, 3e-3)])
+    assert len(counted) == 40
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"batch_size": 16}, "the same --batch-size, not 32 and 16"),
+        ({"seed": 1}, "the same --data-seed, not 0 and 1"),
+        ({"hook": "blocks.1.mlp.hook_post"}, "the same --hook or --layer"),
+        ({}, "give each its own name"),
+    ],
+)
+def test_what_cannot_share_a_reading_is_refused(settings, change, said):
+    with pytest.raises(BadInput, match=said):
+        train_all([settings(), settings(**change)])
+
+
+def test_dictionaries_of_different_stores_are_refused(settings, make_store):
+    other, _ = make_store("other", rows=300)
+    with pytest.raises(BadInput, match="the same --store"):
+        train_all([settings(), settings(store=str(other.root))])
+
+
+def test_nothing_to_train_is_refused():
+    with pytest.raises(BadInput, match="nothing to train"):
+        train_all([])
 
 
 def test_default_names_differ_wherever_two_runs_do(settings):

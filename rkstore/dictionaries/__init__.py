@@ -1,20 +1,25 @@
 """Sparse codes of activations.
 
 A dictionary is four tensors and a *select*: which latents of the pre-activation
-stay on (``selects/``). How its tensors begin is an *init* (``inits/``). On disk it
-is what SAELens reads (``checkpoint.py``).
+stay on (``selects/``). How its tensors begin is an *init* (``inits/``), how they are
+to change its ``gradient.py``. On disk it is what SAELens reads (``checkpoint.py``).
 """
 
 from rkstore.dictionaries.checkpoint import load_dictionary, save_dictionary
 from rkstore.dictionaries.dictionary import Dictionary
+from rkstore.dictionaries.gradient import Forward, fill_gradients
 from rkstore.dictionaries.inits import INITS, initialise
+from rkstore.dictionaries.scratch import Scratch
 from rkstore.dictionaries.selects import SELECTS, Select, select_named
 
 __all__ = [
     "INITS",
     "SELECTS",
     "Dictionary",
+    "Forward",
+    "Scratch",
     "Select",
+    "fill_gradients",
     "initialise",
     "load_dictionary",
     "save_dictionary",

@@ -27,8 +27,9 @@ def save_dictionary(dictionary: Dictionary, path: Path, metadata: dict[str, Any]
         metadata: model and hook it belongs to, under SAELens' names, and whatever else
             is worth keeping.
     """
+    select = dictionary.select.at_inference(dictionary.d_sae)
     config = {
-        "architecture": dictionary.select.architecture,
+        "architecture": select.architecture,
         "d_in": dictionary.d_in,
         "d_sae": dictionary.d_sae,
         "dtype": "float32",
@@ -36,11 +37,11 @@ def save_dictionary(dictionary: Dictionary, path: Path, metadata: dict[str, Any]
         "apply_b_dec_to_input": True,
         "normalize_activations": "none",
         "reshape_activations": "none",
-        **dictionary.select.config(),
+        **select.config(),
         "metadata": {"sae_lens_version": SAE_LENS_VERSION} | metadata,
     }
-    tensors = {name: p.detach().cpu().contiguous() for name, p in dictionary.named_parameters()}
-    save_file(tensors, path / WEIGHTS)
+    tensors = dict(dictionary.named_parameters()) | dict(select.named_buffers())
+    save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, path / WEIGHTS)
     (path / CONFIG).write_text(json.dumps(config, indent=2) + "\n", "utf-8")
 
 
@@ -57,7 +58,7 @@ def load_dictionary(path: str | Path) -> tuple[Dictionary, dict[str, Any]]:
     try:
         config = json.loads((path / CONFIG).read_text("utf-8"))
         tensors = load_file(path / WEIGHTS)
-        names = {select.architecture: name for name, select in SELECTS.items()}
+        names = {s.architecture: name for name, s in SELECTS.items() if s.architecture}
         if config["architecture"] not in names:
             raise BadInput(
                 f"{path} is a '{config['architecture']}' dictionary: "
@@ -65,10 +66,14 @@ def load_dictionary(path: str | Path) -> tuple[Dictionary, dict[str, Any]]:
             )
         select = select_named(names[config["architecture"]], config)
         dictionary = Dictionary(config["d_in"], config["d_sae"], select)
-        dictionary.load_state_dict(tensors)
+        buffers = dict(select.named_buffers())
+        # On disk what the select keeps lies beside the weights: SAELens has one flat list.
+        dictionary.load_state_dict(
+            {f"select.{k}" if k in buffers else k: tensor for k, tensor in tensors.items()}
+        )
     except BadInput:
         raise
     except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise BadInput(f"cannot read the dictionary in {path}: {reason}") from None
-    return dictionary, config.get("metadata", {})
+    return dictionary.eval(), config.get("metadata", {})

@@ -1,5 +1,7 @@
 """The dictionary: encode activations to a sparse code, decode the code to activations."""
 
+import copy
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -24,9 +26,11 @@ class Dictionary(nn.Module):
         super().__init__()
         if d_in < 1 or d_sae < 1:
             raise BadInput(f"a dictionary needs positive sizes, not d_in {d_in}, d_sae {d_sae}")
-        select.check(d_sae)
+        select.fit(d_sae)
         self.d_in, self.d_sae, self.select = d_in, d_sae, select
-        self.W_enc = nn.Parameter(torch.zeros(d_in, d_sae))
+        # In memory W_enc is its transpose: a latent's weights lie side by side, as in W_dec,
+        # and the gradients of both are sums of such rows.
+        self.W_enc = nn.Parameter(torch.zeros(d_sae, d_in).T)
         self.b_enc = nn.Parameter(torch.zeros(d_sae))
         self.W_dec = nn.Parameter(torch.zeros(d_sae, d_in))
         self.b_dec = nn.Parameter(torch.zeros(d_in))
@@ -35,7 +39,8 @@ class Dictionary(nn.Module):
         """Activations ``(..., d_in)`` → code ``(..., d_sae)``, non-negative and sparse."""
         if x.shape[-1] != self.d_in:
             raise BadInput(f"the dictionary takes activations {self.d_in} wide, not {x.shape[-1]}")
-        return self.select(F.linear(x - self.b_dec, self.W_enc.T, self.b_enc))
+        code: Tensor = self.select(F.linear(x - self.b_dec, self.W_enc.T, self.b_enc))
+        return code
 
     def decode(self, f: Tensor) -> Tensor:
         """Code ``(..., d_sae)`` → activations ``(..., d_in)``."""
@@ -57,18 +62,18 @@ class Dictionary(nn.Module):
         Bricken et al. (2023), "Towards Monosemanticity", appendix on training.
         """
         if self.W_dec.grad is not None:
-            along = (self.W_dec.grad * self.W_dec).sum(dim=1, keepdim=True)
-            self.W_dec.grad -= along * self.W_dec
+            along = torch.einsum("fd,fd->f", self.W_dec.grad, self.W_dec)
+            self.W_dec.grad.addcmul_(self.W_dec, along.unsqueeze(1), value=-1)
 
     @torch.no_grad()
     def rescaled(self, scale: float) -> "Dictionary":
         """The dictionary for ``x`` of this one, which was trained on ``scale * x``.
 
-        Both selects are positively homogeneous, so only the biases change and the rows
-        of ``W_dec`` keep norm 1: ``x̂(x) = x̂'(scale * x) / scale`` exactly.
+        Every select is positively homogeneous but for its threshold, so only the biases and
+        that change and the rows of ``W_dec`` keep norm 1: ``x̂(x) = x̂'(scale * x) / scale``.
         """
-        other = Dictionary(self.d_in, self.d_sae, self.select)
-        other.load_state_dict(self.state_dict())
+        other = copy.deepcopy(self)
         other.b_enc.div_(scale)
         other.b_dec.div_(scale)
+        other.select.rescale(scale)
         return other

@@ -13,4 +13,6 @@ def random(
 ) -> None:
     """Glorot & Bengio (2010) for both matrices: encoder and decoder know nothing of each other."""
     nn.init.xavier_uniform_(dictionary.W_dec, generator=generator)
-    nn.init.xavier_uniform_(dictionary.W_enc, generator=generator)
+    # Drawn row by row, however the encoder lies in memory.
+    drawn = torch.empty(dictionary.W_enc.shape)
+    dictionary.W_enc.copy_(nn.init.xavier_uniform_(drawn, generator=generator))

@@ -7,11 +7,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from rkstore.dictionaries.selects.base import Select
+from rkstore.dictionaries.selects.batchtopk import BatchTopK
+from rkstore.dictionaries.selects.jumprelu import JumpReLU
 from rkstore.dictionaries.selects.relu import ReLU
 from rkstore.dictionaries.selects.topk import TopK
 from rkstore.errors import BadInput
 
-SELECTS: dict[str, type[Select]] = {select.name: select for select in (ReLU, TopK)}
+SELECTS: dict[str, type[Select]] = {
+    select.name: select for select in (ReLU, TopK, BatchTopK, JumpReLU)
+}
 
 
 def select_named(name: str, options: Mapping[str, Any]) -> Select:
