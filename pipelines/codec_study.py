@@ -115,18 +115,24 @@ def page(study: dict[str, Any]) -> str:
     l0 = [row["l0"] for row in study["dictionaries"]]
     return TEXT.format(
         tokens=f"{study['tokens']:,}",
-        layers=", ".join(str(layer) for layer in study["layers"]),
+        layers=_span(study["layers"]),
         steps=study["steps"],
         seeds=study["seeds"],
         held_out=f"{study['dictionaries'][0]['rows']:,}",
         values=_values_table(study),
         probes=_probes_table(study),
         dictionaries=_dictionaries_table(study),
-        l0=" to ".join(f"{l0:.1f}" for l0 in sorted({min(l0), max(l0)})),
+        l0=" to ".join(sorted({f"{min(l0):.1f}", f"{max(l0):.1f}"})),
         int8=_spread(study, "int8")[0],
         int6=_spread(study, "int6")[0],
         seed=_spread(study, "int8")[1],
     )
+
+
+def _span(layers: list[int]) -> str:
+    if len(layers) > 2 and layers == list(range(layers[0], layers[-1] + 1)):
+        return f"{layers[0]} to {layers[-1]}"
+    return ", ".join(str(layer) for layer in layers)
 
 
 def _values_table(study: dict[str, Any]) -> str:
@@ -283,17 +289,17 @@ error of the stored values over the variance of the site.
 
 ## What a probe finds
 
-RkCNN, kurtosis, 600 subsets of which 200 are kept, layers {layers}, the same seed for every codec:
-how many of float32's top subsets are kept, and the cosine of their directions, up to sign, with
-float32's.
+RkCNN, kurtosis, 600 subsets of which 200 are kept, layers {layers}, the same seed for every
+codec: how many of float32's top subsets are kept, and the cosine of their directions, up to sign,
+with float32's.
 
 {probes}
 
 ## What a dictionary learns
 
-TopK dictionaries (1,024 latents, k = 32, {steps} steps), layers {layers}, trained from each store
-with the same seed and the same order of rows, and from the float32 store with {seeds} seeds. All
-are evaluated on the float32 values of the same {held_out} held-out tokens. FVU is that of the
+TopK dictionaries (1,024 latents, k = 32, {steps} steps), layers {layers}, trained from each
+store with the same seed and the same order of rows, and from the float32 store with {seeds} seeds.
+All are evaluated on the float32 values of the same {held_out} held-out tokens. FVU is that of the
 dictionary from float32, then how much it changes with the codec alone and with the seed alone; dead
 is the range of latents that never fired over all of the row. L0 is {l0} in every run.
 
