@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from rkstore.batches import split_chunks
+from rkstore.opening import open_store
 from rkstore.rkcnn import RkCNNProbe, RkCNNResult, StoreSite
 from rkstore.settings import ProbeSettings
-from rkstore.store import Store, find_store
 
 
 def probe(settings: ProbeSettings) -> tuple[RkCNNResult, Path]:
@@ -17,7 +17,7 @@ def probe(settings: ProbeSettings) -> tuple[RkCNNResult, Path]:
     Raises:
         BadInput: a setting does not fit the site.
     """
-    store = Store(find_store(settings.store))
+    store = open_store(settings.store)
     hook_name = store.site(settings.layer, settings.hook)
     chunks, _ = split_chunks(store)
     finder = RkCNNProbe(
@@ -30,6 +30,7 @@ def probe(settings: ProbeSettings) -> tuple[RkCNNResult, Path]:
         seed=settings.seed,
         device=settings.device,
         sample_rows=settings.sample_rows,
+        query_rows=settings.query_rows,
     )
     result = finder.probe(StoreSite(store, hook_name, chunks), labels=settings.labels)
     path = Path(settings.out or f"results/probe/{hook_name}-{settings.score}")

@@ -191,7 +191,9 @@ class HarvestSettings(Settings):
 class SiteSettings(Settings):
     """Which site of which store."""
 
-    store: str | None = option(None, "Store; may be left out if stores/ holds exactly one.")
+    store: str | None = option(
+        None, "Store, a directory or a URL; may be left out if stores/ holds exactly one."
+    )
     layer: int | None = option(None, "Transformer block of the site.", least=0)
     hook: str | None = option(None, "Hook of the site, if the store has several at that layer.")
 
@@ -219,6 +221,12 @@ class ProbeSettings(SiteSettings):
         "Rows, spread over the store, that knn and separation compare; the cost of knn grows "
         "with their square.",
         least=2,
+    )
+    query_rows: int | None = option(
+        None,
+        "Rows that ask knn for their neighbours among all of sample_rows; all by default. Fewer "
+        "estimate the score, with a standard error that falls with their root.",
+        least=1,
     )
     seed: int = option(0, "Seed of the subsets.", least=0)
     out: str | None = option(None, "Directory of the result; results/probe/<site> by default.")
@@ -274,7 +282,9 @@ class TrainSettings(SiteSettings):
 class EvaluateSettings(Settings):
     """What to measure dictionaries on."""
 
-    store: str | None = option(None, "Store; may be left out if stores/ holds exactly one.")
+    store: str | None = option(
+        None, "Store, a directory or a URL; may be left out if stores/ holds exactly one."
+    )
     rows: int | None = option(None, "Held-out rows to use; all by default.", least=1)
     batch_size: int = option(4096, "Rows at a time.", least=1)
     device: str = option("cpu", "Torch device.")

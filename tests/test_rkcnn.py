@@ -183,6 +183,7 @@ def test_the_description_says_what_was_done(tmp_path: Path) -> None:
         "k_neighbors": 5,
         "seed": 5,
         "sample_rows": 2000,
+        "query_rows": None,
     }
     assert described["source"] == {"rows": 200, "labels": None}
     scores = described["scores"]
@@ -224,6 +225,7 @@ def test_a_result_is_not_written_over_a_file(tmp_path: Path) -> None:
         ({"r": 0}, "r is 0: it must be at least 1"),
         ({"k_neighbors": 0}, "k_neighbors is 0: it must be at least 1"),
         ({"sample_rows": 1}, "sample_rows is 1: it must be at least 2"),
+        ({"query_rows": 0}, "query_rows is 0: it must be at least 1"),
         ({"seed": -1}, "seed is -1: it must be at least 0"),
         ({"m": 21}, "m is 21 and there are only 20 dimensions: choose m up to 20"),
         ({"r": 51}, "r is 51 and only h=50 subsets are drawn"),
@@ -263,6 +265,22 @@ def test_activations_that_are_not_finite_are_refused_by_place(value: float) -> N
     x[3000, 12] = value
     with pytest.raises(BadInput, match=f"row 3000 .* {value} in dimension 12"):
         probe().probe(x)
+
+
+def test_asking_all_rows_is_the_default_of_knn() -> None:
+    finder, asking = probe(score_method="knn"), probe(score_method="knn", query_rows=200)
+    assert torch.equal(finder.probe(rows()).all_scores, asking.probe(rows()).all_scores)
+
+
+def test_fewer_rows_may_ask_and_the_seed_decides_which() -> None:
+    one, same, other = (
+        probe(d_model=20, m=20, h=1, r=1, score_method="knn", query_rows=50, seed=seed)
+        .probe(rows())
+        .all_scores
+        for seed in (1, 1, 2)
+    )
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
 
 
 def test_separation_without_labels_is_refused() -> None:

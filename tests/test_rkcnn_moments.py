@@ -6,6 +6,7 @@ from scipy.stats import kurtosis
 
 from rkstore.errors import BadInput
 from rkstore.rkcnn import Moments
+from rkstore.rkcnn.moments import Precision
 
 
 def rows(n: int = 3000, d: int = 6, offset: float = 0.0) -> np.ndarray:
@@ -50,6 +51,42 @@ def test_covariance_equals_numpy(offset: float, size: int) -> None:
     np.testing.assert_allclose(covariance, expected, rtol=1e-9)
 
 
+def correlated(n: int = 3000) -> np.ndarray:
+    return rows(n) @ np.triu(np.ones((6, 6), np.float32))
+
+
+def assert_near(found: np.ndarray, expected: np.ndarray, error: float) -> None:
+    """Entries agree to a fraction of ``(variance · variance)^½``."""
+    deviation = np.sqrt(np.diag(expected))
+    np.testing.assert_allclose((found - expected) / deviation / deviation[:, None], 0, atol=error)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-30, 1e30])
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+@pytest.mark.parametrize("size", [1, 100, 3000])
+def test_float32_products_lose_no_more_than_they_say(
+    scale: float, offset: float, size: int
+) -> None:
+    x = ((correlated() + offset) * scale).astype(np.float32)
+    exact = Moments.over(cut(x, size), comoment=True).covariance
+    found = Moments.over(cut(x, size), comoment=True, precision=np.float32).covariance
+    assert_near(found, exact, 2e-6)
+    np.testing.assert_array_equal(found, found.T)
+
+
+def test_float32_products_bear_parts_that_drift_apart() -> None:
+    x = correlated() + np.repeat([0, 1e4, -1e4], 1000)[:, None].astype(np.float32)
+    exact = np.cov(x.T.astype(np.float64), bias=True)
+    found = Moments.over(cut(x, 1000), comoment=True, precision=np.float32).covariance
+    assert_near(found, exact, 2e-6)
+
+
+def test_float32_products_bear_dimensions_of_any_size() -> None:
+    x = correlated() * np.logspace(-30, 30, 6).astype(np.float32)
+    exact = Moments.of(x, comoment=True).covariance
+    assert_near(Moments.over(cut(x, 512), True, np.float32).covariance, exact, 2e-6)
+
+
 def test_parts_may_drift_apart() -> None:
     x = rows() + np.repeat([0, 1e4, -1e4], 1000)[:, None].astype(np.float32)
     moments = Moments.over(cut(x, 1000), comoment=True)
@@ -59,10 +96,11 @@ def test_parts_may_drift_apart() -> None:
     np.testing.assert_allclose(moments.covariance, expected, rtol=1e-9)
 
 
-def test_a_constant_dimension_has_moments_of_exactly_zero() -> None:
+@pytest.mark.parametrize("precision", [np.float32, np.float64])
+def test_a_constant_dimension_has_moments_of_exactly_zero(precision: Precision) -> None:
     x = rows()
     x[:, 2] = np.float32(0.1)
-    moments = Moments.over(cut(x, 301), comoment=True)
+    moments = Moments.over(cut(x, 301), comoment=True, precision=precision)
     assert moments.m2[2] == moments.m3[2] == moments.m4[2] == 0
     assert not moments.covariance[2].any()
     assert moments.mean[2] == np.float32(0.1)

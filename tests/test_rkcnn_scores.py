@@ -9,6 +9,7 @@ from sklearn.neighbors import NearestNeighbors
 from rkstore.errors import BadInput
 from rkstore.rkcnn import SCORES, Moments, random_subsets, score_named
 from rkstore.rkcnn.scores import Comparison, MomentScore, RowScore, knn
+from rkstore.rkcnn.scores import separation as module
 
 SUBSETS = random_subsets(10, 3, 15, np.random.default_rng(5))
 
@@ -28,13 +29,25 @@ def moment_scores(name: str, x: np.ndarray, subsets: np.ndarray = SUBSETS) -> np
     return score.of_subsets(Moments.of(x), subsets)
 
 
-def row_score(name: str, x: np.ndarray, labels: np.ndarray | None = None, k: int = 5) -> float:
+def row_scores(
+    name: str,
+    x: np.ndarray,
+    labels: np.ndarray | None = None,
+    k: int = 5,
+    asking: np.ndarray | None = None,
+    subsets: np.ndarray | None = None,
+) -> np.ndarray:
     score = score_named(name)
     assert isinstance(score, RowScore)
-    classes = None if labels is None else torch.from_numpy(labels)
-    comparison = Comparison(len(x), k, classes)
+    classes, queries = (None if a is None else torch.from_numpy(a) for a in (labels, asking))
+    comparison = Comparison(len(x), k, classes, queries)
     score.check(comparison)
-    return score.of_subset(torch.from_numpy(x), comparison)
+    chosen = np.arange(x.shape[1])[None] if subsets is None else subsets
+    return score.of_subsets(torch.from_numpy(x), torch.from_numpy(chosen), comparison)
+
+
+def row_score(name: str, x: np.ndarray, labels: np.ndarray | None = None, k: int = 5) -> float:
+    return float(row_scores(name, x, labels, k)[0])
 
 
 def neighbors(x: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -123,7 +136,73 @@ def test_knn_is_the_same_when_distances_are_held_in_blocks(
 ) -> None:
     whole = row_score("knn", rows()[:, :3], labels)
     monkeypatch.setattr(knn, "BLOCK_DISTANCES", 7 * 300)
+    monkeypatch.setattr(knn, "GROUP_ROWS", 3)
     assert row_score("knn", rows()[:, :3], labels) == whole
+
+
+def all_distances(x: np.ndarray) -> np.ndarray:
+    """From every row to every other, ascending, by float64 differences, ``(n, n - 1)``."""
+    wide = x.astype(np.float64)
+    distances = np.linalg.norm(wide[:, None] - wide, axis=2)
+    return np.sort(distances, axis=1)[:, 1:]
+
+
+@pytest.mark.parametrize("scale", [1, 1e-30, 1e30])
+@pytest.mark.parametrize("offset", [0, 1000])
+def test_nearest_rows_are_those_of_float64_differences(scale: float, offset: float) -> None:
+    x = ((rows() + offset) * scale).astype(np.float32)
+    distances, found = knn.nearest(torch.from_numpy(x), torch.arange(len(x)), 5)
+    np.testing.assert_allclose(distances, all_distances(x)[:, :5], rtol=1e-4)
+    assert (found != torch.arange(len(x))[:, None]).all()
+
+
+def test_nearest_rows_are_found_where_a_product_cannot_tell_them_apart() -> None:
+    """Clusters far away and tight: by the product all rows of one have the same distance."""
+    near = rows(60).repeat(5, axis=0) * 1e4
+    x = (near + 0.1 * np.random.default_rng(1).standard_normal(near.shape)).astype(np.float32)
+    distances, _ = knn.nearest(torch.from_numpy(x), torch.arange(len(x)), 3)
+    np.testing.assert_allclose(distances, all_distances(x)[:, :3], rtol=1e-4)
+
+
+def test_many_equal_rows_are_nearest_to_each_other() -> None:
+    x = rows(100)
+    x[20:80] = x[20]
+    distances, found = knn.nearest(torch.from_numpy(x), torch.arange(100), 5)
+    np.testing.assert_allclose(distances, all_distances(x)[:, :5], rtol=1e-4)
+    assert ((found[20:80] >= 20) & (found[20:80] < 80)).all()
+
+
+@pytest.mark.parametrize("labels", [None, some_labels()])
+def test_knn_asked_by_some_rows_scores_those_rows(labels: np.ndarray | None) -> None:
+    asking, x = np.arange(5, 300, 3), rows()[:, :3]
+    distances, found = neighbors(x, 5)
+    if labels is None:
+        expected = (1 / (distances[asking].mean(axis=1) + 1e-8)).var()
+    else:
+        expected = (labels[found[asking]] == labels[asking, None]).mean()
+    assert row_scores("knn", x, labels, asking=asking)[0] == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_error_of_asking_few_rows_is_the_one_stated() -> None:
+    """200 draws of q = 50 rows: their standard deviation is known to 5 %."""
+    x, labels, q = rows()[:, :3], (rows()[:, 0] > 0.3).astype(np.int64), 50
+    share = (labels[neighbors(x, 5)[1]] == labels[:, None]).mean(axis=1)
+    generator = np.random.default_rng(0)
+    estimates = [
+        row_scores("knn", x, labels, asking=generator.choice(300, q, replace=False))[0]
+        for _ in range(200)
+    ]
+    stated = share.std() * (1 / q - 1 / 300) ** 0.5
+    assert np.std(estimates) == pytest.approx(stated, rel=0.2)
+    assert np.mean(estimates) == pytest.approx(share.mean(), abs=4 * stated / 200**0.5)
+
+
+@pytest.mark.parametrize("name", ["knn", "separation"])
+def test_subsets_scored_together_score_as_they_do_alone(name: str) -> None:
+    x, labels = rows(), some_labels()
+    together = row_scores(name, x, labels, subsets=SUBSETS)
+    alone = [row_score(name, x[:, subset], labels) for subset in SUBSETS]
+    np.testing.assert_allclose(together, alone, rtol=1e-6)
 
 
 def test_knn_needs_a_row_more_than_neighbours() -> None:
@@ -135,6 +214,18 @@ def test_knn_needs_a_row_more_than_neighbours() -> None:
 def test_separation_equals_its_formula() -> None:
     x, labels = rows()[:, :3], some_labels()
     assert row_score("separation", x, labels) == pytest.approx(separation(x, labels), rel=1e-5)
+
+
+@pytest.mark.parametrize("block", [1, 7, 300])
+def test_separation_is_the_same_however_many_rows_are_held(
+    block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BLOCK_ROWS", block)
+    x, labels = rows(), some_labels()
+    expected = [separation(x[:, subset], labels) for subset in SUBSETS]
+    np.testing.assert_allclose(
+        row_scores("separation", x, labels, subsets=SUBSETS), expected, rtol=1e-5
+    )
 
 
 def test_separation_counts_a_class_of_one_row() -> None:

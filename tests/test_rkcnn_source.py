@@ -1,6 +1,6 @@
 """A store's site and an array of the same rows give the same result, however they are cut."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from rkstore.errors import BadInput
 from rkstore.manifest import Manifest, Site
 from rkstore.rkcnn import RkCNNProbe, RkCNNResult, StoreSite, source
-from rkstore.rkcnn.source import open_source, read_blocks, spread_rows
+from rkstore.rkcnn.source import ahead, open_source, read_blocks, spread_rows
 from rkstore.store import Store
 from rkstore.writer import StoreWriter
 
@@ -126,6 +126,23 @@ def test_blocks_do_not_depend_on_how_a_store_is_cut(
         blocks = list(read_blocks(StoreSite(make_store(chunk_rows), HOOK)))
         assert [len(block) for block in blocks] == [64, 64, 64, 64, 44]
         np.testing.assert_array_equal(np.concatenate(blocks), rows())
+
+
+def test_blocks_read_ahead_are_the_same_blocks() -> None:
+    blocks = [np.full((2, 3), i, np.float32) for i in range(4)]
+    for found, block in zip(ahead(iter(blocks)), blocks, strict=True):
+        assert found is block
+
+
+def test_an_error_in_reading_ahead_comes_out_behind_the_blocks_before_it() -> None:
+    def blocks() -> Iterator[np.ndarray]:
+        yield np.zeros((1, 1), np.float32)
+        raise BadInput("the second is damaged")
+
+    reading = ahead(blocks())
+    assert next(reading).shape == (1, 1)
+    with pytest.raises(BadInput, match="the second is damaged"):
+        next(reading)
 
 
 def test_a_sample_is_spread_over_all_rows() -> None:

@@ -1,16 +1,21 @@
 """Moments of every dimension, and how dimensions vary together, in one pass over the rows."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import reduce
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import get_blas_funcs
 
 from rkstore.errors import BadInput
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
+Precision = type[np.float32] | type[np.float64]
+
+# Rows raised to powers at once, and rows of the comoment added to at once: 1 MB each for
+# d = 3072, so that they stay in the cache from one operation to the next.
+SLICE_ROWS = 32
 
 
 @dataclass(frozen=True)
@@ -25,8 +30,7 @@ class Moments:
     by formulas that take no difference of large sums (Chan, Golub & LeVeque 1979;
     Pébay 2008, SAND2008-6212, for the third and fourth power), so an offset of a
     thousand standard deviations costs no digits. A constant dimension has moments of
-    exactly zero. Products are float64 throughout: in float32 they would be twice as
-    fast, but small activations would underflow when squared.
+    exactly zero.
     """
 
     count: int
@@ -39,35 +43,53 @@ class Moments:
     @classmethod
     def of(cls, x: Floats, comoment: bool = False) -> "Moments":
         """Moments of at least one row, ``x`` of shape ``(rows, d)``."""
-        # Measured from the first row, so that a constant dimension is zero without rounding.
-        deviation = np.subtract(x, x[0], dtype=np.float64)
-        shift = deviation.mean(axis=0)
-        deviation -= shift
-        square = deviation**2
-        return cls(
-            count=len(x),
-            mean=x[0] + shift,
-            m2=square.sum(axis=0),
-            m3=np.einsum("nd,nd->d", square, deviation),
-            m4=np.einsum("nd,nd->d", square, square),
-            comoment=deviation.T @ deviation if comoment else None,
-        )
+        return cls.over([x], comoment)
 
     @classmethod
-    def over(cls, blocks: Iterable[Floats], comoment: bool = False) -> "Moments":
+    def over(
+        cls,
+        blocks: Iterable[Floats],
+        comoment: bool = False,
+        precision: Precision = np.float64,
+    ) -> "Moments":
         """Moments of all rows of blocks ``(rows, d)``, of which one is in memory at a time.
+
+        Args:
+            precision: of the outer products inside a block; see :class:`OuterProducts`.
+                All other sums are float64.
 
         Raises:
             BadInput: there is no block.
         """
-        parts = (cls.of(block, comoment) for block in blocks)
-        first = next(parts, None)
-        if first is None:
+        total: Moments | None = None
+        outer: OuterProducts | None = None
+        for block in blocks:
+            part = cls._of_block(block)
+            if comoment:
+                outer = outer or OuterProducts(block.shape[1], precision)
+                outer.add(block, part, total)
+            total = part if total is None else total._merge(part)
+        if total is None:
             raise BadInput("there are no rows: give at least one block of activations")
-        return reduce(cls.merge, parts, first)
+        return total if outer is None else replace(total, comoment=outer.finish())
 
-    def merge(self, other: "Moments") -> "Moments":
-        """Moments of both sets of rows together."""
+    @classmethod
+    def _of_block(cls, x: Floats) -> "Moments":
+        slices = [x[start : start + SLICE_ROWS] for start in range(0, len(x), SLICE_ROWS)]
+        # Measured from the first row, so that a constant dimension is zero without rounding.
+        from_first = (np.subtract(rows, x[0], dtype=np.float64).sum(axis=0) for rows in slices)
+        mean = x[0] + sum(from_first) / len(x)
+        m2, m3, m4 = np.zeros((3, x.shape[1]))
+        for rows in slices:
+            deviation = rows - mean
+            square = deviation * deviation
+            m2 += square.sum(axis=0)
+            m3 += np.einsum("nd,nd->d", square, deviation)
+            m4 += np.einsum("nd,nd->d", square, square)
+        return cls(len(x), mean, m2, m3, m4)
+
+    def _merge(self, other: "Moments") -> "Moments":
+        """Moments of both sets of rows together, without the comoment."""
         a, b, n = self.count, other.count, self.count + other.count
         delta = other.mean - self.mean
         return Moments(
@@ -83,17 +105,7 @@ class Moments:
             + delta**4 * (a * b * (a**2 - a * b + b**2) / n**3)
             + 6 * delta**2 * (a**2 * other.m2 + b**2 * self.m2) / n**2
             + 4 * delta * (a * other.m3 - b * self.m3) / n,
-            comoment=self._merged_comoment(other, delta * (a * b / n) ** 0.5),
         )
-
-    def _merged_comoment(self, other: "Moments", shift: Doubles) -> Doubles | None:
-        if self.comoment is None or other.comoment is None:
-            return None
-        # Added in place: for d = 3072 each intermediate sum would take 75 MB more.
-        total = np.outer(shift, shift)
-        total += self.comoment
-        total += other.comoment
-        return total
 
     @property
     def variance(self) -> Doubles:
@@ -110,3 +122,49 @@ class Moments:
         if self.comoment is None:
             raise BadInput("these moments have no covariance: gather them with comoment=True")
         return self.comoment / self.count
+
+
+class OuterProducts:
+    """Sum of the outer products of all rows' deviations from their common mean.
+
+    Merging two sets of rows adds one outer product to those inside the sets (Chan, Golub
+    & LeVeque 1979), so each block is multiplied together with one row more, and nothing
+    has to be centred again. One triangle is computed: half the work of a plain product.
+
+    In float32 that takes half the time of float64. Deviations are scaled before by powers
+    of two, so none underflows, and blocks are added up in float64, so the error does not
+    grow with their number: entry ``(i, j)`` is off by at most ``b · 2⁻²⁴ · (m2_i · m2_j)^½``
+    for blocks of b rows, and by some ``10⁻⁷ · (m2_i · m2_j)^½`` as measured.
+    """
+
+    def __init__(self, width: int, precision: Precision) -> None:
+        self._lower = np.zeros((width, width))
+        self._precision = precision
+        (self._syrk,) = get_blas_funcs(["syrk"], dtype=precision)
+
+    def add(self, x: Floats, part: Moments, before: Moments | None) -> None:
+        """Add a block ``(rows, d)`` of these moments to rows of those before it."""
+        merged = np.zeros(x.shape[1])
+        if before is not None:
+            weight = before.count * part.count / (before.count + part.count)
+            merged = (part.mean - before.mean) * weight**0.5
+        exponent = np.frexp(np.sqrt((part.m2 + merged**2) / part.count))[1]
+        scale = np.ldexp(1.0, -exponent)
+        rows = np.empty((len(x) + 1, x.shape[1]), self._precision)
+        for start in range(0, len(x), SLICE_ROWS):
+            here = slice(start, min(start + SLICE_ROWS, len(x)))
+            rows[here] = (x[here] - part.mean) * scale
+        rows[-1] = merged * scale
+        # In Fortran's order the transpose is what BLAS reads, and its upper triangle our lower.
+        self._add_scaled(self._syrk(1.0, rows.T).T, np.ldexp(1.0, exponent))
+
+    def finish(self) -> Doubles:
+        """The sum, both triangles of it, ``(d, d)``."""
+        self._lower += np.tril(self._lower, -1).T
+        return self._lower
+
+    def _add_scaled(self, product: NDArray[np.floating], scale: Doubles) -> None:
+        for start in range(0, len(product), SLICE_ROWS):
+            here = slice(start, start + SLICE_ROWS)
+            left = slice(0, here.stop)
+            self._lower[here, left] += product[here, left] * scale[left] * scale[here, None]

@@ -5,6 +5,7 @@ the two it was nor on how the store is cut into chunks.
 """
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -17,8 +18,8 @@ from rkstore.rkcnn.moments import Floats
 from rkstore.rkcnn.subsets import Indices
 from rkstore.store import Store
 
-# 2048 rows of 3072 dimensions are 50 MB in float64, and enough for the matrix product
-# to outweigh merging its result.
+# 2048 rows of 3072 dimensions are 25 MB, and enough for the matrix product to outweigh
+# adding its result to the sum.
 BLOCK_ROWS = 2048
 
 
@@ -177,6 +178,15 @@ def read_blocks(source: Source) -> Iterator[Floats]:
                 held, missing = [], BLOCK_ROWS
     if held:
         yield np.concatenate(held)
+
+
+def ahead(blocks: Iterator[Floats]) -> Iterator[Floats]:
+    """The same blocks, each read by another thread while the one before it is used."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, blocks, None)
+        while (block := coming.result()) is not None:
+            coming = pool.submit(next, blocks, None)
+            yield block
 
 
 def spread_rows(rows: int, sample: int, generator: np.random.Generator) -> Indices:

@@ -32,6 +32,8 @@ class Comparison:
     k_neighbors: int
     labels: torch.Tensor | None = None
     """``(rows,)`` int64: classes counted from 0, each of which occurs."""
+    asking: torch.Tensor | None = None
+    """``(q,)`` int64: the rows whose neighbours count; all if there is none."""
 
     @cached_property
     def classes(self) -> int:
@@ -62,5 +64,5 @@ class RowScore(ABC):
             )
 
     @abstractmethod
-    def of_subset(self, x: torch.Tensor, comparison: Comparison) -> float:
-        """Score of one subset, ``x`` its activations ``(rows, m)``; NaN if it is undefined."""
+    def of_subsets(self, x: torch.Tensor, subsets: torch.Tensor, comparison: Comparison) -> Doubles:
+        """Scores ``(h,)`` of subsets ``(h, m)`` of the rows ``(rows, d)``; NaN if undefined."""
