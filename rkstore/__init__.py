@@ -62,13 +62,9 @@ def open(path: str | Path, **cache: Any) -> "Store":
         BadInput: there is none, or it needs a newer rkstore.
         DamagedStore: its manifest or journal was changed.
     """
-    if "://" in str(path):
-        from rkstore.remote import RemoteStore
+    from rkstore.opening import open_store
 
-        return RemoteStore(str(path), **cache)
-    from rkstore.store import Store
-
-    return Store(path)
+    return open_store(path, **cache)
 
 
 def __getattr__(name: str) -> Any:

@@ -163,9 +163,9 @@ def plan(settings: HarvestSettings) -> None:
 def info(store: str | None, as_json: bool) -> None:
     """Show what a store holds and where it came from."""
     from rkstore.info import describe_store, store_facts
-    from rkstore.store import Store, find_store
+    from rkstore.opening import open_store
 
-    opened = Store(find_store(store))
+    opened = open_store(store)
     click.echo(json.dumps(store_facts(opened), indent=2) if as_json else describe_store(opened))
 
 
@@ -266,12 +266,12 @@ def evaluate(settings: EvaluateSettings, checkpoints: tuple[str, ...]) -> None:
     """Measure dictionaries on held-out rows; several give one table and one picture."""
     from rkstore.evaluate import evaluate as evaluate_dictionaries
     from rkstore.evaluate import write_results
+    from rkstore.opening import open_store
     from rkstore.report import comparison, table
-    from rkstore.store import Store, find_store
 
     results = evaluate_dictionaries(checkpoints, settings)
     out = Path(settings.out)
-    write_results(results, Store(find_store(settings.store)), out / "results.json")
+    write_results(results, open_store(settings.store), out / "results.json")
     comparison(results, [Path(path) for path in checkpoints], out / "comparison.png")
     click.echo(table(results))
     click.echo(f"\n{out / 'results.json'}\n{out / 'comparison.png'}")

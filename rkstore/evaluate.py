@@ -15,9 +15,10 @@ from rkstore.batches import Batch, read_rows, split_chunks
 from rkstore.device import check_device
 from rkstore.dictionaries import Dictionary, load_dictionary
 from rkstore.errors import BadInput
+from rkstore.opening import open_store
 from rkstore.settings import EvaluateSettings
 from rkstore.statistics import Statistics
-from rkstore.store import Store, find_store
+from rkstore.store import Store
 
 # Edges of the histogram of log10 of how often a latent fires; the first bin is "never".
 DENSITY_EDGES = np.arange(-6.0, 0.25, 0.25)
@@ -131,7 +132,7 @@ def evaluate(paths: Iterable[str | Path], settings: EvaluateSettings) -> list[Ev
             width, or there are no held-out rows.
     """
     check_device(settings.device)
-    store = Store(find_store(settings.store))
+    store = open_store(settings.store)
     chunks = _first_chunks(store, split_chunks(store)[1], settings.rows)
     if not chunks:
         raise BadInput(

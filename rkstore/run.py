@@ -28,8 +28,9 @@ from rkstore.dictionaries import (
 )
 from rkstore.dictionaries.inits import InitData
 from rkstore.errors import BadInput
+from rkstore.opening import open_store
 from rkstore.settings import TrainSettings
-from rkstore.store import Store, find_store
+from rkstore.store import Store
 
 TRAINING, STATE = "training.json", "training_state.safetensors"
 
@@ -91,7 +92,7 @@ class Run:
 def prepare(settings: TrainSettings) -> Run:
     """Open the store and make the dictionary, initialised, at step 0."""
     check_device(settings.device)
-    store = Store(find_store(settings.store))
+    store = open_store(settings.store)
     hook_name = store.site(settings.layer, settings.hook)
     chunks, _ = split_chunks(store)
     d_in = store.manifest.width(hook_name)

@@ -9,16 +9,17 @@ import os
 import posixpath
 import re
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
-from urllib.parse import unquote
+from typing import Any, TypeVar
+from urllib.parse import quote, unquote
 
 import fsspec
 
 from rkstore.errors import BadInput, RkstoreError
 from rkstore.lock import let_go, take_lock
+from rkstore.retry import patiently, status_of
 from rkstore.store import ASIDE
 
 # What each scheme needs besides fsspec, which comes with rkstore's other requirements.
@@ -27,14 +28,24 @@ PACKAGES = {
     "s3": "s3fs",
     "http": "aiohttp",
     "https": "aiohttp",
-    "hf": "huggingface_hub",
+    "hf": "huggingface_hub aiohttp",
     "sftp": "paramiko",
     "ssh": "paramiko",
 }
+HTTP, SFTP = ("http", "https", "hf"), ("sftp", "ssh")
 BLOCK_BYTES = 2**20
+
+# A large file may take long; a server that says nothing for a minute is gone.
+SILENT_SECONDS = 60
+
+# What servers answer where there is nothing, or nothing for whoever asks.
+HIDDEN = (401, 403, 404)
+PARTIAL = 206
 
 # Many files are small, and each costs a round trip: ask for some at once.
 AT_ONCE = 8
+
+T = TypeVar("T")
 
 
 class NotThere(RkstoreError):
@@ -64,34 +75,26 @@ class Location:
                 f"'{self.url}' is no place for a store: give a directory, or a URL that begins "
                 f"with {', '.join(f'{scheme}://' for scheme in PACKAGES)}"
             )
+        self._given = url
         with self._telling(""):
             self._fs, self._root = _file_system(self.scheme, url)
             self._fs.invalidate_cache()  # what an earlier Location listed may have changed
-        self.name = posixpath.basename(self._root)
+        # On the Hub, a repository may be all there is, and a revision behind it.
+        named = re.sub(r"@[^/]*", "", self.url) if self.scheme == "hf" else self._root
+        self.name = posixpath.basename(named)
         # One SFTP session answers one question at a time.
-        self.at_once = 1 if self.scheme in ("sftp", "ssh") else AT_ONCE
+        self.at_once = 1 if self.scheme in SFTP else AT_ONCE
 
-    def blocks(self, path: str, size: int | None = None) -> Iterator[bytes]:
-        """The bytes of a file, some at a time.
-
-        Args:
-            size: how many there should be, which spares some servers a question.
+    def blocks(self, path: str) -> Iterator[bytes]:
+        """The bytes of a file, some at a time. If the line is cut, they go on where it was.
 
         Raises:
             NotThere: there is no such file.
             RkstoreError: it cannot be read.
         """
-        options: dict[str, Any] = {}
-        if self.scheme in ("http", "https"):
-            options = {"block_size": 0, "size": size or None}  # one request, streamed
-        elif self.scheme == "hf":
-            options = {"block_size": 0}
-        elif self.scheme == "s3":
-            options = {"block_size": 8 * BLOCK_BYTES}
-        with self._telling(path), self._fs.open(self._at(path), "rb", **options) as file:
-            if hasattr(file, "prefetch"):
-                file.prefetch(max_concurrent_requests=64)
-            while block := file.read(BLOCK_BYTES):
+        download = _Download(lambda at: self._open(path, at))
+        with self._telling(path), closing(download):
+            while block := self._patiently(download.block):
                 yield block
 
     def read(self, path: str, most: int) -> bytes:
@@ -141,15 +144,18 @@ class Location:
     def put(self, path: str, source: Path) -> None:
         """Copy a local file there. Whoever reads meanwhile finds the old one or the new one."""
         with self._telling(path, "write"):
-            if self.scheme == "s3":  # an object appears as a whole
-                self._fs.put_file(str(source), self._at(path))
-                return
-            aside, target = self._at(f"{ASIDE}/{path.replace('/', '__')}"), self._at(path)
-            self._fs.makedirs(posixpath.dirname(aside), exist_ok=True)
-            self._fs.put_file(str(source), aside)
-            self._fs.makedirs(posixpath.dirname(target), exist_ok=True)
-            rename = os.replace if self.scheme == "file" else self._fs.ftp.posix_rename
-            rename(aside, target)
+            self._patiently(lambda: self._put(path, source))
+
+    def _put(self, path: str, source: Path) -> None:
+        if self.scheme == "s3":  # an object appears as a whole
+            self._fs.put_file(str(source), self._at(path))
+            return
+        aside, target = self._at(f"{ASIDE}/{path.replace('/', '__')}"), self._at(path)
+        self._fs.makedirs(posixpath.dirname(aside), exist_ok=True)
+        self._fs.put_file(str(source), aside)
+        self._fs.makedirs(posixpath.dirname(target), exist_ok=True)
+        rename = os.replace if self.scheme == "file" else self._fs.ftp.posix_rename
+        rename(aside, target)
 
     def put_bytes(self, path: str, content: bytes) -> None:
         """Write a small file there, as a whole."""
@@ -160,12 +166,12 @@ class Location:
 
     def remove(self, path: str) -> None:
         with self._telling(path, "remove"):
-            self._fs.rm_file(self._at(path))
+            self._patiently(lambda: self._fs.rm_file(self._at(path)))
 
     def _sizes(self) -> dict[str, int]:
         with self._telling(""):
             try:
-                found = self._fs.find(self._root, detail=True)
+                found = self._patiently(lambda: self._fs.find(self._root, detail=True))
             except FileNotFoundError:
                 if self.scheme == "s3":  # a prefix need not exist, a bucket does
                     raise
@@ -175,6 +181,30 @@ class Location:
 
     def _at(self, path: str) -> str:
         return f"{self._root}/{path}"
+
+    def _open(self, path: str, at: int) -> Any:
+        """A file, to be read from that byte on."""
+        place = self._at(path)
+        if self.scheme in HTTP:
+            return _stream(self._fs, place, at)
+        options = {"block_size": 8 * BLOCK_BYTES} if self.scheme == "s3" else {}
+        file = self._fs.open(place, "rb", **options)
+        file.seek(at)
+        if self.scheme in SFTP:
+            file.prefetch(max_concurrent_requests=64)
+        return file
+
+    def _patiently(self, work: Callable[[], T]) -> T:
+        """Do what needs the line, again if it is cut; a disk that fails, fails."""
+        if self.scheme in ("file", "s3"):  # what speaks to S3 tries again by itself
+            return work()
+        return patiently(work, self._connect_again)
+
+    def _connect_again(self) -> None:
+        # The others begin a connection whenever they need one; a session ends with its own.
+        if self.scheme in SFTP:
+            self._fs.client.close()
+            self._fs, self._root = _file_system(self.scheme, self._given)
 
     @contextmanager
     def _telling(self, path: str, doing: str = "read") -> Iterator[None]:
@@ -190,10 +220,10 @@ class Location:
                 f"{self.scheme}:// needs {package}: pip install {package}, "
                 "or 'rkstore[share]' for all there are"
             ) from None
-        except Exception as raised:
-            error = _behind(raised)
-            if isinstance(error, FileNotFoundError | PermissionError) or _status(error) == 403:
-                reason = f"{place} is not there, or is not for you to {doing}"
+        except Exception as error:
+            if isinstance(error, FileNotFoundError | PermissionError) or status_of(error) in HIDDEN:
+                hint = "; if it is private, log in with 'hf auth login'" * (self.scheme == "hf")
+                reason = f"{place} is not there, or is not for you to {doing}{hint}"
                 raise NotThere(f"{reason}: {_line(error)}") from None
             raise RkstoreError(
                 f"cannot {doing} {place}: {_line(error)}; what is there is kept, "
@@ -201,22 +231,85 @@ class Location:
             ) from None
 
 
+class _Download:
+    """A file on its way here. When reading it fails, the next block is read by another try."""
+
+    def __init__(self, open: Callable[[int], Any]) -> None:
+        self._open = open
+        self._file: Any = None
+        self._at = 0
+
+    def block(self) -> bytes:
+        """The next bytes; none at the end."""
+        try:
+            if self._file is None:
+                self._file = self._open(self._at)
+            block: bytes = self._file.read(BLOCK_BYTES)
+        except Exception:
+            self.close()
+            raise
+        self._at += len(block)
+        return block
+
+    def close(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            with suppress(Exception):  # the line may be down
+                file.close()
+
+
+def _stream(fs: Any, url: str, at: int) -> Any:
+    """A file over HTTP in one request."""
+    # Where bytes are counted, they must not be those of a compressed answer.
+    headers = {"Range": f"bytes={at}-", "Accept-Encoding": "identity"} if at else {}
+    # A size is not needed, but were none given, it would be asked for.
+    file = fs.open(url, "rb", block_size=0, size=-1, headers=headers)
+    if at and file.r.status != PARTIAL:  # a server that knows no ranges begins at the beginning
+        while at and (block := file.read(min(at, BLOCK_BYTES))):
+            at -= len(block)
+    return file
+
+
 def _file_system(scheme: str, url: str) -> tuple[Any, str]:
     """What speaks to a URL, and the path it has there, without a slash at its end."""
-    options: dict[str, Any] = {}
     if scheme == "file":
         path = unquote(url.partition("://")[2]) if is_url(url) else url
         return fsspec.filesystem("file"), str(Path(path).resolve())
-    if scheme in ("http", "https"):
+    headers: dict[str, str] = {}
+    if scheme == "hf":
+        url, headers = _on_the_hub(url)
+    options: dict[str, Any] = {}
+    if scheme in HTTP:
         import aiohttp
 
-        # A large file may take long; a server that says nothing for a minute is gone.
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
-        options = {"client_kwargs": {"timeout": timeout}}
-    elif scheme in ("sftp", "ssh"):
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=SILENT_SECONDS)
+        # trust_env: a proxy that every other program uses is used here.
+        client = {"timeout": timeout, "headers": headers, "trust_env": True}
+        options = {"client_kwargs": client}
+    elif scheme in SFTP:
         options = {"host_key_policy": _known_hosts_only(), "skip_instance_cache": True}
     fs, root = fsspec.core.url_to_fs(url, **options)
+    if scheme in SFTP:
+        fs.ftp.get_channel().settimeout(SILENT_SECONDS)
     return fs, str(root).rstrip("/")
+
+
+def _on_the_hub(url: str) -> tuple[str, dict[str, str]]:
+    """Where the Hub serves the files of a repository over HTTP, and what tells it who asks.
+
+    Its own file system would list the directory of each file before it asks for the file.
+    """
+    from huggingface_hub import constants, get_token
+
+    place = url.partition("://")[2].rstrip("/")
+    found = re.fullmatch(r"(datasets/)?([^/@]+/[^/@]+)(?:@([^/]+))?(/.*)?", place)
+    if found is None or found[2].startswith("datasets/"):
+        raise BadInput(f"'{url}' names no repository: give hf://datasets/USER/NAME")
+    kind, name, revision, path = found.groups(default="")
+    at = quote(unquote(revision or "main"), safe="")
+    token = get_token()
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    return f"{constants.ENDPOINT}/{kind}{name}/resolve/{at}{path}", headers
 
 
 def _known_hosts_only() -> Any:
@@ -234,20 +327,6 @@ def _known_hosts_only() -> Any:
                 )
 
     return KnownHosts()
-
-
-def _behind(error: Exception) -> Exception:
-    """What really happened: over HTTP a server that is down is said to lack the file as well."""
-    cause = error.__cause__
-    missing = cause is None or isinstance(cause, FileNotFoundError) or _status(cause) in (403, 404)
-    if isinstance(error, FileNotFoundError) and isinstance(cause, Exception) and not missing:
-        return cause
-    return error
-
-
-def _status(error: BaseException) -> int | None:
-    status: int | None = getattr(error, "status", None)
-    return status
 
 
 def _line(error: Exception) -> str:

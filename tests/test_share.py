@@ -1,18 +1,23 @@
 """Pushing, pulling, reading in place and repairing, over real protocols on loopback."""
 
 import http.server
+import importlib
+import os
 import socket
 import subprocess
 import sys
 import textwrap
 import threading
+import time
+from contextlib import suppress
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 from conftest import flip, make_manifest, make_values, tree, write_store
 
 import rkstore as package
-from rkstore import share
+from rkstore import retry
 from rkstore.batches import plan_batches, read_batches, split_chunks
 from rkstore.errors import BadInput, DamagedStore, RkstoreError
 from rkstore.manifest import COLUMNS, JOURNAL, MANIFEST, PART
@@ -24,6 +29,11 @@ from rkstore.url import Location
 from rkstore.writer import StoreWriter
 
 SITE, OTHER, SMALL = "blocks.0.mlp.hook_post", "blocks.1.mlp.hook_post", "blocks.1.hook_mlp_out"
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_before_another_try(monkeypatch):
+    monkeypatch.setattr(retry, "WAITS", (0, 0, 0))
 
 
 def pulled(url, out, **options):
@@ -47,13 +57,16 @@ class Handler(http.server.SimpleHTTPRequestHandler):
     def answer(self, body):
         path = self.path.lstrip("/")
         file = self.server.root / path
+        if self.server.failures:
+            self.send_error(self.server.failures.pop())
+            return
         if not file.is_file():
             self.send_error(404)
             return
         content = file.read_bytes()
         start, stop, status = 0, len(content), 200
         asked = self.headers.get("Range", "")
-        if asked.startswith("bytes="):
+        if asked.startswith("bytes=") and self.server.ranges:
             first, _, last = asked.removeprefix("bytes=").partition("-")
             start, stop, status = int(first), min(int(last or stop - 1) + 1, stop), 206
         self.send_response(status)
@@ -65,7 +78,8 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         if body:
             with self.server.lock:
                 self.server.served.append((path, stop - start))
-            self.wfile.write(content[start:stop])
+            with suppress(OSError):  # the line may have been cut
+                self.wfile.write(content[start:stop])
 
     def log_message(self, *_):
         pass
@@ -73,9 +87,13 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def web(tmp_path):
-    """An HTTP server of the files under ``tmp_path``; ``served`` is what it sent."""
+    """An HTTP server of the files under ``tmp_path``; ``served`` is what it sent.
+
+    It answers with the statuses in ``failures`` first, and without ``ranges`` sends whole files.
+    """
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.root, server.served, server.lock = tmp_path, [], threading.Lock()
+    server.failures, server.ranges = [], True
     server.url = f"http://127.0.0.1:{server.server_port}"
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
@@ -128,6 +146,54 @@ def sftp(tmp_path, monkeypatch):
     listening.close()
 
 
+@pytest.fixture
+def bad_line():
+    """Call it for a port that leads to another, over a line that is cut twice amid a file."""
+    lines = []
+
+    def make(port, cuts=2, after=2**20):
+        listening = socket.create_server(("127.0.0.1", 0))
+        line = BadLine(listening, port, cuts, after)
+        lines.append(line)
+        threading.Thread(target=line.serve, daemon=True).start()
+        return listening.getsockname()[1], line
+
+    yield make
+    for line in lines:
+        line.listening.close()
+
+
+class BadLine:
+    def __init__(self, listening, port, cuts, after):
+        self.listening, self.port, self.cuts, self.after = listening, port, cuts, after
+
+    def serve(self):
+        with suppress(OSError):
+            while True:
+                near, _ = self.listening.accept()
+                far = socket.create_connection(("127.0.0.1", self.port))
+                threading.Thread(target=self.carry, args=(near, far), daemon=True).start()
+                threading.Thread(target=self.carry_back, args=(far, near), daemon=True).start()
+
+    def carry(self, near, far):
+        with suppress(OSError):
+            while data := near.recv(2**16):
+                far.sendall(data)
+
+    def carry_back(self, far, near):
+        carried = 0
+        with suppress(OSError):
+            while data := far.recv(2**16):
+                near.sendall(data)
+                carried += len(data)
+                if carried > self.after and self.cuts:
+                    self.cuts -= 1
+                    break
+        for end in (near, far):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+
 def test_pushed_and_pulled_through_a_directory_the_bytes_are_the_same(make_store, tmp_path):
     store, _ = make_store()
     push(store.root, str(tmp_path / "remote"))
@@ -172,6 +238,26 @@ def test_one_layer_of_several_moves_its_share_of_the_bytes(make_store, tmp_path,
     assert part.hook_names == [SITE]
     np.testing.assert_array_equal(part.read(SITE), values[SITE])
     assert problems(tmp_path / "copy") == []
+
+
+def test_a_dictionary_trained_from_a_url_is_the_one_trained_from_a_directory(
+    make_store, tmp_path, web, monkeypatch
+):
+    from rkstore.settings import TrainSettings
+    from rkstore.train import train
+
+    monkeypatch.setenv("RKSTORE_CACHE", str(tmp_path / "cache"))
+    store, _ = make_store(rows=400)
+    wanted = {"layer": 0, "steps": 5, "batch_size": 64, "d_sae": 24, "k": 4}
+    weights = [
+        (train(TrainSettings(store=at, out=str(tmp_path / name), **wanted))).joinpath(
+            "sae_weights.safetensors"
+        )
+        for name, at in (("here", str(store.root)), ("there", f"{web.url}/store"))
+    ]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    # One layer was asked for, and no other was fetched.
+    assert not any(OTHER in path for path, _ in web.served)
 
 
 @pytest.mark.parametrize("format", ["zarr", "hdf5"])
@@ -284,17 +370,17 @@ def test_a_pull_that_was_killed_goes_on(make_store, tmp_path):
     store, _ = make_store()
     program = textwrap.dedent("""
         import os, sys
-        from rkstore import share
         from rkstore.settings import PullSettings
+        from rkstore.share import fetch, pull
         url, limit = sys.argv[1:]
-        plain, calls = share._into_place, []
+        plain, calls = fetch._into_place, []
         def into_place(*words):
             calls.append(words)
             if len(calls) > int(limit):
                 os._exit(9)
             plain(*words)
-        share._into_place = into_place
-        share.pull(url, PullSettings(out="copy"))
+        fetch._into_place = into_place
+        pull(url, PullSettings(out="copy"))
     """)
     for limit in (0, 1, 2, 9, 30):
         done = subprocess.run(
@@ -308,6 +394,72 @@ def test_a_pull_that_was_killed_goes_on(make_store, tmp_path):
             assert Store(tmp_path / "copy").held.files(store.manifest, store.records) == {}
     pulled(store.root, tmp_path / "copy")
     assert tree(tmp_path / "copy") == tree(store.root)
+
+
+@pytest.fixture
+def large(tmp_path):
+    """A file of which some has arrived when the line is cut."""
+    content = np.random.default_rng(0).bytes(3 * 2**20)
+    (tmp_path / "large").write_bytes(content)
+    return content
+
+
+def test_over_http_a_file_goes_on_where_the_line_was_cut(web, bad_line, large):
+    port, line = bad_line(web.server_port)
+    assert b"".join(Location(f"http://127.0.0.1:{port}").blocks("large")) == large
+    assert line.cuts == 0
+    first, second, third = (count for _, count in web.served)
+    assert len(large) == first > second > third
+
+
+def test_a_server_that_knows_no_ranges_sends_it_again(web, bad_line, large):
+    web.ranges = False
+    port, line = bad_line(web.server_port)
+    assert b"".join(Location(f"http://127.0.0.1:{port}").blocks("large")) == large
+    assert (line.cuts, len(web.served)) == (0, 3)
+
+
+def test_over_s3_a_file_goes_on_where_the_line_was_cut(bucket, bad_line, large, tmp_path):
+    import s3fs
+
+    Location(bucket).put("large", tmp_path / "large")
+    with pytest.MonkeyPatch.context() as patch:
+        port, line = bad_line(urlsplit(os.environ["AWS_ENDPOINT_URL"]).port)
+        patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+        s3fs.S3FileSystem.clear_instance_cache()  # those that have the other address
+        assert b"".join(Location(bucket).blocks("large")) == large
+    s3fs.S3FileSystem.clear_instance_cache()
+    assert line.cuts == 0
+
+
+# Paramiko's thread that reads ahead dies loudly when its line is cut.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_over_sftp_a_file_goes_on_where_the_line_was_cut(sftp, bad_line, large, tmp_path):
+    there = urlsplit(sftp)
+    port, line = bad_line(there.port)
+    known = tmp_path / "home" / ".ssh" / "known_hosts"
+    known.write_text(known.read_text().replace(str(there.port), str(port)))
+    location = Location(f"sftp://me:secret@127.0.0.1:{port}{tmp_path}")
+    assert b"".join(location.blocks("large")) == large
+    assert line.cuts == 0
+    line.cuts, line.after = 1, 0
+    location.put("copy", tmp_path / "large")
+    assert (line.cuts, (tmp_path / "copy").read_bytes()) == (0, large)
+
+
+def test_a_server_that_is_busy_for_a_moment_is_asked_again(make_store, tmp_path, web):
+    store, _ = make_store()
+    web.failures = [503, 429, 500]
+    pulled(f"{web.url}/store", tmp_path / "copy")
+    assert tree(tmp_path / "copy") == tree(store.root)
+
+
+def test_a_server_that_stays_busy_is_one_sentence(make_store, tmp_path, web):
+    make_store()
+    web.failures = [503] * 4
+    with pytest.raises(RkstoreError, match=r"cannot read http.*manifest.json: 503.* to go on"):
+        pulled(f"{web.url}/store", tmp_path / "copy")
+    assert web.failures == []
 
 
 def test_a_file_that_was_changed_at_the_url_is_refused_and_not_kept(make_store, tmp_path, web):
@@ -381,7 +533,7 @@ def test_a_push_that_failed_goes_on_and_shows_no_store_before_it_is_one(
         plain(self, path, file)
 
     monkeypatch.setattr(Location, "put", put)
-    monkeypatch.setattr(share, "JOURNAL_SECONDS", 0.0)
+    monkeypatch.setattr(importlib.import_module("rkstore.share.push"), "JOURNAL_SECONDS", 0.0)
     with pytest.raises(RkstoreError, match="the line was cut"):
         push(store.root, bucket)
     with pytest.raises(BadInput, match="there is no store at s3://"):
@@ -497,6 +649,33 @@ def test_the_cache_stays_under_its_bound_and_keeps_what_was_used_last(make_store
     assert last in tree(cache)
     with pytest.raises(BadInput, match="give a larger cache_bytes"):
         RemoteStore(f"{web.url}/store", tmp_path / "tiny", 10).read(SITE)
+
+
+def test_while_a_shard_is_decoded_the_next_is_fetched(make_store, tmp_path, web, monkeypatch):
+    _, values = make_store()
+    plain, seen = Store.read, []
+
+    def read(self, name, first, last):
+        following, until = f"store/{SITE}/c/{last // 64}/0", time.monotonic() + 10
+        while last < 192 and following not in dict(web.served):
+            assert time.monotonic() < until
+        seen.append((first, last))
+        return plain(self, name, first, last)
+
+    remote = RemoteStore(f"{web.url}/store", tmp_path / "cache")
+    monkeypatch.setattr(Store, "read", read)
+    np.testing.assert_array_equal(remote.read(SITE, 10, 192), values[SITE][10:192])
+    assert seen == [(10, 64), (64, 128), (128, 192)]
+    assert not any(f"{SITE}/c/3/0" in path for path, _ in web.served)  # not asked for
+
+
+def test_nothing_is_fetched_ahead_that_the_cache_has_no_room_for(make_store, tmp_path, web):
+    store, values = make_store()
+    bound = max(file.bytes for file in store.files().values())
+    remote = RemoteStore(f"{web.url}/store", tmp_path / "cache", bound)
+    np.testing.assert_array_equal(remote.read(SITE), values[SITE])
+    fetched = [path for path, _ in web.served if "/c/" in path]
+    assert fetched == [f"store/{SITE}/c/{shard}/0" for shard in range(4)]
 
 
 def test_what_changed_in_the_cache_or_at_the_url_is_noticed(make_store, tmp_path, web):

@@ -1,0 +1,76 @@
+"""Trying again what may work in a moment: a line that was cut, a server that is busy."""
+
+import re
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+# Seconds before the second, the third and the last try.
+WAITS = (0.5, 1.0, 2.0)
+
+# A server that was asked too often says when to come back. This long at most it is obeyed.
+LONGEST_WAIT = 300.0
+
+# Statuses below 500 that may pass: the request took too long, or came too soon after others.
+PASSING = (408, 429)
+
+# Each backend has exceptions of its own, so what is listed is what another try will not change.
+LASTING = (
+    AttributeError,
+    FileExistsError,
+    FileNotFoundError,
+    ImportError,
+    IsADirectoryError,
+    LookupError,
+    NotADirectoryError,
+    PermissionError,
+    TypeError,
+    ValueError,
+)
+
+
+def patiently(work: Callable[[], T], mend: Callable[[], object] = lambda: None) -> T:
+    """Do the work, a few times if it fails for a reason that may pass.
+
+    Args:
+        mend: done before each further try.
+    """
+
+    def again() -> T:
+        mend()
+        return work()
+
+    attempt = work
+    for wait in WAITS:
+        try:
+            return attempt()
+        except Exception as error:
+            if not _may_pass(error):
+                raise
+            time.sleep(max(wait, _asked_to_wait(error)))
+        attempt = again
+    return again()
+
+
+def status_of(error: BaseException) -> int | None:
+    """The HTTP status that an exception stands for."""
+    status: int | None = getattr(error, "status", None)
+    return status
+
+
+def _may_pass(error: Exception) -> bool:
+    status = status_of(error)
+    if status is None:
+        return not isinstance(error, LASTING)
+    return status in PASSING or status >= 500
+
+
+def _asked_to_wait(error: Exception) -> float:
+    """Seconds that a server that was asked too often wants to be left alone."""
+    headers = getattr(error, "headers", None) or {}
+    found = re.fullmatch(r"(\d{1,9})", headers.get("Retry-After", ""))
+    # The Hub's way to say so: RateLimit: "resolvers";r=0;t=42
+    found = found or re.search(r"r=0;t=(\d{1,9})", headers.get("RateLimit", ""))
+    return min(float(found[1]), LONGEST_WAIT) if found else 0.0

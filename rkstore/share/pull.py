@@ -1,0 +1,126 @@
+"""Bringing a store, or a part of one, into a directory."""
+
+import fnmatch
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from rkstore.errors import BadInput
+from rkstore.manifest import JOURNAL, MANIFEST, PART
+from rkstore.part import NOTHING, Part, whole
+from rkstore.settings import PullSettings, parse_layers
+from rkstore.share.fetch import claimed, fetch_missing, replace
+from rkstore.share.listed import Listed, check_one_history, read_listed
+from rkstore.share.moving import Moved
+from rkstore.store import Store
+from rkstore.url import Location
+from rkstore.writer import DiskErrors, sync_directory
+
+Say = Callable[[str], object]
+
+
+def pull(url: str, settings: PullSettings, say: Say = lambda _: None) -> tuple[Store, Moved]:
+    """Bring a store, or a part of one, into a directory; what is there already is kept.
+
+    Args:
+        say: told each choice that differs from what was asked, in a sentence.
+
+    Returns:
+        The store, and what had to be moved.
+
+    Raises:
+        BadInput: nothing there is what was asked for; the directory holds something else, or
+            is being written.
+        DamagedStore: a file that arrived is not what the journal lists; names it.
+        RkstoreError: the way there or the disk failed; run again, it goes on.
+    """
+    location = Location(url)
+    listed = read_listed(location)
+    asked = _asked(settings, listed, location, say)
+    root = Path(settings.out or Path("stores") / location.name)
+    with DiskErrors(root), claimed(root, listed.manifest, location):
+        local = _begin(root, listed, location)
+        target = local.held.spanning(asked, listed.manifest)
+        if target not in (asked, local.held):
+            say(
+                f"{root} will hold {len(target.sites)} sites and shards {target.shards.start} to "
+                f"{target.shards.stop - 1} of them all: every site of a part has the same rows"
+            )
+        records = listed.records
+        if len(local.records) > len(records) or (local.part is None and local.held == target):
+            records = local.records
+        wanted = target.files(listed.manifest, records)
+        there = listed.held.files(listed.manifest, listed.records)
+        absent = [path for path in wanted if path not in there and path not in local.files()]
+        if absent:
+            raise BadInput(
+                f"{location.url} is a part of a store and lacks {len(absent)} files of what "
+                f"{root} would hold, {absent[0]} first: pull from the whole"
+            )
+        moved = fetch_missing(location, wanted, root)
+        for path, content in target.metadata(listed.manifest).items():
+            replace(root, path, content)
+        replace(root, JOURNAL, b"".join(record.to_line() for record in records))
+        if target == whole(listed.manifest, records):
+            (root / PART).unlink(missing_ok=True)
+            sync_directory(root)
+        else:
+            replace(root, PART, target.to_bytes())
+        return Store(root), moved
+
+
+def _asked(settings: PullSettings, listed: Listed, location: Location, say: Say) -> Part:
+    """What was asked for, in whole shards."""
+    manifest, held = listed.manifest, listed.held
+    if not held:
+        raise BadInput(f"the store at {location.url} has no rows yet")
+    names = _sites(settings, list(held.sites), location)
+    first = held.shards.start * manifest.shard_rows
+    stop = manifest.rows_recorded(held.shards.stop)
+    if settings.rows is None:
+        return Part(names, held.shards)
+    found = re.fullmatch(r"([0-9]*):([0-9]*)", settings.rows)
+    if not found:
+        raise BadInput(f"--rows is '{settings.rows}': give a range such as 0:100000")
+    a, b = int(found[1] or first), int(found[2] or stop)
+    if not first <= a < b <= stop:
+        raise BadInput(
+            f"--rows is '{settings.rows}': the store at {location.url} has rows {first}:{stop}"
+        )
+    shards = range(a // manifest.shard_rows, -(-b // manifest.shard_rows))
+    rows = shards.start * manifest.shard_rows, manifest.rows_recorded(shards.stop)
+    if rows != (a, b):
+        say(f"rows {a}:{b} lie in shards with rows {rows[0]}:{rows[1]}, which are pulled whole")
+    return Part(names, shards)
+
+
+def _sites(settings: PullSettings, names: list[str], location: Location) -> tuple[str, ...]:
+    blocks = {name: int(n[1]) for name in names if (n := re.match(r"blocks\.([0-9]+)\.", name))}
+    chosen = set(names)
+    if settings.layers != "all":
+        layers = set(parse_layers(settings.layers, max(blocks.values(), default=0) + 1))
+        chosen = {name for name in names if blocks.get(name) in layers}
+    if settings.hook is not None:
+        patterns = (settings.hook, f"blocks.*.{settings.hook}")
+        chosen = {name for name in chosen if any(fnmatch.fnmatchcase(name, p) for p in patterns)}
+    if not chosen:
+        hook = "" if settings.hook is None else f" and --hook {settings.hook}"
+        raise BadInput(
+            f"--layers {settings.layers}{hook} is not in the store at {location.url}, "
+            f"which has {', '.join(names[:16])}{' and more' if len(names) > 16 else ''}"
+        )
+    return tuple(name for name in names if name in chosen)
+
+
+def _begin(root: Path, listed: Listed, location: Location) -> Store:
+    """The store that is in the directory; where there is none, a part that has nothing yet.
+
+    The manifest comes last, so that it never stands there alone and claims to be a whole.
+    """
+    if not (root / MANIFEST).is_file():
+        replace(root, PART, NOTHING.to_bytes())
+        replace(root, JOURNAL, b"".join(record.to_line() for record in listed.records))
+        replace(root, MANIFEST, listed.manifest.to_bytes())
+    store = Store(root)
+    check_one_history(store.records, listed.records, store.where, location.url)
+    return store

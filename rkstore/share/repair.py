@@ -1,0 +1,39 @@
+"""Making a damaged store whole from a copy of it."""
+
+from collections.abc import Iterable
+
+from rkstore.errors import BadInput
+from rkstore.share.fetch import claimed, fetch_missing, replace
+from rkstore.share.listed import check_same, read_listed
+from rkstore.store import ASIDE, Problem, Store
+from rkstore.url import Location
+from rkstore.writer import DiskErrors
+
+
+def repair(store: Store, problems: Iterable[Problem], url: str) -> list[Problem]:
+    """Fetch the files that were found missing or changed, each checked before it is put in place.
+
+    Returns:
+        The problems that are left: files that should not be there.
+
+    Raises:
+        BadInput: another store is at the URL, or a part without these files.
+        DamagedStore: what arrived is not what the journal lists.
+    """
+    location = Location(url)
+    listed = read_listed(location)
+    check_same(listed.manifest, store.manifest, location.url, store.where)
+    recorded, metadata = store.files(), store.held.metadata(store.manifest)
+    there = listed.held.files(listed.manifest, listed.records)
+    found = list(problems)
+    wanted = {p.path: recorded[p.path] for p in found if p.path in recorded}
+    absent = [path for path in wanted if path not in there]
+    if absent:
+        raise BadInput(f"{location.url} has not got {absent[0]}: repair from the whole store")
+    with DiskErrors(store.root), claimed(store.root, store.manifest, location):
+        fetch_missing(location, wanted, store.root)
+        for problem in found:
+            if problem.path in metadata:
+                replace(store.root, problem.path, metadata[problem.path])
+    left = [p for p in found if p.path not in recorded and p.path not in metadata]
+    return [p for p in left if not p.path.startswith(ASIDE)]
