@@ -2,6 +2,8 @@
 # make test    the test-suite
 # make torture kills, flipped bits and forged stores, for a quarter of an hour
 # make check   formatting, lint, types
+# make bench   speed, size and accuracy against what else there is, for half an hour
+# make bench-scale  speed and memory of stores of ten thousand to a million rows
 # make saelens a second environment with SAELens, for the test that it reads our dictionaries
 # Each sets up what it needs: an environment of its own in .venv, nothing outside this directory.
 
@@ -11,7 +13,7 @@ TORCH := torch==2.13.0
 # Two processes, one thread each: the tests are small, and threads would fight over two cores.
 TEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
-.PHONY: demo test torture check format saelens clean
+.PHONY: demo test torture bench bench-scale check format saelens peers clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/rkstore demo
@@ -20,7 +22,13 @@ test: $(VENV)/installed
 	$(TEST)
 
 torture: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(VENV)/bin/python benchmarks/torture.py
+	OMP_NUM_THREADS=1 $(VENV)/bin/python benchmarks/torture
+
+bench: $(VENV)/installed
+	$(VENV)/bin/python benchmarks/bench.py
+
+bench-scale: $(VENV)/installed
+	$(VENV)/bin/python benchmarks/scale.py
 
 check: $(VENV)/installed
 	$(VENV)/bin/ruff check .
@@ -46,5 +54,15 @@ saelens: .venv-saelens/installed
 	.venv-saelens/bin/python -m pip install --quiet sae-lens==6.54.12
 	touch $@
 
+peers: .venv-peers/installed
+
+# What it depends on brings a torchvision for another build of torch, which breaks transformers.
+.venv-peers/installed:
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet $(TORCH)
+	.venv-peers/bin/python -m pip install --quiet $(TORCH) dictionary-learning
+	.venv-peers/bin/python -m pip uninstall --quiet --yes torchvision
+	touch $@
+
 clean:
-	rm -rf .venv .venv-saelens demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-saelens .venv-peers demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,94 @@
+"""Measure rkstore against what else there is, and say what came of it.
+
+    make bench                                            # everything, under half an hour
+    python benchmarks/bench.py --only harvest_fp32        # some rows; --write keeps the result
+    python benchmarks/bench.py --quick                    # whether everything runs
+
+Each row is a file in ``rows/``; ``harness/row.py`` says what it has to provide.
+"""
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+
+# Before torch is imported by anything: it asks once.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TQDM_DISABLE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from harness.machine import machine
+from harness.measure import Measurement, measure
+from harness.page import (
+    NUMBERS,
+    PAGE,
+    figure,
+    from_numbers,
+    page,
+    read_numbers,
+    table,
+    to_numbers,
+)
+from harness.row import THREADS, Bench, Row
+from harness.scaling import section
+from rows import NAMES, row_named
+
+BUILD = Path(__file__).parents[1] / "build"
+
+
+def run(rows: list[Row], quick: bool) -> dict[str, Measurement]:
+    """Measure some rows, one after another, in a directory that is gone afterwards."""
+    import torch
+
+    torch.set_num_threads(THREADS)
+    BUILD.mkdir(exist_ok=True)
+    measurements = {}
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=BUILD) as work:
+        for row in rows:
+            click.echo(f"{row.name:22}", nl=False, err=True)
+            found = measurements[row.name] = measure(row, Bench(Path(work), quick))
+            said = f"not measured: {found.reason}" if found.reason else figure(found.ratio)
+            click.echo(f"{said}  ({found.seconds:.0f} s)", err=True)
+    return measurements
+
+
+def write(measurements: dict[str, Measurement]) -> None:
+    """Add measurements to the numbers that are kept, and write the page anew."""
+    numbers = read_numbers()
+    kept = from_numbers(numbers) | measurements
+    named = [row_named(name) for name in NAMES]
+    numbers |= {
+        "machine": machine(),
+        "rows": to_numbers({name: kept[name] for name in NAMES if name in kept}),
+    }
+    NUMBERS.write_text(json.dumps(numbers, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    scale = section(numbers["scale"]) if "scale" in numbers else None
+    PAGE.write_text(page(named, kept, numbers["machine"], scale), "utf-8")
+
+
+@click.command()
+@click.option("--only", multiple=True, type=click.Choice(NAMES), help="This row; may be repeated.")
+@click.option("--quick", is_flag=True, help="Small sizes: shows that it works, not how fast.")
+@click.option("--write/--no-write", "keep", default=None, help="Keep the result under docs/.")
+def main(only: tuple[str, ...], quick: bool, keep: bool | None) -> None:
+    """Measure rows and print their table; all of them at full size are also written down."""
+    rows = [row_named(name) for name in NAMES if not only or name in only]
+    if quick and keep:
+        raise click.UsageError("what --quick measures is not worth keeping")
+    measurements = run(rows, quick)
+    click.echo(table(rows, measurements))
+    for found in measurements.values():
+        for line in [found.reason] if found.reason else found.notes:
+            click.echo(f"{found.name}: {line}")
+    if keep or (keep is None and not only and not quick):
+        write(measurements)
+    failed = [m for m in measurements.values() if (m.reason or "").startswith("failed")]
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()

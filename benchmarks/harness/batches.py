@@ -1,0 +1,50 @@
+"""Shuffled batches of a store against rows that something else reads."""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+import rkstore
+from harness.row import Side
+from harness.synthetic import BATCH_ROWS
+
+# A training run reads the store many times over; the first window of a pass is not prefetched.
+EPOCHS = 2
+
+
+def shuffled(root: Path) -> Side:
+    """Rows/s of shuffled batches of a store that stays open, as it does in a training run."""
+    store = rkstore.open(root)
+    site = store.site()
+    seeds = itertools.count()
+
+    def repetition() -> float:
+        plan = rkstore.plan_batches(store, range(store.chunks), BATCH_ROWS, next(seeds))
+        batches = rkstore.read_batches(store, [site], plan)
+        began, rows = time.perf_counter(), 0
+        for batch in itertools.islice(batches, EPOCHS * plan.batches_per_epoch):
+            rows += len(batch.x[site])
+        return rows / (time.perf_counter() - began)
+
+    return repetition
+
+
+def rate(one_pass: Callable[[], Iterator[object]]) -> Side:
+    """Rows/s of something else that hands out batches of as many rows."""
+
+    def repetition() -> float:
+        began = time.perf_counter()
+        batches = sum(1 for _ in one_pass())
+        return batches * BATCH_ROWS / (time.perf_counter() - began)
+
+    return repetition
+
+
+def random_rows(rows: int, batches: int, seed: int) -> Iterator[np.ndarray]:
+    """Rows of batches drawn from all rows, none twice, in the order of the file."""
+    order = np.random.default_rng(seed).permutation(rows)
+    for start in range(0, batches * BATCH_ROWS, BATCH_ROWS):
+        yield np.sort(order[start : start + BATCH_ROWS])

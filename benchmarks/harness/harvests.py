@@ -1,0 +1,125 @@
+"""Harvests: of a model with GPT-2's shape, and of the one that rkstore carries."""
+
+import functools
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.row import Bench, Side, Sides
+from rkstore.harvest import Harvest, prepare, run
+from rkstore.model import EMBEDDED, EMBEDDED_PATH
+from rkstore.settings import HarvestSettings
+from rkstore.store import Store
+
+# A long harvest has many: with one alone, nothing could go on while it is written.
+SHARDS = 2
+
+
+@functools.cache
+def gpt2_directory(bench: Bench) -> Path:
+    """GPT-2's exact shape with random weights, and a tokenizer whose tokens it has."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    path = bench.work / "gpt2"
+    torch.manual_seed(0)
+    GPT2LMHeadModel(GPT2Config()).save_pretrained(path)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(EMBEDDED_PATH / name, path)
+    return path
+
+
+def prepared(bench: Bench, dtype: str = "float32") -> Harvest:
+    """All twelve ``mlp.hook_post``, default codec, in more shards than one."""
+    tokens = bench.size(8192, 1024)
+    return prepare(
+        HarvestSettings(
+            model=str(gpt2_directory(bench)),
+            dataset="python",
+            tokens=tokens,
+            shard_rows=tokens // SHARDS,
+            batch_size=bench.size(HarvestSettings().batch_size, 4),
+            dtype=dtype,
+            out=str(bench.work / "harvest"),
+        )
+    )
+
+
+def harvesting(harvest: Harvest) -> Side:
+    """Tokens/s of a harvest into an empty directory, the model loaded before."""
+
+    def repetition() -> float:
+        shutil.rmtree(harvest.out, ignore_errors=True)
+        began = time.perf_counter()
+        run(harvest)
+        return harvest.manifest.rows / (time.perf_counter() - began)
+
+    return repetition
+
+
+@contextmanager
+def against_run_with_cache(bench: Bench, dtype: str) -> Iterator[Sides]:
+    """A harvest, and the same sites of the same tokens left in memory by TransformerLens."""
+    harvest = prepared(bench, dtype)
+    bridge = plain_bridge(gpt2_directory(bench), dtype)
+    ids: Any = torch.from_numpy(harvest.blocks.ids).long()
+    names = harvest.manifest.hook_names
+
+    def run_with_cache() -> float:
+        began = time.perf_counter()
+        with torch.inference_mode():
+            for blocks in ids.split(harvest.batch_size):
+                _, cache = bridge.run_with_cache(blocks, names_filter=names)
+                assert set(names) <= set(cache)
+        return float(ids.numel() / (time.perf_counter() - began))
+
+    def notes() -> list[str]:
+        sites = list(harvest.manifest.sites)
+        began = time.perf_counter()
+        for blocks in ids.split(harvest.batch_size):
+            harvest.model.activations(blocks.numpy(), sites)
+        floor = ids.numel() / (time.perf_counter() - began)
+        return [
+            f"The harvest's forward pass alone, to the last site, runs {floor:,.0f} tokens/s "
+            "(once, behind the last repetition): the rest is encoding, checking and writing."
+        ]
+
+    yield Sides(harvesting(harvest), run_with_cache, notes)
+
+
+def plain_bridge(model: Path, dtype: str) -> Any:
+    """A bridge of its own, made as TransformerLens documents it: nothing of rkstore in it."""
+    from transformer_lens.model_bridge import TransformerBridge
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    bridge = TransformerBridge.boot_transformers(
+        str(model),
+        device="cpu",
+        dtype=getattr(torch, dtype),
+        tokenizer=AutoTokenizer.from_pretrained(model),
+        hf_model=AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype)),
+    )
+    return bridge.eval()
+
+
+def demo(bench: Bench, layers: str, tokens: int, out: str) -> Harvest:
+    """A harvest of the model and the text that rkstore and Python carry."""
+    return prepare(
+        HarvestSettings(
+            model=EMBEDDED,
+            dataset="python",
+            layers=layers,
+            tokens=tokens,
+            out=str(bench.work / out),
+        )
+    )
+
+
+@functools.cache
+def demo_store(bench: Bench) -> Store:
+    """All layers of the demo model."""
+    return run(demo(bench, "all", bench.size(65_536, 8192), "demo"))

@@ -1,0 +1,82 @@
+"""What one row of the benchmark is, and what its file in ``rows/`` provides.
+
+A row compares two things that are measured in the same run, one after the other, again and
+again: only their ratio is a result, because a machine has good and bad minutes.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+# On every side of every row.
+THREADS = 2
+
+
+class NotMeasured(Exception):
+    """A row cannot be measured here; the message is the reason that the table gives."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where rows put their files, and whether they are only to show that they work."""
+
+    work: Path
+    quick: bool = False
+
+    def size(self, full: int, quick: int) -> int:
+        """The size that counts, or the one that is over quickly."""
+        return quick if self.quick else full
+
+
+Side = Callable[[], float]
+"""Runs one repetition and returns its figure, in the row's unit."""
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The two things to be compared, ready to run."""
+
+    ours: Side
+    theirs: Side
+    notes: Callable[[], list[str]] = list
+    """Sentences with whatever else was measured, asked for behind the last repetition."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What ours ÷ theirs has to be."""
+
+    direction: Literal["at least", "at most"]
+    ratio: float
+
+    def met(self, ratio: float) -> bool:
+        return ratio >= self.ratio if self.direction == "at least" else ratio <= self.ratio
+
+    def __str__(self) -> str:
+        return f"{'≥' if self.direction == 'at least' else '≤'} {self.ratio:.4g}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison: what it is, what it has to reach, and how its two sides are made."""
+
+    name: str
+    what: str
+    against: str
+    unit: str
+    """Of the figures of both sides."""
+    target: Target
+    how: str
+    """How it is measured: what is timed, what is not, and what the peer is spared."""
+    floor: str
+    """What the best possible result would be, and what bounds this one if it is missed."""
+    sides: Callable[[Bench], AbstractContextManager[Sides]]
+    """Prepares both sides, and clears away behind them.
+
+    Raises:
+        NotMeasured: something that the row needs cannot be had here.
+    """
+    repetitions: int = 5
+    """Of each side; 1 for what is counted and not timed."""

@@ -1,0 +1,60 @@
+"""What grows with a store: the table of ``make bench-scale``, and its arithmetic on paper."""
+
+from typing import Any
+
+from harness.page import aligned, figure
+
+BEGINNING = """\
+## Scale
+
+`make bench-scale` harvests one layer of the demo model ({d_in} wide, `{site}`, default codec) and
+reads it back in shuffled batches of {batch_rows:,} rows, each in a process of its own. Memory is
+the most that RssAnon in /proc/self/status reached: what the process has for itself, mapped files
+not counted.
+"""
+
+ON_PAPER = 1_000_000_000
+
+
+def section(numbers: dict[str, Any]) -> str:
+    """A table of all sizes, and what follows from its last two lines for a billion rows."""
+    head = ["rows", "harvest tokens/s", "memory", "store", "batches rows/s", "memory"]
+    lines = [
+        [
+            f"{size['rows']:,}",
+            figure(size["harvest_per_second"]),
+            f"{size['harvest_bytes'] / 2**20:,.0f} MiB",
+            f"{size['store_bytes'] / 1e6:,.1f} MB",
+            figure(size["read_per_second"]),
+            f"{size['read_bytes'] / 2**20:,.0f} MiB",
+        ]
+        for size in numbers["sizes"]
+    ]
+    return "\n\n".join(
+        [BEGINNING.format(**numbers).strip(), aligned([head, *lines]), _on_paper(numbers)]
+    )
+
+
+def _on_paper(numbers: dict[str, Any]) -> str:
+    """Straight lines through the two largest sizes."""
+    small, large = numbers["sizes"][-2:]
+    more = ON_PAPER - large["rows"]
+
+    def growth(key: str) -> float:
+        return float((large[key] - small[key]) / (large["rows"] - small["rows"]))
+
+    def at(key: str) -> str:
+        return f"{(large[key] + more * growth(key)) / 1e9:,.1f} GB"
+
+    days = ON_PAPER / large["harvest_per_second"] / 86_400
+    hours = ON_PAPER / large["read_per_second"] / 3600
+    return (
+        f"On paper, a billion rows: the store grows by {growth('store_bytes'):,.0f} bytes a row to "
+        f"{at('store_bytes')}; at {figure(large['harvest_per_second'])} tokens/s the harvest takes "
+        f"{days:,.1f} days on this machine, and a shuffled pass at "
+        f"{figure(large['read_per_second'])} rows/s {hours:,.1f} hours. Memory grew by "
+        f"{growth('harvest_bytes'):,.1f} bytes a row while harvesting and by "
+        f"{growth('read_bytes'):,.1f} while reading between the last two sizes, which would make "
+        f"{at('harvest_bytes')} and {at('read_bytes')}: a straight line through two points, with "
+        "all that an allocator keeps."
+    )

@@ -1,0 +1,55 @@
+"""What one stored value takes on the disk, with everything that belongs to it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from harness.row import Bench, Row, Sides, Target
+
+
+@contextmanager
+def sides(bench: Bench) -> Iterator[Sides]:
+    from harness.harvests import demo_store
+    from harness.synthetic import bytes_under
+
+    from rkstore.exchange.exporting import export_store
+    from rkstore.settings import ExportSettings
+
+    store = demo_store(bench)
+    widths = {name: store.manifest.width(name) for name in store.hook_names}
+    cache = export_store(
+        store, ExportSettings(to="saelens", layer=6, out=str(bench.work / "demo-saelens"))
+    )
+
+    def ours() -> float:
+        return 8 * bytes_under(store.root) / (store.rows * sum(widths.values()))
+
+    def theirs() -> float:
+        return 8 * bytes_under(cache) / (store.rows * widths[store.site(6)])
+
+    def notes() -> list[str]:
+        bits = [8 * store.stored_bytes(name) / (store.rows * widths[name]) for name in widths]
+        return [
+            f"A layer's values and scales alone take {min(bits):.2f} to {max(bits):.2f} bits a "
+            f"value, {sum(bits) / len(bits):.2f} in the mean over {len(bits)} layers; the rest is "
+            f"statistics, columns and journal. {store.rows:,} rows."
+        ]
+
+    yield Sides(ours, theirs, notes)
+
+
+ROW = Row(
+    name="bytes_per_value",
+    what="Default codec on the demo model's activations, every file of the store",
+    against="The same values as SAELens caches them, float32 in Arrow",
+    unit="bits/value",
+    target=Target("at most", 6.2 / 32),
+    how="rkstore harvest --model demo --dataset python --tokens 65536 --layers all. The bytes of "
+    "all files of the store (values, scales, statistics, columns, manifest, journal) over "
+    "all values; theirs are the bytes of one layer written by rkstore export --to saelens. "
+    "Counted, not timed. The target is 6.2 bits of 32.",
+    floor="Eight bits hold codes of a range that the largest of 512 values sets, so most codes "
+    "are near zero; their entropy bounds what lossless compression can do, and a coarser code "
+    "would miss the target of codec_error.",
+    sides=sides,
+    repetitions=1,
+)
