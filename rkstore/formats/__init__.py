@@ -36,7 +36,7 @@ def compression_for(format: str, dtype: np.dtype, asked: str = "auto") -> str:
         return layout.compression_for(dtype)
     if asked not in layout.compressions:
         raise BadInput(
-            f"a {format} store cannot be compressed with '{asked}': "
+            f"--format {format} cannot be compressed with '{asked}': "
             f"choose --compression auto, {', '.join(layout.compressions)}"
         )
     return asked
