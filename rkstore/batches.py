@@ -7,6 +7,8 @@ window of chunks shuffled among themselves.
 """
 
 import os
+import sys
+import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,6 +27,9 @@ HELD_OUT_EVERY = 10
 
 # Rows shuffled among themselves: 50 MB of int8 at GPT-2's 3,072 dimensions.
 WINDOW_ROWS = 16_384
+
+# Rows that are decoded at once: at GPT-2's width they stay in a megabyte of cache.
+GATHER_ROWS = 64
 
 # Batches that are put together before they are asked for, and threads that do it.
 AHEAD = 3
@@ -213,6 +218,7 @@ class _Reader:
     ) -> None:
         self._store, self._names, self._plan, self._pool = store, hook_names, plan, pool
         self._windows: dict[tuple[int, int], dict[int, list[Future[Encoded]]]] = {}
+        self._memory = _Memory((AHEAD + 2) * len(hook_names))
 
     def submit(self, pieces: list[_Piece]) -> Future[Batch]:
         """Have a batch put together; the chunks it needs are sent for before it."""
@@ -243,21 +249,72 @@ class _Reader:
     ) -> Batch:
         rows = np.concatenate([piece.rows for piece in pieces])
         x = {
-            name: np.empty((len(rows), self._store.manifest.width(name)), np.float32)
+            name: self._memory.take((len(rows), self._store.manifest.width(name)))
             for name in self._names
         }
+        gathers = {name: _Gather(self._store, name) for name in self._names}
         for piece, loading in zip(pieces, chunks, strict=True):
             for chunk, futures in loading.items():
                 first, stop = self._plan.row_ranges[chunk]
                 places = np.flatnonzero((piece.rows >= first) & (piece.rows < stop))
-                if not len(places):
-                    continue
                 within = piece.rows[places] % self._store.manifest.chunk_rows
-                for name, future in zip(self._names, futures, strict=True):
-                    stored = future.result()
-                    some = Encoded(stored.values.take(within, axis=0), stored.side)
-                    x[name][piece.first + places] = self._store.codec.decode(some)
+                for name, future in zip(self._names, futures if len(places) else (), strict=False):
+                    gathers[name](future.result(), within, x[name], piece.first + places)
         return Batch(rows, x)
+
+
+class _Memory:
+    """Arrays for batches, each used again once nobody holds it, or a view of it, any more.
+
+    Fresh memory of this size is zeroed by the system page by page, which takes about as long
+    as filling it.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most, self._lock = most, threading.Lock()
+        # How many references an array has that nobody holds: Python versions differ.
+        self._held = [np.empty((0, 0), np.float32)]
+        [self._unheld] = [sys.getrefcount(array) for array in self._held]
+        self._held.clear()
+        if not getattr(sys, "_is_gil_enabled", lambda: True)():
+            self._unheld = -1  # without the lock counts are not exact: never again
+
+    def take(self, shape: tuple[int, int]) -> NDArray[np.float32]:
+        with self._lock:
+            unheld = [sys.getrefcount(array) == self._unheld for array in self._held]
+            for i, array in enumerate(self._held):
+                if unheld[i] and array.shape == shape:
+                    return array
+            if len(self._held) == self._most:
+                del self._held[0]
+            self._held.append(np.empty(shape, np.float32))
+            return self._held[-1]
+
+
+class _Gather:
+    """Decodes some rows of a chunk into their places, by way of memory that stays in the cache."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        self._codec = store.codec
+        shape = (GATHER_ROWS, store.manifest.width(name))
+        self._stored, self._decoded = (
+            np.empty(shape, store.codec.dtype),
+            np.empty(shape, np.float32),
+        )
+
+    def __call__(
+        self,
+        chunk: Encoded,
+        within: NDArray[np.int64],
+        x: NDArray[np.float32],
+        places: NDArray[np.int64],
+    ) -> None:
+        for start in range(0, len(within), GATHER_ROWS):
+            some = within[start : start + GATHER_ROWS]
+            # With the default mode, "raise", NumPy gathers into memory of its own first.
+            stored = chunk.values.take(some, axis=0, out=self._stored[: len(some)], mode="clip")
+            decoded = self._codec.decode(Encoded(stored, chunk.side), self._decoded[: len(some)])
+            x[places[start : start + GATHER_ROWS]] = decoded
 
 
 def _joined(batches: list[Batch]) -> Batch:

@@ -10,6 +10,10 @@ Doubles = NDArray[np.float64]
 FIELDS = ("count", "mean", "m2", "min", "max", "positive")
 
 
+# Rows at a time: few enough that a block stays in the cache, and that a byte can count them.
+BLOCK_ROWS = 64
+
+
 @dataclass(frozen=True)
 class Statistics:
     """Per-dimension statistics of ``count`` rows; every array is float64 of shape ``(d_in,)``.
@@ -30,16 +34,28 @@ class Statistics:
 
     @classmethod
     def of(cls, x: np.ndarray) -> "Statistics":
-        """Statistics of at least one row, ``x`` of shape ``(rows, d_in)``."""
-        mean = x.mean(axis=0, dtype=np.float64)
-        deviation = x - mean
+        """Statistics of at least one row, ``x`` of shape ``(rows, d_in)``.
+
+        In one pass, in blocks of rows that stay in the processor's cache. Deviations are from
+        the first row, so that an offset common to all rows costs no digits and a constant
+        dimension has a variance of exactly zero.
+        """
+        count, shift = len(x), x[0].astype(np.float64)
+        total, squares = np.zeros_like(shift), np.zeros_like(shift)
+        positive = np.zeros(shift.shape, np.int64)
+        for start in range(0, count, BLOCK_ROWS):
+            block = x[start : start + BLOCK_ROWS]
+            deviation = block - shift
+            total += deviation.sum(axis=0)
+            squares += np.einsum("nd,nd->d", deviation, deviation)
+            positive += np.add.reduce(block > 0, axis=0, dtype=np.uint8)
         return cls(
-            count=len(x),
-            mean=mean,
-            m2=np.einsum("nd,nd->d", deviation, deviation),
+            count=count,
+            mean=shift + total / count,
+            m2=np.maximum(squares - total * (total / count), 0),
             min=x.min(axis=0).astype(np.float64),
             max=x.max(axis=0).astype(np.float64),
-            positive=(x > 0).sum(axis=0).astype(np.float64),
+            positive=positive.astype(np.float64),
         )
 
     def merge(self, other: "Statistics") -> "Statistics":

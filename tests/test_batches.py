@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 
 from rkstore.batches import BatchPlan, plan_batches, read_batches, read_rows, split_chunks
 from rkstore.codecs import CODECS
@@ -73,6 +74,19 @@ def test_a_row_of_a_batch_is_what_reading_it_alone_gives(make_store, codec, batc
         for name in SITES:
             alone = [store.read(name, int(row), int(row) + 1)[0] for row in batch.rows]
             np.testing.assert_array_equal(batch.x[name], alone)
+
+
+@pytest.mark.parametrize("hold", [lambda x: x, lambda x: x[3:5, ::2], torch.from_numpy, memoryview])
+def test_a_batch_that_someone_holds_is_never_written_over(make_store, hold):
+    store, _ = make_store()
+    plan = BatchPlan(tuple(store.rows_of_chunk(c) for c in range(store.chunks)), 20, 3, 48)
+    held, copies = [], []
+    for batch in itertools.islice(read_batches(store, SITES, plan), 60):
+        held.append(hold(batch.x[SITES[0]]))
+        copies.append(np.asarray(held[-1]).copy())
+        held = held[-7:]
+    for kept, copy in zip(held, copies[-7:], strict=True):
+        np.testing.assert_array_equal(np.asarray(kept), copy)
 
 
 def test_parts_of_chunks_can_be_drawn_from(make_store):

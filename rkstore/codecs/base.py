@@ -41,5 +41,10 @@ class Codec(ABC):
         """
 
     @abstractmethod
-    def decode(self, encoded: Encoded) -> Floats:
-        """Return float32 values ``(rows, d_in)``, contiguous."""
+    def decode(self, encoded: Encoded, out: Floats | None = None) -> Floats:
+        """Return float32 values ``(rows, d_in)``, contiguous.
+
+        Args:
+            out: memory that may be used for them, of their shape. Where values are float32
+                already, they are returned as they lie, and ``out`` is left as it was.
+        """

@@ -22,5 +22,7 @@ class BFloat16(Codec):
         overflow = (rounded & 0x7FFF) >= 0x7F80
         return Encoded((rounded - overflow).astype(self.dtype))
 
-    def decode(self, encoded: Encoded) -> Floats:
-        return (encoded.values.astype(np.uint32) << 16).view(np.float32)
+    def decode(self, encoded: Encoded, out: Floats | None = None) -> Floats:
+        x = np.empty(encoded.values.shape, np.float32) if out is None else out
+        np.left_shift(encoded.values, 16, out=x.view(np.uint32), dtype=np.uint32)
+        return x

@@ -22,5 +22,7 @@ class Float16(Codec):
             )
         return Encoded(x.astype(self.dtype))
 
-    def decode(self, encoded: Encoded) -> Floats:
-        return encoded.values.astype(np.float32)
+    def decode(self, encoded: Encoded, out: Floats | None = None) -> Floats:
+        x = np.empty(encoded.values.shape, np.float32) if out is None else out
+        x[...] = encoded.values
+        return x

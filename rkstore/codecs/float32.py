@@ -14,5 +14,5 @@ class Float32(Codec):
     def encode(self, x: Floats) -> Encoded:
         return Encoded(np.ascontiguousarray(x, self.dtype))
 
-    def decode(self, encoded: Encoded) -> Floats:
+    def decode(self, encoded: Encoded, out: Floats | None = None) -> Floats:  # noqa: ARG002
         return np.ascontiguousarray(encoded.values, np.float32)
