@@ -154,6 +154,10 @@ def _fill(shard: ShardEncoder, harvest: Harvest, advance: Callable[[int], object
             "position": np.broadcast_to(np.arange(size), ids.shape).reshape(-1),
         }
         shard.add(harvest.model.activations(ids, list(manifest.sites)), columns)
+        # An accelerator goes on meanwhile. A model on these same processors would only wait
+        # for its threads, and they for it.
+        if harvest.model.device == "cpu":
+            shard.settle()
         advance(ids.size)
 
 

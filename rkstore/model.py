@@ -57,6 +57,11 @@ class Model:
         return int(self.bridge.cfg.n_layers)
 
     @property
+    def device(self) -> str:
+        """The kind of device that computes: cpu, cuda, mps."""
+        return torch.device(self.bridge.cfg.device).type
+
+    @property
     def longest_context(self) -> int:
         return int(self.bridge.cfg.n_ctx)
 

@@ -70,9 +70,14 @@ class ShardEncoder:
         sent = [future for name in self._sites for future in self._take(name, values[name])]
         self._count += rows
         # Not before the next batch is on its way: the threads always have something to do.
+        self.settle()
+        self._before = sent
+
+    def settle(self) -> None:
+        """Wait until all that was given is encoded; raises what :meth:`add` does."""
         for future in self._before:
             future.result()
-        self._before = sent
+        self._before = []
 
     def finish(self) -> tuple[dict[str, list[EncodedChunk]], dict[str, np.ndarray]]:
         """The chunks of every site, in order, and the columns.

@@ -330,6 +330,7 @@ class Spoilt:
 
     def __init__(self, harvest: Harvest) -> None:
         self.model, self.calls = harvest.model, 0
+        self.device = harvest.model.device
 
     def activations(self, ids: np.ndarray, sites: list[Site]) -> dict[str, np.ndarray]:
         self.calls += 1
