@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rkstore.batches import plan_batches, read_batches, split_chunks
     from rkstore.dictionaries import Dictionary, load_dictionary
     from rkstore.rkcnn import RkCNNProbe, RkCNNResult, StoreSite
+    from rkstore.rkcnn.classifier import RkCNNClassifier
     from rkstore.store import Store, verify
 
 __version__ = "0.1.0"
@@ -23,6 +24,7 @@ __all__ = [
     "BadInput",
     "DamagedStore",
     "Dictionary",
+    "RkCNNClassifier",
     "RkCNNProbe",
     "RkCNNResult",
     "RkstoreError",
@@ -39,6 +41,7 @@ __all__ = [
 # Imported on first use: reading a store must not wait for torch.
 _WHERE = {
     "Dictionary": "dictionaries",
+    "RkCNNClassifier": "rkcnn.classifier",
     "RkCNNProbe": "rkcnn",
     "RkCNNResult": "rkcnn",
     "Store": "store",

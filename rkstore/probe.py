@@ -31,6 +31,12 @@ def probe(settings: ProbeSettings) -> tuple[RkCNNResult, Path]:
         device=settings.device,
         sample_rows=settings.sample_rows,
         query_rows=settings.query_rows,
+        subsets=settings.subsets,
+        directions=settings.directions,
+        components=settings.components,
+        whiten=settings.whiten,
+        rounds=settings.rounds,
+        max_cosine=settings.max_cosine,
     )
     result = finder.probe(StoreSite(store, hook_name, chunks), labels=settings.labels)
     path = Path(settings.out or f"results/probe/{hook_name}-{settings.score}")

@@ -22,7 +22,7 @@ def load(path):
 
 console = load(ROOT / "docs" / "console.py")
 
-PAGES = ["README.md", "docs/adding.md", "docs/exchange.md", "docs/sharing.md"]
+PAGES = ["README.md", *(f"docs/{name}.md" for name in ("adding", "exchange", "probing", "sharing"))]
 COMMANDS = {
     "harvest": settings.HarvestSettings,
     "probe": settings.ProbeSettings,
@@ -57,12 +57,29 @@ def test_the_page_on_codecs_says_what_was_measured():
     assert (ROOT / "docs/codecs.md").read_text("utf-8") == page
 
 
+def settings_of(text, name):
+    """The settings of the command or the pipeline that a configuration says it is for."""
+    [(program, word)] = set(
+        re.findall(rf"(rkstore |pipelines/)(\S+) --config configs/{name}", text)
+    )
+    if program == "rkstore ":
+        return COMMANDS[word]
+    kinds = [kind for kind in vars(load(ROOT / "pipelines" / word)).values() if type(kind) is type]
+    own = [kind for kind in kinds if kind.__module__ == word.removesuffix(".py")]
+    [chosen] = [
+        kind
+        for kind in own
+        # A sweep also has the settings of the trainings that it sweeps over.
+        if issubclass(kind, settings.Settings) and not issubclass(kind, settings.TrainSettings)
+    ]
+    return chosen
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.name)
-def test_every_configuration_names_its_command_and_is_valid_for_it(path):
-    text = path.read_text("utf-8")
-    [command] = set(re.findall(rf"rkstore (\w+) --config configs/{path.name}", text))
-    chosen = settings.from_yaml(COMMANDS[command], path, {})
-    for key, value in yaml.safe_load(text).items():
+def test_every_configuration_names_its_command_and_is_valid_for_it(path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "pipelines")
+    chosen = settings.from_yaml(settings_of(path.read_text("utf-8"), path.name), path, {})
+    for key, value in yaml.safe_load(path.read_text("utf-8")).items():
         found = getattr(chosen, key)
         assert (list(found) if isinstance(found, tuple) else found) == value
 

@@ -28,6 +28,7 @@ def test_shapes_and_types() -> None:
     result = probe(m=3).probe(torch.from_numpy(rows()))
     assert result.top_directions is not None
     found = {name: (tuple(t.shape), t.dtype) for name, t in vars(result).items() if "_" in name}
+    assert result.parents is None
     assert found == {
         "top_subsets": ((8, 3), torch.int64),
         "top_scores": ((8,), torch.float32),

@@ -3,13 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from scipy.stats import kurtosis
+from scipy.integrate import quad
+from scipy.stats import kurtosis, norm, skew
 from sklearn.neighbors import NearestNeighbors
 
 from rkstore.errors import BadInput
 from rkstore.rkcnn import SCORES, Moments, random_subsets, score_named
-from rkstore.rkcnn.scores import Comparison, MomentScore, RowScore, knn
+from rkstore.rkcnn.scores import Comparison, DirectionScore, MomentScore, RowScore, knn
 from rkstore.rkcnn.scores import separation as module
+from rkstore.settings import ProbeSettings
 
 SUBSETS = random_subsets(10, 3, 15, np.random.default_rng(5))
 
@@ -26,7 +28,13 @@ def some_labels(n: int = 300, classes: int = 4) -> np.ndarray:
 def moment_scores(name: str, x: np.ndarray, subsets: np.ndarray = SUBSETS) -> np.ndarray:
     score = score_named(name)
     assert isinstance(score, MomentScore)
-    return score.of_subsets(Moments.of(x), subsets)
+    return score.of_subsets(Moments.of(x, largest=score.needs_largest), subsets)
+
+
+def projection_scores(name: str, projections: np.ndarray) -> np.ndarray:
+    score = score_named(name)
+    assert isinstance(score, DirectionScore)
+    return score.of_projections(projections)
 
 
 def row_scores(
@@ -67,7 +75,7 @@ def separation(x: np.ndarray, labels: np.ndarray) -> float:
 
 def test_the_table_names_every_score() -> None:
     assert {name: score.name for name, score in SCORES.items()} == {n: n for n in SCORES}
-    assert set(SCORES) == {"kurtosis", "knn", "variance_ratio", "separation"}
+    assert ProbeSettings.__dataclass_fields__["score"].metadata["choices"] == tuple(SCORES)
 
 
 def test_an_unknown_score_is_refused_with_the_list() -> None:
@@ -258,3 +266,61 @@ def test_separation_needs_classes_of_several_rows() -> None:
 def test_a_single_class_is_refused(name: str) -> None:
     with pytest.raises(BadInput, match="300 rows compared have the same label"):
         row_score(name, rows(), np.zeros(300, np.int64))
+
+
+def test_max_activation_is_the_largest_absolute_value_in_the_subset() -> None:
+    x = rows() - 2
+    expected = [np.abs(x[:, subset]).max() for subset in SUBSETS]
+    np.testing.assert_array_equal(moment_scores("max_activation", x), np.array(expected))
+
+
+def test_max_activation_is_the_same_however_the_rows_are_cut() -> None:
+    x = rows() - 2
+    cut = Moments.over([x[:100], x[100:]], largest=True)
+    np.testing.assert_array_equal(cut.largest, np.abs(x).max(axis=0).astype(np.float64))
+
+
+def test_random_scores_are_uniform_and_their_seed_is_the_comparisons() -> None:
+    def draw(seed: int) -> np.ndarray:
+        comparison = Comparison(3, 1, generator=np.random.default_rng(seed))
+        subsets = torch.zeros((4000, 3), dtype=torch.int64)
+        score = score_named("random")
+        assert isinstance(score, RowScore)
+        return score.of_subsets(torch.zeros(3, 10), subsets, comparison)
+
+    np.testing.assert_array_equal(draw(1), draw(1))
+    assert not np.array_equal(draw(1), draw(2))
+    np.testing.assert_allclose(
+        np.quantile(draw(1), [0.25, 0.5, 0.75]), [0.25, 0.5, 0.75], atol=0.03
+    )
+
+
+def test_projection_kurtosis_and_skewness_are_scipys() -> None:
+    x = rows() + np.float32(100)
+    wide = x.astype(np.float64)
+    np.testing.assert_allclose(projection_scores("projection_kurtosis", x), kurtosis(wide), 1e-9)
+    np.testing.assert_allclose(projection_scores("projection_skewness", x), skew(wide), 1e-9)
+
+
+def test_projection_negentropy_is_the_squared_difference_from_a_normal() -> None:
+    x = rows().astype(np.float64)
+    z = (x - x.mean(axis=0)) / x.std(axis=0)
+    of_a_normal = quad(lambda v: np.log(np.cosh(v)) * norm.pdf(v), -20, 20)[0]
+    expected = (np.log(np.cosh(z)).mean(axis=0) - of_a_normal) ** 2
+    found = projection_scores("projection_negentropy", rows())
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_projection_negentropy_of_a_normal_is_nothing() -> None:
+    normal = norm.ppf((np.arange(100_000) + 0.5) / 100_000)[:, None].astype(np.float32)
+    assert projection_scores("projection_negentropy", normal)[0] < 1e-9
+    assert projection_scores("projection_negentropy", normal**2)[0] > 1e-3
+
+
+@pytest.mark.parametrize("name", [n for n in SCORES if n.startswith("projection_")])
+def test_a_projection_that_does_not_vary_has_no_score(name: str) -> None:
+    x = rows()[:, :2].copy()
+    x[:, 1] = 0.5
+    one, none = projection_scores(name, x)
+    assert np.isfinite(one)
+    assert np.isnan(none)

@@ -100,6 +100,23 @@ def test_labels_may_be_a_column(name: str, make_store: MakeStore) -> None:
     np.testing.assert_array_equal(found, columns()[name][wanted])
 
 
+@pytest.mark.parametrize("chunk_rows", [10, 32, 150])
+def test_the_next_token_is_that_of_the_row_below_in_the_same_block(
+    make_store: MakeStore, chunk_rows: int
+) -> None:
+    site = StoreSite(make_store(chunk_rows), HOOK)
+    every = np.arange(ROWS)
+    below = np.roll(columns()["token_id"], -1)
+    expected = np.where(every % 10 == 9, -1, below)  # blocks of 10 rows
+    np.testing.assert_array_equal(site.column("next_token", every), expected)
+
+
+def test_next_tokens_may_be_labels(make_store: MakeStore) -> None:
+    probe = RkCNNProbe(WIDTH, h=40, r=10, score_method="separation")
+    result = probe.probe(StoreSite(make_store(32), HOOK), "next_token")
+    assert result.source["labels"] == "next_token"
+
+
 def test_labels_of_a_store_may_be_an_array(make_store: MakeStore) -> None:
     probe = RkCNNProbe(WIDTH, h=40, r=10, score_method="separation")
     site = StoreSite(make_store(32), HOOK)

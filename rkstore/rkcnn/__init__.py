@@ -6,25 +6,34 @@ Lu & Gweon 2025, "Random k conditional nearest neighbor for high-dimensional dat
 PeerJ Computer Science 11:e2497, which classifies labelled rows; reading directions
 off them is the idea of the RkCNN-SAE code and not of the paper.
 
+Subsets, scores and directions are families; ``docs/probing.md`` has them all. Two modules
+stand beside the probe and are imported by name, because they load libraries that it does not
+need: ``classifier.py``, the method of the paper, and ``recovery.py``, which compares directions
+with features that are known.
+
 >>> from rkstore.rkcnn import RkCNNProbe, StoreSite
 >>> site = StoreSite(rkstore.open("stores/gpt2"), "blocks.8.mlp.hook_post")  # doctest: +SKIP
 >>> result = RkCNNProbe(d_model=3072).probe(site)                            # doctest: +SKIP
 """
 
-from rkstore.rkcnn.directions import principal_directions
+from rkstore.rkcnn.directions import DIRECTIONS, keep_apart, principal_directions
 from rkstore.rkcnn.moments import Moments
 from rkstore.rkcnn.probe import RkCNNProbe
 from rkstore.rkcnn.result import RkCNNResult
 from rkstore.rkcnn.scores import SCORES, score_named
 from rkstore.rkcnn.source import StoreSite
-from rkstore.rkcnn.subsets import random_subsets
+from rkstore.rkcnn.subsets import SUBSETS, basis_of, random_subsets
 
 __all__ = [
+    "DIRECTIONS",
     "SCORES",
+    "SUBSETS",
     "Moments",
     "RkCNNProbe",
     "RkCNNResult",
     "StoreSite",
+    "basis_of",
+    "keep_apart",
     "principal_directions",
     "random_subsets",
     "score_named",

@@ -24,7 +24,8 @@ class Moments:
 
     ``m2``, ``m3`` and ``m4`` have shape ``(d,)``: the variance is ``m2 / count``.
     ``comoment``, ``(d, d)`` or None, is the sum of the deviations' outer products:
-    the covariance is ``comoment / count``.
+    the covariance is ``comoment / count``. ``largest``, ``(d,)`` or None, is the largest
+    absolute value, of the dimension itself and not of its deviation.
 
     Each block is centred on its own mean before it is squared, and blocks are merged
     by formulas that take no difference of large sums (Chan, Golub & LeVeque 1979;
@@ -39,11 +40,12 @@ class Moments:
     m3: Doubles
     m4: Doubles
     comoment: Doubles | None = None
+    largest: Doubles | None = None
 
     @classmethod
-    def of(cls, x: Floats, comoment: bool = False) -> "Moments":
+    def of(cls, x: Floats, comoment: bool = False, largest: bool = False) -> "Moments":
         """Moments of at least one row, ``x`` of shape ``(rows, d)``."""
-        return cls.over([x], comoment)
+        return cls.over([x], comoment, largest=largest)
 
     @classmethod
     def over(
@@ -51,6 +53,7 @@ class Moments:
         blocks: Iterable[Floats],
         comoment: bool = False,
         precision: Precision = np.float64,
+        largest: bool = False,
     ) -> "Moments":
         """Moments of all rows of blocks ``(rows, d)``, of which one is in memory at a time.
 
@@ -63,15 +66,20 @@ class Moments:
         """
         total: Moments | None = None
         outer: OuterProducts | None = None
+        extremes: Doubles | None = None
         for block in blocks:
             part = cls._of_block(block)
+            if largest:
+                of_block = np.abs(block).max(axis=0).astype(np.float64)
+                extremes = of_block if extremes is None else np.maximum(extremes, of_block)
             if comoment:
                 outer = outer or OuterProducts(block.shape[1], precision)
                 outer.add(block, part, total)
             total = part if total is None else total._merge(part)
         if total is None:
             raise BadInput("there are no rows: give at least one block of activations")
-        return total if outer is None else replace(total, comoment=outer.finish())
+        comoments = None if outer is None else outer.finish()
+        return replace(total, comoment=comoments, largest=extremes)
 
     @classmethod
     def _of_block(cls, x: Floats) -> "Moments":
@@ -89,7 +97,7 @@ class Moments:
         return cls(len(x), mean, m2, m3, m4)
 
     def _merge(self, other: "Moments") -> "Moments":
-        """Moments of both sets of rows together, without the comoment."""
+        """Moments of both sets of rows together, without comoment and largest."""
         a, b, n = self.count, other.count, self.count + other.count
         delta = other.mean - self.mean
         return Moments(

@@ -2,19 +2,26 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from tqdm import tqdm
 
 from rkstore.device import check_device
 from rkstore.errors import BadInput
-from rkstore.rkcnn.directions import principal_directions
-from rkstore.rkcnn.moments import Floats, Moments
+from rkstore.rkcnn.directions import directions_named, find_directions, keep_apart
+from rkstore.rkcnn.moments import Doubles, Floats, Moments
 from rkstore.rkcnn.result import RkCNNResult
-from rkstore.rkcnn.scores import Comparison, MomentScore, score_named
+from rkstore.rkcnn.scores import (
+    Comparison,
+    DirectionScore,
+    MomentScore,
+    RowScore,
+    score_named,
+)
 from rkstore.rkcnn.source import (
     Source,
     StoreSite,
@@ -23,7 +30,33 @@ from rkstore.rkcnn.source import (
     read_blocks,
     spread_rows,
 )
-from rkstore.rkcnn.subsets import Indices, random_subsets
+from rkstore.rkcnn.subsets import Indices, by_rotation, subsets_named
+from rkstore.rkcnn.view import View, Without, orthonormal
+
+# Subsets whose directions and projections are held at once: 12 MB for d = 3072.
+BLOCK_SUBSETS = 512
+
+# What the published method does without, and the values at which it does.
+REFINEMENTS = {
+    "subsets": "coordinates",
+    "directions": "principal",
+    "components": 1,
+    "whiten": False,
+    "rounds": 1,
+    "max_cosine": 1.0,
+}
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one round drew and kept."""
+
+    subsets: Indices
+    scores: Floats
+    best: Indices
+    """Numbers ``(r,)`` of the subsets kept."""
+    directions: Floats
+    """``(r · components, d_model)``, or none of them if they were not asked for."""
 
 
 class RkCNNProbe:
@@ -41,12 +74,18 @@ class RkCNNProbe:
         device: str = "cpu",
         sample_rows: int = 2000,
         query_rows: int | None = None,
+        subsets: str = "coordinates",
+        directions: str = "principal",
+        components: int = 1,
+        whiten: bool = False,
+        rounds: int = 1,
+        max_cosine: float = 1.0,
     ) -> None:
         """Check the settings; nothing is drawn yet.
 
         Args:
             d_model: width of the activations.
-            m: dimensions in a subset; the root of ``d_model``, rounded down, by default,
+            m: dimensions of a subset; the root of ``d_model``, rounded down, by default,
                 as is usual where random subsets of features are drawn.
             h: subsets to draw. There may be fewer distinct ones, which are then all drawn.
             r: subsets to keep; the default keeps a third, so that the score decides something.
@@ -55,32 +94,48 @@ class RkCNNProbe:
             seed: decides subsets and sample; on one machine's CPU the same seed gives the same
                 bytes.
             device: torch device on which rows are compared, and of the results.
-            sample_rows: rows that knn and separation compare and that decide the signs of
-                directions. The cost of knn grows with their square; moments and covariance
-                always use all rows.
+            sample_rows: rows that knn and separation compare, that decide the signs of
+                directions, on which ica works and projections are scored. The cost of knn grows
+                with their square; moments and covariance always use all rows.
             query_rows: of those rows, how many ask for their neighbours among all of them,
                 spread evenly; all by default. Fewer make knn an estimate, faster in proportion:
                 with labels its standard error is less than ``1 / (2 √query_rows)``, and
                 ``scores/knn.py`` has the formula without.
+            subsets: one of ``SUBSETS``.
+            directions: one of ``DIRECTIONS``.
+            components: directions of each subset kept, at most ``m``.
+            whiten: scale the dimensions of a subset to variance 1 before its principal
+                directions are found; ica whitens in any case.
+            rounds: how often to draw, score and keep; each time with what was found before
+                projected out of the rows, so ``rounds · r · components`` directions in all.
+            max_cosine: of two directions of a larger |cosine| only the better one is kept. At 1
+                all are; 0.9 leaves out near-duplicates (``directions/apart.py``).
 
         Raises:
-            BadInput: a size is not positive, ``m > d_model``, ``r`` is larger than ``h`` or
-                than the number of distinct subsets; the score or the device is unknown.
+            BadInput: a size is not positive, ``m > d_model``, ``components > m``, ``r`` is
+                larger than ``h`` or than the number of distinct subsets; a name or the device
+                is unknown.
         """
         m = math.isqrt(max(d_model, 0)) if m is None else m
         self.d_model, self.m, self.h, self.r = d_model, m, h, r
         self.score_method, self.k_neighbors = score_method, k_neighbors
         self.seed, self.device, self.sample_rows = seed, device, sample_rows
         self.query_rows = query_rows
-        self._score = score_named(score_method)
+        self.subsets, self.directions = subsets, directions
+        self.components, self.whiten = components, whiten
+        self.rounds, self.max_cosine = rounds, max_cosine
+        self._score, self._subsets = score_named(score_method), subsets_named(subsets)
+        self._directions = directions_named(directions)(components, whiten)
         self._check_sizes()
         check_device(device)
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All that decides a result besides the rows."""
+        """All that decides a result besides the rows; refinements only where they are used."""
         names = ("d_model", "m", "h", "r", "score_method", "k_neighbors", "seed", "sample_rows")
-        return {name: getattr(self, name) for name in (*names, "query_rows")}
+        always = {name: getattr(self, name) for name in (*names, "query_rows")}
+        refined = {name: getattr(self, name) for name in REFINEMENTS}
+        return always | {k: v for k, v in refined.items() if v != REFINEMENTS[k]}
 
     def probe(
         self,
@@ -96,10 +151,11 @@ class RkCNNProbe:
         Args:
             activations: ``(n, d_model)``, or a site of a store.
             labels: a class for each row, ``(n,)``, or the column of the store that names
-                it (``token_id``, ``document``, ``position``). knn may use them, separation
+                it (``token_id``, ``document``, ``position``; ``next_token`` is the token of
+                the row below, and -1 at the end of a block). knn may use them, separation
                 must, the scores from moments do not.
-            compute_directions: find the principal direction of each subset kept; it needs
-                the covariance, ``(d_model, d_model)`` float64.
+            compute_directions: find the directions of each subset kept; it needs the
+                covariance, ``(d_model, d_model)`` float64.
 
         Returns:
             The result, its tensors on the device of the probe.
@@ -107,32 +163,68 @@ class RkCNNProbe:
         Raises:
             BadInput: activations of another width, with too few rows or with a value that
                 is not finite; labels that are missing, of the wrong length or all the same;
-                fewer than ``r`` subsets of which the score is defined.
+                fewer than ``r`` subsets of which the score is defined; several rounds without
+                directions, or more of them than the rows have dimensions for.
         """
+        if self.rounds > 1 and not compute_directions:
+            raise BadInput("rounds take out the directions found before: compute them, or ask once")
         source = open_source(activations)
         self._check_source(source)
         chosen = spread_rows(source.rows, self.sample_rows, np.random.default_rng([self.seed, 1]))
         comparison = self._comparison(source, labels, chosen)
-        subsets = random_subsets(self.d_model, self.m, self.h, np.random.default_rng(self.seed))
-        moments, sample = _scan(source, chosen, compute_directions)
+        moments, sample = self._scan(source, chosen, compute_directions)
+        everything = view = View(moments, sample)
+        found: list[Round] = []
+        for number in range(self.rounds):
+            if number:
+                view = everything.through(Without(self._taken(found)))
+            found.append(self._round(number, view, comparison, compute_directions))
+        return self._result(found, source.describe() | {"labels": _label_name(labels)})
+
+    def _round(
+        self, number: int, view: View, comparison: Comparison, compute_directions: bool
+    ) -> Round:
+        """Draw, score and keep once."""
+        seed = [self.seed, 3, number] if number else self.seed
+        generator = np.random.default_rng(seed)
+        subsets = self._subsets.draw(self.d_model, self.m, self.h, generator)
         # Ranked as they will be seen: in float32.
-        scores = self._scores(moments, sample, comparison, subsets).astype(np.float32)
+        scores = self._scores(view, comparison, subsets).astype(np.float32)
         best = self._best(scores)
-        directions = None
+        directions = np.empty((0, self.d_model), np.float32)
         if compute_directions:
-            directions = principal_directions(moments.covariance, subsets[best], sample)
+            directions = self._directions_of(view, subsets[best])
+        return Round(subsets, scores, best, directions)
+
+    def _taken(self, found: list[Round]) -> Doubles:
+        """A basis ``(d_model, rank)`` of all directions found so far, which must not span all."""
+        span = orthonormal(np.concatenate([part.directions for part in found]))
+        if span.shape[1] == self.d_model:
+            raise BadInput(
+                f"the directions of {len(found)} rounds span all {self.d_model} dimensions, so "
+                f"nothing is left for another: lower rounds={self.rounds}, r or components"
+            )
+        return span
+
+    def _result(self, found: list[Round], source: dict[str, Any]) -> RkCNNResult:
+        directions = np.concatenate([part.directions for part in found])
+        kept = keep_apart(directions, self.max_cosine)
+        computed = len(directions) > 0
+        one_each = self.components == 1 and self.max_cosine >= 1
         return RkCNNResult(
-            top_subsets=self._tensor(subsets[best]),
-            top_scores=self._tensor(scores[best]),
-            all_subsets=self._tensor(subsets),
-            all_scores=self._tensor(scores),
-            top_directions=None if directions is None else self._tensor(directions),
+            top_subsets=self._tensor(np.concatenate([p.subsets[p.best] for p in found])),
+            top_scores=self._tensor(np.concatenate([p.scores[p.best] for p in found])),
+            all_subsets=self._tensor(np.concatenate([p.subsets for p in found])),
+            all_scores=self._tensor(np.concatenate([p.scores for p in found])),
+            top_directions=self._tensor(directions[kept]) if computed else None,
+            parents=self._tensor(kept // self.components) if computed and not one_each else None,
             settings=self.settings,
-            source=source.describe() | {"labels": _label_name(labels)},
+            source=source,
         )
 
     def _check_sizes(self) -> None:
         least = {"d_model": 1, "m": 1, "h": 1, "r": 1, "k_neighbors": 1, "seed": 0}
+        least |= {"components": 1, "rounds": 1, "max_cosine": 0}
         if self.query_rows is not None:
             least["query_rows"] = 1
         for name, smallest in (least | {"sample_rows": 2}).items():
@@ -147,7 +239,12 @@ class RkCNNProbe:
             raise BadInput(
                 f"r is {self.r} and only h={self.h} subsets are drawn: lower r or raise h"
             )
-        distinct = math.comb(self.d_model, self.m)
+        if self.components > self.m:
+            raise BadInput(
+                f"components is {self.components} and a subset has only m={self.m} dimensions: "
+                f"choose components up to {self.m}"
+            )
+        distinct = self._subsets.distinct(self.d_model, self.m)
         if self.r > distinct:
             raise BadInput(
                 f"r is {self.r} and there are only {distinct} distinct subsets of {self.m} of "
@@ -175,18 +272,48 @@ class RkCNNProbe:
         if self.query_rows is not None:
             generator = np.random.default_rng([self.seed, 2])
             asking = self._tensor(spread_rows(len(chosen), self.query_rows, generator))
-        comparison = Comparison(len(chosen), self.k_neighbors, classes, asking)
-        if not isinstance(self._score, MomentScore):
+        draws = np.random.default_rng([self.seed, 4])
+        comparison = Comparison(len(chosen), self.k_neighbors, classes, asking, draws)
+        if isinstance(self._score, RowScore):
             self._score.check(comparison)
         return comparison
 
-    def _scores(
-        self, moments: Moments, sample: Floats, comparison: Comparison, subsets: Indices
-    ) -> NDArray[np.float64]:
+    def _scores(self, view: View, comparison: Comparison, subsets: Indices) -> Doubles:
         """Scores ``(h,)`` of subsets ``(h, m)``."""
+        scores = np.empty(len(subsets))
+        for number, which in by_rotation(subsets, self.d_model):
+            columns = subsets[which] % self.d_model
+            scores[which] = self._scores_of_columns(view.rotated(number), comparison, columns)
+        return scores
+
+    def _scores_of_columns(self, view: View, comparison: Comparison, columns: Indices) -> Doubles:
+        """Scores ``(h,)`` of groups of the view's columns, ``(h, m)``."""
         if isinstance(self._score, MomentScore):
-            return self._score.of_subsets(moments, subsets)
-        return self._score.of_subsets(self._tensor(sample), self._tensor(subsets), comparison)
+            return self._score.of_subsets(view.moments, columns)
+        if isinstance(self._score, RowScore):
+            sample = self._tensor(view.sample)
+            return self._score.of_subsets(sample, self._tensor(columns), comparison)
+        scores = np.full(len(columns), np.nan)
+        # A group of constant columns has no direction.
+        varies = np.flatnonzero((view.moments.m2[columns] > 0).any(axis=1))
+        for start in range(0, len(varies), BLOCK_SUBSETS):
+            block = varies[start : start + BLOCK_SUBSETS]
+            directions = self._find(view, columns[block])
+            found = self._score.of_projections(view.sample @ directions.T)
+            scores[block] = found.reshape(-1, self.components).max(axis=1)
+        return scores
+
+    def _directions_of(self, view: View, subsets: Indices) -> Floats:
+        """Directions ``(r · components, d_model)`` of subsets ``(r, m)``."""
+        directions = np.empty((len(subsets), self.components, self.d_model), np.float32)
+        for number, which in by_rotation(subsets, self.d_model):
+            rotated = view.rotated(number)
+            found = rotated.back(self._find(rotated, subsets[which] % self.d_model))
+            directions[which] = found.reshape(-1, self.components, self.d_model)
+        return directions.reshape(-1, self.d_model)
+
+    def _find(self, view: View, columns: Indices) -> Floats:
+        return find_directions(view.moments.covariance, columns, view.sample, self._directions)
 
     def _best(self, scores: Floats) -> Indices:
         """Numbers ``(r,)`` of the best subsets, of which each must have a score."""
@@ -199,11 +326,20 @@ class RkCNNProbe:
         # NumPy sorts NaN, an undefined score, behind every number.
         return np.argsort(-scores, kind="stable")[: self.r]
 
+    def _scan(
+        self, source: Source, chosen: Indices, compute_directions: bool
+    ) -> tuple[Moments, Floats]:
+        """What of :func:`scan` is needed."""
+        rotates = self.subsets == "bases"
+        comoment = compute_directions or rotates or isinstance(self._score, DirectionScore)
+        largest = isinstance(self._score, MomentScore) and self._score.needs_largest
+        return scan(source, chosen, comoment, largest)
+
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(array).to(self.device)
 
 
-def _scan(source: Source, chosen: Indices, comoment: bool) -> tuple[Moments, Floats]:
+def scan(source: Source, chosen: Indices, comoment: bool, largest: bool) -> tuple[Moments, Floats]:
     """Read all rows once: their moments, and the chosen ones, centred, ``(sample, d)``.
 
     Centred because float32 keeps the digits of a difference that way, and neither a
@@ -222,7 +358,7 @@ def _scan(source: Source, chosen: Indices, comoment: bool) -> tuple[Moments, Flo
                 start += len(block)
                 bar.update(len(block))
 
-    moments = Moments.over(ahead(blocks()), comoment, np.float32)
+    moments = Moments.over(ahead(blocks()), comoment, np.float32, largest)
     return moments, (sample - moments.mean).astype(np.float32)
 
 

@@ -19,7 +19,9 @@ class RkCNNResult:
     """Subsets of dimensions, their scores, and the directions of the best of them."""
 
     top_subsets: torch.Tensor
-    """``(r, m)`` int64: the subsets kept, best first."""
+    """``(r, m)`` int64: the subsets kept, best first; of several rounds one after another.
+
+    Dimensions, or columns of rotations as :func:`rkstore.rkcnn.basis_of` reads them."""
     top_scores: torch.Tensor
     """``(r,)`` float32."""
     all_subsets: torch.Tensor
@@ -28,6 +30,8 @@ class RkCNNResult:
     """``(h,)`` float32; NaN where the score of a subset is undefined."""
     top_directions: torch.Tensor | None = None
     """``(r, d_model)`` float32, of norm 1; None if they were not asked for."""
+    parents: torch.Tensor | None = None
+    """int64: for each direction the row of ``top_subsets`` it comes from; None if it is its own."""
     settings: dict[str, Any] = field(default_factory=dict)
     """What the probe was made with."""
     source: dict[str, Any] = field(default_factory=dict)
@@ -45,8 +49,8 @@ class RkCNNResult:
             "subsets": len(scores),
             "undefined": len(scores) - len(defined),
             "kept": len(self.top_scores),
-            "highest": float(self.top_scores[0]),
-            "lowest_kept": float(self.top_scores[-1]),
+            "highest": float(self.top_scores.max()),
+            "lowest_kept": float(self.top_scores.min()),
             "mean": float(defined.mean()),
             "standard_deviation": float(defined.std(correction=0)),
             "lowest": float(defined.min()),
@@ -66,7 +70,7 @@ class RkCNNResult:
             raise BadInput(f"{path} is a file: choose a directory for the result")
         path.mkdir(parents=True, exist_ok=True)
         names = ("top_subsets", "top_scores", "all_subsets", "all_scores", "top_directions")
-        found = {name: getattr(self, name) for name in names}
+        found = {name: getattr(self, name) for name in (*names, "parents")}
         tensors = {name: t.cpu().contiguous() for name, t in found.items() if t is not None}
         described = {"settings": self.settings, "source": self.source, "scores": self.summary()}
         text = json.dumps(described, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

@@ -22,6 +22,9 @@ from rkstore.store import Store
 # adding its result to the sum.
 BLOCK_ROWS = 2048
 
+# What a token's row says about the token behind it: labels that no column holds.
+NEXT_TOKEN = "next_token"
+
 
 class Source(Protocol):
     """Rows of activations that can be read in order."""
@@ -82,7 +85,7 @@ class StoreSite:
         # Of a large store only the chunks that hold one of these rows are read.
         edges = np.searchsorted(rows, self._starts)
         for i in np.flatnonzero(np.diff(edges)).tolist():
-            values = self.store.column(name, *self.store.rows_of_chunk(self._chunks[i]))
+            values = self._column_of_chunk(name, self._chunks[i])
             here = slice(edges[i], edges[i + 1])
             out[here] = values[rows[here] - self._starts[i]]
         return out
@@ -94,6 +97,22 @@ class StoreSite:
             "chunks": None if self.chunks is None else [int(chunk) for chunk in self.chunks],
             "rows": self.rows,
         }
+
+    def _column_of_chunk(self, name: str, chunk: int) -> np.ndarray:
+        """A column of the store, or ``next_token``: that of the row below, -1 at a block's end."""
+        start, stop = self.store.rows_of_chunk(chunk)
+        if name != NEXT_TOKEN:
+            return self.store.column(name, start, stop)
+        context = self.store.manifest.context_size
+        below = np.arange(start + 1, stop + 1)
+        inside = (below % context > 0) & (below < self.store.manifest.rows)
+        tokens = np.full(stop - start, -1, np.int32)
+        if inside.any():
+            # The row behind the chunk only if its block goes on there: it may be elsewhere.
+            last = stop + int(inside[-1])
+            tokens[: last - start - 1] = self.store.column("token_id", start + 1, last)
+        tokens[~inside] = -1
+        return tokens
 
     @property
     def _chunks(self) -> Sequence[int]:

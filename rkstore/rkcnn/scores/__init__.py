@@ -4,18 +4,36 @@ To add one, write its file and add it to ``SCORES``.
 """
 
 from rkstore.errors import BadInput
-from rkstore.rkcnn.scores.base import Comparison, MomentScore, RowScore
+from rkstore.rkcnn.scores.base import Comparison, DirectionScore, MomentScore, RowScore
 from rkstore.rkcnn.scores.knn import KNN
 from rkstore.rkcnn.scores.kurtosis import Kurtosis
+from rkstore.rkcnn.scores.max_activation import MaxActivation
+from rkstore.rkcnn.scores.projection_kurtosis import ProjectionKurtosis
+from rkstore.rkcnn.scores.projection_negentropy import ProjectionNegentropy
+from rkstore.rkcnn.scores.projection_skewness import ProjectionSkewness
+from rkstore.rkcnn.scores.random import Random
 from rkstore.rkcnn.scores.separation import Separation
 from rkstore.rkcnn.scores.variance_ratio import VarianceRatio
 
-SCORES: dict[str, MomentScore | RowScore] = {
-    score.name: score for score in (Kurtosis(), KNN(), VarianceRatio(), Separation())
+Score = MomentScore | RowScore | DirectionScore
+
+SCORES: dict[str, Score] = {
+    score.name: score
+    for score in (
+        Kurtosis(),
+        KNN(),
+        VarianceRatio(),
+        Separation(),
+        MaxActivation(),
+        Random(),
+        ProjectionKurtosis(),
+        ProjectionNegentropy(),
+        ProjectionSkewness(),
+    )
 }
 
 
-def score_named(name: str) -> MomentScore | RowScore:
+def score_named(name: str) -> Score:
     """Return the score of that name.
 
     Raises:
@@ -26,4 +44,12 @@ def score_named(name: str) -> MomentScore | RowScore:
     return SCORES[name]
 
 
-__all__ = ["SCORES", "Comparison", "MomentScore", "RowScore", "score_named"]
+__all__ = [
+    "SCORES",
+    "Comparison",
+    "DirectionScore",
+    "MomentScore",
+    "RowScore",
+    "Score",
+    "score_named",
+]

@@ -1,13 +1,14 @@
-"""What every score does, in the two kinds there are."""
+"""What every score does, in the three kinds there are."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
 import torch
 
 from rkstore.errors import BadInput
-from rkstore.rkcnn.moments import Doubles, Moments
+from rkstore.rkcnn.moments import Doubles, Floats, Moments
 from rkstore.rkcnn.subsets import Indices
 
 
@@ -18,6 +19,7 @@ class MomentScore(ABC):
     """
 
     name: str
+    needs_largest = False
 
     @abstractmethod
     def of_subsets(self, moments: Moments, subsets: Indices) -> Doubles:
@@ -34,6 +36,8 @@ class Comparison:
     """``(rows,)`` int64: classes counted from 0, each of which occurs."""
     asking: torch.Tensor | None = None
     """``(q,)`` int64: the rows whose neighbours count; all if there is none."""
+    generator: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
+    """For a score that draws something."""
 
     @cached_property
     def classes(self) -> int:
@@ -66,3 +70,24 @@ class RowScore(ABC):
     @abstractmethod
     def of_subsets(self, x: torch.Tensor, subsets: torch.Tensor, comparison: Comparison) -> Doubles:
         """Scores ``(h,)`` of subsets ``(h, m)`` of the rows ``(rows, d)``; NaN if undefined."""
+
+
+class DirectionScore(ABC):
+    """A score of a direction: of how a sample of the rows lies along it.
+
+    A subset has the score of its direction, or of the best of several.
+    """
+
+    name: str
+
+    @abstractmethod
+    def of_projections(self, projections: Floats) -> Doubles:
+        """Scores ``(h,)`` of the columns of ``(rows, h)``; NaN where they do not vary."""
+
+
+def standardised(projections: Floats) -> Doubles:
+    """Columns of mean 0 and variance 1, ``(rows, h)`` float64; NaN if one does not vary."""
+    deviation = projections - projections.mean(axis=0, dtype=np.float64)
+    spread = deviation.std(axis=0)
+    unit: Doubles = deviation / np.where(spread > 0, spread, np.nan)
+    return unit

@@ -1,15 +1,26 @@
-"""Random subsets of dimensions, no two of them the same."""
+"""coordinates: random subsets of the dimensions themselves, as published."""
 
 import itertools
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
-Indices = NDArray[np.int64]
+from rkstore.rkcnn.subsets.base import Indices, Subsets, first_of_each
 
 # Rows of the (subsets, d) table of what is taken: 12 MiB of booleans for d = 3072.
 BLOCK_SUBSETS = 4096
+
+
+class Coordinates(Subsets):
+    """Subsets of dimensions, each equally likely, no two the same."""
+
+    name = "coordinates"
+
+    def distinct(self, d: int, m: int) -> float:
+        return math.comb(d, m)
+
+    def draw(self, d: int, m: int, h: int, generator: np.random.Generator) -> Indices:
+        return random_subsets(d, m, h, generator)
 
 
 def random_subsets(d: int, m: int, h: int, generator: np.random.Generator) -> Indices:
@@ -29,7 +40,7 @@ def random_subsets(d: int, m: int, h: int, generator: np.random.Generator) -> In
     # More than half of all subsets are always new, so this ends, mostly after one draw.
     while len(subsets) < h:
         more = _draw(d, m, h - len(subsets), generator)
-        subsets = _first_of_each(np.concatenate([subsets, more]))
+        subsets = first_of_each(np.concatenate([subsets, more]))
     return subsets
 
 
@@ -55,8 +66,3 @@ def _draw(d: int, m: int, h: int, generator: np.random.Generator) -> Indices:
             taken[every, np.where(taken[every, candidate], last, candidate)] = True
         block[:] = taken.nonzero()[1].reshape(block.shape)
     return subsets
-
-
-def _first_of_each(subsets: Indices) -> Indices:
-    first = np.unique(subsets, axis=0, return_index=True)[1]
-    return subsets[np.sort(first)]

@@ -1,0 +1,95 @@
+"""ica: the directions on which a subset looks least like noise."""
+
+import numpy as np
+import torch
+
+from rkstore.errors import BadInput
+from rkstore.rkcnn.directions.base import (
+    Directions,
+    check_rank,
+    check_variance,
+    eigenvectors,
+    unit,
+)
+from rkstore.rkcnn.moments import Doubles, Floats
+from rkstore.rkcnn.subsets import Indices
+from rkstore.rkcnn.threads import one_item_a_core
+
+# Steps of one component: it converges in some ten, or its data has no such direction.
+MOST_STEPS = 200
+# Two steps are the same when their cosine differs from 1 by less.
+SAME = 1e-10
+
+
+class ICA(Directions):
+    """Independent components: the fixed point of FastICA in the whitened subset.
+
+    ``w ← E[z g(w·z)] - E[g'(w·z)] w`` with ``g = tanh``, one component after another, each
+    kept orthogonal to those before it (Hyvärinen & Oja 2000, "Independent component
+    analysis: algorithms and applications", Neural Networks 13, sections 6.1 and 6.2). Nothing
+    is drawn at random: each begins where the kurtosis is large, at the last eigenvector of
+    ``E[‖z‖² z zᵀ]`` over what is left (Cardoso 1989, "Source separation using higher order
+    moments", ICASSP).
+
+    Whitening uses the covariance of all rows, the fixed point a sample of them. What is
+    returned is the projection ``w K``, ``K`` the whitening: a row of the unmixing matrix.
+    """
+
+    name = "ica"
+
+    def axes(self, covariance: Doubles, subsets: Indices, rows: Floats | None) -> Doubles:
+        if rows is None:
+            raise BadInput("ica directions need rows besides the covariance: give a sample")
+        if len(rows) <= subsets.shape[1]:
+            # Every direction could be made to look as unlike noise as a single row.
+            raise BadInput(
+                f"ica has {len(rows)} rows for subsets of {subsets.shape[1]} dimensions and needs "
+                "more: give more rows, raise sample_rows or lower m"
+            )
+        blocks = covariance[subsets[:, :, None], subsets[:, None, :]]
+        check_variance(blocks, subsets)
+        values, vectors = eigenvectors(blocks)
+        check_rank(values, subsets, self.components)
+        sample = torch.from_numpy(rows.astype(np.float64))
+
+        def find(i: int) -> torch.Tensor:
+            real = values[i] > 1e-6 * values[i, -1]
+            whitening = torch.from_numpy(vectors[i][:, real] / np.sqrt(values[i, real]))
+            z = sample[:, torch.from_numpy(subsets[i])] @ whitening
+            return fast_ica(z, self.components) @ whitening.T
+
+        found = one_item_a_core(find, range(len(subsets)), sample.device)
+        return unit(torch.stack(list(found)).numpy())
+
+
+def fast_ica(z: torch.Tensor, components: int) -> torch.Tensor:
+    """Independent directions ``(components, m)``, orthonormal, of white rows ``z``, ``(n, m)``."""
+    found = z.new_zeros(components, z.shape[1])
+    for i in range(components):
+        before = found[:i]
+        found[i] = _fixed_point(z, _start(z - z @ before.T @ before), before)
+    return found
+
+
+def _start(rest: torch.Tensor) -> torch.Tensor:
+    """A direction ``(m,)`` of large kurtosis, of what directions found before leave of rows."""
+    weighted = rest * rest.square().sum(dim=1, keepdim=True)
+    vectors: torch.Tensor = torch.linalg.eigh(weighted.T @ rest)[1]
+    return vectors[:, -1]
+
+
+def _fixed_point(z: torch.Tensor, start: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
+    """One direction ``(m,)``, orthogonal to those found before, ``(i, m)``."""
+    w = _orthogonal(start, before)
+    for _ in range(MOST_STEPS):
+        activity = (z @ w).tanh_()
+        step = activity @ z / len(z) - (1 - activity.square()).mean() * w
+        old, w = w, _orthogonal(step, before)
+        if 1 - abs(float(old @ w)) < SAME:
+            break
+    return w
+
+
+def _orthogonal(w: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
+    w = w - w @ before.T @ before
+    return w.div_(w.norm())

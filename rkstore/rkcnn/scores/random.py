@@ -1,0 +1,26 @@
+"""random: a score that knows nothing, the control for all others."""
+
+import torch
+
+from rkstore.rkcnn.moments import Doubles
+from rkstore.rkcnn.scores.base import Comparison, RowScore
+
+
+class Random(RowScore):
+    """Uniform between 0 and 1, from the seed of the probe: any ``r`` of the ``h`` subsets.
+
+    What another score gains over this one is due to scoring and not to the subsets.
+    """
+
+    name = "random"
+
+    def check(self, comparison: Comparison) -> None:
+        """Nothing is compared, so nothing is refused."""
+
+    def of_subsets(
+        self,
+        x: torch.Tensor,  # noqa: ARG002
+        subsets: torch.Tensor,
+        comparison: Comparison,
+    ) -> Doubles:
+        return comparison.generator.random(len(subsets))

@@ -1,0 +1,53 @@
+"""What every kind of subset does, and how a subset is written down."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rkstore.rkcnn.rotation import Doubles, Rotation
+
+Indices = NDArray[np.int64]
+
+NO_ROTATION = 0
+
+
+class Subsets(ABC):
+    """Draws subspaces of ``m`` of ``d`` dimensions.
+
+    Each is a row of ``m`` numbers: column ``c`` of rotation ``j`` is written ``j · d + c``,
+    and rotation 0 is none, so that dimension ``c`` itself is written ``c``. A number says all
+    about its column: :func:`basis_of` needs no seed.
+    """
+
+    name: str
+
+    @abstractmethod
+    def distinct(self, d: int, m: int) -> float:
+        """How many there are of which no two span the same."""
+
+    @abstractmethod
+    def draw(self, d: int, m: int, h: int, generator: np.random.Generator) -> Indices:
+        """Distinct subsets ``(min(h, distinct), m)``, each row sorted."""
+
+
+def basis_of(subset: Indices, d: int) -> Doubles:
+    """The orthonormal basis ``(d, m)`` that a subset ``(m,)`` of any kind stands for."""
+    number, columns = int(subset[0]) // d, np.asarray(subset) % d
+    if number == NO_ROTATION:
+        return np.eye(d)[:, columns]
+    return Rotation(d, number).columns(columns)
+
+
+def by_rotation(subsets: Indices, d: int) -> Iterator[tuple[int, Indices]]:
+    """Each rotation among subsets ``(h, m)``, and which of them are its columns."""
+    numbers = subsets[:, 0] // d
+    for number in np.unique(numbers):
+        yield int(number), np.flatnonzero(numbers == number)
+
+
+def first_of_each(subsets: Indices) -> Indices:
+    """The rows of ``(h, m)`` without those that were there before."""
+    first = np.unique(subsets, axis=0, return_index=True)[1]
+    return subsets[np.sort(first)]

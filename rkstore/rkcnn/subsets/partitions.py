@@ -1,0 +1,33 @@
+"""partitions: the dimensions shuffled and cut into groups that share none."""
+
+import math
+
+import numpy as np
+
+from rkstore.rkcnn.subsets.base import Indices, Subsets, first_of_each
+
+
+class Partitions(Subsets):
+    """Groups of ``m`` dimensions, ``⌊d / m⌋`` disjoint ones from each random permutation.
+
+    Their directions are orthogonal within a permutation, and every dimension is in nearly as
+    many subsets as every other. Where ``m`` does not divide ``d``, each permutation leaves
+    ``d mod m`` dimensions out. After the orthogonal subsets of the RkCNN-SAE code, which
+    draws a single permutation.
+    """
+
+    name = "partitions"
+
+    def distinct(self, d: int, m: int) -> float:
+        return math.comb(d, m)
+
+    def draw(self, d: int, m: int, h: int, generator: np.random.Generator) -> Indices:
+        wanted, groups = min(h, math.comb(d, m)), d // m
+        subsets = np.empty((0, m), np.int64)
+        # Each permutation is as likely as any other, so every subset comes up in the end.
+        while len(subsets) < wanted:
+            permutations = -(-(wanted - len(subsets)) // groups)
+            shuffled = generator.permuted(np.tile(np.arange(d), (permutations, 1)), axis=1)
+            cut = np.sort(shuffled[:, : groups * m].reshape(-1, m), axis=1)
+            subsets = first_of_each(np.concatenate([subsets, cut]))
+        return subsets[:wanted]

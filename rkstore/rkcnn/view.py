@@ -1,0 +1,107 @@
+"""Rows as they look through a linear map: rotated, or with some directions taken out."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from rkstore.rkcnn.moments import Doubles, Floats, Moments
+from rkstore.rkcnn.rotation import Rotation
+from rkstore.rkcnn.subsets.base import NO_ROTATION
+
+# A column with less than this part of the largest variance holds only what rounding left.
+NOTHING = 1e-9
+
+
+class LinearMap(Protocol):
+    """A matrix ``A``, ``(d, d)``, that need not be written out."""
+
+    def of(self, rows: Doubles) -> Doubles:
+        """``rows @ A`` of ``(n, d)``."""
+
+    def back(self, rows: Doubles) -> Doubles:
+        """``rows @ A.T`` of ``(n, d)``."""
+
+
+@dataclass(frozen=True)
+class Without:
+    """The projection that takes out the span of orthonormal columns ``(d, rank)``."""
+
+    span: Doubles
+
+    def of(self, rows: Doubles) -> Doubles:
+        rest: Doubles = rows - rows @ self.span @ self.span.T
+        return rest
+
+    def back(self, rows: Doubles) -> Doubles:
+        return self.of(rows)  # it is symmetric
+
+
+@dataclass(frozen=True)
+class View:
+    """All that a probe knows of its rows, of which it keeps a sample.
+
+    Scores and directions look at single columns and at small groups of them. Seen through a
+    rotation, the columns are the vectors of another basis, and the same code looks at those.
+    """
+
+    moments: Moments
+    """Of the columns, over all rows."""
+    sample: Floats
+    """``(rows, d)``, centred on the mean of all rows."""
+    maps: tuple[LinearMap, ...] = ()
+    """What the dimensions went through, in order, to become the columns."""
+
+    def through(self, map: LinearMap) -> "View":
+        """The view of ``x @ A``.
+
+        Its variances follow from the covariance and belong to all rows. The third and fourth
+        moments do not; they are scaled from the sample, as if it had the shape of all rows.
+        """
+        assert self.moments.comoment is not None
+        count = self.moments.count
+        comoment = map.of(map.of(self.moments.comoment).T)
+        varies = np.diag(comoment) > NOTHING * self.moments.m2.max()
+        comoment *= varies
+        comoment *= varies[:, None]
+        m2 = np.diag(comoment).copy()
+        sample = (map.of(self.sample.astype(np.float64)) * varies).astype(np.float32)
+        shape = Moments.of(sample)
+        spread = np.where(shape.variance > 0, np.sqrt(shape.variance), np.inf)
+        ratio = np.sqrt(m2 / count) / spread
+        mean = map.of(self.moments.mean[None])[0]
+        moments = Moments(
+            count=count,
+            mean=mean,
+            m2=m2,
+            m3=shape.m3 / shape.count * ratio**3 * count,
+            m4=shape.m4 / shape.count * ratio**4 * count,
+            comoment=comoment,
+            largest=np.abs(sample + mean).max(axis=0),
+        )
+        return View(moments, sample, (*self.maps, map))
+
+    def rotated(self, number: int) -> "View":
+        """The view through the rotation of that number; this one if it is none."""
+        return self if number == NO_ROTATION else self.through(Rotation(len(self), number))
+
+    def back(self, directions: Floats) -> Floats:
+        """Directions ``(r, d)`` of this view as unit vectors of the dimensions."""
+        if not self.maps:
+            return directions
+        mapped = directions.astype(np.float64)
+        for map in reversed(self.maps):
+            mapped = map.back(mapped)
+        lengths = np.linalg.norm(mapped, axis=1, keepdims=True)
+        back: Floats = (mapped / lengths).astype(np.float32)
+        return back
+
+    def __len__(self) -> int:
+        return int(self.sample.shape[1])
+
+
+def orthonormal(directions: Floats) -> Doubles:
+    """An orthonormal basis ``(d, rank)`` of what directions ``(r, d)`` span."""
+    _, sizes, right = np.linalg.svd(directions.astype(np.float64), full_matrices=False)
+    rank = int((sizes > 1e-6 * sizes[0]).sum())
+    return right[:rank].T
