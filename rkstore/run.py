@@ -56,6 +56,21 @@ class Run:
     scratch: Scratch = field(default_factory=Scratch)
 
     @property
+    def data(self) -> InitData:
+        """The rows to train on, for whoever wants some of them besides the batches."""
+        return InitData(self.store, self.hook_name, self.chunks, self.scale)
+
+    @property
+    def dead_after(self) -> int:
+        """Tokens without firing after which a latent is dead.
+
+        10 million are usual, but a latent of a run so short must be found dead while there is
+        time to help it: a twentieth of the run if that is less.
+        """
+        tokens = self.settings.steps * self.settings.batch_size
+        return self.settings.dead_after or max(1, min(10_000_000, tokens // 20))
+
+    @property
     def name(self) -> str:
         return self.settings.name or default_name(self.settings, self.hook_name)
 
@@ -97,11 +112,10 @@ def prepare(settings: TrainSettings) -> Run:
     chunks, _ = split_chunks(store)
     d_in = store.manifest.width(hook_name)
     d_sae = settings.d_sae or int(d_in * settings.expansion)
+    if settings.auxk > d_sae:
+        raise BadInput(f"--auxk is {settings.auxk}: it must be from 0 to the {d_sae} latents")
     dictionary = Dictionary(d_in, d_sae, select_named(settings.dictionary, asdict(settings)))
-    norm = store.statistics(hook_name).mean_square_norm
-    if norm == 0:
-        raise BadInput(f"{hook_name} is zero in every row: there is nothing to train on")
-    scale = math.sqrt(d_in / norm)
+    scale = _scale(store, hook_name, settings.norm)
     initialise(dictionary, InitData(store, hook_name, chunks, scale), settings)
     dictionary.to(settings.device)
     return Run(
@@ -114,6 +128,15 @@ def prepare(settings: TrainSettings) -> Run:
         torch.optim.Adam(dictionary.parameters(), lr=settings.lr, fused=True),
         idle=torch.zeros(d_sae, dtype=torch.int64, device=settings.device),
     )
+
+
+def _scale(store: Store, hook_name: str, norm: str) -> float:
+    """The factor that gives ``‖x‖²`` the mean that ``--norm`` asks for."""
+    found = store.statistics(hook_name).mean_square_norm
+    if found == 0:
+        raise BadInput(f"{hook_name} is zero in every row: there is nothing to train on")
+    wanted = {"d_in": store.manifest.width(hook_name), "one": 1.0, "none": found}
+    return math.sqrt(wanted[norm] / found)
 
 
 def default_name(settings: TrainSettings, hook_name: str) -> str:

@@ -198,7 +198,17 @@ class SiteSettings(Settings):
     hook: str | None = option(None, "Hook of the site, if the store has several at that layer.")
 
 
-SCORES = ("kurtosis", "knn", "variance_ratio", "separation")
+SCORES = (
+    "kurtosis",
+    "knn",
+    "variance_ratio",
+    "separation",
+    "max_activation",
+    "random",
+    "projection_kurtosis",
+    "projection_negentropy",
+    "projection_skewness",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,18 +218,41 @@ class ProbeSettings(SiteSettings):
     m: int | None = option(None, "Dimensions in a subset; the root of d_in by default.", least=1)
     h: int = option(600, "Random subsets.", least=1)
     r: int = option(200, "Subsets to keep.", least=1)
-    score: str = option("kurtosis", "How a subset is scored.", choices=SCORES)
+    subsets: str = option(
+        "coordinates",
+        "Random dimensions, random partitions of them, or columns of random rotations.",
+        choices=("coordinates", "partitions", "bases"),
+    )
+    score: str = option(
+        "kurtosis", "How a subset is scored; projection_… score its direction.", choices=SCORES
+    )
+    directions: str = option(
+        "principal", "How directions are found in a subset.", choices=("principal", "ica", "mixing")
+    )
+    components: int = option(1, "Directions of a subset.", least=1)
+    whiten: bool = option(
+        False, "Scale dimensions to variance 1 before principal directions are found."
+    )
+    rounds: int = option(
+        1, "Probe so many times, each with the directions found before taken out.", least=1
+    )
+    max_cosine: float = option(
+        1.0,
+        "Of two directions of a larger |cosine| keep only the better; 0.9 drops near-duplicates.",
+        least=0.0,
+    )
     k_neighbors: int = option(5, "Neighbours of the knn score.", least=1)
     device: str = option("cpu", "Torch device on which rows are compared.")
     labels: str | None = option(
         None,
-        "Column that labels the rows, for knn and separation.",
-        choices=("token_id", "document", "position"),
+        "Column that labels the rows, for knn and separation; the next token of a block's last row "
+        "is a class of its own.",
+        choices=("token_id", "document", "position", "next_token"),
     )
     sample_rows: int = option(
         2000,
-        "Rows, spread over the store, that knn and separation compare; the cost of knn grows "
-        "with their square.",
+        "Rows, spread over the store, that knn and separation compare, on which ica works and "
+        "projections are scored; the cost of knn grows with their square.",
         least=2,
     )
     query_rows: int | None = option(
@@ -232,36 +265,106 @@ class ProbeSettings(SiteSettings):
     out: str | None = option(None, "Directory of the result; results/probe/<site> by default.")
 
 
+INITS = (
+    "random",
+    "tied",
+    "datapoint",
+    "subspace",
+    "rkcnn",
+    "rkcnn-decoder",
+    "rkcnn-unscored",
+    "sparse-random",
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings(SiteSettings):
     """One dictionary and how it is trained."""
 
     dictionary: str = option("topk", "Kind of sparse code.", choices=("relu", "topk", "batchtopk"))
-    init: str = option("tied", "Initialisation.", choices=("random", "tied", "rkcnn"))
+    init: str = option("tied", "How the latents begin.", choices=INITS)
+    center: str | None = option(
+        None,
+        "Where b_dec begins: at the store's mean, at the geometric median of a sample of rows, or "
+        "at zero (none). By default at zero for random and rkcnn-decoder, whose encoders know "
+        "nothing of the data, and at the mean for all others.",
+        choices=("mean", "geometric-median", "none"),
+    )
+    init_bias: str = option(
+        "zero",
+        "Encoder biases to begin with; quantile makes each latent's pre-activation positive on a "
+        "share of k / d_sae of a sample of rows.",
+        choices=("zero", "quantile"),
+    )
+    init_scale: str | None = option(
+        None,
+        "Encoder's scale to begin with: reconstruction makes the first reconstructions of a "
+        "sample of rows as long as the rows, both relative to b_dec; none leaves the init's own. "
+        "By default reconstruction for datapoint and none for all others.",
+        choices=("none", "reconstruction"),
+    )
     expansion: float = option(8.0, "Latents for each input dimension.", least=0.0)
     d_sae: int | None = option(None, "Latents; overrides --expansion.", least=1)
     k: int = option(32, "Active latents of a topk code; of a batchtopk code on average.", least=1)
     l1: float = option(
         1.0,
-        "Weight of the L1 penalty of a relu code, per token, with inputs scaled so that the "
-        "mean of ‖x‖² is d_in.",
+        "Weight of the L1 penalty of a relu code, per token, with inputs scaled as --norm says.",
         least=0.0,
+    )
+    norm: str = option(
+        "d_in",
+        "Mean of ‖x‖² that inputs are scaled to for training: the number of dimensions, one, or "
+        "none for values as they are stored. A dictionary is written for unscaled inputs.",
+        choices=("d_in", "one", "none"),
     )
     steps: int = option(2000, "Batches to train on.", least=1)
     batch_size: int = option(1024, "Rows in a batch.", least=1)
     lr: float = option(3e-3, "Peak learning rate of Adam.", least=0.0)
     warmup: int = option(100, "Steps over which the learning rate (and l1) rises.", least=0)
+    auxk: int = option(
+        0,
+        "Dead latents of a token that learn to reconstruct what the living leave over, the "
+        "auxiliary loss of Gao et al.; 0 is off.",
+        least=0,
+    )
+    resample_every: int = option(
+        0,
+        "Steps between resamplings, at which dead latents begin again as rows that are "
+        "reconstructed badly (Bricken et al.); none while the learning rate falls. 0 is off.",
+        least=0,
+    )
+    dead_after: int | None = option(
+        None,
+        "Tokens without firing after which a latent is dead; by default 10 million, or a "
+        "twentieth of the run if that is less.",
+        least=1,
+    )
+    datapoint_share: float = option(
+        0.8,
+        "How much of a latent of --init datapoint is a row of the data, the rest being random.",
+        least=0.0,
+    )
+    subspace_dim: int | None = option(
+        None,
+        "Dimensions of --init subspace; as many as hold 99 % of the variance by default.",
+        least=1,
+    )
     rkcnn_fraction: float = option(
-        0.5, "Share of the latents that --init rkcnn takes from the probe.", least=0.0
+        0.5, "Share of the latents that the rkcnn inits take from the probe.", least=0.0
+    )
+    rkcnn_h: int = option(
+        600, "Subsets that --init rkcnn-decoder draws; it mines no more latents.", least=1
     )
     rkcnn_oversample: float = option(
-        4.0, "Subsets drawn for each one kept: below 1 there is nothing to select.", least=1.0
+        4.0,
+        "Subsets that --init rkcnn draws for each one kept: below 1 there is nothing to select.",
+        least=1.0,
     )
     rkcnn_m: int | None = option(
         None, "Dimensions in a subset; the root of d_in by default.", least=1
     )
     rkcnn_score: str = option(
-        "kurtosis", "How --init rkcnn scores a subset.", choices=("kurtosis", "variance_ratio")
+        "kurtosis", "How the rkcnn inits score a subset.", choices=("kurtosis", "variance_ratio")
     )
     checkpoint_every: int = option(1000, "Steps between checkpoints.", least=1)
     seed: int = option(0, "Seed of weights, subsets and the order of the rows.", least=0)

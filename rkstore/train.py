@@ -1,8 +1,8 @@
 """Batches × dictionaries → trained dictionaries: the one training loop.
 
-Inputs are scaled so that the mean of ‖x‖² is d_in, which makes a learning rate or
-an L1 weight mean the same at every site; the scale is folded back into the biases
-when the dictionary is written. A batch depends on seed and step alone, so a run
+Inputs are scaled so that the mean of ‖x‖² is d_in, unless ``--norm`` says otherwise, which
+makes a learning rate or an L1 weight mean the same at every site; the scale is folded back
+into the biases when the dictionary is written. A batch depends on seed and step alone, so a run
 that was stopped goes on from its last checkpoint to the very bits of one that was not,
 and dictionaries that see the same batches can be trained on one reading of the store.
 """
@@ -10,11 +10,12 @@ and dictionaries that see the same batches can be trained on one reading of the 
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
 from rkstore.batches import Batch, plan_batches, read_batches
-from rkstore.dictionaries import Forward, fill_gradients
+from rkstore.dictionaries import AuxK, Forward, fill_gradients, resample
 from rkstore.errors import BadInput
 from rkstore.run import STATE, TRAINING, Run, default_name, prepare, resume, save
 from rkstore.settings import TrainSettings
@@ -22,6 +23,9 @@ from rkstore.settings import TrainSettings
 # The learning rate falls to zero over this last share of the steps.
 DECAY = 0.2
 LOG_EVERY = 20
+
+# Rows whose losses decide where resampled latents begin.
+RESAMPLING_ROWS = 8192
 
 
 def train(settings: TrainSettings) -> Path:
@@ -103,7 +107,8 @@ def _step(run: Run, batch: Batch) -> None:
     # early penalty switches off seldom come back.
     pressure = min(1.0, (run.step + 1) / (settings.warmup + 1))
     dtype = getattr(torch, settings.dtype)
-    found = fill_gradients(dictionary, x, run.scratch, pressure=pressure, dtype=dtype)
+    aux = AuxK(run.idle >= run.dead_after, settings.auxk) if settings.auxk else None
+    found = fill_gradients(dictionary, x, run.scratch, pressure=pressure, dtype=dtype, aux=aux)
     dictionary.project_decoder_gradient()
     run.optimizer.step()
     dictionary.normalise_decoder()
@@ -111,6 +116,25 @@ def _step(run: Run, batch: Batch) -> None:
     run.step += 1
     if run.step % LOG_EVERY == 0 or run.finished:
         run.history.append(_measure(run, x, found))
+    if _resampling_is_due(run):
+        _resample(run)
+
+
+def _resampling_is_due(run: Run) -> bool:
+    """Every ``--resample-every`` steps until the rate falls: then none could learn enough."""
+    every, last = run.settings.resample_every, (1 - DECAY) * run.settings.steps
+    return every > 0 and run.step % every == 0 and run.step <= last
+
+
+def _resample(run: Run) -> None:
+    """Let the dead latents begin again; which rows they begin at depends on seed and step alone."""
+    seed = np.random.SeedSequence([run.settings.seed, run.step]).generate_state(1, np.uint64)
+    generator = torch.Generator().manual_seed(int(seed[0]))
+    dead = (run.idle >= run.dead_after).nonzero().squeeze(1)
+    if len(dead):
+        x = run.data.draw(RESAMPLING_ROWS, generator).to(run.settings.device)
+        resample(run.dictionary, run.optimizer, dead, x, generator)
+        run.idle[dead] = 0
 
 
 def _measure(run: Run, x: torch.Tensor, found: Forward) -> dict[str, float]:
@@ -121,6 +145,7 @@ def _measure(run: Run, x: torch.Tensor, found: Forward) -> dict[str, float]:
         "fvu": (found.residual.square().sum() / variation).item(),
         "l0": found.l0,
         "idle_10k": int((run.idle >= 10_000).sum()),
+        "dead": int((run.idle >= run.dead_after).sum()),
     }
 
 

@@ -1,4 +1,4 @@
-"""Selects, inits, and the SAELens layout on disk."""
+"""Selects, resampling, and the SAELens layout on disk."""
 
 import json
 
@@ -6,27 +6,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rkstore.batches import split_chunks
 from rkstore.dictionaries import (
-    INITS,
     SELECTS,
     Dictionary,
-    initialise,
     load_dictionary,
+    resample,
     save_dictionary,
     select_named,
 )
-from rkstore.dictionaries.inits import InitData
 from rkstore.errors import BadInput
-from rkstore.settings import TrainSettings
 
 SITE = "blocks.0.mlp.hook_post"
-
-
-@pytest.fixture
-def data(make_store):
-    store, _ = make_store(rows=400)
-    return InitData(store, SITE, split_chunks(store)[0], scale=0.5)
 
 
 def make_dictionary(select="topk", d_in=12, d_sae=40, seed=0, **options):
@@ -159,56 +149,9 @@ def test_activations_of_another_width_are_refused_with_both_widths():
         make_dictionary().encode(randn(2, 13))
 
 
-def test_unknown_selects_and_inits_are_refused_with_what_there_is():
+def test_unknown_selects_are_refused_with_what_there_is():
     with pytest.raises(BadInput, match="relu, topk"):
         select_named("gated", {})
-    with pytest.raises(BadInput, match="--init is 'xavier': choose one of random, tied, rkcnn"):
-        TrainSettings(init="xavier")
-
-
-@pytest.mark.parametrize("init", INITS)
-def test_every_init_gives_unit_decoder_rows_and_depends_on_its_seed_alone(init, data):
-    settings = TrainSettings(init=init, rkcnn_m=3)
-    made = [Dictionary(12, 40, select_named("topk", {"k": 5})) for _ in range(3)]
-    for dictionary, seed in zip(made, (0, 0, 1), strict=True):
-        initialise(dictionary, data, TrainSettings(**vars(settings) | {"seed": seed}))
-    torch.testing.assert_close(made[0].W_dec.norm(dim=1), torch.ones(40))
-    assert torch.equal(made[0].W_dec, made[1].W_dec)
-    assert torch.equal(made[0].W_enc, made[1].W_enc)
-    assert not torch.equal(made[0].W_dec, made[2].W_dec)
-
-
-@pytest.mark.parametrize("init", ["tied", "rkcnn"])
-def test_tied_inits_centre_on_the_mean_and_encode_along_their_directions(init, data):
-    dictionary = Dictionary(12, 40, select_named("topk", {"k": 5}))
-    initialise(dictionary, data, TrainSettings(init=init, rkcnn_m=3))
-    cosine = torch.cosine_similarity(dictionary.W_enc.data.T, dictionary.W_dec.data)
-    torch.testing.assert_close(cosine, torch.ones(40))
-    mean = torch.tensor(data.statistics.mean * data.scale, dtype=torch.float32)
-    torch.testing.assert_close(dictionary.b_dec.data, mean)
-
-
-def test_rkcnn_leaves_the_other_latents_as_tied_has_them(data):
-    tied, rkcnn = (Dictionary(12, 40, select_named("topk", {"k": 5})) for _ in range(2))
-    initialise(tied, data, TrainSettings(init="tied"))
-    initialise(rkcnn, data, TrainSettings(init="rkcnn", rkcnn_m=3, rkcnn_fraction=0.25))
-    torch.testing.assert_close(rkcnn.W_dec[10:], tied.W_dec[10:])
-    # Ten directions, each within its three dimensions.
-    assert (rkcnn.W_dec[:10].count_nonzero(dim=1) <= 3).all()
-
-
-def test_mined_latents_begin_with_the_spread_of_a_random_direction(data):
-    dictionary = Dictionary(12, 40, select_named("topk", {"k": 5}))
-    initialise(dictionary, data, TrainSettings(init="rkcnn", rkcnn_m=3))
-    x = data.sample()
-    spread = (x @ dictionary.W_enc.data)[:, :20].std(dim=0)
-    torch.testing.assert_close(spread, x.var(dim=0).mean().sqrt().expand(20))
-
-
-def test_a_fraction_that_leaves_no_latent_to_mine_is_refused(data):
-    dictionary = Dictionary(12, 40, select_named("topk", {"k": 5}))
-    with pytest.raises(BadInput, match="--rkcnn-fraction"):
-        initialise(dictionary, data, TrainSettings(init="rkcnn", rkcnn_fraction=0.001))
 
 
 @pytest.mark.parametrize("select", SELECTS)
@@ -251,3 +194,78 @@ def test_a_dictionary_that_does_not_fit_its_configuration_is_refused(tmp_path, c
     (tmp_path / "cfg.json").write_text(json.dumps(config | change))
     with pytest.raises(BadInput, match=said):
         load_dictionary(tmp_path)
+
+
+def resampled(dead, rows=None, seed=3, select="topk"):
+    """A dictionary before and after a resampling of the ``dead``, its Adam, and the rows."""
+    before, after = make_dictionary(select), make_dictionary(select)
+    optimizer = torch.optim.Adam(after.parameters(), lr=0.0)
+    x = randn(30, 12) if rows is None else rows
+    after(x).square().sum().backward()
+    optimizer.step()
+    generator = torch.Generator().manual_seed(seed)
+    resample(after, optimizer, torch.tensor(dead), x, generator)
+    return before, after, optimizer, x
+
+
+def test_a_resampled_latent_begins_as_the_direction_of_a_row():
+    _, after, _, x = resampled([3, 8])
+    rows = torch.nn.functional.normalize(x - after.b_dec, dim=1)
+    cosine = after.W_dec[[3, 8]] @ rows.T
+    torch.testing.assert_close(cosine.max(dim=1).values, torch.ones(2))
+    assert len(set(cosine.argmax(dim=1).tolist())) == 2
+    assert not after.b_enc[[3, 8]].any()
+
+
+def test_a_resampled_latent_fires_on_its_row():
+    _, after, _, x = resampled([3, 8], select="relu")
+    assert after.encode(x)[:, [3, 8]].any(dim=0).all()
+
+
+def test_a_resampled_encoder_row_is_a_fifth_as_long_as_the_living_ones():
+    before, after, _, _ = resampled([3, 8])
+    living = [i for i in range(40) if i not in (3, 8)]
+    expected = 0.2 * before.W_enc.norm(dim=0)[living].mean() * after.W_dec[[3, 8]]
+    torch.testing.assert_close(after.W_enc.T[[3, 8]], expected)
+
+
+def test_resampling_leaves_the_living_latents_and_makes_adam_forget_the_dead():
+    before, after, optimizer, _ = resampled([3, 8])
+    living = [i for i in range(40) if i not in (3, 8)]
+    assert torch.equal(after.W_dec[living], before.W_dec[living])
+    assert torch.equal(after.W_enc[:, living], before.W_enc[:, living])
+    assert torch.equal(after.b_enc[living], before.b_enc[living])
+    for moment in ("exp_avg", "exp_avg_sq"):
+        by_latent = (
+            optimizer.state[after.W_dec][moment],
+            optimizer.state[after.W_enc][moment].T,
+            optimizer.state[after.b_enc][moment],
+        )
+        for kept in by_latent:
+            assert not kept[[3, 8]].any()
+            assert kept[living].any()
+
+
+def test_rows_are_drawn_in_proportion_to_the_square_of_their_loss():
+    x = 1e-3 * randn(30, 12)
+    x[17] = 100.0
+    for seed in range(5):
+        _, after, _, _ = resampled([3], rows=x, seed=seed)
+        direction = torch.nn.functional.normalize(x[17] - after.b_dec, dim=0)
+        torch.testing.assert_close(after.W_dec[3], direction)
+
+
+def test_more_dead_latents_than_rows_share_them():
+    _, after, _, _ = resampled(list(range(40)), rows=randn(7, 12))
+    torch.testing.assert_close(after.W_dec.norm(dim=1), torch.ones(40))
+
+
+def test_looking_for_losses_teaches_the_threshold_of_batchtopk_nothing():
+    dictionary = make_dictionary("batchtopk").train()
+    optimizer = torch.optim.Adam(dictionary.parameters())
+    dictionary(randn(30, 12)).sum().backward()
+    optimizer.step()
+    before = dictionary.select.threshold.clone()
+    resample(dictionary, optimizer, torch.tensor([1]), randn(30, 12), torch.Generator())
+    assert dictionary.select.threshold == before
+    assert dictionary.training

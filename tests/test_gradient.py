@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rkstore.dictionaries import Dictionary, Scratch, fill_gradients, select_named
+from rkstore.dictionaries import AuxK, Dictionary, Scratch, fill_gradients, select_named
 from rkstore.dictionaries.sparse import ByLatent, SparseCode
 
 # Of 40 latents 5 are too many for a list, of 160 they are few; a relu is sparse by its bias.
@@ -26,12 +26,34 @@ def make_rows(n=64, seed=1):
     return torch.randn(n, 12, generator=torch.Generator().manual_seed(seed))
 
 
-def differentiated(dictionary, x, pressure):
+def differentiated(dictionary, x, pressure, aux=None):
     """The slow, obvious way: the loss as it is defined, and autograd."""
     f = dictionary.encode(x)
-    squared_error = (dictionary.decode(f) - x).float().square().sum(dim=-1).mean()
+    reconstruction = dictionary.decode(f).float()
+    squared_error = (reconstruction - x).square().sum(dim=-1).mean()
     loss = squared_error + pressure * dictionary.select.penalty(f.float())
+    if aux is not None:
+        loss = loss + auxiliary_loss(dictionary, x, (x - reconstruction).detach(), aux)
     return torch.autograd.grad(loss, list(dictionary.parameters())), f
+
+
+def auxiliary_loss(dictionary, x, error, aux):
+    """Gao et al.'s, times the variance of x: 1/32 of the relative error of the error."""
+    pre = (x - dictionary.b_dec) @ dictionary.W_enc + dictionary.b_enc
+    of_dead = torch.where(aux.dead, pre, -torch.inf)
+    values, latents = of_dead.topk(min(aux.k, int(aux.dead.sum())), dim=1)
+    z = torch.zeros_like(pre).scatter(1, latents, values.clamp_min(0))
+    relative = (z @ dictionary.W_dec - error).square().sum() / centred(error).square().sum()
+    return relative / 32 * centred(x).square().sum() / len(x)
+
+
+def centred(rows):
+    return rows - rows.mean(dim=0)
+
+
+def some_dead(d_sae, k, every=3):
+    """One latent in so many is dead, whether it fires or not."""
+    return AuxK(torch.arange(d_sae) % every == 0, k)
 
 
 def distance(found, expected):
@@ -108,6 +130,52 @@ def test_bfloat16_products_give_float32_gradients_about_as_right_as_autocast(sel
     for parameter, truth, usual in zip(dictionary.parameters(), exact, rounded, strict=True):
         assert parameter.grad.dtype == torch.float32
         assert 0 < distance(parameter.grad, truth) < 1.5 * distance(usual, truth) + 1e-3
+
+
+@pytest.mark.parametrize("k", [1, 4, 1000])
+@BOTH
+def test_with_auxk_they_are_those_of_the_loss_with_its_term(select, d_sae, bias, k):
+    dictionary, x = make_dictionary(select, d_sae, bias), make_rows()
+    aux = some_dead(d_sae, k)
+    expected, _ = differentiated(dictionary, x, pressure=0.7, aux=aux)
+    without, _ = differentiated(dictionary, x, pressure=0.7)
+    fill_gradients(dictionary, x, Scratch(), pressure=0.7, aux=aux)
+    for parameter, gradient in zip(dictionary.parameters(), expected, strict=True):
+        assert distance(parameter.grad, gradient) < 1e-6
+        assert parameter.grad.stride() == parameter.stride()
+    if bias == 0:
+        dead = aux.dead.nonzero().squeeze(1)
+        assert distance(without[2][dead], expected[2][dead]) > 1e-4
+
+
+@BOTH
+def test_auxk_changes_no_latent_that_lives(select, d_sae, bias):
+    with_term, without = (make_dictionary(select, d_sae, bias) for _ in range(2))
+    aux = some_dead(d_sae, k=4)
+    fill_gradients(with_term, make_rows(), Scratch(), aux=aux)
+    fill_gradients(without, make_rows(), Scratch())
+    assert torch.equal(with_term.W_dec.grad[~aux.dead], without.W_dec.grad[~aux.dead])
+    assert torch.equal(with_term.W_enc.grad[:, ~aux.dead], without.W_enc.grad[:, ~aux.dead])
+
+
+@BOTH
+def test_where_no_latent_is_dead_auxk_changes_nothing(select, d_sae, bias):
+    with_term, without = (make_dictionary(select, d_sae, bias) for _ in range(2))
+    nothing_dead = AuxK(torch.zeros(d_sae, dtype=torch.bool), 4)
+    fill_gradients(with_term, make_rows(), Scratch(), aux=nothing_dead)
+    fill_gradients(without, make_rows(), Scratch())
+    for a, b in zip(with_term.parameters(), without.parameters(), strict=True):
+        assert torch.equal(a.grad, b.grad)
+
+
+def test_auxk_in_bfloat16_gives_about_the_same_in_float32():
+    dictionary, x = make_dictionary("topk", 160), make_rows(512)
+    aux = some_dead(160, k=20)
+    exact, _ = differentiated(dictionary, x, pressure=0.0, aux=aux)
+    fill_gradients(dictionary, x, Scratch(), dtype=torch.bfloat16, aux=aux)
+    for parameter, truth in zip(dictionary.parameters(), exact, strict=True):
+        assert parameter.grad.dtype == torch.float32
+        assert 0 < distance(parameter.grad, truth) < 0.05
 
 
 def test_a_list_gives_the_products_of_the_code_written_out():

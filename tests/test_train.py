@@ -111,6 +111,75 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(settings, tmp_path, dictionary,
         assert (taken_up / name).read_bytes() == (through / name).read_bytes(), name
 
 
+HELP = {
+    "auxk": {"auxk": 8},
+    "resampling": {"resample_every": 10},
+    "both": {"auxk": 8, "resample_every": 10},
+}
+
+
+@pytest.mark.parametrize("help", HELP)
+@pytest.mark.parametrize("dictionary", SELECTS)
+def test_a_stopped_run_that_helps_its_dead_latents_does_so_too(
+    settings, tmp_path, dictionary, help
+):
+    few_fire = {"d_sae": 96, "k": 2, "l1": 30.0, "dead_after": 64, "init": "random"}
+    chosen = few_fire | HELP[help] | {"dictionary": dictionary}
+    through = train(settings(**chosen, out=str(tmp_path / "through")))
+    assert history(through)[0]["dead"] > 0
+    stopping = settings(**chosen, out=str(tmp_path / "stopped"), checkpoint_every=8)
+    train_until(20, [stopping])
+    taken_up = train(stopping)
+    for name in FILES:
+        assert (taken_up / name).read_bytes() == (through / name).read_bytes(), name
+
+
+@pytest.mark.parametrize(("auxk", "learns"), [(0, False), (8, True)])
+def test_auxk_teaches_latents_that_never_fired(settings, auxk, learns):
+    chosen = settings(d_sae=96, k=1, init="random", auxk=auxk, dead_after=64)
+    before = prepare(chosen).dictionary.W_dec
+    path = train(chosen)
+    idle = load_file(path / STATE)["idle"]
+    never_fired = idle == idle.max()
+    moved = (weights(path)["W_dec"] - before).norm(dim=1)[never_fired]
+    assert len(moved) > 10
+    assert (moved > 1e-3).any() == learns
+
+
+def test_none_are_resampled_while_the_rate_falls(settings, monkeypatch):
+    steps = []
+    monkeypatch.setattr(module, "_resample", lambda run: steps.append(run.step))
+    train(settings(steps=40, resample_every=8))
+    assert steps == [8, 16, 24, 32]
+
+
+def test_a_resampled_latent_is_no_longer_dead(settings):
+    run = prepare(settings(resample_every=5, dead_after=10))
+    batch = next(module.read_batches(run.store, [SITE], module.plan_batches(run.store, [0], 32)))
+    module._step(run, batch)
+    run.idle[3:6] = 10
+    module._resample(run)
+    assert not run.idle[3:6].any()
+
+
+@pytest.mark.parametrize(
+    ("change", "tokens"),
+    [
+        ({"steps": 100, "batch_size": 40}, 200),
+        ({"steps": 10**9}, 10_000_000),
+        ({"steps": 1, "batch_size": 1}, 1),
+        ({"dead_after": 77}, 77),
+    ],
+)
+def test_a_latent_is_dead_after_a_twentieth_of_the_run_at_most(settings, change, tokens):
+    assert prepare(settings(**change)).dead_after == tokens
+
+
+def test_more_auxiliary_latents_than_there_are_are_refused(settings):
+    with pytest.raises(BadInput, match="--auxk is 25: it must be from 0 to the 24 latents"):
+        train(settings(auxk=25))
+
+
 def test_a_finished_run_is_not_trained_again(settings, monkeypatch):
     path = train(settings())
     monkeypatch.setattr("rkstore.train._step", None)
@@ -250,10 +319,28 @@ def test_the_rate_rises_stays_and_falls_to_zero():
     assert rates[100] == 0
 
 
-def test_inputs_are_scaled_to_one_per_dimension(settings):
-    run = prepare(settings())
+@pytest.mark.parametrize(("norm", "expected"), [("d_in", 12), ("one", 1)])
+def test_inputs_are_scaled_to_the_norm_that_is_asked_for(settings, norm, expected):
+    run = prepare(settings(norm=norm))
     x = run.store.read(SITE).astype(np.float64) * run.scale
-    assert np.square(x).sum(axis=1).mean() == pytest.approx(12, rel=1e-6)
+    assert np.square(x).sum(axis=1).mean() == pytest.approx(expected, rel=1e-6)
+
+
+def test_inputs_can_be_left_as_they_are_stored(settings):
+    assert prepare(settings(norm="none")).scale == 1
+
+
+@pytest.mark.parametrize("dictionary", SELECTS)
+@pytest.mark.parametrize("norm", ["d_in", "one", "none"])
+def test_the_written_dictionary_does_to_rows_what_the_trained_one_does_to_scaled_rows(
+    settings, norm, dictionary
+):
+    chosen = settings(norm=norm, dictionary=dictionary, init_bias="quantile")
+    written, _ = load_dictionary(train(chosen))
+    run = prepare(chosen)
+    module.resume(run)
+    trained, x = run.dictionary.eval(), torch.from_numpy(run.store.read(SITE))
+    torch.testing.assert_close(written(x), trained(x * run.scale) / run.scale)
 
 
 def test_a_layer_that_is_not_in_the_store_is_refused_with_those_that_are(settings):

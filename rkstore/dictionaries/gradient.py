@@ -9,7 +9,8 @@ the loss is ``‖r‖² / n + pressure · l1 · Σ f / n``, and its derivatives 
 
 That is five products of the size batch · d_in · d_sae, where automatic differentiation takes
 a sixth, ``h W_encᵀ``, only to sum its rows for ``b_dec``. Of a sparse code's products all but
-the first, which finds the code, are sums over the few latents that are on.
+the first, which finds the code, are sums over the few latents that are on. What AuxK adds, if
+it is asked for, is in ``auxk.py``.
 """
 
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rkstore.dictionaries.auxk import AuxK, DeadCode, add_gradients
 from rkstore.dictionaries.dictionary import Dictionary
 from rkstore.dictionaries.scratch import Scratch
 from rkstore.dictionaries.sparse import ByLatent, SparseCode
@@ -49,6 +51,7 @@ def fill_gradients(
     scratch: Scratch,
     pressure: float = 1.0,
     dtype: torch.dtype = torch.float32,
+    aux: AuxK | None = None,
 ) -> Forward:
     """Set the ``grad`` of each parameter to the derivative of the loss over a batch.
 
@@ -57,6 +60,8 @@ def fill_gradients(
         scratch: where the large intermediate matrices go.
         pressure: share of the L1 penalty that is asked for.
         dtype: of the products; everything that is summed up or kept is float32.
+        aux: which latents are dead and how many of them reconstruct the error; without it
+            the loss has no such term.
     """
     for parameter in dictionary.parameters():
         if parameter.grad is None:
@@ -65,10 +70,16 @@ def fill_gradients(
     pre = scratch.take("pre", (len(x), dictionary.d_sae), dtype, x.device)
     torch.mm(centred.to(dtype), dictionary.W_enc.to(dtype), out=pre)
     pre += dictionary.b_enc.to(dtype)
+    # Before the code of all, which may be written over the pre-activations.
+    dead = None if aux is None else DeadCode.of(pre, aux)
     code = dictionary.select.sparse(pre)
     if code is not None:
-        return _sparse(dictionary, x, centred, code, pressure)
-    return _dense(dictionary, x, centred, pre, scratch, pressure)
+        found = _sparse(dictionary, x, centred, code, pressure)
+    else:
+        found = _dense(dictionary, x, centred, pre, scratch, pressure)
+    if dead is not None:
+        add_gradients(dictionary, x, centred, found.residual, dead)
+    return found
 
 
 def _dense(

@@ -1,7 +1,10 @@
 """Inits: how the tensors of a dictionary begin. One file each.
 
 An init is a function ``(dictionary, data, settings, generator)``; to add one, write
-its file and add it to ``INITS``.
+its file and add it to ``INITS``. It finds random unit rows in ``W_dec``, of a seed the same for
+every init, so that two inits differ in nothing but what they do; and ``b_dec`` where
+``--center`` puts it (``centre.py``). ``--init-bias`` and ``--init-scale`` may follow
+(``calibration.py``).
 """
 
 from collections.abc import Callable
@@ -9,18 +12,34 @@ from collections.abc import Callable
 import torch
 
 from rkstore.dictionaries.dictionary import Dictionary
+from rkstore.dictionaries.inits.calibration import calibrate
+from rkstore.dictionaries.inits.centre import centre
+from rkstore.dictionaries.inits.controls import rkcnn_unscored, sparse_random
 from rkstore.dictionaries.inits.data import InitData
+from rkstore.dictionaries.inits.datapoint import datapoint
 from rkstore.dictionaries.inits.random import random
 from rkstore.dictionaries.inits.rkcnn import rkcnn
+from rkstore.dictionaries.inits.rkcnn_decoder import rkcnn_decoder
+from rkstore.dictionaries.inits.subspace import subspace
 from rkstore.dictionaries.inits.tied import tied
 from rkstore.errors import BadInput
 from rkstore.settings import TrainSettings
 
 Init = Callable[[Dictionary, InitData, TrainSettings, torch.Generator], None]
 
-INITS: dict[str, Init] = {"random": random, "tied": tied, "rkcnn": rkcnn}
+INITS: dict[str, Init] = {
+    "random": random,
+    "tied": tied,
+    "datapoint": datapoint,
+    "subspace": subspace,
+    "rkcnn": rkcnn,
+    "rkcnn-decoder": rkcnn_decoder,
+    "rkcnn-unscored": rkcnn_unscored,
+    "sparse-random": sparse_random,
+}
 
 
+@torch.no_grad()
 def initialise(dictionary: Dictionary, data: InitData, settings: TrainSettings) -> None:
     """Fill a dictionary as the settings say; all inits with one seed share their random base.
 
@@ -30,9 +49,12 @@ def initialise(dictionary: Dictionary, data: InitData, settings: TrainSettings) 
     if settings.init not in INITS:
         raise BadInput(f"unknown init '{settings.init}': choose one of {', '.join(INITS)}")
     generator = torch.Generator().manual_seed(settings.seed)
-    with torch.no_grad():
-        INITS[settings.init](dictionary, data, settings, generator)
+    dictionary.W_dec.normal_(generator=generator)
     dictionary.normalise_decoder()
+    dictionary.b_dec.copy_(centre(data, settings))
+    INITS[settings.init](dictionary, data, settings, generator)
+    dictionary.normalise_decoder()
+    calibrate(dictionary, data, settings)
 
 
 __all__ = ["INITS", "Init", "InitData", "initialise"]

@@ -10,6 +10,13 @@ from torch import Tensor
 from rkstore.statistics import Statistics
 from rkstore.store import Store
 
+# Rows that are enough for a spread, a quantile or a median: 100 MB at 3,072 dimensions.
+SAMPLE_ROWS = 8192
+
+# Rows drawn at random come from chunks that hold so many times as many: neighbours are alike,
+# and to read a large store from end to end for a few rows would take too long.
+DRAWN_FROM = 4
+
 
 @dataclass(frozen=True)
 class InitData:
@@ -20,11 +27,29 @@ class InitData:
     chunks: Sequence[int]
     scale: float
 
-    def sample(self, chunks: int = 16) -> Tensor:
-        """Rows of some of the chunks, evenly spread, as they are trained on, ``(n, d_in)``."""
-        step = max(1, len(self.chunks) // chunks)
-        rows = [self.store.chunk(self.hook_name, chunk) for chunk in self.chunks[::step][:chunks]]
-        return torch.from_numpy(np.concatenate(rows)) * self.scale
+    def sample(self, rows: int = SAMPLE_ROWS) -> Tensor:
+        """About so many rows, whole chunks evenly spread, as they are trained on, ``(n, d_in)``."""
+        count = -(-rows // self.store.manifest.chunk_rows)
+        step = max(1, len(self.chunks) // count)
+        parts = [self.store.chunk(self.hook_name, chunk) for chunk in self.chunks[::step][:count]]
+        return torch.from_numpy(np.concatenate(parts)) * self.scale
+
+    def draw(self, rows: int, generator: torch.Generator) -> Tensor:
+        """So many different rows at random, as they are trained on, ``(rows, d_in)``.
+
+        All there are, if they are fewer.
+        """
+        count = -(-DRAWN_FROM * rows // self.store.manifest.chunk_rows)
+        order = torch.randperm(len(self.chunks), generator=generator)[:count].tolist()
+        chunks = [self.chunks[i] for i in order]
+        edges = np.cumsum([0] + [len(range(*self.store.rows_of_chunk(c))) for c in chunks])
+        places = torch.randperm(int(edges[-1]), generator=generator)[:rows].sort().values.numpy()
+        within = np.searchsorted(places, edges)
+        parts = [
+            self.store.chunk(self.hook_name, chunk)[places[a:b] - first]
+            for chunk, first, a, b in zip(chunks, edges, within, within[1:], strict=False)
+        ]
+        return torch.from_numpy(np.concatenate(parts)) * self.scale
 
     @property
     def statistics(self) -> Statistics:

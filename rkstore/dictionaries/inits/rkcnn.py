@@ -5,9 +5,8 @@ from torch import Tensor
 
 from rkstore.dictionaries.dictionary import Dictionary
 from rkstore.dictionaries.inits.data import InitData
+from rkstore.dictionaries.inits.mining import mine, mined_latents
 from rkstore.dictionaries.inits.tied import tied
-from rkstore.errors import BadInput
-from rkstore.rkcnn import RkCNNProbe, StoreSite
 from rkstore.settings import TrainSettings
 
 
@@ -17,37 +16,25 @@ def rkcnn(
     """Mined directions in encoder *and* decoder; the other latents are ``tied``'s.
 
     The published code put them in the decoder alone, where the encoder does not know
-    of them, and kept every subset it drew (r = h), so that scores decided nothing.
-    Here more subsets are drawn than kept.
+    of them, and kept every subset it drew (``rkcnn-decoder``). Here more subsets are drawn
+    than kept.
+    """
+    mined = mined_latents(dictionary, settings)
+    drawn = round(mined * settings.rkcnn_oversample)
+    directions = mine(data, settings, drawn=drawn, kept=mined)
+    tied(dictionary, data, settings, generator)
+    place(dictionary, directions, data)
+
+
+def place(dictionary: Dictionary, directions: Tensor, data: InitData) -> None:
+    """Let the first latents of a tied dictionary begin as these directions, ``(r, d_in)``.
 
     A principal direction varies more than a random one, and unscaled its latent would
     crowd out the others for that alone: on the demo model, TopK with plain directions
     explained less than either baseline. So the encoder gives every latent the spread
     that a random direction has, and what tells them apart is the shape of their tails.
     """
-    tied(dictionary, data, settings, generator)
-    mined = round(dictionary.d_sae * settings.rkcnn_fraction)
-    if not 1 <= mined <= dictionary.d_sae:
-        raise BadInput(
-            f"--rkcnn-fraction {settings.rkcnn_fraction} of {dictionary.d_sae} latents is {mined}: "
-            "it must leave from 1 to all of them"
-        )
-    try:
-        probe = RkCNNProbe(
-            dictionary.d_in,
-            m=settings.rkcnn_m,
-            h=round(mined * settings.rkcnn_oversample),
-            r=mined,
-            score_method=settings.rkcnn_score,
-            seed=settings.seed,
-        )
-        site = StoreSite(data.store, data.hook_name, data.chunks)
-        directions = probe.probe(site).top_directions
-    except BadInput as error:
-        raise BadInput(
-            f"--init rkcnn mines r={mined} directions (latents × --rkcnn-fraction): {error}"
-        ) from None
-    assert directions is not None
+    mined = len(directions)
     dictionary.W_dec[:mined] = directions
     dictionary.W_enc[:, :mined] = directions.T * _equal_spread(directions, data.sample())
 

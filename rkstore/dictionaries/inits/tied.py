@@ -1,4 +1,4 @@
-"""tied: random unit decoder rows, the encoder their transpose, ``b_dec`` the mean."""
+"""tied: random unit decoder rows, the encoder their transpose."""
 
 import torch
 
@@ -8,12 +8,8 @@ from rkstore.settings import TrainSettings
 
 
 def tied(
-    dictionary: Dictionary, data: InitData, _settings: TrainSettings, generator: torch.Generator
+    dictionary: Dictionary, _data: InitData, _settings: TrainSettings, _generator: torch.Generator
 ) -> None:
     """A latent fires where its own direction is present: Gao et al. (2024, arXiv 2406.04093)
     found this to be what most prevents dead latents."""
-    dictionary.W_dec.normal_(generator=generator)
-    dictionary.normalise_decoder()
     dictionary.W_enc.copy_(dictionary.W_dec.T)
-    mean = torch.from_numpy(data.statistics.mean * data.scale)
-    dictionary.b_dec.copy_(mean)

@@ -1,0 +1,24 @@
+"""rkcnn-decoder: RkCNN's initialisation as it was published, in the decoder alone."""
+
+import torch
+
+from rkstore.dictionaries.dictionary import Dictionary
+from rkstore.dictionaries.inits.data import InitData
+from rkstore.dictionaries.inits.mining import mine, mined_latents
+from rkstore.dictionaries.inits.random import random
+from rkstore.settings import TrainSettings
+
+
+def rkcnn_decoder(
+    dictionary: Dictionary, data: InitData, settings: TrainSettings, generator: torch.Generator
+) -> None:
+    """What the RkCNN-SAE code does: ``min(fraction · d_sae, h)`` rows of ``random``'s decoder
+    become mined directions, and the encoder stays as it is.
+
+    Where the fraction of the latents is more than the ``h`` subsets drawn, as it was in all
+    published runs, every subset is kept and the score decides nothing. One thing is not as
+    published: there the sign of a direction was that of the eigenvector routine.
+    """
+    random(dictionary, data, settings, generator)
+    kept = min(mined_latents(dictionary, settings), settings.rkcnn_h)
+    dictionary.W_dec[:kept] = mine(data, settings, drawn=settings.rkcnn_h, kept=kept)
