@@ -1,0 +1,91 @@
+"""When each latent first fires: dead latents at every window, from one pass over the rows.
+
+After some thousand tokens nearly all latents have fired, and only the others are still of
+interest. Whether one of those fires for a token is settled without the whole code in most
+cases: it must be above zero, and above the k-th largest of any few latents, which is a bound
+from below on the k-th largest of all. The few tokens where that settles nothing are encoded
+in full, so the answer is exact.
+"""
+
+import torch
+from torch import Tensor
+
+from rkstore.dictionaries import Dictionary
+from rkstore.dictionaries.selects.relu import ReLU
+from rkstore.dictionaries.selects.topk import TopK
+from rkstore.errors import BadInput
+
+# Latents for each one kept by a TopK code that are asked for the bound.
+BOUNDING = 4
+
+# The short way is taken once so small a share of the latents is left.
+FEW = 0.25
+
+NEVER = torch.iinfo(torch.int64).max
+
+
+class Lifetimes:
+    """Takes rows in order, and remembers for each latent when it first fired.
+
+    Args:
+        dictionary: takes rows in the units that are added.
+    """
+
+    def __init__(self, dictionary: Dictionary) -> None:
+        self.dictionary = dictionary
+        self.tokens = 0
+        self._first = torch.full((dictionary.d_sae,), NEVER)
+        self._counts = torch.zeros(dictionary.d_sae, dtype=torch.int64)
+
+    @torch.no_grad()
+    def add(self, x: Tensor) -> None:
+        """Take the next activations, ``(n, d_in)``."""
+        waiting = (self._first == NEVER).nonzero().squeeze(1)
+        rows = torch.arange(len(x))
+        if len(waiting) < FEW * self.dictionary.d_sae:
+            rows = _undecided(self.dictionary, x, waiting, self._counts)
+        if len(rows):
+            tokens, latents = (self.dictionary.encode(x[rows]) > 0).nonzero(as_tuple=True)
+            self._first.scatter_reduce_(0, latents, self.tokens + rows[tokens], "amin")
+            self._counts += torch.bincount(latents, minlength=self.dictionary.d_sae)
+        self.tokens += len(x)
+
+    @property
+    def first(self) -> Tensor:
+        """Number of the first token that each latent fired on, counted from 0, int64 ``(d_sae,)``.
+
+        Of a latent that never fired it is the number of all tokens, so a latent is dead in
+        the first ``w`` tokens exactly if its number is at least ``w``.
+        """
+        return self._first.clamp_max(self.tokens)
+
+    def dead(self, window: int) -> Tensor:
+        """Which latents fired on none of the first ``window`` tokens, bool ``(d_sae,)``."""
+        if window > self.tokens:
+            raise BadInput(
+                f"a window of {window:,} tokens needs more than the {self.tokens:,} read"
+            )
+        return self.first >= window
+
+
+def _undecided(dictionary: Dictionary, x: Tensor, waiting: Tensor, counts: Tensor) -> Tensor:
+    """Numbers of the rows of ``x`` for which a waiting latent may fire."""
+    if not len(waiting):
+        return waiting
+    select = dictionary.select
+    if not isinstance(select, TopK | ReLU):
+        return torch.arange(len(x))
+    centred = x - dictionary.b_dec
+    best = _pre(dictionary, centred, waiting).amax(dim=1)
+    bound = torch.zeros(len(x))
+    if type(select) is TopK:
+        busiest = counts.topk(min(BOUNDING * select.k, dictionary.d_sae)).indices
+        kth = _pre(dictionary, centred, busiest).topk(select.k, dim=1).values.amin(dim=1)
+        # The same product, summed in another order, may differ in its last digits.
+        bound = (kth - 1e-4 * kth.abs()).clamp_min(0)
+    return (best > bound).nonzero().squeeze(1)
+
+
+def _pre(dictionary: Dictionary, centred: Tensor, latents: Tensor) -> Tensor:
+    """Pre-activations of some latents, ``(n, len(latents))``."""
+    return centred @ dictionary.W_enc[:, latents] + dictionary.b_enc[latents]

@@ -1,0 +1,438 @@
+"""The pipelines: every run is on record, arms are paired, chance stands beside what was found."""
+
+import contextlib
+import importlib
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from rkstore import settings as commands
+from rkstore.batches import plan_batches, split_chunks
+from rkstore.evaluate import evaluate
+from rkstore.settings import EvaluateSettings, from_yaml
+from rkstore.train import prepare
+
+ROOT = Path(__file__).parents[1]
+SETTINGS = {
+    "phase1_toy": "Phase1Settings",
+    "phase2_gpt2": "Phase2Settings",
+    "multi_layer": "MultiLayerSettings",
+    "sweep": "SweepSettings",
+}
+QUICK = ["--d-sae", 96, "--k", 4, "--steps", 10, "--batch-size", 32, "--warmup", 2]
+
+
+@pytest.fixture(autouse=True)
+def _pipelines_are_importable(monkeypatch):
+    """As they are for a script, whose own directory comes first."""
+    monkeypatch.syspath_prepend(ROOT / "pipelines")
+
+
+@pytest.fixture
+def pipeline(monkeypatch, capsys, tmp_path):
+    """Call it with a pipeline's name and words; returns its JSON, what it printed, and its errors.
+
+    It runs in an empty directory, and writes to ``out`` there.
+    """
+    monkeypatch.chdir(tmp_path)
+
+    def run(name, *words, out="out"):
+        module, results = importlib.import_module(name), importlib.import_module("results")
+        given = [name, *map(str, words), "--out", out]
+        monkeypatch.setattr(sys, "argv", given)
+        with contextlib.suppress(SystemExit):
+            results.start(module.main)
+        captured = capsys.readouterr()
+        file = next(Path(out).rglob(f"{name}.json"), None)
+        return json.loads(file.read_text()) if file else None, captured.out, captured.err
+
+    return run
+
+
+def options(name, **given):
+    """The settings of a pipeline."""
+    return getattr(importlib.import_module(name), SETTINGS[name])(**given)
+
+
+def keys(rows, *names):
+    return [tuple(row[name] for name in names) for row in rows]
+
+
+def same(rows, name):
+    """The one value that all rows have."""
+    [value] = {row[name] for row in rows}
+    return value
+
+
+# --- phase 1
+
+
+@pytest.fixture(scope="module")
+def phase1():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "pipelines")
+        module = importlib.import_module("phase1_toy")
+        path = ROOT / "configs" / "phase1_toy.yaml"
+        return module.study(
+            from_yaml(module.Phase1Settings, path, {"controls": 2, "draws": 2000, "toys": 2})
+        )
+
+
+def runs_of(document, name):
+    return [run for run in document["runs"] if run["of"] == name]
+
+
+def test_the_toy_model_is_the_published_one_to_the_digit(phase1):
+    assert phase1["overlap"]["mean"] == pytest.approx(0.41248923540115356, rel=1e-6)
+    assert phase1["overlap"]["max"] == pytest.approx(0.9344473481178284, rel=1e-6)
+
+
+def test_subsets_drawn_with_repetition_give_the_published_numbers(phase1):
+    [run] = runs_of(phase1, "as published")
+    assert run["top"] == pytest.approx(0.8503199815750122)
+    assert run["mean"] == pytest.approx(0.824171245098114)
+    assert run["variation"] == pytest.approx(0.014623806811869144)
+    assert run["scores"][:10] == pytest.approx([0.85032] * 8 + [0.83176] * 2)
+    found = phase1["recovery"]["as published"]
+    assert (found["directions"], found["found"]) == (2, pytest.approx(0.3))
+
+
+def test_subsets_without_repetition_are_all_there_are(phase1):
+    [run] = runs_of(phase1, "found")
+    assert len(run["scores"]) == 10
+    assert phase1["recovery"]["distinct subsets"]["directions"] == 10
+
+
+def test_phase_1_says_what_chance_would_pass(phase1):
+    chance = {key: one.get("chance") for key, one in phase1["criteria"].items()}
+    assert chance["recovery"]["random directions"]["passes"] > 0.99
+    assert chance["top_score"]["random basis"]["passes"] == 1
+    assert chance["top_score"]["labels shuffled"]["passes"] == 0
+    assert chance["variation"]["labels shuffled"]["passes"] == 1
+    assert len(runs_of(phase1, "random basis")) == len(runs_of(phase1, "labels shuffled")) == 2
+
+
+def test_other_toys_are_other_draws_of_the_same(phase1):
+    assert [row["seed"] for row in phase1["other_toys"]] == [43, 44]
+    for row in phase1["other_toys"]:
+        assert 0.5 < row["distinct subsets"]["chance"] < 0.9
+
+
+def test_shuffled_labels_score_as_often_as_two_labels_agree(phase1):
+    toy = importlib.import_module("toy").make_toy(10, 5, 0.1, 5000, 42)
+    share = torch.unique(toy.labels, return_counts=True)[1] / len(toy.labels)
+    for run in runs_of(phase1, "labels shuffled"):
+        # Loosely: rows of no feature lie in one point, and share whichever neighbours are taken.
+        assert run["mean"] == pytest.approx(share.square().sum().item(), abs=0.05)
+
+
+def test_phase_1_runs_from_the_command_line(pipeline):
+    small = [
+        "--n-samples",
+        300,
+        "--controls",
+        1,
+        "--toys",
+        1,
+        "--draws",
+        100,
+        "--score-method",
+        "kurtosis",
+    ]
+    document, printed, _ = pipeline("phase1_toy", *small)
+    assert (
+        document["criteria"]["recovery"]["found"]
+        == document["recovery"]["distinct subsets"]["found"]
+    )
+    assert "random directions" in printed
+    assert Path("out/phase1_toy.png").is_file()
+
+
+def test_a_random_basis_is_orthonormal():
+    basis = importlib.import_module("toy").random_basis(5, np.random.default_rng(0))
+    np.testing.assert_allclose(basis @ basis.T, np.eye(5), atol=1e-12)
+
+
+# --- arms
+
+
+@pytest.fixture
+def arms(harvested):
+    """The settings that the arms of one layer are trained with, by init."""
+    chosen = options(
+        "phase2_gpt2",
+        store=str(harvested.root),
+        layer=1,
+        d_sae=96,
+        k=4,
+        arms=("random", "tied", "rkcnn", "rkcnn-decoder"),
+        rkcnn_fraction=0.25,
+        rkcnn_h=20,
+    )
+    found = importlib.import_module("arms").arms_of(chosen, harvested, 1, 42)
+    return {one.init: one for one in found}
+
+
+def test_arms_differ_in_their_init_alone(arms):
+    for one in arms.values():
+        different = {k for k, v in vars(one).items() if v != vars(arms["random"])[k]}
+        assert different <= {"init"}
+
+
+def test_arms_begin_alike_outside_the_mined_latents(arms):
+    begun = {name: prepare(one).dictionary for name, one in arms.items()}
+    mined = {
+        name: importlib.import_module("arms").mined_latents(one, 96) for name, one in arms.items()
+    }
+    assert mined == {"random": 0, "tied": 0, "rkcnn": 24, "rkcnn-decoder": 20}
+    for name, dictionary in begun.items():
+        others = slice(mined[name], None)
+        assert torch.equal(dictionary.W_dec[others], begun["random"].W_dec[others]), name
+        assert (
+            not mined[name] or not (dictionary.W_dec == begun["random"].W_dec)[: mined[name]].any()
+        )
+    assert torch.equal(begun["rkcnn"].W_enc[:, 24:], begun["tied"].W_enc[:, 24:])
+    assert torch.equal(begun["rkcnn-decoder"].W_enc, begun["random"].W_enc)
+
+
+def test_arms_see_the_same_rows_in_the_same_order(harvested, arms):
+    train_chunks, _ = split_chunks(harvested)
+    runs = [prepare(one) for one in arms.values()]
+    [first, *others] = [
+        np.concatenate(list(plan_batches(harvested, train_chunks, 32, run.data_seed).batches(0)))
+        for run in runs
+    ]
+    for order in others:
+        np.testing.assert_array_equal(order, first)
+
+
+# --- phase 2
+
+
+def test_a_dry_run_goes_the_whole_way(pipeline):
+    document, printed, _ = pipeline("phase2_gpt2", "--dry-run")
+    runs = document["runs"]
+    assert keys(runs, "init", "seed") == [("random", 42), ("tied", 42), ("rkcnn", 42)]
+    for name in ("order_of_rows", "held_out_rows", "rows", "d_sae", "hook_name", "codec_fvu"):
+        same(runs, name)
+    assert same(runs, "hook_name") == "blocks.8.mlp.hook_post"
+    assert [row["mined"] for row in runs] == [0, 0, 128]
+    assert document["settings"]["store_model"] == "demo"
+    pairs = [("tied", "random"), ("rkcnn", "random"), ("rkcnn", "tied")]
+    assert keys(document["summary"]["compared"], "arm", "against") == pairs
+    assert document["published"]["arms"]["rkcnn"]["dead"] == 43
+    assert "published rkcnn" in printed
+    assert Path("out/dry_run/phase2_gpt2.png").is_file()
+
+
+def test_phase_2_leaves_checkpoints_and_does_not_repeat_itself(pipeline, harvested, monkeypatch):
+    words = ["--store", harvested.root, "--layer", 1, *QUICK, "--checkpoint-every", 5]
+    document, _, _ = pipeline("phase2_gpt2", *words)
+    last = {row["name"] for row in document["runs"]}
+    before = {f"{name.removesuffix('_10')}_5" for name in last}
+    assert {path.name for path in Path("out/checkpoints/sae/tiny").iterdir()} == last | before
+    monkeypatch.setattr("phase2_gpt2.run_arms", None)
+    assert pipeline("phase2_gpt2", *words)[0] == document
+
+
+def test_phase_2_measures_as_rkstore_evaluate_does(pipeline, harvested):
+    document, _, _ = pipeline("phase2_gpt2", "--store", harvested.root, "--layer", 1, *QUICK)
+    paths = [Path("out/checkpoints/sae/tiny") / row["name"] for row in document["runs"]]
+    for row, found in zip(
+        document["runs"], evaluate(paths, EvaluateSettings(store=str(harvested.root))), strict=True
+    ):
+        known = json.loads(json.dumps(found.as_dict()))
+        assert {key: row[key] for key in known} == known
+        assert row["dead"] == row["dead_mined"] + row["dead_others"]
+
+
+def test_another_seed_is_another_pair(pipeline, harvested):
+    words = ["--store", harvested.root, "--layer", 1, *QUICK]
+    one, _, _ = pipeline("phase2_gpt2", *words)
+    two, printed, _ = pipeline("phase2_gpt2", *words, "--seeds", 2)
+    assert two["runs"][:3] == one["runs"]
+    assert len({row["order_of_rows"] for row in two["runs"]}) == 2
+    assert same(two["runs"], "held_out_rows") == same(one["runs"], "held_out_rows")
+    assert one["summary"]["noise"]["dead"] is None
+    dead = [row["dead"] for row in two["runs"] if row["init"] == "random"]
+    assert two["summary"]["noise"]["dead"] == pytest.approx(np.std(dead, ddof=1))
+    assert "Between seeds" in printed
+
+
+# --- all layers
+
+
+def test_every_layer_is_compared_on_one_store(pipeline, harvested):
+    words = ["--store", harvested.root, "--layers", "0,2", *QUICK]
+    document, printed, _ = pipeline("multi_layer", *words)
+    runs = document["runs"]
+    inits = ("random", "tied", "rkcnn")
+    assert keys(runs, "layer", "init") == [(layer, init) for layer in (0, 2) for init in inits]
+    same(runs, "order_of_rows")
+    same(runs, "held_out_rows")
+    assert not list(Path("out/checkpoints").rglob("*.safetensors"))
+    dead = {(row["layer"], row["init"]): row["dead"] for row in runs}
+    compared = document["summary"]["compared"]
+    assert len(compared) == 3
+    for pair in compared:
+        assert pair["dead"] == [dead[i, pair["arm"]] - dead[i, pair["against"]] for i in (0, 2)]
+    assert document["published"]["layers"]["11"]["dead"] == [17401, 17112]
+    assert "22674 → 22222" in printed
+    assert Path("out/multi_layer.png").is_file()
+
+
+def test_layers_can_be_added(pipeline, harvested):
+    words = ["--store", harvested.root, *QUICK, "--arms", "random", "--arms", "rkcnn"]
+    one, _, _ = pipeline("multi_layer", *words, "--layers", "1")
+    every, _, _ = pipeline("multi_layer", *words)
+    alone, _, _ = pipeline("multi_layer", *words, "--layers", "0", out="alone")
+    assert every["runs"][:2] == one["runs"]
+    assert [row for row in every["runs"] if row["layer"] == 0] == alone["runs"]
+
+
+# --- the sweep
+
+SMALL_GRID = ["--h", "8,16", "--fraction", 0.5, "--score", "kurtosis,knn", "--l1", 0.001]
+SWEEP = ["--layer", 1, "--d-sae", 96, "--steps", 10, "--batch-size", 32, "--seeds", 2, *SMALL_GRID]
+
+
+def test_a_sweep_records_every_run(pipeline, harvested):
+    document, printed, _ = pipeline("sweep", "--store", harvested.root, *SWEEP)
+    baselines = [row for row in document["runs"] if row["init"] == "random"]
+    assert keys(baselines, "l1", "seed") == [(0.001, 42), (0.001, 43)]
+    swept = [row for row in document["runs"] if row["init"] == "rkcnn"]
+    assert keys(swept, "h", "score", "mined") == [
+        (8, "kurtosis", 4), (8, "knn", 4), (16, "kurtosis", 8), (16, "knn", 8)
+    ]  # fmt: skip
+    assert same(swept, "order_of_rows") == baselines[0]["order_of_rows"]
+    assert same(document["runs"], "held_out_rows")
+    pairs = document["summary"]["pairs"]
+    assert [pair["dead"] for pair in pairs] == [
+        [baselines[0]["dead"], row["dead"]] for row in swept
+    ]
+    noise = np.std([row["dead"] for row in baselines], ddof=1)
+    assert document["summary"]["noise"]["sd"] == pytest.approx(noise)
+    assert "21262 ± 943" in printed
+
+
+def test_a_stopped_sweep_goes_on_to_the_same_results(pipeline, harvested, monkeypatch):
+    words = ["--store", harvested.root, *SWEEP]
+    through, _, _ = pipeline("sweep", *words, out="through")
+    real, made = importlib.import_module("sweep").run_arms, []
+
+    def stopping(chosen, *rest):
+        if len(made) == 3:
+            raise KeyboardInterrupt
+        made.append(chosen[0].name)
+        return real(chosen, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sweep.run_arms", stopping)
+        partial, _, said = pipeline("sweep", *words)
+        assert "run the same command again" in said
+        assert len(partial["runs"]) == 3
+    assert pipeline("sweep", *words)[0] == through
+
+
+def test_the_default_sweep_is_the_published_grid():
+    chosen = from_yaml(options("sweep").__class__, ROOT / "configs" / "sweep.yaml", {})
+    assert len(chosen.grid()) == 54
+
+
+def test_the_published_l1_is_a_mean_over_latents(harvested):
+    module = importlib.import_module("sweep")
+    chosen = options("sweep", store=str(harvested.root), layer=1, expansion=8.0)
+    x, w = torch.randn(7, 64), torch.randn(7, 512).relu()
+    trained = module.training(chosen, harvested, {"l1": 0.005}, "random", 42)
+    published = x.square().mean() + 0.005 * w.mean()
+    ours = x.square().sum(dim=1).mean() + trained.l1 * w.sum(dim=1).mean()
+    torch.testing.assert_close(ours, 64 * published)
+    assert trained.norm == "none"
+
+
+def test_as_published_every_subset_is_kept_and_as_swept_a_share_is():
+    module = importlib.import_module("sweep")
+    for point in options("sweep").grid():
+        kept = {
+            init: module.mining(init, point, d_sae=24576) for init in ("rkcnn", "rkcnn-decoder")
+        }
+        swept = kept["rkcnn"]
+        assert round(24576 * swept["rkcnn_fraction"]) == round(point["h"] * point["fraction"])
+        assert swept["rkcnn_oversample"] == pytest.approx(1 / point["fraction"])
+        published = kept["rkcnn-decoder"]
+        assert published["rkcnn_h"] < published["rkcnn_fraction"] * 24576
+
+
+# --- configurations and failures
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_configuration_names_its_pipeline_and_is_valid_for_it(name):
+    path = ROOT / "configs" / f"{name}.yaml"
+    text = path.read_text("utf-8")
+    assert set(re.findall(rf"python pipelines/(\w+)\.py --config configs/{path.name}", text)) == {
+        name
+    }
+    chosen = from_yaml(type(options(name)), path, {})
+    for key, value in yaml.safe_load(text).items():
+        found = getattr(chosen, key)
+        assert (list(found) if isinstance(found, tuple) else found) == value
+
+
+def test_training_options_are_those_of_rkstore_train():
+    known = set(vars(commands.TrainSettings()))
+    for name in ("phase2_gpt2", "multi_layer"):
+        own = {key for key in vars(options(name)) if key.startswith("rkcnn_")}
+        assert own <= known
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "sentence"),
+    [
+        ("phase1_toy", ["--m", 9], "m is 9"),
+        ("phase1_toy", ["--r", 11], "only 10 distinct subsets"),
+        ("phase2_gpt2", ["--arms", "random"], "at least two"),
+        ("phase2_gpt2", ["--arms", "random", "--arms", "magic"], "--init is 'magic'"),
+        ("phase2_gpt2", ["--store", "nowhere"], "nowhere"),
+        ("phase2_gpt2", ["--model", "nobody/nothing"], "nobody/nothing"),
+        ("multi_layer", ["--layers", "0-9"], "--layers is '0-9'"),
+        ("multi_layer", ["--hook", "hook_q"], "--hook hook_q is not in the store"),
+        ("sweep", ["--layer", 1, "--h", "many"], "--h is 'many'"),
+        ("sweep", ["--layer", 1, "--score", "magic"], "--rkcnn-score is 'magic'"),
+        ("sweep", ["--layer", 1, "--h", 1, "--fraction", 0.1], "it must be from 1"),
+        ("sweep", ["--dictionary", "topk"], "--l1 has no part"),
+    ],
+)
+def test_a_pipeline_fails_in_one_sentence(pipeline, harvested, name, words, sentence):
+    own = name == "phase1_toy" or {"--store", "--model"} & set(words)
+    given = [] if own else ["--store", harvested.root]
+    document, printed, said = pipeline(name, *given, *words)
+    assert document is None
+    assert not printed
+    assert said.startswith(f"{name}: ")
+    assert sentence in said
+    assert said.count("\n") == 1
+
+
+def test_runs_with_other_settings_are_not_added_to(pipeline, harvested):
+    words = [
+        "--store",
+        harvested.root,
+        "--layers",
+        "0",
+        "--arms",
+        "random",
+        "--arms",
+        "tied",
+        *QUICK,
+    ]
+    document, _, _ = pipeline("multi_layer", *words)
+    after, _, said = pipeline("multi_layer", *words, "--lr", 0.5)
+    assert "lr was 0.001, is 0.5" in said
+    assert after == document
