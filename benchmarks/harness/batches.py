@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 import rkstore
-from harness.row import Side
+from harness.row import THREADS, Side
 from harness.synthetic import BATCH_ROWS
 
 # A training run reads the store many times over; the first window of a pass is not prefetched.
@@ -48,3 +48,21 @@ def random_rows(rows: int, batches: int, seed: int) -> Iterator[np.ndarray]:
     order = np.random.default_rng(seed).permutation(rows)
     for start in range(0, batches * BATCH_ROWS, BATCH_ROWS):
         yield np.sort(order[start : start + BATCH_ROWS])
+
+
+def bound(root: Path) -> list[str]:
+    """What the parts of a batch take on one core, and so the least that a batch can take."""
+    store = rkstore.open(root)
+    site = store.site()
+    began = time.process_time()
+    chunks = [store.stored_chunk(site, i) for i in range(BATCH_ROWS // store.manifest.chunk_rows)]
+    decompressed = time.process_time()
+    for chunk in chunks:
+        store.codec.decode(chunk)
+    unpacking, decoding = decompressed - began, time.process_time() - decompressed
+    least = (unpacking + decoding) / THREADS
+    return [
+        f"One core takes {1e3 * unpacking:.1f} ms to decompress the chunks of a batch and "
+        f"{1e3 * decoding:.1f} ms to decode them (once, behind the last repetition): with "
+        f"{THREADS} cores and nothing else to do that is {BATCH_ROWS / least:,.0f} rows/s."
+    ]

@@ -13,7 +13,7 @@ def sides(bench: Bench) -> Iterator[Sides]:
     import h5py
     import torch
     from harness import synthetic
-    from harness.batches import random_rows, rate, shuffled
+    from harness.batches import bound, random_rows, rate, shuffled
 
     seeds = itertools.count()
     batches = bench.size(8, 2)
@@ -24,7 +24,8 @@ def sides(bench: Bench) -> Iterator[Sides]:
             for rows in random_rows(len(buffer), batches, next(seeds)):
                 yield torch.tensor(buffer[rows.tolist()], dtype=torch.float32)
 
-        yield Sides(shuffled(synthetic.store(bench)), rate(at_random))
+        store = synthetic.store(bench)
+        yield Sides(shuffled(store), rate(at_random), lambda: bound(store))
 
 
 ROW = Row(
