@@ -2,7 +2,7 @@
 # make test    the test-suite
 # make torture kills, flipped bits and forged stores, for a quarter of an hour
 # make check   formatting, lint, types
-# make bench   speed, size and accuracy against what else there is, for half an hour
+# make bench   speed, size and accuracy against what else there is, for a quarter of an hour
 # make bench-scale  speed and memory of stores of ten thousand to a million rows
 # make saelens a second environment with SAELens, for the test that it reads our dictionaries
 # Each sets up what it needs: an environment of its own in .venv, nothing outside this directory.

@@ -74,6 +74,12 @@ class RecipeSettings(Settings):
     batch_size: int = as_in(TrainSettings, "batch_size", default=256)
     lr: float = as_in(TrainSettings, "lr", default=1e-3)
     warmup: int = as_in(TrainSettings, "warmup")
+    center: str | None = as_in(TrainSettings, "center")
+    norm: str = as_in(TrainSettings, "norm")
+    init_scale: str | None = as_in(TrainSettings, "init_scale")
+    datapoint_share: float | None = as_in(TrainSettings, "datapoint_share")
+    auxk: int = as_in(TrainSettings, "auxk")
+    resample_every: int = as_in(TrainSettings, "resample_every")
     checkpoint_every: int = as_in(TrainSettings, "checkpoint_every")
     seed: int = as_in(TrainSettings, "seed", default=42)
     device: str = as_in(TrainSettings, "device")
@@ -85,8 +91,8 @@ class ArmSettings(RecipeSettings):
     """A comparison of initialisations."""
 
     arms: tuple[str, ...] = option(
-        ("random", "tied", "rkcnn"),
-        "Initialisations to compare, the baseline first. tied is what rkcnn does besides "
+        ("random", "datapoint", "rkcnn"),
+        "Initialisations to compare, the baseline first. datapoint is what rkcnn does besides "
         "choosing directions.",
     )
     seeds: int = option(1, "Seeds: --seed and those that follow it, all arms with each.", least=1)
@@ -142,7 +148,6 @@ def identity(settings: RecipeSettings, store: Store, besides: Sequence[str] = ()
 def recipe(
     settings: RecipeSettings,
     store: Store,
-    kind: type[TrainSettings] = TrainSettings,
     **given: Any,
 ) -> TrainSettings:
     """The settings to train one dictionary with: those it shares, and those ``given``."""
@@ -151,7 +156,7 @@ def recipe(
     }
     chosen = {name: getattr(settings, name) for name in shared}
     where = {"store": store.where, "out": str(Path(settings.out) / "checkpoints")}
-    return kind(**(chosen | where | given))
+    return TrainSettings(**(chosen | where | given))
 
 
 def arms_of(settings: ArmSettings, store: Store, layer: int, seed: int) -> list[TrainSettings]:

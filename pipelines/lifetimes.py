@@ -16,10 +16,10 @@ from rkstore.dictionaries.selects.topk import TopK
 from rkstore.errors import BadInput
 
 # Latents for each one kept by a TopK code that are asked for the bound.
-BOUNDING = 4
+BOUNDING = 16
 
 # The short way is taken once so small a share of the latents is left.
-FEW = 0.25
+FEW = 0.5
 
 NEVER = torch.iinfo(torch.int64).max
 
@@ -34,14 +34,15 @@ class Lifetimes:
     def __init__(self, dictionary: Dictionary) -> None:
         self.dictionary = dictionary
         self.tokens = 0
-        self._first = torch.full((dictionary.d_sae,), NEVER)
-        self._counts = torch.zeros(dictionary.d_sae, dtype=torch.int64)
+        device = dictionary.W_enc.device
+        self._first = torch.full((dictionary.d_sae,), NEVER, device=device)
+        self._counts = torch.zeros(dictionary.d_sae, dtype=torch.int64, device=device)
 
     @torch.no_grad()
     def add(self, x: Tensor) -> None:
         """Take the next activations, ``(n, d_in)``."""
         waiting = (self._first == NEVER).nonzero().squeeze(1)
-        rows = torch.arange(len(x))
+        rows = torch.arange(len(x), device=x.device)
         if len(waiting) < FEW * self.dictionary.d_sae:
             rows = _undecided(self.dictionary, x, waiting, self._counts)
         if len(rows):
@@ -74,10 +75,10 @@ def _undecided(dictionary: Dictionary, x: Tensor, waiting: Tensor, counts: Tenso
         return waiting
     select = dictionary.select
     if not isinstance(select, TopK | ReLU):
-        return torch.arange(len(x))
+        return torch.arange(len(x), device=x.device)
     centred = x - dictionary.b_dec
     best = _pre(dictionary, centred, waiting).amax(dim=1)
-    bound = torch.zeros(len(x))
+    bound = torch.zeros(len(x), device=x.device)
     if type(select) is TopK:
         busiest = counts.topk(min(BOUNDING * select.k, dictionary.d_sae)).indices
         kth = _pre(dictionary, centred, busiest).topk(select.k, dim=1).values.amin(dim=1)

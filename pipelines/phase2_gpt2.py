@@ -3,7 +3,7 @@
     python pipelines/phase2_gpt2.py --config configs/phase2_gpt2.yaml
     python pipelines/phase2_gpt2.py --dry-run    # a minute, without a network
 
-The arms of a seed differ in nothing but how they begin. ``tied`` stands between the two: what
+The arms of a seed differ in nothing but how they begin. ``datapoint`` stands between the two: what
 RkCNN's initialisation does besides choosing directions. Run again after an interruption, the
 same command goes on where it stopped.
 """

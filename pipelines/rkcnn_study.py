@@ -8,24 +8,29 @@ on a store of other text. Each layer and seed is recorded when it is done, so a 
 stopped goes on with what is missing.
 """
 
-import json
+import multiprocessing
+import signal
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 import torch
+from arms import as_in
 from lifetimes import Lifetimes
+from results import Row, Runs, start
 from tqdm import tqdm
 
 from rkstore.batches import read_rows
+from rkstore.cli import options_of
 from rkstore.dictionaries import load_dictionary
-from rkstore.errors import BadInput, RkstoreError
-from rkstore.evaluate import Measure
+from rkstore.errors import BadInput
+from rkstore.evaluate import Evaluation, Measure
 from rkstore.opening import open_store
-from rkstore.settings import Settings, TrainSettings, from_yaml, option, parse_layers
+from rkstore.settings import Settings, TrainSettings, option, parse_layers
 from rkstore.store import Store
 from rkstore.train import train_all
 
@@ -34,15 +39,20 @@ ARMS: dict[str, dict[str, Any]] = {
     "random": {"init": "random"},
     "random, another seed": {"init": "random", "seed": 1000},
     "tied": {"init": "tied"},
-    "datapoint": {"init": "datapoint"},
     "subspace": {"init": "subspace"},
+    "datapoint": {"init": "datapoint"},
+    "datapoint, half random": {"init": "datapoint", "datapoint_share": 0.5},
     "rkcnn-decoder": {"init": "rkcnn-decoder"},
     "rkcnn": {"init": "rkcnn"},
+    "rkcnn, no rows": {"init": "rkcnn", "datapoint_share": 0.0, "init_scale": "none"},
     "rkcnn-unscored": {"init": "rkcnn-unscored"},
     "sparse-random": {"init": "sparse-random"},
     "random + AuxK": {"init": "random", "auxk": 256},
     "rkcnn + AuxK": {"init": "rkcnn", "auxk": 256},
 }
+
+# How much of a study is done may grow; where things lie, and who works at it, is not part of it.
+NOT_IDENTITY = ("store", "held_out", "out", "layers", "arms", "seeds", "device", "jobs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +67,7 @@ class StudySettings(Settings):
     windows: tuple[str, ...] = option(
         ("10000", "100000", "1000000"), "Tokens in which a latent must fire to be alive."
     )
-    fvu_rows: int = option(65_536, "Held-out rows for FVU and L0.", least=1)
+    fvu_rows: int = option(16_384, "Held-out rows for FVU and L0.", least=1)
     dictionary: str = option("topk", "Kind of sparse code.", choices=("topk", "relu"))
     d_sae: int = option(2048, "Latents.", least=1)
     k: int = option(32, "Active latents of a topk code.", least=1)
@@ -67,77 +77,115 @@ class StudySettings(Settings):
     lr: float = option(3e-3, "Peak learning rate of Adam.", least=0.0)
     warmup: int = option(100, "Steps over which the learning rate rises.", least=0)
     out: str = option("results/rkcnn_study.json", "JSON with every run.")
+    device: str = as_in(TrainSettings, "device")
+    jobs: int = option(
+        0,
+        "Processes that each take a layer and a seed at a time, in one thread; 0 is this process "
+        "with all its threads.",
+        least=0,
+    )
 
 
-def study(settings: StudySettings) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Cell:
+    """What is trained on one reading: some arms of one layer and seed."""
+
+    layer: int
+    seed: int
+    arms: tuple[str, ...]
+
+
+def study(settings: StudySettings) -> Runs:
     """Run whatever is not recorded yet; return all there is."""
     train_store, held_out = open_store(settings.store), open_store(settings.held_out)
     _check(settings, train_store, held_out)
-    document = _recorded(settings, train_store, held_out)
-    done = {(run["layer"], run["seed"], run["arm"]) for run in document["runs"]}
+    runs = Runs(Path(settings.out), _identity(settings, train_store, held_out))
+    done = {(run["layer"], run["seed"], run["arm"]) for run in runs.rows}
     layers = parse_layers(settings.layers, len(train_store.hook_names))
     left = [
-        (layer, seed, arms)
+        Cell(layer, seed, arms)
         for seed in range(settings.seeds)
         for layer in layers
-        if (arms := [arm for arm in settings.arms if (layer, seed, arm) not in done])
+        if (arms := tuple(arm for arm in settings.arms if (layer, seed, arm) not in done))
     ]
-    for layer, seed, arms in tqdm(left, unit="layer and seed", desc="study", disable=None):
-        document["runs"] += _runs(settings, held_out, layer, seed, arms)
-        _record(document, Path(settings.out))
-    return document
+    with tqdm(total=len(left), unit="layer and seed", desc="study", disable=None) as bar:
+        for found in _finished(settings, left):
+            runs.rows = sorted(runs.rows + found, key=_place)
+            runs.write()
+            bar.update()
+    return runs
 
 
-def _runs(
-    settings: StudySettings, held_out: Store, layer: int, seed: int, arms: list[str]
-) -> list[dict[str, Any]]:
+def _finished(settings: StudySettings, cells: list[Cell]) -> Iterator[list[Row]]:
+    """The runs of each cell, as soon as it is done."""
+    if not settings.jobs:
+        yield from (_runs(settings, cell) for cell in cells)
+        return
+    # Not forked: a copy of a process that has threads may hang.
+    with multiprocessing.get_context("spawn").Pool(settings.jobs, _begin_worker) as pool:
+        yield from pool.imap_unordered(partial(_runs, settings), cells)
+
+
+def _begin_worker() -> None:
+    """One thread each; and Ctrl-C, which reaches all processes, is the first one's to handle."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+
+
+def _place(run: Row) -> tuple[int, int, int]:
+    """Where a run stands in the record: the order does not depend on which was done first."""
+    return run["layer"], run["seed"], list(ARMS).index(run["arm"])
+
+
+def _runs(settings: StudySettings, cell: Cell) -> list[Row]:
     """Train the arms of one layer and seed on one reading, and evaluate them on another."""
+    held_out = open_store(settings.held_out)
     with tempfile.TemporaryDirectory() as directory:
-        chosen = [_train_settings(settings, layer, seed, arm, directory) for arm in arms]
+        chosen = [_train_settings(settings, cell, arm, directory) for arm in cell.arms]
         paths = train_all(chosen)
-        dictionaries = [load_dictionary(path)[0] for path in paths]
-    site = held_out.site(layer)
+        dictionaries = [load_dictionary(path)[0].to(settings.device) for path in paths]
+    site = held_out.site(cell.layer)
     lives = [Lifetimes(dictionary) for dictionary in dictionaries]
     measures = [Measure(dictionary) for dictionary in dictionaries]
-    for x in _rows(held_out, site, max(_windows(settings))):
+    for rows in _rows(held_out, site, max(_windows(settings))):
+        x = rows.to(settings.device)
         for life, measure in zip(lives, measures, strict=True):
             if life.tokens < settings.fvu_rows:
                 measure.add(x)
             life.add(x)
-    runs = []
-    for arm, trained, life, measure in zip(arms, chosen, lives, measures, strict=True):
-        found = measure.result(arm, site, held_out.codec_fvu(site))
-        mined = round(trained.d_sae * trained.rkcnn_fraction) if trained.d_sae else 0
-        dead = {str(window): life.dead(window) for window in _windows(settings)}
-        runs.append(
-            {
-                "layer": layer,
-                "seed": seed,
-                "arm": arm,
-                "dead": {window: int(which.sum()) for window, which in dead.items()},
-                "dead_first": {window: int(which[:mined].sum()) for window, which in dead.items()},
-                "first": mined,
-                "l0": found.l0,
-                "fvu": found.fvu,
-                "dense": found.dense,
-            }
-        )
-    return runs
+    return [
+        {"layer": cell.layer, "seed": cell.seed, "arm": arm}
+        | _dead(life, _windows(settings), round(settings.d_sae * trained.rkcnn_fraction))
+        | _fit(measure.result(arm, site, held_out.codec_fvu(site)))
+        for arm, trained, life, measure in zip(cell.arms, chosen, lives, measures, strict=True)
+    ]
 
 
-def _train_settings(
-    settings: StudySettings, layer: int, seed: int, arm: str, out: str
-) -> TrainSettings:
+def _dead(life: Lifetimes, windows: list[int], first: int) -> Row:
+    """Dead latents by window: of all, and of those, the first ones, that may begin as mined."""
+    dead = {str(window): life.dead(window) for window in windows}
+    return {
+        "dead": {window: int(which.sum()) for window, which in dead.items()},
+        "dead_first": {window: int(which[:first].sum()) for window, which in dead.items()},
+        "first": first,
+    }
+
+
+def _fit(found: Evaluation) -> Row:
+    return {"l0": found.l0, "fvu": found.fvu, "dense": found.dense}
+
+
+def _train_settings(settings: StudySettings, cell: Cell, arm: str, out: str) -> TrainSettings:
     change = dict(ARMS[arm])
     # Another seed for weights and subsets; the rows still come in the same order.
-    weights = seed + change.pop("seed", 0)
-    shared = ("dictionary", "d_sae", "k", "l1", "steps", "batch_size", "lr", "warmup")
+    weights = cell.seed + change.pop("seed", 0)
+    shared = ("dictionary", "d_sae", "k", "l1", "steps", "batch_size", "lr", "warmup", "device")
     common = {name: getattr(settings, name) for name in shared}
     return TrainSettings(
         store=settings.store,
-        layer=layer,
+        layer=cell.layer,
         seed=weights,
-        data_seed=seed,
+        data_seed=cell.seed,
         name=arm,
         out=out,
         checkpoint_every=settings.steps,
@@ -176,52 +224,27 @@ def _check(settings: StudySettings, store: Store, held_out: Store) -> None:
         raise BadInput(f"{store.where} and {held_out.where} have not the same sites")
 
 
-def _recorded(settings: StudySettings, store: Store, held_out: Store) -> dict[str, Any]:
-    """The document to go on with: a new one, or the one of the same study that is there."""
-    identity = {
-        "settings": {
-            key: list(value) if isinstance(value, tuple) else value
-            for key, value in asdict(settings).items()
-            # How much of a study is done may grow; where things lie is not part of it.
-            if key not in ("store", "held_out", "out", "layers", "arms", "seeds")
-        },
+def _identity(settings: StudySettings, store: Store, held_out: Store) -> Row:
+    """What makes two studies the same one, so that their runs may lie in one file."""
+    chosen = {key: value for key, value in asdict(settings).items() if key not in NOT_IDENTITY}
+    return chosen | {
+        "model": store.manifest.source.get("model", {}).get("name"),
+        "hook_names": list(store.hook_names),
+        "d_in": store.manifest.sites[0].d_in,
         "store_fingerprint": store.manifest.fingerprint,
         "store_rows": [store.first_row, store.stop_row],
         "held_out_fingerprint": held_out.manifest.fingerprint,
         "held_out_rows": [held_out.first_row, held_out.stop_row],
     }
-    path = Path(settings.out)
-    if not path.exists():
-        return identity | {"runs": []}
-    document: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    for key, value in identity.items():
-        if document.get(key) != value:
-            raise BadInput(f"{path} is of another study ({key} differs): choose another --out")
-    return document
 
 
-def _record(document: dict[str, Any], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.writing")
-    aside.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
-    aside.replace(path)
-
-
-@click.command()
-@click.option("--config", type=click.Path(dir_okay=False, path_type=Path), required=True)
-@click.option("--store", help="Store to train on, in place of the file's.")
-@click.option("--held-out", help="Store to count dead latents on, in place of the file's.")
-@click.option("--out", help="JSON with every run, in place of the file's.")
-def main(config: Path, **given: str | None) -> None:
+@click.command("rkcnn_study")
+@options_of(StudySettings)
+def main(settings: StudySettings) -> None:
     """Train and evaluate what is not recorded yet."""
-    try:
-        chosen = {key: value for key, value in given.items() if value is not None}
-        settings = from_yaml(StudySettings, config, chosen)
-        runs = len(study(settings)["runs"])
-    except RkstoreError as error:
-        raise SystemExit(f"rkcnn_study: {error}") from None
-    click.echo(f"{settings.out}: {runs} runs")
+    runs = study(settings)
+    click.echo(f"{runs.path}: {len(runs.rows)} runs")
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

@@ -41,9 +41,9 @@ class SweepSettings(RecipeSettings):
     layer: int = option(6, "Transformer block.", least=0)
     baseline: str = option(
         "random",
-        "Initialisation that the others are compared with; tied is what rkcnn does besides "
+        "Initialisation that the others are compared with; datapoint is what rkcnn does besides "
         "choosing directions.",
-        choices=("random", "tied"),
+        choices=("random", "tied", "datapoint"),
     )
     init: str = option(
         "rkcnn",
@@ -88,15 +88,6 @@ class SweepSettings(RecipeSettings):
         ]
 
 
-@dataclass(frozen=True, kw_only=True)
-class SweptTraining(TrainSettings):
-    """The settings of ``rkstore train``, with knn, which needs no labels, among the scores."""
-
-    rkcnn_score: str = as_in(
-        TrainSettings, "rkcnn_score", choices=("kurtosis", "knn", "variance_ratio")
-    )
-
-
 def values_of(axis: str, text: str, kind: Callable[[str], T]) -> list[T]:
     """The values of a list such as ``300,600``, each once.
 
@@ -122,7 +113,7 @@ def training(
     told = {"init": init, "seed": seed, "l1": point["l1"] * d_in / d_sae}
     if init != settings.baseline:
         told |= {"rkcnn_score": point["score"], **mining(init, point, d_sae)}
-    return recipe(settings, store, SweptTraining, **told)
+    return recipe(settings, store, **told)
 
 
 def mining(init: str, point: Row, d_sae: int) -> Row:

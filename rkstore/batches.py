@@ -146,6 +146,9 @@ def read_batches(
     size = store.manifest.chunk_rows
     if any(first // size != (stop - 1) // size for first, stop in plan.row_ranges):
         raise BadInput(f"a plan's rows must be those of chunks of {size}: use plan_batches()")
+    # When a program ends with batches left, modules are gone, this one's and those that
+    # cancelling needs; its threads have ended by then.
+    ending = sys.is_finalizing
     with ThreadPoolExecutor(THREADS) as pool:
         reader = _Reader(store, hook_names, plan, pool)
         ahead: deque[Future[Batch]] = deque()
@@ -155,7 +158,7 @@ def read_batches(
                 if len(ahead) > AHEAD:
                     yield ahead.popleft().result()
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            pool.shutdown(wait=True, cancel_futures=not ending())
 
 
 def read_rows(

@@ -18,9 +18,9 @@ from rkstore.train import train
 def run(out: Path, *, tokens: int, steps: int, layer: int) -> None:
     """Harvest all layers of the demo model, probe one, train dictionaries of it, compare them.
 
-    Besides the usual baseline (``random``) and the RkCNN directions there is ``tied``: what
-    RkCNN's initialisation does besides choosing directions. Without it the comparison
-    would credit the directions with what comes from tying.
+    Besides the usual baseline (``random``) and RkCNN there is ``datapoint``: what RkCNN's
+    initialisation does besides choosing directions. Without it the comparison would credit the
+    directions with what comes of rows of the data and a tied encoder.
     """
     began = time.monotonic()
 
@@ -58,7 +58,7 @@ def run(out: Path, *, tokens: int, steps: int, layer: int) -> None:
                 out=str(out / "checkpoints"),
             )
         )
-        for init in ("random", "tied", "rkcnn")
+        for init in ("random", "datapoint", "rkcnn")
     ]
     click.echo("\n".join(str(path) for path in checkpoints))
 

@@ -282,7 +282,7 @@ class TrainSettings(SiteSettings):
     """One dictionary and how it is trained."""
 
     dictionary: str = option("topk", "Kind of sparse code.", choices=("relu", "topk", "batchtopk"))
-    init: str = option("tied", "How the latents begin.", choices=INITS)
+    init: str = option("datapoint", "How the latents begin.", choices=INITS)
     center: str | None = option(
         None,
         "Where b_dec begins: at the store's mean, at the geometric median of a sample of rows, or "
@@ -300,7 +300,8 @@ class TrainSettings(SiteSettings):
         None,
         "Encoder's scale to begin with: reconstruction makes the first reconstructions of a "
         "sample of rows as long as the rows, both relative to b_dec; none leaves the init's own. "
-        "By default reconstruction for datapoint and none for all others.",
+        "By default reconstruction for the inits that begin at rows of the data (datapoint and "
+        "the rkcnn inits but rkcnn-decoder) and none for all others.",
         choices=("none", "reconstruction"),
     )
     expansion: float = option(8.0, "Latents for each input dimension.", least=0.0)
@@ -339,9 +340,11 @@ class TrainSettings(SiteSettings):
         "twentieth of the run if that is less.",
         least=1,
     )
-    datapoint_share: float = option(
-        0.8,
-        "How much of a latent of --init datapoint is a row of the data, the rest being random.",
+    datapoint_share: float | None = option(
+        None,
+        "How much of a latent is a row of the data, the rest being a direction that is random or "
+        "mined. By default 0.8 for --init datapoint, 0.5 for the rkcnn inits but rkcnn-decoder, "
+        "which has none.",
         least=0.0,
     )
     subspace_dim: int | None = option(
@@ -364,7 +367,9 @@ class TrainSettings(SiteSettings):
         None, "Dimensions in a subset; the root of d_in by default.", least=1
     )
     rkcnn_score: str = option(
-        "kurtosis", "How the rkcnn inits score a subset.", choices=("kurtosis", "variance_ratio")
+        "kurtosis",
+        "How the rkcnn inits score a subset: any score that needs no labels.",
+        choices=tuple(score for score in SCORES if score != "separation"),
     )
     checkpoint_every: int = option(1000, "Steps between checkpoints.", least=1)
     seed: int = option(0, "Seed of weights, subsets and the order of the rows.", least=0)

@@ -1,6 +1,8 @@
 """Every row exactly once an epoch, in an order that seed and position alone decide."""
 
 import itertools
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -157,3 +159,17 @@ def test_an_unknown_site_is_refused_before_anything_is_read(make_store):
     store, _ = make_store()
     with pytest.raises(BadInput, match=r"blocks\.9.*blocks\.0\.mlp\.hook_post"):
         next(read_batches(store, ["blocks.9"], make_plan()))
+
+
+def test_a_program_that_ends_with_batches_left_says_nothing(make_store):
+    store, _ = make_store(rows=400)
+    program = (
+        "import sys, torch, rkstore\n"
+        "store = rkstore.open(sys.argv[1])\n"
+        "plan = rkstore.plan_batches(store, range(store.chunks), 16, 0)\n"
+        "batches = rkstore.read_batches(store, [store.site(layer=0)], plan)\n"
+        "first = next(batches)\n"
+    )
+    words = [sys.executable, "-c", program, str(store.root)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stderr == ""

@@ -10,9 +10,10 @@ from scipy.optimize import minimize
 
 from rkstore.batches import split_chunks
 from rkstore.dictionaries import INITS, Dictionary, initialise, select_named
-from rkstore.dictionaries.inits import InitData
+from rkstore.dictionaries.inits import InitData, mining
 from rkstore.dictionaries.inits.calibration import fire_at_rate, match_reconstruction
 from rkstore.dictionaries.inits.centre import UNCENTRED, geometric_median
+from rkstore.dictionaries.inits.mining import mine
 from rkstore.dictionaries.inits.subspace import principal_subspace
 from rkstore.errors import BadInput
 from rkstore.settings import TrainSettings
@@ -21,8 +22,11 @@ SITE = "blocks.0.mlp.hook_post"
 D_IN, D_SAE, M = 12, 40, 3
 
 ENCODE_THEIR_OWN_DIRECTION = [name for name in INITS if name not in UNCENTRED]
-TRANSPOSED = ["tied", "datapoint", "subspace"]
 SPARSE = ["rkcnn", "rkcnn-unscored", "sparse-random"]
+TRANSPOSED = ["tied", "datapoint", "subspace", *SPARSE]
+
+# What the sparse inits begin with where no row is blended in.
+NO_ROWS = {"datapoint_share": 0.0}
 
 
 @pytest.fixture
@@ -175,7 +179,7 @@ def test_a_subspace_larger_than_the_space_is_refused(begin):
 
 @pytest.mark.parametrize("init", [*SPARSE, "rkcnn-decoder"])
 def test_mined_latents_lie_within_the_dimensions_of_their_subset(init, begin):
-    made = begin(init)
+    made = begin(init, **NO_ROWS)
     assert (made.W_dec[:20].count_nonzero(dim=1) <= M).all()
     assert (made.W_dec[20:].count_nonzero(dim=1) == D_IN).all()
 
@@ -202,7 +206,7 @@ def test_where_all_subsets_are_kept_no_score_decides_which(begin):
 
 
 def test_unscored_latents_are_principal_directions_of_their_subsets(begin, data):
-    made = begin("rkcnn-unscored")
+    made = begin("rkcnn-unscored", **NO_ROWS)
     x = np.concatenate([data.store.chunk(SITE, chunk) for chunk in data.chunks])
     covariance = np.cov(x.T.astype(np.float64))
     for direction in made.W_dec[:20].double().numpy():
@@ -214,23 +218,36 @@ def test_unscored_latents_are_principal_directions_of_their_subsets(begin, data)
 
 def test_a_score_changes_what_rkcnn_mines_and_not_what_its_control_does(begin):
     def mined(init, score):
-        return sorted(begin(init, rkcnn_score=score).W_dec[:20].tolist())
+        return sorted(begin(init, rkcnn_score=score, **NO_ROWS).W_dec[:20].tolist())
 
     assert mined("rkcnn", "kurtosis") != mined("rkcnn", "variance_ratio")
     assert mined("rkcnn-unscored", "kurtosis") == mined("rkcnn-unscored", "variance_ratio")
 
 
 def test_sparse_random_latents_are_random_where_unscored_ones_are_not_zero(begin):
-    unscored, control = begin("rkcnn-unscored").W_dec[:20], begin("sparse-random").W_dec[:20]
+    unscored, control = (
+        begin(init, **NO_ROWS).W_dec[:20] for init in ("rkcnn-unscored", "sparse-random")
+    )
     assert torch.equal(unscored != 0, control != 0)
     assert (unscored * control).sum(dim=1).abs().mean() < 0.8
 
 
 @pytest.mark.parametrize("init", SPARSE)
-def test_mined_latents_begin_with_the_spread_of_a_random_direction(init, begin, data):
-    x = data.sample()
-    spread = (x @ begin(init).W_enc)[:, :20].std(dim=0)
-    torch.testing.assert_close(spread, x.var(dim=0).mean().sqrt().expand(20))
+def test_half_of_a_latent_is_the_row_that_datapoint_gives_it(init, begin):
+    made, directions = begin(init).W_dec, begin(init, datapoint_share=0.0).W_dec
+    rows = begin("datapoint", datapoint_share=1.0).W_dec
+    torch.testing.assert_close(made, unit(rows + directions))
+
+
+def test_directions_are_mined_from_chunks_spread_over_the_store(data, monkeypatch):
+    read = []
+    chunk = data.store.chunk
+    monkeypatch.setattr(
+        data.store, "chunk", lambda name, number: read.append(number) or chunk(name, number)
+    )
+    monkeypatch.setattr(mining, "MINED_ROWS", 3 * data.store.manifest.chunk_rows)
+    mine(data, TrainSettings(rkcnn_m=M), drawn=10, kept=5)
+    assert read == data.chunks[:21:7]
 
 
 @pytest.mark.parametrize("init", [*SPARSE, "rkcnn-decoder"])
@@ -254,7 +271,7 @@ def test_an_init_begins_at_the_mean_unless_its_encoder_is_random(init, begin, da
     torch.testing.assert_close(begin(init).b_dec, expected)
 
 
-@pytest.mark.parametrize("init", ["random", "tied", "rkcnn"])
+@pytest.mark.parametrize("init", ["random", "tied", "subspace"])
 def test_every_init_can_begin_at_any_centre(init, begin, data):
     made = {name: begin(init, center=name) for name in ("mean", "geometric-median", "none")}
     torch.testing.assert_close(made["mean"].b_dec, mean_of(data))
@@ -319,12 +336,12 @@ def test_a_scaled_init_reconstructs_rows_as_long_as_they_are(init, select, begin
 
 @pytest.mark.parametrize("init", INITS)
 def test_an_init_keeps_its_own_scale_unless_its_latents_are_rows_of_the_data(init, begin):
-    usual = "reconstruction" if init == "datapoint" else "none"
+    usual = "reconstruction" if init in ("datapoint", *SPARSE) else "none"
     assert torch.equal(begin(init).W_enc, begin(init, init_scale=usual).W_enc)
 
 
 def test_scaling_changes_no_direction_and_not_how_often_a_latent_fires(begin):
-    plain = begin("rkcnn", init_bias="quantile")
+    plain = begin("rkcnn", init_bias="quantile", init_scale="none")
     scaled = begin("rkcnn", init_bias="quantile", init_scale="reconstruction")
     factor = scaled.W_enc.norm() / plain.W_enc.norm()
     torch.testing.assert_close(scaled.W_enc, factor * plain.W_enc)

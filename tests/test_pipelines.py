@@ -171,7 +171,9 @@ def arms(harvested):
         layer=1,
         d_sae=96,
         k=4,
-        arms=("random", "tied", "rkcnn", "rkcnn-decoder"),
+        arms=("random", "datapoint", "rkcnn", "rkcnn-decoder"),
+        datapoint_share=0.0,
+        init_scale="none",
         rkcnn_fraction=0.25,
         rkcnn_h=20,
     )
@@ -190,14 +192,14 @@ def test_arms_begin_alike_outside_the_mined_latents(arms):
     mined = {
         name: importlib.import_module("arms").mined_latents(one, 96) for name, one in arms.items()
     }
-    assert mined == {"random": 0, "tied": 0, "rkcnn": 24, "rkcnn-decoder": 20}
+    assert mined == {"random": 0, "datapoint": 0, "rkcnn": 24, "rkcnn-decoder": 20}
     for name, dictionary in begun.items():
         others = slice(mined[name], None)
-        assert torch.equal(dictionary.W_dec[others], begun["random"].W_dec[others]), name
+        torch.testing.assert_close(dictionary.W_dec[others], begun["random"].W_dec[others])
         assert (
             not mined[name] or not (dictionary.W_dec == begun["random"].W_dec)[: mined[name]].any()
         )
-    assert torch.equal(begun["rkcnn"].W_enc[:, 24:], begun["tied"].W_enc[:, 24:])
+    assert torch.equal(begun["rkcnn"].W_enc[:, 24:], begun["datapoint"].W_enc[:, 24:])
     assert torch.equal(begun["rkcnn-decoder"].W_enc, begun["random"].W_enc)
 
 
@@ -218,13 +220,13 @@ def test_arms_see_the_same_rows_in_the_same_order(harvested, arms):
 def test_a_dry_run_goes_the_whole_way(pipeline):
     document, printed, _ = pipeline("phase2_gpt2", "--dry-run")
     runs = document["runs"]
-    assert keys(runs, "init", "seed") == [("random", 42), ("tied", 42), ("rkcnn", 42)]
+    assert keys(runs, "init", "seed") == [("random", 42), ("datapoint", 42), ("rkcnn", 42)]
     for name in ("order_of_rows", "held_out_rows", "rows", "d_sae", "hook_name", "codec_fvu"):
         same(runs, name)
     assert same(runs, "hook_name") == "blocks.8.mlp.hook_post"
     assert [row["mined"] for row in runs] == [0, 0, 128]
     assert document["settings"]["store_model"] == "demo"
-    pairs = [("tied", "random"), ("rkcnn", "random"), ("rkcnn", "tied")]
+    pairs = [("datapoint", "random"), ("rkcnn", "random"), ("rkcnn", "datapoint")]
     assert keys(document["summary"]["compared"], "arm", "against") == pairs
     assert document["published"]["arms"]["rkcnn"]["dead"] == 43
     assert "published rkcnn" in printed
@@ -272,7 +274,7 @@ def test_every_layer_is_compared_on_one_store(pipeline, harvested):
     words = ["--store", harvested.root, "--layers", "0,2", *QUICK]
     document, printed, _ = pipeline("multi_layer", *words)
     runs = document["runs"]
-    inits = ("random", "tied", "rkcnn")
+    inits = ("random", "datapoint", "rkcnn")
     assert keys(runs, "layer", "init") == [(layer, init) for layer in (0, 2) for init in inits]
     same(runs, "order_of_rows")
     same(runs, "held_out_rows")

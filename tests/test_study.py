@@ -12,6 +12,7 @@ from scipy import stats
 
 from rkstore.dictionaries import Dictionary, select_named
 from rkstore.errors import BadInput
+from rkstore.settings import from_yaml
 
 PIPELINES = Path(__file__).parents[1] / "pipelines"
 
@@ -125,12 +126,12 @@ def settings(make_store, tmp_path):
 
 def test_every_arm_of_every_seed_is_on_record(settings, tmp_path):
     study = load("rkcnn_study")
-    document = study.study(settings())
-    assert {(run["layer"], run["seed"], run["arm"]) for run in document["runs"]} == {
+    runs = study.study(settings())
+    assert {(run["layer"], run["seed"], run["arm"]) for run in runs.rows} == {
         (0, seed, arm) for seed in (0, 1) for arm in ("random", "tied")
     }
-    assert json.loads((tmp_path / "study.json").read_text()) == document
-    for run in document["runs"]:
+    assert json.loads((tmp_path / "study.json").read_text())["runs"] == runs.rows
+    for run in runs.rows:
         assert 24 >= run["dead"]["50"] >= run["dead"]["200"] >= 0
         assert 0 < run["l0"] <= 4
 
@@ -140,15 +141,26 @@ def test_a_study_goes_on_with_what_is_missing_and_comes_to_the_same(settings, tm
     whole = study.study(settings())
     (tmp_path / "study.json").unlink()
     study.study(settings(seeds=1, arms=("tied",)))
-    parts = study.study(settings())
-    key = lambda run: (run["layer"], run["seed"], run["arm"])  # noqa: E731
-    assert sorted(parts["runs"], key=key) == sorted(whole["runs"], key=key)
+    assert study.study(settings()).rows == whole.rows
+
+
+def test_processes_come_to_the_same_as_one(settings, tmp_path):
+    study = load("rkcnn_study")
+    alone = study.study(settings())
+    (tmp_path / "study.json").unlink()
+    shared = study.study(settings(jobs=2))
+    for one, other in zip(alone.rows, shared.rows, strict=True):
+        assert [one[key] for key in ("layer", "seed", "arm")] == [
+            other[key] for key in ("layer", "seed", "arm")
+        ]
+        # One thread adds in another order than several.
+        assert other["fvu"] == pytest.approx(one["fvu"], rel=1e-3)
 
 
 def test_the_record_of_another_study_is_refused(settings):
     study = load("rkcnn_study")
     study.study(settings(seeds=1))
-    with pytest.raises(BadInput, match="another study"):
+    with pytest.raises(BadInput, match="other settings"):
         study.study(settings(steps=6))
 
 
@@ -164,3 +176,62 @@ def test_the_record_of_another_study_is_refused(settings):
 def test_a_study_that_cannot_be_is_refused(settings, change, said):
     with pytest.raises(BadInput, match=said):
         load("rkcnn_study").study(settings(**change))
+
+
+# The page of what came out.
+
+
+@pytest.fixture
+def document():
+    """Two seeds of two layers, in which rkcnn leaves 1 + layer dead and random ten times as many;
+    a third arm has only one of the layers."""
+    runs = [
+        {"layer": layer, "seed": seed, "arm": arm, "fvu": 0.5 - 0.1 * better, "l0": 4.0,
+         "dead": {"100": 50, "200": (1 + layer) * (1 if better else 10)}}
+        for layer in (0, 1) for seed in (0, 1)
+        for arm, better in (("random", False), ("rkcnn", True), ("tied", False))
+        if arm != "tied" or layer == 0
+    ]  # fmt: skip
+    settings = {"windows": ["100", "200"], "l1": 1.0, "d_sae": 40}
+    return {"settings": settings, "runs": runs}
+
+
+def test_pairs_are_of_one_layer_and_seed(document):
+    found = load("rkcnn_page").Results(document)
+    assert found.differences("rkcnn", "random", 1, "200") == [-18, -18]
+    assert found.differences("rkcnn", "tied", 1, "200") == []
+    assert found.values("random", 0, "200") == [10, 10]
+
+
+def test_arms_that_lack_a_layer_are_in_no_table(document):
+    found = load("rkcnn_page").Results(document)
+    assert found.arms == ["random", "rkcnn"]
+    assert [pair[:2] for pair in found.pairs()] == [("rkcnn", "random")]
+
+
+def test_layers_are_counted_by_their_intervals():
+    page = load("rkcnn_page")
+    below, above = paired.compare([-1, -2, -1]), paired.compare([2, 1, 1])
+    assert page.tally([below, below, above, paired.compare([-1, 1, 0])]) == (2, 1, 1)
+
+
+def test_fronts_of_one_study_are_joined_and_others_refused(document):
+    page = load("rkcnn_page")
+    other = json.loads(json.dumps(document))
+    other["settings"]["l1"] = 2.0
+    joined = page.joined([document, other])
+    assert [run["l1"] for run in joined["runs"]] == [1.0] * 10 + [2.0] * 10
+    other["settings"]["d_sae"] = 41
+    with pytest.raises(BadInput, match="more than l1"):
+        page.joined([document, other])
+
+
+def test_a_page_can_be_made_again_of_the_runs_beside_it(document):
+    assert json.loads(load("rkcnn_page").compact(document)) == document
+
+
+@pytest.mark.parametrize("name", ["rkcnn", "rkcnn_front", "rkcnn_gpt2"])
+def test_the_studys_configurations_are_whole(name):
+    study, page = load("rkcnn_study"), load("rkcnn_page")
+    settings = from_yaml(study.StudySettings, PIPELINES.parent / "configs" / f"{name}.yaml", {})
+    assert set(settings.arms) <= set(study.ARMS) & set(page.ARMS)

@@ -3,13 +3,15 @@
 import itertools
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 import rkstore
 from harness.row import THREADS, Side
-from harness.synthetic import BATCH_ROWS
+from harness.synthetic import BATCH_ROWS, CHUNK_ROWS
+from rkstore.batches import GATHER_ROWS, WINDOW_ROWS
 
 # A training run reads the store many times over; the first window of a pass is not prefetched.
 EPOCHS = 2
@@ -66,3 +68,54 @@ def bound(root: Path) -> list[str]:
         f"{1e3 * decoding:.1f} ms to decode them (once, behind the last repetition): with "
         f"{THREADS} cores and nothing else to do that is {BATCH_ROWS / least:,.0f} rows/s."
     ]
+
+
+def copying(mapped: np.ndarray) -> list[str]:
+    """What all threads do with nothing else to do: copy rows in order, and into their places."""
+    into = [np.ones((BATCH_ROWS, mapped.shape[1]), mapped.dtype) for _ in range(THREADS)]
+    by_chunk = _places(len(mapped))
+
+    def in_order(thread: int, batch: int) -> None:
+        np.copyto(into[thread], mapped[batch * BATCH_ROWS : (batch + 1) * BATCH_ROWS])
+
+    def in_places(thread: int, batch: int) -> None:
+        some = np.empty((GATHER_ROWS, mapped.shape[1]), mapped.dtype)
+        for rows, places in by_chunk[batch]:
+            for start in range(0, len(rows), GATHER_ROWS):
+                taken = rows[start : start + GATHER_ROWS]
+                found = mapped.take(taken, axis=0, out=some[: len(taken)], mode="clip")
+                into[thread][places[start : start + GATHER_ROWS]] = found
+
+    plain, scattered = _rate(in_order, len(by_chunk)), _rate(in_places, len(by_chunk))
+    return [
+        f"With nothing else to do, {THREADS} threads copy the same rows in order, into memory that "
+        f"is there already, at {plain:,.0f} rows/s; gathered from their chunks and put in their "
+        f"places, as a shuffled batch has to be, at {scattered:,.0f} (once each, behind the last "
+        "repetition)."
+    ]
+
+
+def _places(rows: int) -> list[list[tuple[np.ndarray, np.ndarray]]]:
+    """For each batch, and each chunk of the window that it is drawn from, rows and places."""
+    batches = []
+    for first in range(0, rows, WINDOW_ROWS):
+        order = first + np.random.default_rng(first).permutation(WINDOW_ROWS)
+        for batch in order.reshape(-1, BATCH_ROWS):
+            chunks = range(first, first + WINDOW_ROWS, CHUNK_ROWS)
+            inside = [np.flatnonzero(batch // CHUNK_ROWS == c // CHUNK_ROWS) for c in chunks]
+            batches.append([(batch[places], places) for places in inside])
+    return batches
+
+
+def _rate(copy: Callable[[int, int], None], batches: int) -> float:
+    """Rows/s of all threads together, each with every so-manieth batch."""
+
+    def work(thread: int) -> None:
+        for batch in range(thread, batches, THREADS):
+            copy(thread, batch)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(work, range(THREADS)))
+        began = time.perf_counter()
+        list(pool.map(work, range(THREADS)))
+        return batches * BATCH_ROWS / (time.perf_counter() - began)

@@ -30,6 +30,7 @@ ROW = Row(
     "network storage is about as fast; the note says what rate came of it. It "
     "takes the right to make a control group.",
     floor="The ratio of the bytes read, 16 bits a value over those of the default codec, as long "
-    "as decoding keeps up with the disk.",
+    "as decoding keeps up with the disk. A pass of ours is over in half a second: to open the "
+    "store and to decode its last window, which nothing hides, is an eighth of it.",
     sides=sides,
 )

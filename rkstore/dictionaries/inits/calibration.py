@@ -17,9 +17,8 @@ SCALE_ROWS = 1024
 
 # Inits that are scaled unless asked otherwise. Latents that begin as rows of the data are much
 # alike and overshoot together, twenty times the variance on the demo model: scaled, they
-# explained far more in the end. So did mined directions, but with a fifth of all latents dead,
-# where unscaled hardly any are: they are left as they are.
-SCALED = ("datapoint",)
+# explained far more in the end.
+SCALED = ("datapoint", "rkcnn", "rkcnn-unscored", "sparse-random")
 
 
 def calibrate(dictionary: Dictionary, data: InitData, settings: TrainSettings) -> None:

@@ -2,9 +2,10 @@
 
 From ``rkcnn`` to ``tied`` each takes away one thing, so that a gain can be put down to it:
 
-    rkcnn            principal directions of the subsets with the best scores
-    rkcnn-unscored   principal directions of random subsets
-    sparse-random    random directions in the same random subsets
+    rkcnn            principal directions of the subsets with the best scores, and rows
+    rkcnn-unscored   principal directions of random subsets, and rows
+    sparse-random    random directions in the same random subsets, and rows
+    datapoint        random directions, and rows (in equal parts with --datapoint-share 0.5)
     tied             random directions
 """
 
@@ -15,8 +16,7 @@ from torch.nn import functional as F
 from rkstore.dictionaries.dictionary import Dictionary
 from rkstore.dictionaries.inits.data import InitData
 from rkstore.dictionaries.inits.mining import mine, mined_latents
-from rkstore.dictionaries.inits.rkcnn import place
-from rkstore.dictionaries.inits.tied import tied
+from rkstore.dictionaries.inits.rkcnn import begin_at
 from rkstore.settings import TrainSettings
 
 
@@ -24,18 +24,18 @@ def rkcnn_unscored(
     dictionary: Dictionary, data: InitData, settings: TrainSettings, generator: torch.Generator
 ) -> None:
     """``rkcnn`` with no more subsets drawn than kept, so that no score selects any."""
-    tied(dictionary, data, settings, generator)
-    place(dictionary, _unscored(dictionary, data, settings), data)
+    begin_at(_unscored(dictionary, data, settings), dictionary, data, settings, generator)
 
 
 def sparse_random(
     dictionary: Dictionary, data: InitData, settings: TrainSettings, generator: torch.Generator
 ) -> None:
     """Gaussian directions where those of ``rkcnn-unscored`` are not zero."""
-    tied(dictionary, data, settings, generator)
     mined = _unscored(dictionary, data, settings)
-    values = torch.randn(mined.shape, generator=generator)
-    place(dictionary, F.normalize(torch.where(mined != 0, values, 0), dim=1), data)
+    # Of a generator of their own: the rows are the same ones as for the other inits.
+    values = torch.randn(mined.shape, generator=torch.Generator().manual_seed(settings.seed + 1))
+    directions = F.normalize(torch.where(mined != 0, values, 0), dim=1)
+    begin_at(directions, dictionary, data, settings, generator)
 
 
 def _unscored(dictionary: Dictionary, data: InitData, settings: TrainSettings) -> Tensor:

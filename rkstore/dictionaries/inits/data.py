@@ -29,10 +29,14 @@ class InitData:
 
     def sample(self, rows: int = SAMPLE_ROWS) -> Tensor:
         """About so many rows, whole chunks evenly spread, as they are trained on, ``(n, d_in)``."""
+        parts = [self.store.chunk(self.hook_name, chunk) for chunk in self.spread(rows)]
+        return torch.from_numpy(np.concatenate(parts)) * self.scale
+
+    def spread(self, rows: int) -> Sequence[int]:
+        """Evenly spread chunks that hold about so many rows; all, if they hold fewer."""
         count = -(-rows // self.store.manifest.chunk_rows)
         step = max(1, len(self.chunks) // count)
-        parts = [self.store.chunk(self.hook_name, chunk) for chunk in self.chunks[::step][:count]]
-        return torch.from_numpy(np.concatenate(parts)) * self.scale
+        return self.chunks[::step][:count]
 
     def draw(self, rows: int, generator: torch.Generator) -> Tensor:
         """So many different rows at random, as they are trained on, ``(rows, d_in)``.

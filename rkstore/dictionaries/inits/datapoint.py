@@ -8,28 +8,47 @@ from rkstore.dictionaries.inits.tied import tied
 from rkstore.errors import BadInput
 from rkstore.settings import TrainSettings
 
+# What Anthropic suggests for autoencoders.
+SHARE = 0.8
+
 
 def datapoint(
     dictionary: Dictionary, data: InitData, settings: TrainSettings, generator: torch.Generator
 ) -> None:
-    """Anthropic, "Circuits Updates, October 2025", on data-point initialisation.
+    """Anthropic, "Circuits Updates, October 2025", on data-point initialisation."""
+    blend_rows(dictionary, data, settings, generator, SHARE)
+    tied(dictionary, data, settings, generator)
 
-    A decoder row is ``p · (x - b_dec) + (1 - p) · random``, both of norm 1, for a row ``x`` that
-    no other latent has. They suggest ``p = 0.8`` for autoencoders; some randomness also keeps
+
+def blend_rows(
+    dictionary: Dictionary,
+    data: InitData,
+    settings: TrainSettings,
+    generator: torch.Generator,
+    usual: float,
+) -> None:
+    """Make of every decoder row ``p · (x - b_dec) + (1 - p) · row``, all of norm 1.
+
+    Each gets a row ``x`` of the data that no other latent has. What the decoder held before keeps
     apart latents of rows that are the same, as those of BOS are.
+
+    Args:
+        usual: the share p where ``--datapoint-share`` says nothing.
+
+    Raises:
+        BadInput: the share is above 1, or there are fewer rows than latents.
     """
-    share = settings.datapoint_share
+    share = usual if settings.datapoint_share is None else settings.datapoint_share
     if share > 1:
         raise BadInput(f"--datapoint-share is {share}: it must be from 0 to 1")
     rows = data.draw(dictionary.d_sae, generator) - dictionary.b_dec
     if len(rows) < dictionary.d_sae:
         raise BadInput(
-            f"--init datapoint needs a row for each of {dictionary.d_sae} latents and there are "
-            f"{len(rows)} to train on: lower --expansion or harvest more tokens"
+            f"--init {settings.init} needs a row for each of {dictionary.d_sae} latents and there "
+            f"are {len(rows)} to train on: lower --expansion or harvest more tokens"
         )
     norms = rows.norm(dim=1, keepdim=True)
     blend = share * rows / norms.clamp_min(1e-12) + (1 - share) * dictionary.W_dec
     # A row that is b_dec itself has no direction.
     dictionary.W_dec.copy_(torch.where(norms > 0, blend, dictionary.W_dec))
     dictionary.normalise_decoder()
-    tied(dictionary, data, settings, generator)

@@ -1,0 +1,333 @@
+"""The study of inits in words, tables and pictures.
+
+    python pipelines/rkcnn_page.py results/rkcnn_study.json results/rkcnn_front_*.json
+
+writes docs/rkcnn.md, its figures, and beside it the runs that every number comes from.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from paired import Paired, compare, holm, interval
+from results import Row, picture, start, table
+
+from rkstore.errors import BadInput
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+# The page as it is written; what is in braces comes of the runs.
+TEMPLATE = Path(__file__).with_suffix(".md")
+
+BASELINE, BEST = "random", "rkcnn"
+FRONT_WINDOW = "100000"
+
+# What each arm is, in the order of the tables.
+ARMS = {
+    "random": "the seeds' baseline: Xavier encoder that knows nothing of the decoder",
+    "random, another seed": "the same with other random numbers: what no change at all does",
+    "tied": "random unit decoder rows, the encoder their transpose",
+    "subspace": "`tied`, projected into the subspace of 99 % of the variance (arXiv 2508.16929)",
+    "datapoint": "`tied`, each latent 0.8 of a row and 0.2 random (Anthropic, October 2025)",
+    "datapoint, half random": "the same, half and half",
+    "rkcnn-decoder": "as published: mined directions in `random`'s decoder alone",
+    "rkcnn": "half of the latents half way between a row and a mined direction, the other half "
+    "between a row and a random one; encoder tied",
+    "rkcnn, no rows": "half of the latents mined directions, the other half random; encoder tied",
+    "rkcnn-unscored": "`rkcnn` with random subsets in place of the best",
+    "sparse-random": "`rkcnn` with random directions inside random subsets",
+}
+
+# What is compared with what, and what the difference between the two arms is.
+PAIRS = (
+    ("random, another seed", "random", "nothing but the seed"),
+    ("rkcnn-decoder", "random", "mined directions in the decoder"),
+    ("tied", "random", "the encoder is the decoder's transpose"),
+    ("rkcnn, no rows", "tied", "mined directions, both sides"),
+    ("datapoint", "tied", "rows of the data"),
+    ("rkcnn", "rkcnn, no rows", "rows of the data"),
+    ("rkcnn", "random", "all of it"),
+    ("rkcnn", "tied", "rows and mined directions"),
+    ("rkcnn", "subspace", ""),
+    ("rkcnn", "datapoint", ""),
+    ("rkcnn", "datapoint, half random", "mined directions in place of random ones"),
+    ("rkcnn", "rkcnn-unscored", "the score"),
+    ("rkcnn-unscored", "sparse-random", "principal directions of the subsets"),
+)
+
+
+class Results:
+    """The runs of a study, by arm and layer."""
+
+    def __init__(self, document: Row) -> None:
+        self.settings: Row = document["settings"]
+        self._runs = {(run["arm"], run["layer"], run["seed"]): run for run in document["runs"]}
+        self.layers = sorted({layer for _, layer, _ in self._runs})
+        self.arms = [arm for arm in ARMS if self._everywhere(arm)]
+        self.windows = [int(window) for window in self.settings["windows"]]
+        self.seeds = len({seed for arm, _, seed in self._runs if arm == BEST})
+
+    def _everywhere(self, arm: str) -> bool:
+        """Whether an arm has a run in every layer."""
+        return {at for known, at, _ in self._runs if known == arm} == set(self.layers)
+
+    def values(self, arm: str, layer: int, key: str) -> list[float]:
+        """A number of every seed: ``fvu``, ``l0``, or the window of dead latents."""
+        chosen = [run for (a, at, _), run in sorted(self._runs.items()) if (a, at) == (arm, layer)]
+        return [_value(run, key) for run in chosen]
+
+    def differences(self, arm: str, against: str, layer: int, key: str) -> list[float]:
+        """``arm`` less ``against`` for every seed that has both."""
+        return [
+            _value(run, key) - _value(self._runs[against, layer, seed], key)
+            for (a, at, seed), run in sorted(self._runs.items())
+            if (a, at) == (arm, layer) and (against, layer, seed) in self._runs
+        ]
+
+    def compared(self, arm: str, against: str, key: str) -> list[Paired]:
+        """Every layer's paired difference."""
+        return [compare(self.differences(arm, against, layer, key)) for layer in self.layers]
+
+    def pairs(self) -> list[tuple[str, str, str]]:
+        """Those of ``PAIRS`` whose arms were both run in every layer."""
+        return [pair for pair in PAIRS if set(pair[:2]) <= set(self.arms)]
+
+
+def _value(run: Row, key: str) -> float:
+    return float(run["dead"][key] if key in run["dead"] else run[key])
+
+
+def page(document: Row, front: Row) -> str:
+    """docs/rkcnn.md."""
+    found = Results(document)
+    settings = found.settings
+    longest = str(max(found.windows))
+    train, held_out = (settings[f"{part}_rows"] for part in ("store", "held_out"))
+    chosen = ("d_in", "d_sae", "k", "steps", "batch_size", "lr", "warmup")
+    return TEMPLATE.read_text("utf-8").format(
+        **{key: settings[key] for key in chosen},
+        layers=len(found.layers),
+        seeds=found.seeds,
+        patterns=2**found.seeds,
+        smallest=f"{2 / 2**found.seeds:.4f}",
+        adjusted=f"{min(1.0, 2 / 2**found.seeds * len(found.layers)):.2f}",
+        train_rows=f"{train[1] - train[0]:,}",
+        held_out_rows=f"{held_out[1] - held_out[0]:,}",
+        seen=f"{settings['steps'] * settings['batch_size']:,}",
+        fvu_rows=f"{settings['fvu_rows']:,}",
+        longest=f"{int(longest):,}",
+        arms="\n".join(f"| {arm} | {what} |" for arm, what in ARMS.items()),
+        dead=_means_table(found, longest, "{:.0f}"),
+        fvu=_means_table(found, "fvu", "{:.3f}"),
+        windows=_windows_table(found),
+        best=_layers_table(found, longest),
+        pairs=_pairs_table(found, longest),
+        front=_front_table(front),
+        front_seeds=len({run["seed"] for run in front["runs"]}),
+        front_window=f"{int(FRONT_WINDOW):,}",
+        **_told(found, longest),
+    )
+
+
+def _told(found: Results, key: str) -> dict[str, str]:
+    """Numbers of the text that are in no table."""
+    layers = range(len(found.layers))
+    best, base = (
+        np.array([np.sum(found.values(arm, layer, key)) for layer in found.layers])
+        for arm in (BEST, BASELINE)
+    )
+    shares = best / base
+    dead, fvu = (found.compared(BEST, BASELINE, k) for k in (key, "fvu"))
+    not_worse = {
+        other: sum(tally(found.compared(BEST, other, key))[:2])
+        for other in ("tied", "subspace", "datapoint")
+    }
+    return {
+        "share": f"{best.sum() / base.sum():.1%}",
+        "fewer": str(sum(dead[i].high < 0 for i in layers)),
+        "tenth": str(sum(share <= 0.1 for share in shares)),
+        "above": ", ".join(
+            f"{layer} ({share:.0%})"
+            for layer, share in zip(found.layers, shares, strict=True)
+            if share > 0.1
+        ),
+        "less_explained": str(sum(pair.low > 0 for pair in fvu)),
+        "explained": str(sum(fvu[i].high < 0 for i in layers)),
+    } | {f"not_worse_{other}": str(layers) for other, layers in not_worse.items()}
+
+
+def _means_table(found: Results, key: str, form: str) -> str:
+    """Mean over seeds of each arm in each layer, and over layers."""
+    rows = []
+    for arm in found.arms:
+        means = [float(np.mean(found.values(arm, layer, key))) for layer in found.layers]
+        rows.append([arm, *(form.format(value) for value in [*means, float(np.mean(means))])])
+    return table(["arm", *map(str, found.layers), "mean"], rows)
+
+
+def _windows_table(found: Results) -> str:
+    """Dead latents, mean over layers, within tokens of several numbers."""
+    rows = []
+    for arm in found.arms:
+        cells = []
+        for window in map(str, found.windows):
+            groups = [np.array(found.values(arm, layer, window)) for layer in found.layers]
+            low, high = interval(groups)
+            mean = float(np.mean([group.mean() for group in groups]))
+            cells.append(f"{mean:.1f} ({low:.1f} to {high:.1f})")
+        rows.append([arm, *cells])
+    return table(["arm", *(f"{window:,} tokens" for window in found.windows)], rows)
+
+
+def _layers_table(found: Results, key: str) -> str:
+    """The best arm against the baseline, layer by layer."""
+    dead, fvu = (found.compared(BEST, BASELINE, k) for k in (key, "fvu"))
+    adjusted = holm([pair.p for pair in dead])
+    rows = []
+    for i, layer in enumerate(found.layers):
+        share = np.sum(found.values(BEST, layer, key)) / np.sum(found.values(BASELINE, layer, key))
+        cells = [f"{dead[i].mean:+.0f} ({dead[i].low:+.0f} to {dead[i].high:+.0f})", f"{share:.0%}"]
+        cells += [f"{dead[i].p:.4f}", f"{adjusted[i]:.3f}"]
+        cells += [f"{fvu[i].mean:+.3f} ({fvu[i].low:+.3f} to {fvu[i].high:+.3f})"]
+        rows.append([str(layer), *cells])
+    return table(["layer", "dead", "left of them", "p", "p (Holm)", "FVU"], rows)
+
+
+def _pairs_table(found: Results, key: str) -> str:
+    """Pairs of arms that differ in one thing, over all layers."""
+    rows = []
+    for arm, against, what in found.pairs():
+        seeds = len(found.differences(arm, against, found.layers[0], key))
+        cells = [what or "all of it", str(seeds)]
+        for measured, form in ((key, "+.1f"), ("fvu", "+.4f")):
+            cells.append(_overall(found, arm, against, measured, form))
+            cells.append("/".join(map(str, tally(found.compared(arm, against, measured)))))
+        rows.append([f"{arm} − {against}", *cells])
+    return table(["arms", "what differs", "seeds", "dead", "layers", "FVU", "layers"], rows)
+
+
+def _overall(found: Results, arm: str, against: str, key: str, form: str) -> str:
+    """Mean over layers of a paired difference, with its interval."""
+    groups = [np.array(found.differences(arm, against, at, key)) for at in found.layers]
+    low, high = interval(groups)
+    mean = float(np.mean([group.mean() for group in groups]))
+    return f"{mean:{form}} ({low:{form}} to {high:{form}})"
+
+
+def tally(pairs: Sequence[Paired]) -> tuple[int, int, int]:
+    """Layers in which the first arm has less, in which nothing can be told, and has more."""
+    less, more = sum(pair.high < 0 for pair in pairs), sum(pair.low > 0 for pair in pairs)
+    return less, len(pairs) - less - more, more
+
+
+def _front_table(front: Row) -> str:
+    """Arms of the ReLU code at every weight of its penalty, mean over seeds."""
+    rows = []
+    for arm, layer, l1 in _front_points(front):
+        runs = [r for r in front["runs"] if (r["arm"], r["layer"], r["l1"]) == (arm, layer, l1)]
+        means = [np.mean([_value(run, key) for run in runs]) for key in ("l0", "fvu", FRONT_WINDOW)]
+        cells = [f"{means[0]:.1f}", f"{means[1]:.3f}", f"{means[2]:.0f}"]
+        rows.append([arm, str(layer), f"{l1:g}", *cells])
+    return table(["arm", "layer", "l1", "L0", "FVU", "dead"], rows)
+
+
+def _front_points(front: Row) -> list[tuple[str, int, float]]:
+    points = {(run["layer"], run["arm"], run["l1"]) for run in front["runs"]}
+    order = sorted(points, key=lambda point: (point[0], list(ARMS).index(point[1]), point[2]))
+    return [(arm, layer, l1) for layer, arm, l1 in order]
+
+
+def figures(document: Row, front: Row) -> None:
+    """Dead latents and FVU by layer; and the front of the ReLU code."""
+    from matplotlib.figure import Figure
+
+    found = Results(document)
+    longest = str(max(found.windows))
+    drawn = Figure(figsize=(11, 4.5), layout="constrained")
+    axes = drawn.subplots(1, 2)
+    for axis, key, title in (
+        (axes[0], longest, f"Dead of {found.settings['d_sae']:,} in {int(longest):,} tokens"),
+        (axes[1], "fvu", "FVU, held out"),
+    ):
+        for arm in found.arms:
+            groups = [np.array(found.values(arm, layer, key)) for layer in found.layers]
+            ends = np.array([interval([group]) for group in groups])
+            axis.plot(found.layers, [g.mean() for g in groups], label=arm, **_look(arm))
+            axis.fill_between(found.layers, *ends.T, color=_look(arm)["color"], alpha=0.15, lw=0)
+        axis.set(title=title, xlabel="layer", xticks=found.layers)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].set_yscale("symlog", linthresh=1)
+    axes[0].set_ylim(0, 1.3 * found.settings["d_sae"])
+    ticks = [0, 1, 10, 100, 1000]
+    axes[0].set_yticks(ticks, [f"{tick:,}" for tick in ticks])
+    drawn.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    picture(drawn, DOCS / "images" / "rkcnn.png")
+    _front_figure(front)
+
+
+def _front_figure(front: Row) -> None:
+    from matplotlib.figure import Figure
+
+    layers = sorted({run["layer"] for run in front["runs"]})
+    drawn = Figure(figsize=(11, 4), layout="constrained")
+    for axis, layer in zip(np.atleast_1d(drawn.subplots(1, len(layers))), layers, strict=True):
+        for arm in dict.fromkeys(arm for arm, at, _ in _front_points(front) if at == layer):
+            runs = [run for run in front["runs"] if (run["layer"], run["arm"]) == (layer, arm)]
+            weights = sorted({run["l1"] for run in runs})
+            mean = [
+                [np.mean([run[key] for run in runs if run["l1"] == l1]) for l1 in weights]
+                for key in ("l0", "fvu")
+            ]
+            axis.plot(*mean, label=arm, **_look(arm))
+            axis.scatter(*([run[key] for run in runs] for key in ("l0", "fvu")), s=6, alpha=0.5,
+                         color=_look(arm)["color"])  # fmt: skip
+        axis.set(title=f"ReLU, layer {layer}", xlabel="L0", ylabel="FVU", xscale="log")
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.legend(frameon=False)
+    picture(drawn, DOCS / "images" / "rkcnn_front.png")
+
+
+def _look(arm: str) -> dict[str, Any]:
+    """Baselines are grey, tied ones blue, rows green, what RkCNN finds orange and red."""
+    colours = ("#999999", "#cccccc", "#1f77b4", "#17becf", "#2ca02c", "#98df8a", "#8c564b",
+               "#d62728", "#9467bd", "#ff7f0e", "#bcbd22")  # fmt: skip
+    width = 2.2 if arm in (BASELINE, BEST) else 1.2
+    return {"color": colours[list(ARMS).index(arm)], "lw": width, "marker": "o", "ms": 3}
+
+
+@click.command("rkcnn_page")
+@click.argument("study", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("fronts", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+def main(study: Path, fronts: tuple[Path, ...]) -> None:
+    """Write docs/rkcnn.md, its pictures and its runs, from what the study left.
+
+    STUDY has the runs with TopK, FRONTS those with ReLU, a file for each weight of the penalty.
+    """
+    document, *others = (json.loads(path.read_text("utf-8")) for path in (study, *fronts))
+    documents = {"rkcnn": document, "rkcnn_front": joined(others)}
+    for name, of in documents.items():
+        (DOCS / f"{name}.json").write_text(compact(of), "utf-8")
+    (DOCS / "rkcnn.md").write_text(page(*documents.values()), "utf-8")
+    figures(*documents.values())
+
+
+def joined(fronts: Sequence[Row]) -> Row:
+    """The runs of studies that differ in the weight of the penalty."""
+    settings = [{k: v for k, v in front["settings"].items() if k != "l1"} for front in fronts]
+    if any(other != settings[0] for other in settings):
+        raise BadInput("the files of FRONTS differ in more than l1: make them with one config")
+    runs = [run | {"l1": front["settings"]["l1"]} for front in fronts for run in front["runs"]]
+    return {"settings": settings[0], "runs": runs}
+
+
+def compact(document: Row) -> str:
+    """JSON with a line for each run."""
+    runs = ",\n".join(json.dumps(run) for run in document["runs"])
+    return f'{{"settings": {json.dumps(document["settings"])},\n"runs": [\n{runs}\n]}}\n'
+
+
+if __name__ == "__main__":
+    start(main)
