@@ -27,7 +27,7 @@ FRONT_WINDOW = "100000"
 
 # What each arm is, in the order of the tables.
 ARMS = {
-    "random": "the seeds' baseline: Xavier encoder that knows nothing of the decoder",
+    "random": "RkCNN-SAE's baseline: a Xavier encoder that knows nothing of the decoder",
     "random, another seed": "the same with other random numbers: what no change at all does",
     "tied": "random unit decoder rows, the encoder their transpose",
     "subspace": "`tied`, projected into the subspace of 99 % of the variance (arXiv 2508.16929)",
@@ -67,6 +67,9 @@ class Results:
         self._runs = {(run["arm"], run["layer"], run["seed"]): run for run in document["runs"]}
         self.layers = sorted({layer for _, layer, _ in self._runs})
         self.arms = [arm for arm in ARMS if self._everywhere(arm)]
+        lacking = [arm for arm in (BASELINE, BEST) if arm not in self.arms]
+        if lacking:
+            raise BadInput(f"the study has no {lacking[0]} in some layer: let it go on first")
         self.windows = [int(window) for window in self.settings["windows"]]
         self.seeds = len({seed for arm, _, seed in self._runs if arm == BEST})
 
@@ -306,12 +309,34 @@ def main(study: Path, fronts: tuple[Path, ...]) -> None:
 
     STUDY has the runs with TopK, FRONTS those with ReLU, a file for each weight of the penalty.
     """
-    document, *others = (json.loads(path.read_text("utf-8")) for path in (study, *fronts))
+    document, *others = map(read, (study, *fronts))
     documents = {"rkcnn": document, "rkcnn_front": joined(others)}
     for name, of in documents.items():
         (DOCS / f"{name}.json").write_text(compact(of), "utf-8")
     (DOCS / "rkcnn.md").write_text(page(*documents.values()), "utf-8")
     figures(*documents.values())
+
+
+def read(path: Path) -> Row:
+    """What rkcnn_study left in a file.
+
+    Raises:
+        BadInput: it is something else, or has no runs.
+    """
+    try:
+        document: Row = json.loads(path.read_text("utf-8"))
+        if (
+            not all("dead" in run for run in document["runs"])
+            or not document["settings"]["windows"]
+        ):
+            raise KeyError("windows")
+    except (ValueError, KeyError, TypeError):
+        raise BadInput(
+            f"{path} is not what rkcnn_study writes: give the file of its --out"
+        ) from None
+    if not document["runs"]:
+        raise BadInput(f"{path} has no runs yet: let rkcnn_study go on first")
+    return document
 
 
 def joined(fronts: Sequence[Row]) -> Row:

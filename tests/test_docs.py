@@ -57,6 +57,16 @@ def test_the_page_on_codecs_says_what_was_measured():
     assert (ROOT / "docs/codecs.md").read_text("utf-8") == page
 
 
+def test_the_page_on_rkcnn_says_what_was_measured(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "pipelines")
+    runs = [
+        json.loads((ROOT / f"docs/{name}.json").read_text("utf-8"))
+        for name in ("rkcnn", "rkcnn_front")
+    ]
+    page = load(ROOT / "pipelines" / "rkcnn_page.py").page(*runs)
+    assert (ROOT / "docs/rkcnn.md").read_text("utf-8") == page
+
+
 def settings_of(text, name):
     """The settings of the command or the pipeline that a configuration says it is for."""
     [(program, word)] = set(

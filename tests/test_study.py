@@ -226,6 +226,21 @@ def test_fronts_of_one_study_are_joined_and_others_refused(document):
         page.joined([document, other])
 
 
+def test_a_file_of_something_else_is_refused(tmp_path, document):
+    page = load("rkcnn_page")
+    for text, said in (
+        ("no JSON", "not what rkcnn_study writes"),
+        ('{"settings": {"windows": ["10"]}, "runs": []}', "no runs yet"),
+        ('{"settings": {}, "runs": [{}]}', "not what rkcnn_study writes"),
+    ):
+        (tmp_path / "study.json").write_text(text)
+        with pytest.raises(BadInput, match=said):
+            page.read(tmp_path / "study.json")
+    document["runs"] = [run for run in document["runs"] if run["arm"] != "random"]
+    with pytest.raises(BadInput, match="no random in some layer"):
+        page.Results(document)
+
+
 def test_a_page_can_be_made_again_of_the_runs_beside_it(document):
     assert json.loads(load("rkcnn_page").compact(document)) == document
 
