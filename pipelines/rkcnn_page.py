@@ -13,8 +13,8 @@ from typing import Any
 import click
 import numpy as np
 from paired import Paired, compare, holm, interval
-from results import Row, picture, start, table
 
+from results import Row, picture, start, table
 from rkstore.errors import BadInput
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -29,7 +29,8 @@ FRONT_WINDOW = "100000"
 ARMS = {
     "random": "RkCNN-SAE's baseline: a Xavier encoder that knows nothing of the decoder",
     "random, another seed": "the same with other random numbers: what no change at all does",
-    "tied": "random unit decoder rows, the encoder their transpose",
+    "tied": "random unit decoder rows, the encoder their transpose, `b_dec` the mean of the rows, "
+    "as in all arms below but `rkcnn-decoder`",
     "subspace": "`tied`, projected into the subspace of 99 % of the variance (arXiv 2508.16929)",
     "datapoint": "`tied`, each latent 0.8 of a row and 0.2 random (Anthropic, October 2025)",
     "datapoint, half random": "the same, half and half",
@@ -45,7 +46,7 @@ ARMS = {
 PAIRS = (
     ("random, another seed", "random", "nothing but the seed"),
     ("rkcnn-decoder", "random", "mined directions in the decoder"),
-    ("tied", "random", "the encoder is the decoder's transpose"),
+    ("tied", "random", "encoder the decoder's transpose, b_dec the mean"),
     ("rkcnn, no rows", "tied", "mined directions, both sides"),
     ("datapoint", "tied", "rows of the data"),
     ("rkcnn", "rkcnn, no rows", "rows of the data"),
@@ -145,8 +146,9 @@ def _told(found: Results, key: str) -> dict[str, str]:
     shares = best / base
     dead, fvu = (found.compared(BEST, BASELINE, k) for k in (key, "fvu"))
     not_worse = {
-        other: sum(tally(found.compared(BEST, other, key))[:2])
+        f"{name}_{other}": str(sum(tally(found.compared(BEST, other, k))[:2]))
         for other in ("tied", "subspace", "datapoint")
+        for name, k in (("dead", key), ("fvu", "fvu"))
     }
     return {
         "share": f"{best.sum() / base.sum():.1%}",
@@ -159,7 +161,7 @@ def _told(found: Results, key: str) -> dict[str, str]:
         ),
         "less_explained": str(sum(pair.low > 0 for pair in fvu)),
         "explained": str(sum(fvu[i].high < 0 for i in layers)),
-    } | {f"not_worse_{other}": str(layers) for other, layers in not_worse.items()}
+    } | not_worse
 
 
 def _means_table(found: Results, key: str, form: str) -> str:
@@ -167,8 +169,10 @@ def _means_table(found: Results, key: str, form: str) -> str:
     rows = []
     for arm in found.arms:
         means = [float(np.mean(found.values(arm, layer, key))) for layer in found.layers]
-        rows.append([arm, *(form.format(value) for value in [*means, float(np.mean(means))])])
-    return table(["arm", *map(str, found.layers), "mean"], rows)
+        seeds = len(found.values(arm, found.layers[0], key))
+        numbers = [form.format(value) for value in [*means, float(np.mean(means))]]
+        rows.append([arm, str(seeds), *numbers])
+    return table(["arm", "seeds", *map(str, found.layers), "mean"], rows)
 
 
 def _windows_table(found: Results) -> str:
