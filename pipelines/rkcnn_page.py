@@ -292,6 +292,8 @@ def _front_figure(front: Row) -> None:
             axis.scatter(*([run[key] for run in runs] for key in ("l0", "fvu")), s=6, alpha=0.5,
                          color=_look(arm)["color"])  # fmt: skip
         axis.set(title=f"ReLU, layer {layer}", xlabel="L0", ylabel="FVU", xscale="log")
+        axis.set_xticks([3, 10, 30, 100], ["3", "10", "30", "100"])
+        axis.minorticks_off()
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(frameon=False)
     picture(drawn, DOCS / "images" / "rkcnn_front.png")
