@@ -13,8 +13,8 @@ from typing import Any
 import click
 import numpy as np
 from paired import Paired, compare, holm, interval
-
 from results import Row, picture, start, table
+
 from rkstore.errors import BadInput
 
 DOCS = Path(__file__).parents[1] / "docs"
