@@ -49,6 +49,13 @@ def interval(groups: Sequence[Doubles], seed: int = 0) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def coverage(pairs: int, trials: int = 400) -> float:
+    """Share of samples of normal numbers whose :func:`interval` covers the mean: 0.95 of many."""
+    generator = np.random.default_rng(0)
+    ends = (interval([generator.normal(size=pairs)], trial) for trial in range(trials))
+    return sum(low <= 0 <= high for low, high in ends) / trials
+
+
 def sign_flip_test(d: Doubles, seed: int = 0) -> float:
     """Share of sign patterns under which the mean is at least as far from zero.
 

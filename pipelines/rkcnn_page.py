@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 import numpy as np
-from paired import Paired, compare, holm, interval
+from paired import Paired, compare, coverage, holm, interval
 from results import Row, picture, start, table
 
 from rkstore.errors import BadInput
@@ -120,6 +120,7 @@ def page(document: Row, front: Row) -> str:
         adjusted=f"{min(1.0, 2 / 2**found.seeds * len(found.layers)):.2f}",
         train_rows=f"{train[1] - train[0]:,}",
         held_out_rows=f"{held_out[1] - held_out[0]:,}",
+        coverage=", ".join(f"{coverage(n):.0%} with {n}" for n in (found.seeds, 4, 2)),
         seen=f"{settings['steps'] * settings['batch_size']:,}",
         fvu_rows=f"{settings['fvu_rows']:,}",
         longest=f"{int(longest):,}",

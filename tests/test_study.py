@@ -55,6 +55,13 @@ def test_the_interval_covers_the_mean_as_often_as_it_says():
     assert 0.89 <= covered / 200 <= 0.99
 
 
+def test_of_few_pairs_the_interval_covers_less_than_it_says():
+    found = [paired.coverage(pairs, 200) for pairs in (2, 8, 40)]
+    assert found == sorted(found)
+    assert 0.4 < found[0] < 0.6
+    assert 0.89 < found[2] < 0.99
+
+
 def dictionary(kind: str, lowest: float = -12) -> Dictionary:
     generator = torch.Generator().manual_seed(0)
     made = Dictionary(8, 64, select_named(kind, {"k": 4, "l1": 0.0}))
