@@ -122,4 +122,5 @@ def test_a_billion_rows_follow_from_the_last_two_sizes():
     ]
     text = section({"site": "s", "d_in": 512, "batch_rows": 4096, "sizes": sizes})
     assert "400 bytes a row to 400.0 GB" in text
-    assert "which would make 0.0 GB and 8.0 GB" in text
+    assert "memory did not grow while harvesting" in text
+    assert "grew by 8.0 bytes a row, which would make 8.0 GB, while reading" in text

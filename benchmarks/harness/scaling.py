@@ -46,15 +46,19 @@ def _on_paper(numbers: dict[str, Any]) -> str:
     def at(key: str) -> str:
         return f"{(large[key] + more * growth(key)) / 1e9:,.1f} GB"
 
+    def memory(key: str) -> str:
+        """Whether it grew, and if so what a straight line would make of it."""
+        if growth(key) <= 0:
+            return "did not grow"
+        return f"grew by {growth(key):,.1f} bytes a row, which would make {at(key)},"
+
     days = ON_PAPER / large["harvest_per_second"] / 86_400
     hours = ON_PAPER / large["read_per_second"] / 3600
     return (
         f"On paper, a billion rows: the store grows by {growth('store_bytes'):,.0f} bytes a row to "
         f"{at('store_bytes')}; at {figure(large['harvest_per_second'])} tokens/s the harvest takes "
         f"{days:,.1f} days on this machine, and a shuffled pass at "
-        f"{figure(large['read_per_second'])} rows/s {hours:,.1f} hours. Memory grew by "
-        f"{growth('harvest_bytes'):,.1f} bytes a row while harvesting and by "
-        f"{growth('read_bytes'):,.1f} while reading between the last two sizes, which would make "
-        f"{at('harvest_bytes')} and {at('read_bytes')}: a straight line through two points, with "
-        "all that an allocator keeps."
+        f"{figure(large['read_per_second'])} rows/s {hours:,.1f} hours. Between the last two "
+        f"sizes memory {memory('harvest_bytes')} while harvesting, and "
+        f"{memory('read_bytes')} while reading."
     )
