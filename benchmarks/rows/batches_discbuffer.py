@@ -39,6 +39,8 @@ ROW = Row(
     "random rows at once, sorted, which is faster for h5py than one at a time, and warm files. "
     "Eight batches a repetition; ours as in batches_saelens.",
     floor="Theirs is one hyperslab a row in one thread, and a copy; from a warm cache it need not "
-    "decode anything. Ours is bounded by decompressing and decoding, which the note has alone.",
+    "decode anything. Ours decompresses, decodes and puts rows in their places: the note has the "
+    "first two alone, that of batches_uncompressed the last, and one after the other they come to "
+    "what is measured, 247,000 rows/s.",
     sides=sides,
 )
