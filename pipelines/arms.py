@@ -145,11 +145,7 @@ def identity(settings: RecipeSettings, store: Store, besides: Sequence[str] = ()
     return chosen | of_store | {"store_model": model}
 
 
-def recipe(
-    settings: RecipeSettings,
-    store: Store,
-    **given: Any,
-) -> TrainSettings:
+def recipe(settings: RecipeSettings, store: Store, **given: Any) -> TrainSettings:
     """The settings to train one dictionary with: those it shares, and those ``given``."""
     shared = {spec.name for spec in fields(settings)} & {
         spec.name for spec in fields(TrainSettings)

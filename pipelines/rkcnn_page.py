@@ -139,7 +139,6 @@ def page(document: Row, front: Row) -> str:
 
 def _told(found: Results, key: str) -> dict[str, str]:
     """Numbers of the text that are in no table."""
-    layers = range(len(found.layers))
     best, base = (
         np.array([np.sum(found.values(arm, layer, key)) for layer in found.layers])
         for arm in (BEST, BASELINE)
@@ -153,7 +152,7 @@ def _told(found: Results, key: str) -> dict[str, str]:
     }
     return {
         "share": f"{best.sum() / base.sum():.1%}",
-        "fewer": str(sum(dead[i].high < 0 for i in layers)),
+        "fewer": str(sum(pair.high < 0 for pair in dead)),
         "tenth": str(sum(share <= 0.1 for share in shares)),
         "above": ", ".join(
             f"{layer} ({share:.0%})"
@@ -161,7 +160,7 @@ def _told(found: Results, key: str) -> dict[str, str]:
             if share > 0.1
         ),
         "less_explained": str(sum(pair.low > 0 for pair in fvu)),
-        "explained": str(sum(fvu[i].high < 0 for i in layers)),
+        "explained": str(sum(pair.high < 0 for pair in fvu)),
     } | not_worse
 
 
