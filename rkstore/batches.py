@@ -314,9 +314,8 @@ class _Gather:
     ) -> None:
         for start in range(0, len(within), GATHER_ROWS):
             some = within[start : start + GATHER_ROWS]
-            # With the default mode, "raise", NumPy gathers into memory of its own first.
-            stored = chunk.values.take(some, axis=0, out=self._stored[: len(some)], mode="clip")
-            decoded = self._codec.decode(Encoded(stored, chunk.side), self._decoded[: len(some)])
+            stored = chunk.take(some, self._stored[: len(some)])
+            decoded = self._codec.decode(stored, self._decoded[: len(some)])
             x[places[start : start + GATHER_ROWS]] = decoded
 
 

@@ -19,11 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from rkstore.codecs import CODECS, codec_named
+from rkstore.codecs import CODECS, Codec, codec_named
 from rkstore.errors import BadInput, DamagedStore
 from rkstore.formats import FORMATS, ArraySpec, format_named
 
-SCHEMA = 1
+# 2: massive rows and what no code reaches lie apart, and errors are those of the other rows.
+SCHEMA = 2
 MANIFEST = "manifest.json"
 JOURNAL = "shards.jsonl"
 PART = "part.json"
@@ -73,6 +74,7 @@ class Manifest:
     """Where the values came from: model, tokenizer, text, tokens, libraries."""
     compression: str = ""
     """Of the activations; by default, and for all other arrays, the first of the format's."""
+    schema: int = SCHEMA
 
     def __post_init__(self) -> None:
         if self.compression == "":
@@ -81,7 +83,13 @@ class Manifest:
     @cached_property
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits that name the store."""
-        return hashlib.sha256(_canonical(self._as_dict()).encode()).hexdigest()[:16]
+        named = self._as_dict() | ({"rkstore_schema": self.schema} if self.schema > 1 else {})
+        return hashlib.sha256(_canonical(named).encode()).hexdigest()[:16]
+
+    @property
+    def stored_codec(self) -> Codec:
+        """The codec of that name, as this store means it."""
+        return codec_named(self.codec, self.schema)
 
     @cached_property
     def hook_names(self) -> list[str]:
@@ -114,8 +122,8 @@ class Manifest:
 
     def specs(self, hook_name: str) -> dict[str, ArraySpec]:
         """The arrays of one site: ``""`` its values, then what its codec keeps besides."""
-        codec, width = codec_named(self.codec), self.width(hook_name)
-        chunks = self.shard_rows // self.chunk_rows
+        codec, width = self.stored_codec, self.width(hook_name)
+        per_shard = self.shard_rows // self.chunk_rows if codec.side_of == "chunk" else 1
         values = ArraySpec(
             hook_name,
             codec.dtype,
@@ -130,8 +138,8 @@ class Manifest:
                 f"{hook_name}.{side}",
                 np.dtype("<f4"),
                 width,
-                chunks,
-                chunks,
+                per_shard,
+                per_shard,
                 self._usual_compression,
             )
             for side in codec.side
@@ -149,8 +157,7 @@ class Manifest:
 
     def array_rows(self, spec: ArraySpec, rows: int) -> int:
         """How many rows of an array belong to the first ``rows`` rows of the store."""
-        per_row = self.chunk_rows if spec.shard_rows != self.shard_rows else 1
-        return -(-rows // per_row)
+        return -(-rows * spec.shard_rows // self.shard_rows)
 
     def all_specs(self, hook_names: Sequence[str] | None = None) -> list[ArraySpec]:
         """Every array of the store, or of these sites and the columns."""
@@ -162,12 +169,19 @@ class Manifest:
         """Where the statistics of a site over the rows of one shard lie."""
         return f"{hook_name}/statistics/{shard:05d}.safetensors"
 
+    def apart_path(self, hook_name: str, shard: int) -> str:
+        """Where that lies which a codec keeps apart of the rows of one shard."""
+        return f"{hook_name}/apart/{shard:05d}.safetensors.zst"
+
     def shard_paths(self, shard: int, hook_names: Sequence[str] | None = None) -> list[str]:
         """Every file of a shard, or those of these sites and the columns, relative to the store."""
         layout = format_named(self.format)
         names = self.hook_names if hook_names is None else hook_names
         arrays = [layout.shard_path(spec, shard) for spec in self.all_specs(names)]
-        return arrays + [self.statistics_path(name, shard) for name in names]
+        beside = [self.statistics_path(name, shard) for name in names]
+        if self.stored_codec.keeps_apart:
+            beside += [self.apart_path(name, shard) for name in names]
+        return arrays + beside
 
     def metadata(self, rows: int, hook_names: Sequence[str] | None = None) -> dict[str, bytes]:
         """Files, by path, that let other tools open the arrays as far as ``rows`` rows."""
@@ -176,7 +190,7 @@ class Manifest:
 
     def to_bytes(self) -> bytes:
         """The one text that ``manifest.json`` may have."""
-        named = {"rkstore_schema": SCHEMA, "fingerprint": self.fingerprint} | self._as_dict()
+        named = {"rkstore_schema": self.schema, "fingerprint": self.fingerprint} | self._as_dict()
         return (json.dumps(named, indent=2, ensure_ascii=False) + "\n").encode()
 
     def differences(self, other: "Manifest") -> list[str]:
@@ -278,6 +292,7 @@ def _manifest(document: dict[str, Any]) -> Manifest:
     sites = tuple(Site(site["hook_name"], site["d_in"]) for site in document["sites"])
     keys = ("rows", "context_size", "shard_rows", "chunk_rows", "codec", "format", "source")
     stated = {"compression": document["compression"]} if "compression" in document else {}
+    stated["schema"] = document["rkstore_schema"]
     return Manifest(sites=sites, **{key: document[key] for key in keys}, **stated)
 
 
@@ -292,6 +307,8 @@ def check_manifest(manifest: Manifest) -> None:
     for name, size in sizes.items():
         if type(size) is not int or not 0 < size < 2**48:
             raise ValueError(f"{name} is {size!r}, not a positive number")
+    if type(manifest.schema) is not int or manifest.schema < 1:
+        raise ValueError(f"unknown schema {manifest.schema!r}")
     if manifest.shard_rows % manifest.chunk_rows:
         raise ValueError("shard_rows is not a multiple of chunk_rows")
     if manifest.codec not in CODECS:
@@ -343,7 +360,9 @@ class ShardRecord:
     files: dict[str, FileRecord]
     """By path."""
     squared_error: dict[str, float]
-    """By site: sum over the shard of (stored value - value)²."""
+    """By site: sum of (stored value - value)² over the rows of the shard that are not massive."""
+    massive_error: dict[str, float] | None
+    """The same over the massive rows. None in schema 1, where the other is over all rows."""
     chain: str
     """SHA-256 of this line (without ``chain``) behind the previous line's."""
 
@@ -355,6 +374,7 @@ class ShardRecord:
             "shard": self.shard,
             "files": {path: vars(record) for path, record in self.files.items()},
             "squared_error": self.squared_error,
+            **({} if self.massive_error is None else {"massive_error": self.massive_error}),
         }
 
     @classmethod
@@ -364,12 +384,13 @@ class ShardRecord:
         shard: int,
         files: dict[str, FileRecord],
         squared_error: dict[str, float],
+        massive_error: dict[str, float] | None,
     ) -> "ShardRecord":
         """The record that comes behind the one whose chain is ``previous``."""
-        bare = cls(shard, files, squared_error, chain="")
+        bare = cls(shard, files, squared_error, massive_error, chain="")
         text = previous + _canonical(bare._as_dict())
         chain = hashlib.sha256(text.encode()).hexdigest()
-        return cls(shard, files, squared_error, chain)
+        return cls(shard, files, squared_error, massive_error, chain)
 
 
 def read_journal(root: Path, manifest: Manifest) -> list[ShardRecord]:
@@ -402,7 +423,9 @@ def parse_journal(raw: bytes, manifest: Manifest, where: str) -> list[ShardRecor
     for number, line in enumerate(raw.split(b"\n")[:-1]):
         try:
             record = _record(json.loads(line))
-            expected = ShardRecord.following(chain, number, record.files, record.squared_error)
+            expected = ShardRecord.following(
+                chain, number, record.files, record.squared_error, record.massive_error
+            )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise DamagedStore(f"line {number + 1} of {path} is not a shard record") from None
         if record != expected or expected.to_line() != line + b"\n":
@@ -415,7 +438,8 @@ def parse_journal(raw: bytes, manifest: Manifest, where: str) -> list[ShardRecor
         # The paths follow from the manifest: none can lead anywhere else.
         if record.files.keys() != set(manifest.shard_paths(number)):
             raise DamagedStore(f"line {number + 1} of {path} lists other files than its shard has")
-        if record.squared_error.keys() != set(manifest.hook_names):
+        errors = [record.squared_error] + ([record.massive_error] if manifest.schema > 1 else [])
+        if any(error is None or error.keys() != set(manifest.hook_names) for error in errors):
             raise DamagedStore(f"line {number + 1} of {path} lists other sites than the store has")
         records.append(record)
         chain = record.chain
@@ -430,11 +454,12 @@ def _record(document: dict[str, Any]) -> ShardRecord:
             raise ValueError("bytes")
         if not SHA256.fullmatch(file.sha256):
             raise ValueError("sha256")
-    errors: dict[str, float] = document["squared_error"]
-    for error in errors.values():
+    errors: list[dict[str, float]] = [document["squared_error"], document.get("massive_error", {})]
+    for error in (error for of_sites in errors for error in of_sites.values()):
         if type(error) is not float or not 0 <= error < math.inf:
             raise ValueError("squared_error")
-    return ShardRecord(document["shard"], files, errors, document["chain"])
+    massive = errors[1] if "massive_error" in document else None
+    return ShardRecord(document["shard"], files, errors[0], massive, document["chain"])
 
 
 def _canonical(value: Any) -> str:

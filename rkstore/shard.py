@@ -11,11 +11,17 @@ from functools import reduce
 
 import numpy as np
 
-from rkstore.codecs import Codec, Encoded, codec_named
+from rkstore.apart import Apart
+from rkstore.codecs import Codec, Encoded
 from rkstore.errors import BadInput
 from rkstore.formats import format_named
 from rkstore.manifest import COLUMNS, Manifest
-from rkstore.statistics import BLOCK_ROWS, Statistics
+from rkstore.massive import Usual
+from rkstore.statistics import BLOCK_ROWS, ShardStatistics
+
+# Rows from which a shard learns what is usual and the codec what its numbers mean: enough that
+# a dimension's deviation is known to a few percent, few enough to be held as floats.
+FIT_ROWS = 2048
 
 
 @dataclass(frozen=True)
@@ -24,19 +30,45 @@ class EncodedChunk:
 
     data: bytes
     side: dict[str, np.ndarray]
+    apart: Apart | None
     squared_error: float
-    """Σ (stored value - value)²."""
-    statistics: Statistics
+    """Σ (stored value - value)² over the rows that are not massive."""
+    massive_error: float
+    """The same over the massive rows."""
+    statistics: ShardStatistics
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """What the first rows of a shard tell of all of a site's."""
+
+    usual: Usual
+    side: dict[str, np.ndarray]
 
 
 @dataclass
 class _Rows:
-    """Rows of one site that do not fill a chunk yet, and the chunks on their way."""
+    """Rows of one site that are not sent off yet, and the chunks on their way."""
 
     waiting: list[np.ndarray] = field(default_factory=list)
     count: int = 0
     """Rows that came, all in all."""
+    sent: int = 0
+    """Rows in the chunks that were sent off."""
+    fit: Future[_Fit] | None = None
     chunks: list[Future[EncodedChunk]] = field(default_factory=list)
+
+    def cut(self, rows: int) -> list[np.ndarray]:
+        """Take the first of the waiting rows away, in pieces."""
+        pieces = []
+        self.sent += rows
+        while rows:
+            piece = self.waiting[0][:rows]
+            rest = self.waiting[0][len(piece) :]
+            self.waiting[:1] = [rest] if len(rest) else []
+            pieces.append(piece)
+            rows -= len(piece)
+        return pieces
 
 
 class ShardEncoder:
@@ -45,7 +77,7 @@ class ShardEncoder:
     def __init__(self, manifest: Manifest, shard: int, pool: Executor) -> None:
         self.shard = shard
         self._manifest, self._pool = manifest, pool
-        self._codec, self._format = codec_named(manifest.codec), format_named(manifest.format)
+        self._codec, self._format = manifest.stored_codec, format_named(manifest.format)
         self._first, last = manifest.rows_of_shard(shard)
         self._rows = last - self._first
         self._sites = {name: _Rows() for name in manifest.hook_names}
@@ -116,20 +148,31 @@ class ShardEncoder:
     def _take(self, name: str, x: np.ndarray) -> Sequence[Future[EncodedChunk]]:
         """Send the chunks off that these rows complete."""
         site, size = self._sites[name], self._manifest.chunk_rows
+        site.waiting.append(x)
+        site.count += len(x)
+        if site.fit is None:
+            if site.count < min(FIT_ROWS, self._rows):
+                return []
+            first = np.concatenate(site.waiting)[:FIT_ROWS]
+            site.fit = self._pool.submit(self._learn, first)
         sent = []
-        while len(x):
-            room = min(size - site.count % size, self._rows - site.count)
-            site.waiting.append(x[:room])
-            site.count += len(x[:room])
-            if len(x) >= room:
-                first = self._first + (site.count - 1) // size * size
-                sent.append(self._pool.submit(self._encode, name, site.waiting, first))
-                site.waiting = []
-            x = x[room:]
+        while (rows := min(size, self._rows - site.sent)) and site.sent + rows <= site.count:
+            first_row = self._first + site.sent
+            sent.append(self._pool.submit(self._encode, name, site.cut(rows), first_row, site.fit))
         site.chunks += sent
         return sent
 
-    def _encode(self, name: str, parts: list[np.ndarray], first: int) -> EncodedChunk:
+    def _learn(self, x: np.ndarray) -> _Fit:
+        # A row that is not finite is refused when its chunk is encoded.
+        x = x[np.isfinite(x).all(axis=1)]
+        if not len(x):
+            x = np.zeros((1, x.shape[1]), np.float32)
+        usual = Usual.of(x)
+        return _Fit(usual, self._codec.fit(x[~usual.massive(x)]))
+
+    def _encode(
+        self, name: str, parts: list[np.ndarray], first: int, learned: Future[_Fit]
+    ) -> EncodedChunk:
         x = parts[0] if len(parts) == 1 else np.concatenate(parts)
         finite = np.isfinite(x)
         if not finite.all():
@@ -139,29 +182,34 @@ class ShardEncoder:
                 "activations must be finite; try --dtype float32"
             )
         try:
-            encoded = self._codec.encode(x)
+            fit = learned.result()
+            massive = fit.usual.massive(x)
+            encoded = self._codec.encode(x, fit.side, massive)
         except BadInput as refused:
             row = first + int(np.abs(x).max(axis=1).argmax())
             raise BadInput(f"{name}, row {row}: {refused}") from None
         spec = self._manifest.specs(name)[""]
+        errors = _squared_errors(self._codec, encoded, x)
         return EncodedChunk(
             self._format.encode_chunk(spec, encoded.values, self._rows),
             encoded.side,
-            _squared_error(self._codec, encoded, x),
-            Statistics.of(x),
+            encoded.apart,
+            float(errors[~massive].sum()),
+            float(errors[massive].sum()),
+            ShardStatistics.of(x, massive),
         )
 
 
-def _squared_error(codec: Codec, encoded: Encoded, x: np.ndarray) -> float:
-    """Σ (stored value - value)², a few rows at a time: those stay in the processor's cache."""
-    total = 0.0
+def _squared_errors(codec: Codec, encoded: Encoded, x: np.ndarray) -> np.ndarray:
+    """Σ (stored value - value)² of each row, a few at a time: those stay in the cache."""
+    total = np.empty(len(x))
     for start in range(0, len(x), BLOCK_ROWS):
-        rows = slice(start, start + BLOCK_ROWS)
-        error = codec.decode(Encoded(encoded.values[rows], encoded.side)) - x[rows]
-        total += float(np.einsum("nd,nd->", error, error, dtype=np.float64))
+        stop = min(start + BLOCK_ROWS, len(x))
+        error = codec.decode(encoded.part(start, stop)) - x[start:stop]
+        np.einsum("nd,nd->n", error, error, dtype=np.float64, out=total[start:stop])
     return total
 
 
-def statistics_of(chunks: Sequence[EncodedChunk]) -> Statistics:
+def statistics_of(chunks: Sequence[EncodedChunk]) -> ShardStatistics:
     """Statistics of all rows of the chunks, merged in their order."""
-    return reduce(Statistics.merge, (chunk.statistics for chunk in chunks))
+    return reduce(ShardStatistics.merge, (chunk.statistics for chunk in chunks))

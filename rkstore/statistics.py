@@ -103,3 +103,64 @@ class Statistics:
             count=int(count[0]),
             **{name: arrays[name] for name in FIELDS[1:]},
         )
+
+
+@dataclass(frozen=True)
+class ShardStatistics:
+    """Statistics of all rows, and of those that are not massive (:mod:`rkstore.massive`)."""
+
+    all: Statistics
+    ordinary: Statistics | None
+    """None if every row is massive."""
+
+    @classmethod
+    def of(cls, x: np.ndarray, massive: NDArray[np.bool_]) -> "ShardStatistics":
+        """Of at least one row, ``x (rows, d_in)``; ``massive (rows,)`` says which are."""
+        if not massive.any():
+            found = Statistics.of(x)
+            return cls(found, found)
+        apart = Statistics.of(x[massive])
+        if massive.all():
+            return cls(apart, None)
+        ordinary = Statistics.of(x[~massive])
+        return cls(ordinary.merge(apart), ordinary)
+
+    @property
+    def massive(self) -> int:
+        """How many of the rows are massive."""
+        return self.all.count - (self.ordinary.count if self.ordinary else 0)
+
+    def merge(self, other: "ShardStatistics") -> "ShardStatistics":
+        """Statistics of both sets of rows together."""
+        if self.ordinary is None or other.ordinary is None:
+            ordinary = self.ordinary or other.ordinary
+        else:
+            ordinary = self.ordinary.merge(other.ordinary)
+        return ShardStatistics(self.all.merge(other.all), ordinary)
+
+    def as_arrays(self) -> dict[str, np.ndarray]:
+        """Arrays by name, for a file; those of the ordinary rows only where some are massive."""
+        arrays = self.all.as_arrays()
+        if self.massive and self.ordinary:
+            arrays |= {f"ordinary.{k}": v for k, v in self.ordinary.as_arrays().items()}
+        elif self.massive:
+            arrays["ordinary.count"] = np.zeros(1, np.int64)
+        return arrays
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> "ShardStatistics":
+        """The inverse of :meth:`as_arrays`; a file of schema 1 counts no row as massive.
+
+        Raises:
+            KeyError, ValueError: they are not what :meth:`as_arrays` gives.
+        """
+        found = Statistics.from_arrays(arrays)
+        if "ordinary.count" not in arrays:
+            return cls(found, found)
+        own = {k.removeprefix("ordinary."): v for k, v in arrays.items() if k[:9] == "ordinary."}
+        if list(own) == ["count"]:
+            return cls(found, None)
+        ordinary = Statistics.from_arrays(own)
+        if ordinary.count >= found.count or ordinary.mean.shape != found.mean.shape:
+            raise ValueError("its ordinary rows are not some of all")
+        return cls(found, ordinary)

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 
-from rkstore.codecs import Encoded, codec_named
+from rkstore.apart import Apart
+from rkstore.codecs import Encoded
 from rkstore.errors import BadInput, DamagedStore, RkstoreError
 from rkstore.formats import ArraySpec, Shard, format_named
 from rkstore.manifest import (
@@ -35,13 +36,14 @@ from rkstore.manifest import (
     record_of,
 )
 from rkstore.part import Part, read_part, whole
-from rkstore.statistics import Statistics
+from rkstore.statistics import ShardStatistics, Statistics
 
 # Each open shard holds a file descriptor, and 1,024 are all that many systems give.
 OPEN_SHARDS = 256
 
-# Scales and offsets that are kept decoded: those of 80 shards at GPT-2's width.
-SIDE_BYTES = 2**25
+# Scales, offsets and what is kept apart that stay decoded: those of some dozens of shards at
+# GPT-2's width.
+SIDE_BYTES = 2**26
 
 # What a writer leaves in the directory besides: its lock, and files not yet in place.
 LOCK, ASIDE = ".lock", ".writing"
@@ -74,10 +76,10 @@ class Store:
         self.manifest, self.records, self.part = manifest, records, part
         self.held = whole(manifest, records) if part is None else part
         self.rows = manifest.rows_recorded(len(records))
-        self.codec = codec_named(self.manifest.codec)
+        self.codec = self.manifest.stored_codec
         self._format = format_named(self.manifest.format)
         self._shards: OrderedDict[tuple[str, int], Shard] = OrderedDict()
-        self._sides: OrderedDict[tuple[str, int], np.ndarray] = OrderedDict()
+        self._sides: OrderedDict[tuple[str, int], Any] = OrderedDict()
         self._lock = threading.Lock()
 
     @property
@@ -144,8 +146,10 @@ class Store:
         specs = self.manifest.specs(hook_name)
         shard, within = divmod(chunk, specs[""].chunks_per_shard)
         values = self._read(specs[""], shard, within)
-        side = {name: self._side(specs[name], shard)[within] for name in self.codec.side}
-        return Encoded(values, side)
+        # Of a codec that learns shard by shard all chunks have the first, and only, row.
+        at = within if self.codec.side_of == "chunk" else 0
+        side = {name: self._side(specs[name], shard)[at] for name in self.codec.side}
+        return Encoded(values, side, self._apart(hook_name, shard, within, len(values)))
 
     def read(
         self, hook_name: str, start: int | None = None, stop: int | None = None
@@ -189,31 +193,60 @@ class Store:
 
     def statistics(self, hook_name: str) -> Statistics:
         """Exact statistics of all rows of a site that can be read, from before encoding."""
+        return self._statistics(hook_name).all
+
+    def ordinary_statistics(self, hook_name: str) -> Statistics:
+        """The same of the rows that are not massive (:mod:`rkstore.massive`).
+
+        In a store of schema 1, and where there is no other row, of all rows.
+        """
+        found = self._statistics(hook_name)
+        return found.ordinary or found.all
+
+    def massive_rows(self, hook_name: str) -> int:
+        """How many rows of a site that can be read are massive; not known in schema 1: 0."""
+        return self._statistics(hook_name).massive
+
+    def _statistics(self, hook_name: str) -> ShardStatistics:
         self.check_site(hook_name)
         if not self.shards:
             raise BadInput(f"the store at {self.where} has no rows yet: run its harvest again")
         shards = (self._shard_statistics(hook_name, shard) for shard in self.shards)
-        return functools.reduce(Statistics.merge, shards)
+        return functools.reduce(ShardStatistics.merge, shards)
 
-    def _shard_statistics(self, hook_name: str, shard: int) -> Statistics:
+    def _shard_statistics(self, hook_name: str, shard: int) -> ShardStatistics:
         path = self.manifest.statistics_path(hook_name, shard)
         raw = self._checked_bytes(path, self.records[shard].files[path])
         try:
-            statistics = Statistics.from_arrays(load_safetensors(raw))
+            statistics = ShardStatistics.from_arrays(load_safetensors(raw))
         except (SafetensorError, KeyError, IndexError, ValueError, TypeError) as error:
             raise DamagedStore(f"{path} of {self.where} holds no statistics: {error}") from None
         first, last = self.manifest.rows_of_shard(shard)
         width = self.manifest.width(hook_name)
-        if statistics.count != last - first or statistics.mean.shape != (width,):
+        known = statistics.all
+        if known.count != last - first or known.mean.shape != (width,):
             raise DamagedStore(f"{path} of {self.where} holds statistics of other rows")
         return statistics
 
     def codec_fvu(self, hook_name: str) -> float:
-        """Error of the stored values, as a fraction of the site's variance."""
-        self.check_site(hook_name)
+        """Error of the stored values of ordinary rows, as a fraction of their variance.
+
+        In a store of schema 1, of all rows.
+        """
+        total = float(self.ordinary_statistics(hook_name).m2.sum())
         error = sum(self.records[shard].squared_error[hook_name] for shard in self.shards)
-        total = float(self.statistics(hook_name).m2.sum())
         return error / total if total > 0 else 0.0
+
+    def massive_error(self, hook_name: str) -> float:
+        """Error of the stored values of massive rows, as a fraction of the sum of their ‖x‖²."""
+        known = self._statistics(hook_name)
+        if not known.massive:
+            return 0.0
+        total = known.all.mean_square_norm * known.all.count
+        if known.ordinary:
+            total -= known.ordinary.mean_square_norm * known.ordinary.count
+        errors = (self.records[shard].massive_error or {} for shard in self.shards)
+        return sum(error.get(hook_name, 0.0) for error in errors) / total
 
     def stored_bytes(self, hook_name: str | None = None) -> int:
         """Bytes on disk of one site's stored numbers, or of all files that should be here."""
@@ -310,18 +343,40 @@ class Store:
         return range(start // size, -(-stop // size))
 
     def _side(self, spec: ArraySpec, shard: int) -> np.ndarray:
-        """Scale or offset of all chunks of a shard; of the shards read last it is remembered."""
-        key = (spec.name, shard)
+        """Scale or offset of a shard, or of all its chunks."""
+        found: np.ndarray = self._remembered((spec.name, shard), lambda: self._read(spec, shard, 0))
+        return found
+
+    def _apart(self, hook_name: str, shard: int, chunk: int, rows: int) -> Apart | None:
+        """What is kept apart of the rows of a chunk, counted within its shard."""
+        if not self.codec.keeps_apart:
+            return None
+        path = self.manifest.apart_path(hook_name, shard)
+
+        def load() -> Apart:
+            first, last = self.manifest.rows_of_shard(shard)
+            raw = self._checked_bytes(path, self.records[shard].files[path])
+            try:
+                return Apart.from_bytes(raw, last - first, self.manifest.width(hook_name))
+            except ValueError as error:
+                raise DamagedStore(f"{path} of {self.where} is damaged: {error}") from None
+
+        found: Apart = self._remembered((path, shard), load)
+        start = chunk * self.manifest.chunk_rows
+        return found.part(start, start + rows) or None
+
+    def _remembered(self, key: tuple[str, int], load: Callable[[], Any]) -> Any:
+        """What was loaded under that key; of all that was, what was used last is remembered."""
         with self._lock:
             if key in self._sides:
                 self._sides.move_to_end(key)
                 return self._sides[key]
-        values = self._read(spec, shard, 0)
+        found = load()
         with self._lock:
-            self._sides[key] = values
-            if len(self._sides) > max(2, SIDE_BYTES // values.nbytes):
+            self._sides[key] = found
+            while len(self._sides) > 2 and sum(v.nbytes for v in self._sides.values()) > SIDE_BYTES:
                 self._sides.popitem(last=False)
-        return values
+        return found
 
     def _read(self, spec: ArraySpec, shard: int, chunk: int) -> np.ndarray:
         try:

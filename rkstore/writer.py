@@ -17,7 +17,7 @@ from typing import BinaryIO
 import numpy as np
 from safetensors.numpy import save
 
-from rkstore.codecs import codec_named
+from rkstore.apart import joined
 from rkstore.errors import BadInput, RkstoreError
 from rkstore.formats import ArraySpec, format_named
 from rkstore.lock import let_go, take_lock
@@ -49,7 +49,7 @@ class StoreWriter:
         except ValueError as error:
             raise BadInput(f"there can be no such store: {error}") from None
         self.root, self.manifest = Path(root), manifest
-        self._codec, self._format = codec_named(manifest.codec), format_named(manifest.format)
+        self._codec, self._format = manifest.stored_codec, format_named(manifest.format)
         self._lock: BinaryIO | None = None
         self._pool = ThreadPoolExecutor(os.cpu_count())
         with DiskErrors(self.root):
@@ -97,11 +97,11 @@ class StoreWriter:
             files = self._write_columns(columns)
             for of_site in written:
                 files |= of_site
-            errors = {
-                name: sum(chunk.squared_error for chunk in of_site)
-                for name, of_site in chunks.items()
-            }
-            self._record(files, errors)
+            self._record(
+                files,
+                {name: sum(chunk.squared_error for chunk in own) for name, own in chunks.items()},
+                {name: sum(chunk.massive_error for chunk in own) for name, own in chunks.items()},
+            )
 
     def write_shard(self, values: dict[str, np.ndarray], columns: dict[str, np.ndarray]) -> None:
         """Write and record the next shard, all of whose rows are at hand.
@@ -181,10 +181,13 @@ class StoreWriter:
         path = self.manifest.statistics_path(name, self.next_shard)
         self._aside(path).write_bytes(save(statistics_of(chunks).as_arrays()))
         files[path] = self._synced(path)
-        for side in self._codec.side:
-            files |= self._write_array(
-                specs[side], np.stack([chunk.side[side] for chunk in chunks])
-            )
+        for side in self._codec.side:  # of the shard: the same in every chunk
+            files |= self._write_array(specs[side], chunks[0].side[side][np.newaxis])
+        apart = [chunk.apart for chunk in chunks if chunk.apart is not None]
+        if self._codec.keeps_apart:
+            path = self.manifest.apart_path(name, self.next_shard)
+            self._aside(path).write_bytes(joined(apart).to_bytes())
+            files[path] = self._synced(path)
         return files
 
     def _write_columns(self, columns: dict[str, np.ndarray]) -> dict[str, FileRecord]:
@@ -198,10 +201,15 @@ class StoreWriter:
         self._format.write_shard(self._aside(path), spec, values)
         return {path: self._synced(path)}
 
-    def _record(self, files: dict[str, FileRecord], squared_error: dict[str, float]) -> None:
+    def _record(
+        self,
+        files: dict[str, FileRecord],
+        squared_error: dict[str, float],
+        massive_error: dict[str, float],
+    ) -> None:
         """Put the shard's files in place and append its line: from here on it exists."""
         chain = self.records[-1].chain if self.records else self.manifest.fingerprint
-        record = ShardRecord.following(chain, self.next_shard, files, squared_error)
+        record = ShardRecord.following(chain, self.next_shard, files, squared_error, massive_error)
         derived = self._metadata_aside(len(self.records) + 1)
         # Everything is written and synced: what is left hardly takes room.
         for path in files:

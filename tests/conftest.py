@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rkstore.codecs import codec_named
+from rkstore.codecs import Codec, Encoded
 from rkstore.manifest import COLUMNS, Manifest, Site
+from rkstore.massive import Usual
+from rkstore.shard import FIT_ROWS
 from rkstore.store import Store
 from rkstore.writer import StoreWriter
 
@@ -102,11 +104,18 @@ def write_store(
 
 
 def stored(manifest: Manifest, values: np.ndarray) -> np.ndarray:
-    """The values as their codec gives them back, encoded chunk by chunk."""
-    codec, size = codec_named(manifest.codec), manifest.chunk_rows
+    """The values as their codec gives them back, learned and encoded shard by shard."""
+    codec, size = manifest.stored_codec, manifest.shard_rows
     return np.concatenate(
-        [codec.decode(codec.encode(values[i : i + size])) for i in range(0, len(values), size)]
+        [codec.decode(encoded(codec, values[i : i + size])) for i in range(0, len(values), size)]
     )
+
+
+def encoded(codec: Codec, x: np.ndarray) -> Encoded:
+    """The rows of one shard as they are stored."""
+    usual = Usual.of(x[:FIT_ROWS])
+    first = x[:FIT_ROWS]
+    return codec.encode(x, codec.fit(first[~usual.massive(first)]), usual.massive(x))
 
 
 def tree(root: Path) -> dict[str, bytes]:

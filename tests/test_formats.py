@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 import zarr
-from conftest import SITES, flip, make_manifest, stored, tree
+from conftest import SITES, encoded, flip, make_manifest, stored, tree
 from numcodecs.fletcher32 import Fletcher32
 
 from rkstore.codecs import CODECS
@@ -54,11 +54,11 @@ def read_all(name, path, spec, rows):
 
 def raw(manifest, values, hook_name):
     """What should lie on disk for a site: by codec side, ``""`` for the values themselves."""
-    codec, size = CODECS[manifest.codec], manifest.chunk_rows
+    codec, size = CODECS[manifest.codec], manifest.shard_rows
     x = values[hook_name]
-    chunks = [codec.encode(x[i : i + size]) for i in range(0, len(x), size)]
-    sides = {side: np.stack([chunk.side[side] for chunk in chunks]) for side in codec.side}
-    return {"": np.concatenate([chunk.values for chunk in chunks])} | sides
+    shards = [encoded(codec, x[i : i + size]) for i in range(0, len(x), size)]
+    sides = {side: np.stack([shard.side[side] for shard in shards]) for side in codec.side}
+    return {"": np.concatenate([shard.values for shard in shards])} | sides
 
 
 def shard_file(store, hook_name, shard):
@@ -173,7 +173,7 @@ def test_zarr_shows_as_many_rows_as_are_recorded(make_store):
     store, values = make_store(codec="int8", format="zarr", shards=2)
     group = zarr.open_group(store.root, mode="r")
     assert group[HOOK].shape == (128, 12)
-    assert group[f"{HOOK}.scale"].shape == (8, 12)
+    assert group[f"{HOOK}.scale"].shape == (2, 12)
     assert group["position"].shape == (128,)
     np.testing.assert_array_equal(group["position"][:], values["position"][:128])
 

@@ -15,6 +15,7 @@ from rkstore.errors import BadInput, DamagedStore, RkstoreError
 from rkstore.formats import FORMATS
 from rkstore.manifest import (
     LARGEST_MANIFEST,
+    SCHEMA,
     FileRecord,
     Manifest,
     ShardRecord,
@@ -43,7 +44,7 @@ def save_json(root: Path, document: object) -> Path:
 def record_after(manifest: Manifest, previous: str, shard: int) -> ShardRecord:
     files = {path: FileRecord(100 + shard, "ab" * 32) for path in manifest.shard_paths(shard)}
     errors = dict.fromkeys(manifest.hook_names, 0.1 + shard)
-    return ShardRecord.following(previous, shard, files, errors)
+    return ShardRecord.following(previous, shard, files, errors, errors)
 
 
 def journal(manifest: Manifest, shards: int) -> list[bytes]:
@@ -72,7 +73,7 @@ def test_a_manifest_read_back_is_the_one_that_was_written(tmp_path, codec, forma
 def test_a_manifest_states_its_schema_and_its_fingerprint():
     manifest = make_manifest(source=SOURCE)
     document = json.loads(manifest.to_bytes())
-    assert document["rkstore_schema"] == 1
+    assert document["rkstore_schema"] == SCHEMA
     assert document["fingerprint"] == manifest.fingerprint
     assert document["source"] == SOURCE
     assert len(manifest.fingerprint) == 16
@@ -188,10 +189,10 @@ def test_a_changed_value_is_answered_with_both_fingerprints(tmp_path):
 
 def test_a_newer_schema_asks_for_an_upgrade(tmp_path):
     document = json.loads(make_manifest().to_bytes())
-    save_json(tmp_path, document | {"rkstore_schema": 2, "something": "new"})
+    save_json(tmp_path, document | {"rkstore_schema": SCHEMA + 1, "something": "new"})
     with pytest.raises(BadInput, match="upgrade") as error:
         read_manifest(tmp_path)
-    assert "schema 2" in str(error.value)
+    assert f"schema {SCHEMA + 1}" in str(error.value)
 
 
 def test_where_there_is_no_manifest_there_is_no_store(tmp_path):
@@ -340,7 +341,7 @@ def test_a_manifest_of_very_many_sites_is_read_in_a_time_that_grows_with_their_n
 def test_what_a_codec_keeps_besides_may_not_be_immense_either(tmp_path, codec):
     manifest = make_manifest(codec=codec, shard_rows=2**40, chunk_rows=1)
     save(tmp_path, manifest)
-    if CODECS[codec].side:
+    if CODECS[codec].side_of == "chunk":
         with pytest.raises(DamagedStore, match="too large"):
             read_manifest(tmp_path)
     else:
@@ -444,7 +445,7 @@ def test_a_size_of_a_file_that_is_none_is_refused(tmp_path, size):
     manifest = make_manifest()
     files = {path: FileRecord(size, "ab" * 32) for path in manifest.shard_paths(0)}
     errors = dict.fromkeys(manifest.hook_names, 0.0)
-    record = ShardRecord.following(manifest.fingerprint, 0, files, errors)
+    record = ShardRecord.following(manifest.fingerprint, 0, files, errors, errors)
     (tmp_path / "shards.jsonl").write_bytes(record.to_line())
     with pytest.raises(DamagedStore, match="line 1"):
         read_journal(tmp_path, manifest)
@@ -455,7 +456,7 @@ def test_a_digest_that_is_none_is_refused(tmp_path, digest):
     manifest = make_manifest()
     files = {path: FileRecord(1, digest) for path in manifest.shard_paths(0)}
     errors = dict.fromkeys(manifest.hook_names, 0.0)
-    record = ShardRecord.following(manifest.fingerprint, 0, files, errors)
+    record = ShardRecord.following(manifest.fingerprint, 0, files, errors, errors)
     (tmp_path / "shards.jsonl").write_bytes(record.to_line())
     with pytest.raises(DamagedStore, match="line 1"):
         read_journal(tmp_path, manifest)
@@ -466,7 +467,7 @@ def test_an_error_of_a_codec_that_is_none_is_refused(tmp_path, error):
     manifest = make_manifest()
     files = {path: FileRecord(1, "ab" * 32) for path in manifest.shard_paths(0)}
     errors = dict.fromkeys(manifest.hook_names, error)
-    record = ShardRecord.following(manifest.fingerprint, 0, files, errors)
+    record = ShardRecord.following(manifest.fingerprint, 0, files, errors, errors)
     (tmp_path / "shards.jsonl").write_bytes(record.to_line())
     with pytest.raises(DamagedStore, match="line 1"):
         read_journal(tmp_path, manifest)

@@ -456,6 +456,7 @@ def forge(root: Path, **change: object) -> Path:
     contents = {
         "files": last.files,
         "squared_error": last.squared_error,
+        "massive_error": last.massive_error,
     } | change
     previous = kept[-1].chain if kept else store.manifest.fingerprint
     record = ShardRecord.following(previous, last.shard, **contents)  # type: ignore[arg-type]

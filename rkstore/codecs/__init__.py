@@ -8,21 +8,31 @@ from rkstore.codecs.base import Codec, Encoded
 from rkstore.codecs.bfloat16 import BFloat16
 from rkstore.codecs.float16 import Float16
 from rkstore.codecs.float32 import Float32
+from rkstore.codecs.int4 import Int4
 from rkstore.codecs.int6 import Int6
 from rkstore.codecs.int8 import Int8
+from rkstore.codecs.minmax import MinMax
 from rkstore.errors import BadInput
 
 CODECS: dict[str, Codec] = {
-    codec.name: codec for codec in (Float32(), Float16(), BFloat16(), Int8(), Int6())
+    codec.name: codec for codec in (Float32(), Float16(), BFloat16(), Int8(), Int6(), Int4())
 }
 
+# What a store of schema 1 means by these names.
+SCHEMA_1: dict[str, Codec] = {name: MinMax(name) for name in ("int8", "int6")}
 
-def codec_named(name: str) -> Codec:
+
+def codec_named(name: str, schema: int = 2) -> Codec:
     """Return the codec of that name.
+
+    Args:
+        schema: of the store; in the first, int8 and int6 were other codecs.
 
     Raises:
         BadInput: no codec has that name.
     """
+    if schema == 1 and name in SCHEMA_1:
+        return SCHEMA_1[name]
     if name not in CODECS:
         raise BadInput(f"unknown codec '{name}': choose one of {', '.join(CODECS)}")
     return CODECS[name]

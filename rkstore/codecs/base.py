@@ -2,39 +2,76 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from rkstore.apart import Apart
 
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """One chunk as it is stored.
+    """Some rows as they are stored.
 
-    ``values``, shape ``(rows, d_in)``, has the codec's dtype. ``side`` holds what
-    decoding needs besides, one float32 vector of length ``d_in`` for each name in
-    the codec's ``side``.
+    ``values``, shape ``(rows, d_in)``, has the codec's dtype. ``side`` holds what decoding
+    needs besides, one float32 vector of length ``d_in`` for each name in the codec's ``side``.
+    ``apart`` has what the values do not stand for, if anything.
     """
 
     values: np.ndarray
     side: dict[str, Floats] = field(default_factory=dict)
+    apart: Apart | None = None
+
+    def part(self, first: int, stop: int) -> "Encoded":
+        """Rows ``first`` to ``stop``."""
+        apart = self.apart.part(first, stop) if self.apart else None
+        return Encoded(self.values[first:stop], self.side, apart)
+
+    def take(self, rows: NDArray[np.int64], out: np.ndarray) -> "Encoded":
+        """These rows, in the order given; their values are gathered in ``out``."""
+        # With the default mode, "raise", NumPy gathers into memory of its own first.
+        values = self.values.take(rows, axis=0, out=out, mode="clip")
+        return Encoded(values, self.side, self.apart.take(rows) if self.apart else None)
 
 
 class Codec(ABC):
     """Turns float32 activations ``(rows, d_in)`` into stored numbers and back.
 
-    A codec works on one chunk at a time, so a chunk decodes without its neighbours.
+    First it learns what the rows of a shard share (:meth:`fit`), then it works on one chunk at a
+    time, so a chunk decodes without its neighbours.
     """
 
     name: str
     dtype: np.dtype
     side: tuple[str, ...] = ()
+    side_of: Literal["shard", "chunk"] = "shard"
+    """Whose the vectors in ``side`` are."""
+    keeps_apart: bool = False
+    """Whether there may be values that no stored number stands for."""
+
+    def fit(self, x: Floats) -> dict[str, Floats]:  # noqa: ARG002 - not every codec learns
+        """What the rows of a shard share, from the first of them, ``(n, d_in)``, none massive.
+
+        Returns:
+            The vectors of ``side``.
+
+        Raises:
+            BadInput: the codec cannot hold values of that size.
+        """
+        return {}
 
     @abstractmethod
-    def encode(self, x: Floats) -> Encoded:
+    def encode(
+        self, x: Floats, side: dict[str, Floats], massive: NDArray[np.bool_] | None = None
+    ) -> Encoded:
         """Encode finite values ``(rows, d_in)``.
+
+        Args:
+            side: what :meth:`fit` returned.
+            massive: which rows are massive, ``(rows,)``; none by default.
 
         Raises:
             BadInput: the codec cannot hold a value of that size.

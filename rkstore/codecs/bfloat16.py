@@ -1,6 +1,7 @@
 """bfloat16: the upper half of a float32, for models that compute in it anyway."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rkstore.codecs.base import Codec, Encoded, Floats
 
@@ -14,7 +15,12 @@ class BFloat16(Codec):
     name = "bfloat16"
     dtype = np.dtype("<u2")
 
-    def encode(self, x: Floats) -> Encoded:
+    def encode(
+        self,
+        x: Floats,
+        side: dict[str, Floats],  # noqa: ARG002
+        massive: NDArray[np.bool_] | None = None,  # noqa: ARG002
+    ) -> Encoded:
         bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
         # Round to nearest, ties to even, as every bfloat16 unit does. A finite value
         # that would round up to infinity is kept at the largest finite one.

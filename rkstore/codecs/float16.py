@@ -1,6 +1,7 @@
 """float16: eleven significant bits, up to 65,504."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rkstore.codecs.base import Codec, Encoded, Floats
 from rkstore.errors import BadInput
@@ -12,7 +13,12 @@ class Float16(Codec):
     name = "float16"
     dtype = np.dtype("<f2")
 
-    def encode(self, x: Floats) -> Encoded:
+    def encode(
+        self,
+        x: Floats,
+        side: dict[str, Floats],  # noqa: ARG002
+        massive: NDArray[np.bool_] | None = None,  # noqa: ARG002
+    ) -> Encoded:
         largest = float(np.abs(x).max(initial=0.0))
         # 65,520 is where rounding to nearest reaches infinity.
         if largest >= 65520:

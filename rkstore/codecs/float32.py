@@ -1,6 +1,7 @@
 """float32: what the model computed, bit for bit."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rkstore.codecs.base import Codec, Encoded, Floats
 
@@ -11,7 +12,12 @@ class Float32(Codec):
     name = "float32"
     dtype = np.dtype("<f4")
 
-    def encode(self, x: Floats) -> Encoded:
+    def encode(
+        self,
+        x: Floats,
+        side: dict[str, Floats],  # noqa: ARG002
+        massive: NDArray[np.bool_] | None = None,  # noqa: ARG002
+    ) -> Encoded:
         return Encoded(np.ascontiguousarray(x, self.dtype))
 
     def decode(self, encoded: Encoded, out: Floats | None = None) -> Floats:  # noqa: ARG002

@@ -90,7 +90,7 @@ class Zstd(Compression):
     ) -> np.ndarray:
         size = math.prod(shape) * dtype.itemsize
         # A frame without its size would be decoded for as long as it goes on.
-        if _content_size(data) != size:
+        if content_size(data) != size:
             raise ValueError(f"a chunk is not a Zstandard frame of {size} bytes")
         out = np.empty(shape, dtype)
         ZstdFrame().decode(data, out)
@@ -123,7 +123,7 @@ COMPRESSIONS: dict[str, Compression] = {
 }
 
 
-def _content_size(frame: bytes | memoryview) -> int | None:
+def content_size(frame: bytes | memoryview) -> int | None:
     """The size that a Zstandard frame states of its content; None if it states none.
 
     RFC 8878, section 3.1.1: the magic number, a byte that says which fields follow and how

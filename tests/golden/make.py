@@ -4,7 +4,7 @@
 
 They show that a store written today is read by the code of tomorrow, so they are made
 once and kept. A new codec or format gets its store by running this again: those that are
-there already are left alone.
+there already are left alone. Those of schema 1 can be read and not be made any more.
 """
 
 import importlib.metadata
@@ -13,26 +13,26 @@ from pathlib import Path
 import numpy as np
 
 from rkstore.codecs import CODECS
-from rkstore.formats import FORMATS
-from rkstore.manifest import COLUMNS, Manifest, Site
+from rkstore.formats import FORMATS, compression_for
+from rkstore.manifest import COLUMNS, SCHEMA, Manifest, Site
 from rkstore.writer import StoreWriter
 
 GOLDEN = Path(__file__).parent
+FIRST, NOW = GOLDEN / "schema-1", GOLDEN / "schema-2"
+
 # By directory: format, codec and compression. A manifest leaves the usual compression out.
-STORES = (
-    {f"{format}-{codec}": (format, codec, "") for format in FORMATS for codec in CODECS}
-    | {
-        f"zarr-{codec}-{compression}": ("zarr", codec, compression)
-        for codec, compression in [
-            ("int8", "zstd"),
-            ("int6", "zstd"),
-            ("int8", "blosc-lz4"),
-            ("float16", "zstd"),
-            ("float32", "none"),
-        ]
-    }
-    | {"hdf5-float32-none": ("hdf5", "float32", "none")}
-)
+BESIDES = [
+    ("zarr", "int8", "blosc-zstd"),
+    ("zarr", "int8", "blosc-lz4"),
+    ("zarr", "float16", "zstd"),
+    ("zarr", "float32", "none"),
+    ("hdf5", "float32", "none"),
+]
+STORES = {
+    f"{format}-{codec}": (format, codec, compression_for(format, CODECS[codec].dtype))
+    for format in FORMATS
+    for codec in CODECS
+} | {"-".join(chosen): chosen for chosen in BESIDES}
 
 HOOK, WIDTH = "blocks.0.mlp.hook_post", 8
 
@@ -40,7 +40,19 @@ HOOK, WIDTH = "blocks.0.mlp.hook_post", 8
 LIBRARIES = ("h5py", "numcodecs", "numpy", "safetensors")
 
 
-def values(rows: int) -> np.ndarray:
+def values(rows: int, schema: int = SCHEMA) -> np.ndarray:
+    """What the store of a schema holds: waves, from schema 2 on with two massive rows and a spike.
+
+    Float32 ``(rows, WIDTH)``.
+    """
+    x = waves(rows)
+    if schema > 1:
+        x[[5, 40]] *= 128
+        x[50, 0] = 2
+    return x
+
+
+def waves(rows: int) -> np.ndarray:
     """Waves of another length and height in every dimension, float32 ``(rows, WIDTH)``.
 
     Halves of a wave are parabolas, in whole numbers and powers of two: every machine and
@@ -90,5 +102,5 @@ def make(root: Path, format: str, codec: str, compression: str) -> None:
 
 if __name__ == "__main__":
     for name, contents in STORES.items():
-        if not (GOLDEN / name).exists():
-            make(GOLDEN / name, *contents)
+        if not (NOW / name).exists():
+            make(NOW / name, *contents)

@@ -1,0 +1,55 @@
+"""Massive rows: the few, BOS and attention sinks above all, that are far longer than others.
+
+Up to a hundred times as far from the mean as the others (Sun et al. 2024, "Massive Activations
+in Large Language Models", arXiv 2402.17762), they hide what happens to those: they would set
+a codec's scale, and an error that is summed over all rows would be theirs alone.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+# A row is massive at so many times the distance that is usual.
+FACTOR = 10.0
+
+# One row in so many is enough for a first centre. Odd, because blocks begin alike at even places.
+SAMPLE_EVERY = 31
+
+
+@dataclass(frozen=True)
+class Usual:
+    """What most rows of a site are like: around ``centre (d_in,)``, seldom beyond ``reach``."""
+
+    centre: NDArray[np.float32]
+    reach: float
+
+    @classmethod
+    def of(cls, x: NDArray[np.float32]) -> "Usual":
+        """Learned from rows ``(n, d_in)``, finite, of which most are no massive ones.
+
+        The centre is the mean of those within reach of the median of a few, so that massive rows
+        do not pull it towards themselves. Where most rows are the same, none is massive.
+        """
+        usual = _around(np.median(x[::SAMPLE_EVERY], axis=0), x)
+        return _around(x[~usual.massive(x)].mean(axis=0, dtype=np.float64), x)
+
+    def massive(self, x: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Which of the rows ``(n, d_in)`` are massive, ``(n,)``."""
+        return _distances(x, self.centre) > self.reach
+
+
+def _around(centre: NDArray[Any], x: NDArray[np.float32]) -> Usual:
+    centre = centre.astype(np.float32)
+    distance = float(np.median(_distances(x, centre)))
+    return Usual(centre, FACTOR * distance if distance else np.inf)
+
+
+def _distances(x: NDArray[np.float32], centre: NDArray[np.float32]) -> NDArray[np.float64]:
+    out = np.empty(len(x))
+    for start in range(0, len(x), 64):  # a block stays in the processor's cache
+        with np.errstate(over="ignore"):
+            block = x[start : start + 64] - centre
+            out[start : start + 64] = np.einsum("nd,nd->n", block, block)
+    return np.sqrt(out)
