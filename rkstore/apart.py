@@ -73,29 +73,35 @@ class Apart:
             self.massive_value[at],
         )
 
-    def take(self, rows: NDArray[np.int64]) -> "Apart":
-        """What is apart of these rows, which are counted in the order given then."""
-        begins = self.starts[rows]
-        counts = self.starts[rows + 1] - begins
-        starts = np.concatenate([[0], np.cumsum(counts)])
-        entries = np.arange(starts[-1]) + np.repeat(begins - starts[:-1], counts)
-        places = np.searchsorted(self.massive, rows)
-        places[places == len(self.massive)] = 0
-        found = np.flatnonzero(self.massive[places] == rows) if len(self.massive) else places[:0]
-        return Apart(
-            starts,
-            self.dimension[entries],
-            self.value[entries],
-            found,
-            self.massive_value[places[found]],
-        )
+    def put(self, x: NDArray[np.float32], rows: NDArray[np.int64] | None = None) -> None:
+        """Write the values where they belong in ``x``, which is contiguous.
 
-    def put(self, x: NDArray[np.float32]) -> None:
-        """Write the values where they belong in ``x (rows, d_in)``."""
+        Args:
+            rows: which of the rows each row of ``x`` is; all of them in order by default.
+        """
+        if rows is None:
+            rows = np.arange(len(x))
         if len(self.value):
-            x[np.repeat(np.arange(len(x)), np.diff(self.starts)), self.dimension] = self.value
+            self._put_entries(x.reshape(-1), rows, x.shape[1])
         if len(self.massive):
-            x[self.massive] = self.massive_value
+            place = np.minimum(self.massive.searchsorted(rows), len(self.massive) - 1)
+            found = np.flatnonzero(self.massive[place] == rows)
+            x[found] = self.massive_value[place[found]]
+
+    def _put_entries(self, x: NDArray[np.float32], rows: NDArray[np.int64], width: int) -> None:
+        begins = self.starts[rows]
+        counts = self.starts[1:][rows]
+        counts -= begins
+        owner = np.arange(len(rows)).repeat(counts)
+        if len(owner):
+            # The first entry of a row, less the entries of the rows before it.
+            begins += counts
+            begins -= counts.cumsum()
+            entries = begins[owner]
+            entries += np.arange(len(owner))
+            owner *= width
+            owner += self.dimension[entries]
+            x[owner] = self.value[entries]
 
     def to_bytes(self) -> bytes:
         """The content of a file; the same values give the same bytes."""

@@ -21,7 +21,7 @@ from rkstore.statistics import BLOCK_ROWS, ShardStatistics
 
 # Rows from which a shard learns what is usual and the codec what its numbers mean: enough that
 # a dimension's deviation is known to a few percent, few enough to be held as floats.
-FIT_ROWS = 2048
+FIT_ROWS = 1024
 
 
 @dataclass(frozen=True)

@@ -113,8 +113,8 @@ def stored(manifest: Manifest, values: np.ndarray) -> np.ndarray:
 
 def encoded(codec: Codec, x: np.ndarray) -> Encoded:
     """The rows of one shard as they are stored."""
-    usual = Usual.of(x[:FIT_ROWS])
     first = x[:FIT_ROWS]
+    usual = Usual.of(first)
     return codec.encode(x, codec.fit(first[~usual.massive(first)]), usual.massive(x))
 
 

@@ -14,6 +14,9 @@ BLOCK_ROWS = 64
 # Bits that an entry costs that is kept apart: a float32, and where it belongs.
 ENTRY_BITS = 43
 
+# One row in so many tells which of two ranges takes fewer bits.
+SAMPLE_EVERY = 16
+
 # Codes left below the least value seen, where a code's range begins there.
 MARGIN = 2
 
@@ -55,7 +58,7 @@ class Spread(Codec):
         scale = (self.step * deviation).astype(np.float32)
         offsets = [known.mean - self.codes // 2 * scale, known.min - MARGIN * scale]
         starts = [offset.astype(np.float32) for offset in offsets]
-        sample = x[::4]
+        sample = x[::SAMPLE_EVERY]
         # A constant dimension is its offset.
         best = min(starts, key=lambda offset: self._bits(sample, offset, scale))
         return {"offset": np.where(scale > 0, best, known.mean.astype(np.float32)), "scale": scale}
@@ -71,7 +74,7 @@ class Spread(Codec):
             rows = slice(start, start + BLOCK_ROWS)
             wide = self._wide(x[rows], offset, per)
             wide[massive[rows]] = self.codes // 2
-            beyond = np.flatnonzero(wide & -self.codes)
+            beyond = np.flatnonzero(wide.view(np.uint32) >= self.codes)
             wide.reshape(-1)[beyond] = self.codes // 2
             codes[rows] = wide
             apart.append(beyond + start * x.shape[1])
@@ -83,24 +86,24 @@ class Spread(Codec):
         x *= encoded.side["scale"]
         x += encoded.side["offset"]
         if encoded.apart is not None:
-            encoded.apart.put(x)
+            encoded.apart.put(x, encoded.rows)
         return x
 
-    def _wide(self, x: Floats, offset: Floats, per: Floats) -> NDArray[np.int16]:
-        """Codes from -1 to ``codes``, both of which stand for all that is beyond."""
-        with np.errstate(over="ignore"):
+    def _wide(self, x: Floats, offset: Floats, per: Floats) -> NDArray[np.int32]:
+        """Codes without an end; what int32 cannot hold becomes its least or greatest."""
+        with np.errstate(over="ignore", invalid="ignore"):
             steps = x - offset
             steps *= per
-        np.rint(steps, out=steps)
-        return np.clip(steps, -1, self.codes, out=steps).astype(np.int16)
+            np.rint(steps, out=steps)
+            return steps.astype(np.int32)
 
     def _bits(self, x: Floats, offset: Floats, scale: Floats) -> float:
         """About what a value would take: the entropy of the codes, and what is kept apart."""
-        wide = self._wide(x, offset, _inverse(scale)).reshape(-1)
-        counts = np.bincount(wide + 1, minlength=self.codes + 2)
-        beyond = counts[0] + counts[-1]
-        share = counts[1:-1][counts[1:-1] > 0] / wide.size
-        return float(-(share * np.log2(share)).sum() + ENTRY_BITS * beyond / wide.size)
+        wide = self._wide(x, offset, _inverse(scale)).view(np.uint32)
+        codes = np.minimum(wide, self.codes).astype(np.uint16).reshape(-1)
+        *counts, beyond = np.bincount(codes, minlength=self.codes + 1)
+        share = np.array([count for count in counts if count]) / codes.size
+        return float(-(share * np.log2(share)).sum() + ENTRY_BITS * beyond / codes.size)
 
 
 def _inverse(scale: Floats) -> Floats:
