@@ -14,8 +14,8 @@ BLOCK_ROWS = 64
 # Bits that an entry costs that is kept apart: a float32, and where it belongs.
 ENTRY_BITS = 43
 
-# One row in so many tells which of two ranges takes fewer bits.
-SAMPLE_EVERY = 16
+# About so many rows tell which of two ranges takes fewer bits.
+SAMPLE_ROWS = 64
 
 # Codes left below the least value seen, where a code's range begins there.
 MARGIN = 2
@@ -58,7 +58,7 @@ class Spread(Codec):
         scale = (self.step * deviation).astype(np.float32)
         offsets = [known.mean - self.codes // 2 * scale, known.min - MARGIN * scale]
         starts = [offset.astype(np.float32) for offset in offsets]
-        sample = x[::SAMPLE_EVERY]
+        sample = x[:: max(1, len(x) // SAMPLE_ROWS)]
         # A constant dimension is its offset.
         best = min(starts, key=lambda offset: self._bits(sample, offset, scale))
         return {"offset": np.where(scale > 0, best, known.mean.astype(np.float32)), "scale": scale}
