@@ -69,7 +69,7 @@ def stored(x: np.ndarray, codec: str, work: Path) -> tuple[float, np.ndarray]:
         source={},
     )
     row = np.arange(len(x))
-    columns = {name: row % CONTEXT for name in COLUMNS}
+    columns = dict.fromkeys(COLUMNS, row % CONTEXT)
     with tempfile.TemporaryDirectory(dir=work) as directory:
         with StoreWriter(Path(directory) / "store", manifest) as writer:
             while writer.next_shard < manifest.shards:

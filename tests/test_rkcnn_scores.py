@@ -130,12 +130,20 @@ def test_knn_without_labels_is_the_variance_of_the_density(k: int) -> None:
     assert row_score("knn", x, k=k) == pytest.approx(density.var(), rel=1e-4)
 
 
-def test_knn_sees_equal_rows_at_distance_zero() -> None:
-    x = np.repeat(rows(6)[:, :3], 2, axis=0)
-    x[-1] += 5
-    density = 1 / (neighbors(x, 1)[0].mean(axis=1) + 1e-8)
-    assert density.max() == pytest.approx(1e8)
-    assert row_score("knn", x, k=1) == pytest.approx(density.var(), rel=1e-4)
+@pytest.mark.parametrize("noise", [0.0, 1e-6])
+@pytest.mark.parametrize("copies", [6, 40])
+def test_copies_of_one_row_do_not_decide_knn(copies: int, noise: float) -> None:
+    """As the BOS rows of all blocks are, but for roundings."""
+    x = rows()[:, :3]
+    alone = row_score("knn", x, k=5)
+    point = np.random.default_rng(3).standard_normal((1, 3)) * noise + 50
+    x = np.concatenate([x, np.repeat(point, copies, axis=0).astype(np.float32)])
+    x[-copies:] += noise * np.random.default_rng(4).standard_normal((copies, 3))
+    assert row_score("knn", x.astype(np.float32), k=5) == pytest.approx(alone, rel=1e-3)
+
+
+def test_knn_of_rows_that_are_all_copies_has_no_score() -> None:
+    assert np.isnan(row_score("knn", np.ones((20, 3), np.float32), k=5))
 
 
 @pytest.mark.parametrize("labels", [None, some_labels()])

@@ -18,6 +18,9 @@ BLOCK_DISTANCES = 2**20
 # the k nearest have their distance computed twice.
 GROUP_ROWS, MARGIN = 16, 3
 
+# Neighbours that are nearer than this part of the median distance are copies of a row.
+COPY = 1e-3
+
 # Squared distances that differ by less than this part of themselves count as equal.
 TIE = 1e-4
 
@@ -27,7 +30,9 @@ class KNN(RowScore):
 
     With labels: the mean over rows of the share of the k nearest that have the row's
     label. Without: the variance over rows of ``1 / (mean distance to the k nearest +
-    1e-8)``. Which of several equally near rows is taken is left open. Both forms
+    1e-8)``, without the rows whose neighbours are copies of them (nearer than a thousandth of the
+    median): as many copies of one point as there are BOS rows would decide the score alone, the
+    same for every subset. Which of several equally near rows is taken is left open. Both forms
     after the RkCNN-SAE code.
 
     If only q of n rows are asked for their neighbours among all n, the score is an
@@ -70,8 +75,11 @@ def _score(x: torch.Tensor, comparison: Comparison) -> float:
     if comparison.labels is not None:
         same = comparison.labels[neighbors] == comparison.labels[asking, None]
         return float(same.double().mean())
-    density = 1 / (distances.mean(dim=1) + 1e-8)
-    return float(density.var(correction=0))
+    mean = distances.mean(dim=1)
+    apart = mean[mean > COPY * mean.median()]
+    if not len(apart):
+        return float("nan")
+    return float((1 / (apart + 1e-8)).var(correction=0))
 
 
 def nearest(x: torch.Tensor, asking: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
