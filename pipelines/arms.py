@@ -65,7 +65,7 @@ class RecipeSettings(Settings):
     text_seed: int = as_in(HarvestSettings, "seed")
     tokens: int = as_in(HarvestSettings, "tokens")
     context_size: int = as_in(HarvestSettings, "context_size")
-    hook: str = as_in(HarvestSettings, "hook")
+    hook: str = as_in(HarvestSettings, "hook", default="mlp.hook_post")
     dictionary: str = as_in(TrainSettings, "dictionary")
     expansion: float = as_in(TrainSettings, "expansion")
     d_sae: int | None = as_in(TrainSettings, "d_sae")
@@ -127,7 +127,7 @@ def the_store(settings: RecipeSettings, layers: str) -> Store:
         text=settings.text,
         tokens=settings.tokens,
         context_size=settings.context_size,
-        hook=settings.hook,
+        hook=(settings.hook,),
         layers=layers,
         seed=settings.text_seed,
         device=settings.device,

@@ -21,7 +21,7 @@ from results import Row, picture, start, table, write_json
 from toy import NO_FEATURE, Floats, Toy, make_toy, random_basis
 from tqdm import tqdm
 
-from rkstore.cli import options_of
+from rkstore.cli import Command, options_of
 from rkstore.report import COLOURS
 from rkstore.rkcnn import RkCNNProbe, RkCNNResult
 from rkstore.rkcnn.recovery import feature_recovery
@@ -380,7 +380,7 @@ def _draw_scores(axis: Any, runs: list[Row]) -> None:
     axis.set(title="Scores of all subsets", ylabel="score")
 
 
-@click.command("phase1_toy")
+@click.command("phase1_toy", cls=Command)
 @options_of(Phase1Settings)
 def main(settings: Phase1Settings) -> None:
     """Probe a toy model of superposition, and compare every number with chance."""

@@ -25,7 +25,7 @@ from results import Row, Runs, start
 from tqdm import tqdm
 
 from rkstore.batches import read_rows
-from rkstore.cli import options_of
+from rkstore.cli import Command, options_of
 from rkstore.dictionaries import load_dictionary
 from rkstore.errors import BadInput
 from rkstore.evaluate import Evaluation, Measure
@@ -238,7 +238,7 @@ def _identity(settings: StudySettings, store: Store, held_out: Store) -> Row:
     }
 
 
-@click.command("rkcnn_study")
+@click.command("rkcnn_study", cls=Command)
 @options_of(StudySettings)
 def main(settings: StudySettings) -> None:
     """Train and evaluate what is not recorded yet."""

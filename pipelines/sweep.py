@@ -20,7 +20,7 @@ from published import SOURCE, SWEEP, SWEEP_FAULTS
 from results import Row, Runs, deviation, picture, start, table
 from tqdm import tqdm
 
-from rkstore.cli import options_of
+from rkstore.cli import Command, options_of
 from rkstore.errors import BadInput
 from rkstore.report import COLOURS
 from rkstore.settings import TrainSettings, flag_of, option
@@ -303,7 +303,7 @@ def figure(summary: Row, path: Path) -> None:
     picture(drawn, path)
 
 
-@click.command(NAME)
+@click.command(NAME, cls=Command)
 @options_of(SweepSettings)
 def main(settings: SweepSettings) -> None:
     """Sweep how RkCNN mines directions, and compare every effect with noise."""

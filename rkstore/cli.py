@@ -32,7 +32,34 @@ from rkstore.settings import (
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class Command(click.Command):
+    """A command that refuses an option given twice, where click would keep the last value."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        _, _, given = self.make_parser(ctx).parse_args(list(args))
+        for option in given:
+            if isinstance(option, click.Option) and given.count(option) > 1 and _has_one(option):
+                names = " or ".join(option.opts + option.secondary_opts)
+                raise BadInput(f"{names} is given twice: give it once")
+        return super().parse_args(ctx, args)
+
+
+def _has_one(option: click.Option) -> bool:
+    """Whether an option has one value; a flag that has no opposite says the same again."""
+    harmless = option.is_flag and not option.secondary_opts
+    return not (option.multiple or option.count or harmless)
+
+
+class Commands(click.Group):
+    """The commands of rkstore."""
+
+    command_class = Command
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(rkstore.__version__)
 def cli() -> None:
     """Run a language model once, keep its activations, train every dictionary from disk."""
@@ -108,7 +135,7 @@ def _option(spec: Any) -> Callable[[F], F]:
     kind, optional = value_type(spec.type)
     flag, default = flag_of(spec.name), default_of(spec)
     shown: dict[str, Any] = {"help": spec.metadata["help"], "default": default}
-    shown["show_default"] = not optional and kind is not tuple
+    shown["show_default"] = not optional and default != ()
     if kind is bool:
         return click.option(f"{flag}/--no-{flag[2:]}", spec.name, **shown)
     if kind is tuple:

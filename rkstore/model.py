@@ -10,7 +10,7 @@ import copy
 import difflib
 import fnmatch
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,8 +83,8 @@ class Model:
         ids: list[list[int]] = encoded["input_ids"]
         return ids
 
-    def sites(self, hook: str, layers: str) -> list[Site]:
-        """Sites that a hook names in some layers, in the order the model computes them.
+    def sites(self, hook: str | Sequence[str], layers: str) -> list[Site]:
+        """Sites that one or several hooks name in some layers, as the model computes them.
 
         Args:
             hook: the part behind the block (``mlp.hook_post``), a full name, or a glob of
@@ -95,17 +95,20 @@ class Model:
             BadInput: there is no such hook or layer; names what there is.
         """
         chosen = parse_layers(layers, self.layers)
-        patterns = [f"blocks.{layer}.{hook}" for layer in chosen]
-        if layers == "all":
-            patterns.append(hook)
-        names = [
-            name
-            for name in self.widths
-            if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
-        ]
-        if not names:
-            raise BadInput(self._unknown(hook))
-        return [Site(name, self.widths[name]) for name in names]
+        names: set[str] = set()
+        for asked in [hook] if isinstance(hook, str) else hook:
+            patterns = [f"blocks.{layer}.{asked}" for layer in chosen]
+            if layers == "all":
+                patterns.append(asked)
+            fitting = {
+                name
+                for name in self.widths
+                if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+            }
+            if not fitting:
+                raise BadInput(self._unknown(asked))
+            names |= fitting
+        return [Site(name, self.widths[name]) for name in self.widths if name in names]
 
     def activations(self, tokens: np.ndarray, sites: list[Site]) -> dict[str, np.ndarray]:
         """Run the model over blocks of tokens ``(batch, position)``.

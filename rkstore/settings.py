@@ -53,8 +53,9 @@ class Settings:
                 continue
             if kind is float and type(value) is int:
                 object.__setattr__(self, spec.name, value := float(value))
-            if kind is tuple and isinstance(value, list):
-                object.__setattr__(self, spec.name, value := tuple(value))
+            if kind is tuple and isinstance(value, list | str):
+                value = (value,) if isinstance(value, str) else tuple(value)
+                object.__setattr__(self, spec.name, value)
             self._check(spec.name, value, kind, spec.metadata)
 
     def _check(self, name: str, value: Any, kind: type[Any], metadata: Any) -> None:
@@ -153,9 +154,9 @@ class HarvestSettings(Settings):
         None, "Hub name or directory of the tokenizer, if not the model's."
     )
     layers: str = option("all", "Blocks to store: 'all', or a list such as 0-3,8.")
-    hook: str = option(
-        "mlp.hook_post",
-        "TransformerLens hook: the part behind the block, a full name, or a glob.",
+    hook: tuple[str, ...] = option(
+        ("mlp.hook_post",),
+        "TransformerLens hook: the part behind the block, a full name, or a glob; may be repeated.",
     )
     d_in: int | None = option(None, "Refuse sites that are not this wide.", least=1)
     text: tuple[str, ...] = option((), "UTF-8 text files, one document each, instead of a dataset.")
@@ -434,7 +435,7 @@ class ExportSettings(Settings):
 
     to: str | None = option(None, "What to write.", choices=("saelens", "npy", "hdf5"))
     layer: int | None = option(None, "Transformer block of the sites; all by default.", least=0)
-    hook: str | None = option(None, "Hook of the sites; all by default.")
+    hook: tuple[str, ...] = option((), "Hook of the sites, may be repeated; all by default.")
     dtype: str = option("float32", "Numbers to write.", choices=("float32", "float16"))
     out: str | None = option(None, "Directory to write; exports/<store>-<to> by default.")
 
@@ -444,7 +445,9 @@ class PullSettings(Settings):
     """Which part of a store to bring here, and where."""
 
     layers: str = option("all", "Blocks to pull: 'all', or a list such as 0-3,8.")
-    hook: str | None = option(None, "Hook: the part behind the block, a full name, or a glob.")
+    hook: tuple[str, ...] = option(
+        (), "Hook: the part behind the block, a full name, or a glob; may be repeated."
+    )
     rows: str | None = option(
         None, "Rows to pull, FIRST:LAST+1, rounded outward to whole shards; all by default."
     )

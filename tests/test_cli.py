@@ -7,9 +7,12 @@ import sys
 import textwrap
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 import yaml
+
+from rkstore.cli import cli
 
 SITE = "blocks.0.mlp.hook_post"
 
@@ -43,8 +46,17 @@ def harvest(model_dir, text_file):
     ]
 
 
+def instead(words, *others):
+    """The words of a command with other options in place of those it has of the same name."""
+    kept = list(words)
+    for word in others:
+        if word in kept and str(word).startswith("--"):
+            del kept[kept.index(word) : kept.index(word) + 2]
+    return [*kept, *others]
+
+
 def test_the_whole_way(rkstore, harvest):
-    status, out, _ = rkstore(*harvest, "--shard-rows", 16)
+    status, out, _ = rkstore(*instead(harvest, "--shard-rows", 16))
     assert status == 0
     assert "blocks.2.mlp.hook_post" in out
     assert rkstore("verify", "store")[0] == 0
@@ -145,6 +157,49 @@ def test_a_wrong_yaml_file_is_refused(refused, harvest, tmp_path, document, said
     assert said in refused(*harvest, "--config", "run.yaml")
 
 
+OPTIONS = [
+    pytest.param(command, option, id=f"{name}-{option.name}")
+    for name, command in cli.commands.items()
+    for option in command.params
+    if isinstance(option, click.Option)
+    # What may be repeated adds one more; a flag without an opposite says the same again.
+    and not option.multiple
+    and not (option.is_flag and not option.secondary_opts)
+]
+
+
+def spoken(option):
+    """Words that give an option a value, whichever it takes."""
+    if option.is_flag:
+        return [option.opts[0]]
+    return [option.opts[0], option.type.choices[0] if hasattr(option.type, "choices") else "1"]
+
+
+@pytest.mark.parametrize(("command", "option"), OPTIONS)
+def test_an_option_of_one_value_is_refused_if_it_is_given_twice(refused, command, option):
+    sentence = refused(command.name, *spoken(option), *spoken(option))
+    assert option.opts[0] in sentence
+    assert sentence.endswith("is given twice: give it once")
+
+
+def test_an_option_and_its_opposite_are_one_option_given_twice(refused):
+    sentence = refused("probe", "--no-whiten", "--whiten")
+    assert "--whiten or --no-whiten is given twice: give it once" in sentence
+
+
+def test_a_flag_may_be_repeated(rkstore, make_store):
+    store, _ = make_store()
+    assert rkstore("info", "--json", store.root, "--json")[0] == 0
+
+
+def test_two_hooks_are_both_harvested(rkstore, harvest):
+    hooks = ["--hook", "mlp.hook_post", "--hook", "hook_resid_post", "--layers", "1"]
+    assert rkstore(*harvest, *hooks)[0] == 0
+    facts = json.loads(rkstore("info", "store", "--json")[1])
+    names = {site["hook_name"] for site in facts["sites"]}
+    assert names == {"blocks.1.mlp.hook_post", "blocks.1.hook_resid_post"}
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -172,7 +227,7 @@ def test_a_harvest_that_cannot_be_is_refused(refused, harvest, model_dir, tmp_pa
     (tmp_path / "weightless" / "config.json").write_bytes((model_dir / "config.json").read_bytes())
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "notes.txt").write_text("mine")
-    assert said in refused(*harvest, *words)
+    assert said in refused(*instead(harvest, *words))
     assert not (tmp_path / "store").exists()
     assert (tmp_path / "taken" / "notes.txt").read_text() == "mine"
 

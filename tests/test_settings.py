@@ -12,8 +12,10 @@ from rkstore.errors import BadInput
 from rkstore.formats import FORMATS
 from rkstore.settings import (
     EvaluateSettings,
+    ExportSettings,
     HarvestSettings,
     ProbeSettings,
+    PullSettings,
     Settings,
     TrainSettings,
     default_of,
@@ -26,6 +28,16 @@ ALL = [
     for kind in vars(module).values()
     if isinstance(kind, type) and issubclass(kind, Settings) and kind is not Settings
 ]
+
+
+def fields_of(*types: type) -> list[Any]:
+    """Every field of all settings that asks for one of these types, with its settings."""
+    return [
+        pytest.param(kind, spec, id=f"{kind.__name__}.{spec.name}")
+        for kind in ALL
+        for spec in dataclasses.fields(kind)
+        if value_type(spec.type)[0] in types
+    ]
 
 
 def write(root: Path, text: str) -> Path:
@@ -67,7 +79,7 @@ def test_settings_do_not_change():
         (HarvestSettings, {"tokens": None}, "--tokens takes a whole number, not None"),
         (HarvestSettings, {"prepend_bos": 1}, "--prepend-bos takes true or false, not 1"),
         (HarvestSettings, {"model": 3}, "--model takes text, not 3"),
-        (HarvestSettings, {"text": "a.txt"}, "--text takes a list of texts, not 'a.txt'"),
+        (HarvestSettings, {"text": 3}, "--text takes a list of texts, not 3"),
         (TrainSettings, {"lr": "1e-3"}, "--lr takes a number, not '1e-3'"),
         (TrainSettings, {"lr": True}, "--lr takes a number, not True"),
     ],
@@ -142,6 +154,18 @@ def test_a_whole_number_will_do_where_a_number_is_asked_for():
 
 def test_a_list_will_do_where_several_are_asked_for():
     assert HarvestSettings(text=["a", "b"]).text == ("a", "b")
+
+
+@pytest.mark.parametrize(("kind", "spec"), fields_of(tuple))
+def test_one_text_will_do_where_several_may_be_given(kind, spec, tmp_path):
+    assert getattr(kind(**{spec.name: "hook_z"}), spec.name) == ("hook_z",)
+    path = write(tmp_path, f"{spec.name}: hook_z\n")
+    assert getattr(from_yaml(kind, path, {}), spec.name) == ("hook_z",)
+
+
+@pytest.mark.parametrize("kind", [HarvestSettings, PullSettings, ExportSettings])
+def test_several_hooks_may_be_named_where_several_sites_are_asked_for(kind):
+    assert kind(hook=["mlp.hook_post", "hook_z"]).hook == ("mlp.hook_post", "hook_z")
 
 
 def test_what_may_be_left_out_may_be_none():
