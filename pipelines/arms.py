@@ -57,7 +57,7 @@ def as_in(settings: type[Settings], name: str, **given: Any) -> Any:
 class RecipeSettings(Settings):
     """Which activations, and what all dictionaries have in common."""
 
-    store: str | None = option(None, "Store; without it, one is harvested under --out.")
+    store: str | None = option(None, "Store; without it, one is harvested under --out.", path=True)
     model: str = as_in(HarvestSettings, "model")
     dataset: str = as_in(HarvestSettings, "dataset")
     dataset_config: str | None = as_in(HarvestSettings, "dataset_config")
@@ -83,7 +83,7 @@ class RecipeSettings(Settings):
     checkpoint_every: int = as_in(TrainSettings, "checkpoint_every")
     seed: int = as_in(TrainSettings, "seed", default=42)
     device: str = as_in(TrainSettings, "device")
-    out: str = option("results", "Directory of everything it writes.")
+    out: str = option("results", "Directory of everything it writes.", path=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,7 +44,7 @@ class MultiLayerSettings(ArmSettings):
     layers: str = option("all", "Blocks: 'all', or a list such as 0-3,8.")
     steps: int = option(5000, "Batches to train on.", least=1)
     keep: bool = option(False, "Keep the dictionaries once they are measured.")
-    out: str = option(f"results/{NAME}", "Directory of everything it writes.")
+    out: str = option(f"results/{NAME}", "Directory of everything it writes.", path=True)
 
 
 def study(settings: MultiLayerSettings) -> tuple[Runs, Row]:

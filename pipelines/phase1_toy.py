@@ -49,7 +49,7 @@ class Phase1Settings(Settings):
     draws: int = option(10_000, "Draws of random directions.", least=1)
     controls: int = option(20, "Random bases, and shuffles of the labels.", least=1)
     toys: int = option(20, "Other toy models, of the seeds that follow.", least=0)
-    out: str = option("results/phase1_toy", "Directory of the results.")
+    out: str = option("results/phase1_toy", "Directory of the results.", path=True)
 
 
 def probe(settings: Phase1Settings, hidden: torch.Tensor, labels: torch.Tensor) -> RkCNNResult:

@@ -34,7 +34,7 @@ class Phase2Settings(ArmSettings):
 
     layer: int = option(8, "Transformer block.", least=0)
     steps: int = option(10_000, "Batches to train on.", least=1)
-    out: str = option(f"results/{NAME}", "Directory of everything it writes.")
+    out: str = option(f"results/{NAME}", "Directory of everything it writes.", path=True)
 
 
 def dry(settings: Phase2Settings) -> Phase2Settings:

@@ -66,7 +66,7 @@ class SweepSettings(RecipeSettings):
     tokens: int = option(50_000, "Rows to store, rounded down to whole blocks.", least=1)
     steps: int = option(3000, "Batches to train on.", least=1)
     keep: bool = option(False, "Keep the dictionaries once they are measured.")
-    out: str = option(f"results/{NAME}", "Directory of everything it writes.")
+    out: str = option(f"results/{NAME}", "Directory of everything it writes.", path=True)
 
     def grid(self) -> list[Row]:
         """Every point, as its values by axis.

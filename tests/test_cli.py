@@ -12,9 +12,15 @@ import numpy as np
 import pytest
 import yaml
 
-from rkstore.cli import cli
+from rkstore.cli import Number, PathOrName, cli
 
 SITE = "blocks.0.mlp.hook_post"
+
+# Text of the command line that is no path.
+NO_PATHS = {
+    *("revision", "layers", "hook", "dataset", "dataset_config", "split", "device", "name"),
+    *("rows", "hook_name", "model_name"),
+}
 
 
 @pytest.fixture
@@ -155,6 +161,45 @@ def test_two_files_of_options_are_refused_where_one_thing_is_done(refused, harve
 def test_a_wrong_yaml_file_is_refused(refused, harvest, tmp_path, document, said):
     (tmp_path / "run.yaml").write_text(yaml.dump(document))
     assert said in refused(*harvest, "--config", "run.yaml")
+
+
+PARAMETERS = [
+    pytest.param(parameter, id=f"{name}-{parameter.name}")
+    for name, command in cli.commands.items()
+    for parameter in command.params
+]
+
+
+@pytest.mark.parametrize("parameter", PARAMETERS)
+def test_every_argument_and_every_option_that_is_a_path_knows_the_home_directory(
+    parameter, monkeypatch
+):
+    monkeypatch.setenv("HOME", "/home/ada")
+    known_not_to_be = parameter.type is click.STRING and parameter.name in NO_PATHS
+    other = isinstance(parameter.type, Number | click.Choice | type(click.BOOL))
+    assert known_not_to_be or other or parameter.type.convert("~/x", None, None) == "/home/ada/x"
+    if isinstance(parameter, click.Argument):
+        assert isinstance(parameter.type, PathOrName)
+
+
+@pytest.mark.parametrize("parameter", PARAMETERS)
+def test_every_number_on_the_command_line_may_be_written_with_an_exponent(parameter):
+    assert not isinstance(parameter.type, type(click.INT) | type(click.FLOAT))
+    if isinstance(parameter.type, Number):
+        assert parameter.type.convert("1e5", None, None) == 100_000
+        with pytest.raises(click.BadParameter, match="'many' is not a"):
+            parameter.type.convert("many", None, None)
+
+
+def test_a_harvest_of_1e2_tokens_takes_a_path_at_home(rkstore, harvest, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "run.yaml").write_text("shard_rows: 1e1\nlayers: 1\n")
+    words = instead(harvest, "--out", "~/there", "--tokens", "96e0", "--config", "~/run.yaml")
+    position = words.index("--shard-rows")
+    assert rkstore(*words[:position], *words[position + 2 :])[0] == 0
+    facts = json.loads(rkstore("info", "~/there", "--json")[1])
+    assert facts["rows"] == 96
+    assert (tmp_path / "there" / "manifest.json").is_file()
 
 
 OPTIONS = [
