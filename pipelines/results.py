@@ -20,7 +20,7 @@ def start(command: click.Command) -> None:
     try:
         command(standalone_mode=False)
     except RkstoreError as error:
-        fail(f"{command.name}: {error}", error.status)
+        fail(f"{command.name}: {error.sentence}", error.status)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

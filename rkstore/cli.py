@@ -99,7 +99,7 @@ def main() -> None:
     try:
         cli(standalone_mode=False)
     except RkstoreError as error:
-        fail(f"rkstore: {error}", error.status)
+        fail(f"rkstore: {error.sentence}", error.status)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from rkstore.errors import BadInput
+from rkstore.errors import BadInput, for_yaml
 
 T = TypeVar("T", bound="Settings")
 
@@ -169,7 +169,7 @@ def from_yaml(settings: type[T], path: Path, given: dict[str, Any]) -> T:
     try:
         document = yaml.load(path.read_text("utf-8"), _Loader)
     except BadInput as error:
-        raise BadInput(f"{path}: {error}") from None
+        raise BadInput(f"{path}: {for_yaml(error.sentence)}") from None
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise BadInput(f"cannot read {path}: {' '.join(str(error).split())}") from None
     if document is None:
@@ -183,7 +183,7 @@ def from_yaml(settings: type[T], path: Path, given: dict[str, Any]) -> T:
         values = {names[key].name: _word(names[key], value) for key, value in document.items()}
         read = settings(**values)
     except BadInput as error:
-        raise BadInput(f"{path}: {error}") from None
+        raise BadInput(f"{path}: {for_yaml(error.sentence)}") from None
     return replace(read, **given)
 
 

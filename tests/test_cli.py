@@ -152,9 +152,9 @@ def test_two_files_of_options_are_refused_where_one_thing_is_done(refused, harve
     ("document", "said"),
     [
         ({"codecs": "int8"}, "unknown key 'codecs'"),
-        ({"seed": "many"}, "--seed takes a whole number, not 'many'"),
+        ({"seed": "many"}, "seed takes a whole number, not 'many'"),
         ({"format": "hdf5", "compression": "zstd"}, "choose --compression auto, deflate, none"),
-        ({"codec": "int9"}, "--codec is 'int9': choose one of float32, float16, bfloat16, int8"),
+        ({"codec": "int9"}, "codec is 'int9': choose one of float32, float16, bfloat16, int8"),
         (["codec"], "must hold 'option: value' lines"),
     ],
 )

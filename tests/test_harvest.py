@@ -266,7 +266,7 @@ def test_a_store_lies_under_stores_by_default(harvest_settings):
 
 def test_a_context_longer_than_the_models_is_refused_with_both(harvest_settings):
     prepare(harvest_settings(context_size=32))
-    with pytest.raises(BadInput, match="--context-size is 33: tiny sees at most 32"):
+    with pytest.raises(BadInput, match="context_size is 33: tiny sees at most 32"):
         prepare(harvest_settings(context_size=33))
 
 
@@ -291,7 +291,7 @@ def test_a_model_without_a_bos_token_is_refused_or_runs_without(
 
     bare = tmp_path / "bare"
     PreTrainedTokenizerFast(tokenizer_file=str(model_dir / "tokenizer.json")).save_pretrained(bare)
-    with pytest.raises(BadInput, match="no BOS token: use --no-prepend-bos"):
+    with pytest.raises(BadInput, match="no BOS token: use prepend_bos=False"):
         prepare(harvest_settings(tokenizer=str(bare)))
     harvest = prepare(harvest_settings(tokenizer=str(bare), prepend_bos=False))
     assert harvest.manifest.rows == BLOCKS * CONTEXT

@@ -49,7 +49,7 @@ def test_what_does_not_fit_is_refused_with_what_would():
     with pytest.raises(RkstoreError) as error:
         make_plan().check()
     assert "needs 2e-05 GB and 1e-05 GB are free" in str(error.value)
-    assert "--tokens 500 would fit, or --codec int8" in str(error.value)
+    assert "tokens 500 would fit, or codec int8" in str(error.value)
 
 
 def test_what_is_recorded_already_need_not_fit_again():

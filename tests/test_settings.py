@@ -74,15 +74,15 @@ def test_settings_do_not_change():
 @pytest.mark.parametrize(
     ("kind", "given", "said"),
     [
-        (HarvestSettings, {"tokens": "many"}, "--tokens takes a whole number, not 'many'"),
-        (HarvestSettings, {"tokens": 1.5}, "--tokens takes a whole number, not 1.5"),
-        (HarvestSettings, {"tokens": True}, "--tokens takes a whole number, not True"),
-        (HarvestSettings, {"tokens": None}, "--tokens takes a whole number, not None"),
-        (HarvestSettings, {"prepend_bos": 1}, "--prepend-bos takes true or false, not 1"),
-        (HarvestSettings, {"model": ["a"]}, "--model takes text, not ['a']"),
-        (HarvestSettings, {"text": True}, "--text takes a list of texts, not True"),
-        (TrainSettings, {"lr": "1e-3 "}, "--lr takes a number, not '1e-3 '"),
-        (TrainSettings, {"lr": True}, "--lr takes a number, not True"),
+        (HarvestSettings, {"tokens": "many"}, "tokens takes a whole number, not 'many'"),
+        (HarvestSettings, {"tokens": 1.5}, "tokens takes a whole number, not 1.5"),
+        (HarvestSettings, {"tokens": True}, "tokens takes a whole number, not True"),
+        (HarvestSettings, {"tokens": None}, "tokens takes a whole number, not None"),
+        (HarvestSettings, {"prepend_bos": 1}, "prepend_bos takes true or false, not 1"),
+        (HarvestSettings, {"model": ["a"]}, "model takes text, not ['a']"),
+        (HarvestSettings, {"text": True}, "text takes a list of texts, not True"),
+        (TrainSettings, {"lr": "1e-3 "}, "lr takes a number, not '1e-3 '"),
+        (TrainSettings, {"lr": True}, "lr takes a number, not True"),
     ],
 )
 def test_a_value_of_the_wrong_type_is_refused_with_its_option(kind, given, said):
@@ -94,7 +94,7 @@ def test_a_value_of_the_wrong_type_is_refused_with_its_option(kind, given, said)
 @pytest.mark.parametrize("key", ["text", "fallback"])
 @pytest.mark.parametrize("wrong", [(True,), ("a", None), (["a"],)])
 def test_a_list_of_anything_but_texts_is_refused_with_its_option(key, wrong):
-    with pytest.raises(BadInput, match=f"--{key}"):
+    with pytest.raises(BadInput, match=f"^{key} takes"):
         HarvestSettings(**{key: wrong})
 
 
@@ -123,7 +123,7 @@ def test_a_value_below_the_least_is_refused_and_the_least_is_not(kind, key, leas
 
 
 def test_a_number_that_is_none_is_refused():
-    with pytest.raises(BadInput, match="--lr"):
+    with pytest.raises(BadInput, match=r"^lr takes"):
         TrainSettings(lr=float("nan"))
 
 
@@ -143,7 +143,7 @@ def test_what_is_not_one_of_the_choices_is_refused_with_all_of_them(kind, key):
     (spec,) = (spec for spec in dataclasses.fields(kind) if spec.name == key)
     with pytest.raises(BadInput) as error:
         kind(**{key: "nonsense"})
-    assert f"--{key} is 'nonsense'" in str(error.value)
+    assert f"{key} is 'nonsense'" in str(error.value)
     assert ", ".join(spec.metadata["choices"]) in str(error.value)
 
 
@@ -350,11 +350,11 @@ def test_a_yaml_file_that_is_no_mapping_is_refused(tmp_path, text):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("tokens: many\n", "--tokens takes a whole number"),
-        ("layers: [3]\n", "--layers takes text"),
+        ("tokens: many\n", "tokens takes a whole number"),
+        ("layers: [3]\n", "layers takes text"),
         ("tokens: 0\n", "at least 1"),
         ("codec: zip\n", "choose one of"),
-        ("text: [[a]]\n", "--text"),
+        ("text: [[a]]\n", "yaml: text takes"),
     ],
 )
 def test_a_bad_value_in_a_yaml_file_is_refused_with_the_name_of_the_file(tmp_path, text, said):
