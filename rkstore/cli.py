@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import click
 
 import rkstore
+from rkstore import streams
 from rkstore.errors import BadInput, RkstoreError
 from rkstore.settings import (
     KINDS,
@@ -96,6 +97,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line. Every foreseen failure is one sentence on stderr."""
+    streams.prepare()
     try:
         cli(standalone_mode=False)
     except RkstoreError as error:
@@ -113,6 +115,12 @@ def main() -> None:
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         fail(f"rkstore: {error.strerror or error}{where}", 1)
+    except MemoryError:
+        fail(
+            "rkstore: there is not enough memory: lower --batch-size; what was recorded is kept, "
+            "run the same command again to go on",
+            1,
+        )
 
 
 def fail(sentence: str, status: int) -> typing.NoReturn:

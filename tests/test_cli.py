@@ -1,6 +1,8 @@
 """The command line: the whole way, and every bad input as one clear sentence."""
 
 import json
+import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,6 +13,7 @@ import click
 import numpy as np
 import pytest
 import yaml
+from conftest import flip, tree
 
 from rkstore.cli import Number, PathOrName, cli
 
@@ -438,3 +441,62 @@ def test_ctrl_c_keeps_what_was_recorded_and_says_how_to_go_on(harvest, tmp_path)
     assert "run the same command again to go on" in done.stderr
     journal = (tmp_path / "store" / "shards.jsonl").read_text()
     assert len(journal.splitlines()) == 2
+
+
+STDERR = {"closed": "2>&-", "full": "2>/dev/full", "a pipe without a reader": "2> >(true)"}
+
+
+def in_bash(words, redirected, cwd, **variables):
+    """Run a command as a shell does that sends its streams elsewhere."""
+    line = f"{shlex.join([sys.executable, '-m', 'rkstore.cli', *map(str, words)])}"
+    return subprocess.run(
+        ["bash", "-c", f"{line} {redirected}"],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | variables,
+        capture_output=True,
+    )
+
+
+@pytest.mark.parametrize("how", STDERR)
+def test_a_command_says_on_stdout_and_by_its_status_what_it_found_without_a_stderr(
+    make_store, tmp_path, how
+):
+    store, _ = make_store()
+    done = in_bash(["verify", store.root], STDERR[how], tmp_path)
+    assert (done.returncode, b"are as recorded" in done.stdout) == (0, True)
+    flip(store.root / SITE / "c" / "1" / "0", 5)
+    for words, status in ((["verify", store.root], 1), (["info", "absent"], 2), (["inf"], 2)):
+        assert in_bash(words, STDERR[how], tmp_path).returncode == status
+
+
+def test_a_harvest_without_a_stderr_writes_the_same_bytes(rkstore, harvest, tmp_path):
+    assert in_bash(instead(harvest, "--out", "silent"), STDERR["closed"], tmp_path).returncode == 0
+    assert rkstore(*harvest)[0] == 0
+    assert tree(tmp_path / "silent") == tree(tmp_path / "store")
+
+
+def test_a_reader_that_leaves_ends_a_command_without_a_word(make_store, tmp_path):
+    store, _ = make_store()
+    done = in_bash(["info", store.root], "| true; exit ${PIPESTATUS[0]}", tmp_path)
+    assert (done.returncode in (0, 1), done.stderr) == (True, b"")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_a_letter_that_the_terminal_has_not_got_does_not_end_a_command(
+    make_store, tmp_path, encoding
+):
+    root = tmp_path / os.fsdecode("‖größe‖".encode() + b"\xff")
+    make_store(root.name)
+    done = in_bash(["info", root.name], "", tmp_path, PYTHONIOENCODING=encoding)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"rows" in done.stdout
+
+
+def test_too_little_memory_is_one_sentence(refused, make_store, monkeypatch):
+    store, _ = make_store()
+
+    def full(_):
+        raise MemoryError
+
+    monkeypatch.setattr("rkstore.info.describe_store", full)
+    assert "lower --batch-size" in refused("info", store.root, status=1)
