@@ -270,7 +270,7 @@ def main(
                 row for layer in chosen for row in dictionaries(stores, layer, seeds, steps, work)
             ],
         }
-    (out / "codecs.json").write_text(json.dumps(study, indent=1) + "\n", "utf-8")
+    (out / "codecs.json").write_text(json.dumps(study, indent=1, allow_nan=False) + "\n", "utf-8")
     (out / "codecs.md").write_text(page(study), "utf-8")
     figure(study, out / "images" / "codecs.png")
     click.echo(out / "codecs.md")

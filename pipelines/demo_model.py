@@ -177,8 +177,8 @@ def main(
         ),
         "minutes": round((time.monotonic() - began) / 60, 1),
     }
-    (out / "training.json").write_text(json.dumps(report, indent=2) + "\n")
-    click.echo(json.dumps(report, indent=2))
+    (out / "training.json").write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
+    click.echo(json.dumps(report, indent=2, allow_nan=False))
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ class Runs:
             raise BadInput(
                 f"cannot take up {self.path} ({error}): remove it or choose another --out"
             ) from None
-        for key, value in json.loads(json.dumps(self.identity)).items():
+        for key, value in json.loads(json.dumps(self.identity, allow_nan=False)).items():
             if before.get(key) != value:
                 raise BadInput(
                     f"{self.path} holds runs with other settings ({key} was {before.get(key)}, "

@@ -357,8 +357,9 @@ def joined(fronts: Sequence[Row]) -> Row:
 
 def compact(document: Row) -> str:
     """JSON with a line for each run."""
-    runs = ",\n".join(json.dumps(run) for run in document["runs"])
-    return f'{{"settings": {json.dumps(document["settings"])},\n"runs": [\n{runs}\n]}}\n'
+    runs = ",\n".join(json.dumps(run, allow_nan=False) for run in document["runs"])
+    settings = json.dumps(document["settings"], allow_nan=False)
+    return f'{{"settings": {settings},\n"runs": [\n{runs}\n]}}\n'
 
 
 if __name__ == "__main__":

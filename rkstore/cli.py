@@ -1,7 +1,6 @@
 """The command line: each command makes its options from its settings and calls one function."""
 
 import functools
-import json
 import os
 import sys
 import typing
@@ -15,6 +14,7 @@ import click
 import rkstore
 from rkstore import streams
 from rkstore.errors import BadInput, RkstoreError
+from rkstore.jsontext import to_json
 from rkstore.settings import (
     KINDS,
     EvaluateSettings,
@@ -236,7 +236,7 @@ def info(store: str | None, as_json: bool) -> None:
     from rkstore.opening import open_store
 
     opened = open_store(store)
-    click.echo(json.dumps(store_facts(opened), indent=2) if as_json else describe_store(opened))
+    click.echo(to_json(store_facts(opened), indent=2) if as_json else describe_store(opened))
 
 
 @cli.command()

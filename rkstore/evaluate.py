@@ -1,6 +1,5 @@
 """Batches × dictionary → named numbers, over held-out rows, in the units of the activations."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from rkstore.batches import Batch, read_rows, split_chunks
 from rkstore.device import check_device
 from rkstore.dictionaries import Dictionary, load_dictionary
 from rkstore.errors import BadInput
+from rkstore.jsontext import to_json
 from rkstore.opening import open_store
 from rkstore.settings import EvaluateSettings
 from rkstore.statistics import Statistics
@@ -169,7 +169,7 @@ def write_results(results: list[Evaluation], store: Store, path: Path) -> None:
         "results": [result.as_dict() for result in results],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(document, indent=2) + "\n", "utf-8")
+    path.write_text(to_json(document, indent=2) + "\n", "utf-8")
 
 
 def _held_out(store: Store, hook_name: str, chunks: list[int], size: int) -> Iterable[Batch]:

@@ -177,7 +177,8 @@ class Manifest:
     def to_bytes(self) -> bytes:
         """The one text that ``manifest.json`` may have."""
         named = {"rkstore_schema": SCHEMA, "fingerprint": self.fingerprint} | self._as_dict()
-        return (json.dumps(named, indent=2, ensure_ascii=False) + "\n").encode()
+        text = json.dumps(named, indent=2, ensure_ascii=False, allow_nan=False)
+        return f"{text}\n".encode()
 
     def differences(self, other: "Manifest") -> list[str]:
         """What the other manifest says differently, ``key: there, not here``."""
@@ -438,7 +439,10 @@ def _record(document: dict[str, Any]) -> ShardRecord:
 
 
 def _canonical(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    compact = (",", ":")
+    return json.dumps(
+        value, sort_keys=True, separators=compact, ensure_ascii=False, allow_nan=False
+    )
 
 
 def _leaves(value: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], str]:

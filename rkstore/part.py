@@ -32,7 +32,7 @@ class Part:
     def to_bytes(self) -> bytes:
         """The one text that ``part.json`` may have."""
         stated = {"sites": list(self.sites), "shards": [self.shards.start, self.shards.stop]}
-        return (json.dumps(stated, indent=2) + "\n").encode()
+        return (json.dumps(stated, indent=2, allow_nan=False) + "\n").encode()
 
     def holds(self, other: "Part") -> bool:
         """Whether the other has nothing that this one lacks."""

@@ -142,7 +142,9 @@ def _scale(store: Store, hook_name: str, norm: str) -> float:
 def default_name(settings: TrainSettings, hook_name: str) -> str:
     """A name that says what was trained, and differs wherever two runs differ."""
     identity = {k: v for k, v in asdict(settings).items() if k not in NOT_IDENTITY}
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    digest = hashlib.sha256(
+        json.dumps(identity, sort_keys=True, allow_nan=False).encode()
+    ).hexdigest()
     return f"{hook_name}-{settings.dictionary}-{settings.init}-{digest[:6]}"
 
 
@@ -166,7 +168,8 @@ def save(run: Run) -> None:
         },
     )
     report = {"identity": run.identity, "step": run.step, "history": run.history}
-    (aside / TRAINING).write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+    text = json.dumps(report, indent=1, allow_nan=False) + "\n"
+    (aside / TRAINING).write_text(text, "utf-8")
     save_file(_state(run), aside / STATE)
     shutil.rmtree(directory, ignore_errors=True)
     aside.replace(directory)

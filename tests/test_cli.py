@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -500,3 +501,32 @@ def test_too_little_memory_is_one_sentence(refused, make_store, monkeypatch):
 
     monkeypatch.setattr("rkstore.info.describe_store", full)
     assert "lower --batch-size" in refused("info", store.root, status=1)
+
+
+@pytest.mark.parametrize("command", cli.commands.values(), ids=lambda command: command.name)
+def test_what_is_suggested_for_a_word_that_is_misspelt_is_there(rkstore, command):
+    known = {word for option in command.params for word in option.opts + option.secondary_opts}
+    for word in sorted(known):
+        if word.startswith("--"):
+            _, _, err = rkstore(command.name, word + word[-1])
+            suggested = set(re.findall("'(--[a-z0-9-]+)'", err.partition("Did you mean")[2]))
+            assert word in suggested
+            assert suggested <= known | {"--help"}
+    assert f"Did you mean '{command.name}'?" in rkstore(command.name[:-1] + "xx")[2]
+
+
+def test_help_and_a_refusal_of_any_command_wait_for_no_library():
+    program = textwrap.dedent("""
+        import sys
+        from rkstore import cli
+        for name in cli.cli.commands:
+            for words in (["--help"], ["--unknown"]):
+                sys.argv = ["rkstore", name, *words]
+                try:
+                    cli.main()
+                except SystemExit:
+                    pass
+        print([name for name in ("torch", "numpy", "zarr", "datasets") if name in sys.modules])
+    """)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -42,7 +42,8 @@ def save_dictionary(dictionary: Dictionary, path: Path, metadata: dict[str, Any]
     }
     tensors = dict(dictionary.named_parameters()) | dict(select.named_buffers())
     save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, path / WEIGHTS)
-    (path / CONFIG).write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+    text = json.dumps(config, indent=2, allow_nan=False) + "\n"
+    (path / CONFIG).write_text(text, "utf-8")
 
 
 def load_dictionary(path: str | Path) -> tuple[Dictionary, dict[str, Any]]:

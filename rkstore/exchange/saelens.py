@@ -121,7 +121,8 @@ class Saelens(Importer, Exporter):
             "_output_all_columns": False,
             "_split": None,
         }
-        (out / "state.json").write_text(json.dumps(state, indent=2) + "\n", "utf-8")
+        text = json.dumps(state, indent=2, allow_nan=False) + "\n"
+        (out / "state.json").write_text(text, "utf-8")
 
 
 def _datasets() -> Any:
