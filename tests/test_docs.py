@@ -91,7 +91,8 @@ def test_every_configuration_names_its_command_and_is_valid_for_it(path, monkeyp
     chosen = settings.from_yaml(settings_of(path.read_text("utf-8"), path.name), path, {})
     for key, value in yaml.safe_load(path.read_text("utf-8")).items():
         found = getattr(chosen, key)
-        assert (list(found) if isinstance(found, tuple) else found) == value
+        several = tuple(value) if isinstance(value, list) else (value,)
+        assert found == (several if isinstance(found, tuple) else value)
 
 
 @pytest.mark.parametrize(
