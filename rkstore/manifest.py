@@ -22,6 +22,7 @@ import numpy as np
 from rkstore.codecs import CODECS, codec_named
 from rkstore.errors import BadInput, DamagedStore
 from rkstore.formats import FORMATS, ArraySpec, format_named
+from rkstore.paths import inside, read_at_most, reading
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -207,37 +208,22 @@ class Manifest:
         }
 
 
-def inside(root: Path, path: str) -> Path:
-    """Where a file of a store lies, whether it is there or not.
-
-    Raises:
-        DamagedStore: a link leads there, which could lead anywhere, or it is no file: reading
-            a pipe never ends.
-    """
-    at = root
-    for name in path.split("/"):
-        at /= name
-        if at.is_symlink():
-            raise DamagedStore(f"{path} of {root} is reached by a symbolic link: copy it instead")
-    if at.exists() and not at.is_file():
-        raise DamagedStore(f"{path} of {root} is not a file")
-    return at
-
-
 def read_manifest(root: Path) -> Manifest:
     """Read and check ``manifest.json``.
 
     Raises:
         BadInput: there is no store, or it needs a newer rkstore.
         DamagedStore: the manifest is not one that rkstore wrote.
+        RkstoreError: the system does not let it be read.
     """
-    path = inside(root, MANIFEST)
-    if not path.is_file():
-        raise BadInput(
-            f"there is no store at {root} (no {MANIFEST}): write one with 'rkstore harvest'"
-        )
-    with path.open("rb") as file:
-        return parse_manifest(file.read(LARGEST_MANIFEST + 1), str(root))
+    with reading(MANIFEST, root):
+        path = inside(root, MANIFEST)
+        if not path.is_file():
+            raise BadInput(
+                f"there is no store at {root} (no {MANIFEST}): write one with 'rkstore harvest'"
+            )
+        raw = read_at_most(path, LARGEST_MANIFEST)
+    return parse_manifest(raw, str(root))
 
 
 def parse_manifest(raw: bytes, where: str) -> Manifest:
@@ -380,12 +366,12 @@ def read_journal(root: Path, manifest: Manifest) -> list[ShardRecord]:
 
     Raises:
         DamagedStore: a line was changed, or belongs to another store.
+        RkstoreError: the system does not let it be read.
     """
-    path = inside(root, JOURNAL)
-    if not path.exists():
-        return []
-    with path.open("rb") as file:
-        return parse_journal(file.read(LARGEST_JOURNAL + 1), manifest, str(root))
+    with reading(JOURNAL, root):
+        path = inside(root, JOURNAL)
+        raw = read_at_most(path, LARGEST_JOURNAL) if path.exists() else b""
+    return parse_journal(raw, manifest, str(root))
 
 
 def parse_journal(raw: bytes, manifest: Manifest, where: str) -> list[ShardRecord]:

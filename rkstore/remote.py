@@ -119,7 +119,7 @@ class RemoteStore(Store):
         with self._fetching, DiskErrors(self._cache):
             # Its digest is checked once a process: what was kept may have changed since.
             known = path in self._checked and file.is_file()
-            if not known and not intact(file, recorded):
+            if not known and not intact(self.root, path, recorded):
                 self._make_room(recorded.bytes, path)
                 self.root.mkdir(parents=True, exist_ok=True)
                 fetch(self._location, path, recorded, self.root, lambda _: None)

@@ -28,8 +28,8 @@ from rkstore.manifest import (
     Manifest,
     ShardRecord,
     check_manifest,
-    inside,
 )
+from rkstore.paths import directory, own
 from rkstore.shard import EncodedChunk, ShardEncoder, statistics_of
 from rkstore.store import ASIDE, LOCK, Store, sha256
 
@@ -48,7 +48,7 @@ class StoreWriter:
             check_manifest(manifest)
         except ValueError as error:
             raise BadInput(f"there can be no such store: {error}") from None
-        self.root, self.manifest = Path(root), manifest
+        self.root, self.manifest = directory(root), manifest
         self._codec, self._format = codec_named(manifest.codec), format_named(manifest.format)
         self._lock: BinaryIO | None = None
         self._pool = ThreadPoolExecutor(os.cpu_count())
@@ -164,7 +164,7 @@ class StoreWriter:
 
     def _trim_journal(self, records: list[ShardRecord]) -> None:
         """Cut off a line that was never finished."""
-        journal = self.root / JOURNAL
+        journal = own(self.root, JOURNAL)
         if journal.exists():
             whole = sum(len(record.to_line()) for record in records)
             if journal.stat().st_size > whole:
@@ -207,7 +207,7 @@ class StoreWriter:
         for path in files:
             self._into_place(path)
         self._trim_journal(self.records)
-        with (self.root / JOURNAL).open("ab") as journal:
+        with own(self.root, JOURNAL).open("ab") as journal:
             journal.write(record.to_line())
             journal.flush()
             os.fsync(journal.fileno())
@@ -224,7 +224,7 @@ class StoreWriter:
 
     def _set_aside(self, path: str, content: bytes) -> bool:
         """Have a small file wait aside, unless it is in place already; whether it waits."""
-        target = inside(self.root, path)
+        target = own(self.root, path)
         if target.is_file() and target.read_bytes() == content:
             return False
         self._aside(path).write_bytes(content)
@@ -232,7 +232,7 @@ class StoreWriter:
         return True
 
     def _waiting(self, path: str) -> Path:
-        return inside(self.root, f"{ASIDE}/{path.replace('/', '__')}")
+        return own(self.root, f"{ASIDE}/{path.replace('/', '__')}")
 
     def _aside(self, path: str) -> Path:
         """Where the file for that path waits; nothing is there yet."""
@@ -249,7 +249,7 @@ class StoreWriter:
         return FileRecord(aside.stat().st_size, sha256(aside))
 
     def _into_place(self, path: str) -> None:
-        target = inside(self.root, path)
+        target = own(self.root, path)
         target.parent.mkdir(parents=True, exist_ok=True)
         self._waiting(path).replace(target)
         sync_directory(target.parent)
