@@ -43,7 +43,7 @@ def assert_found(root: Path, path: str, said: str) -> None:
 
 
 def link_into_a_cache(root: Path, blobs: Path) -> None:
-    """Move every file to ``blobs``, named by its digest, and leave a link: so the Hub's cache is."""
+    """Move every file to ``blobs``, named by its digest, and leave a link, as on the Hub."""
     blobs.mkdir()
     for path in tree(root):
         file = root / path
