@@ -1,8 +1,9 @@
-"""What the system does not let one read is no damage, and a store is content with few open files."""
+"""What the system does not let one read is no damage; a store is content with few open files."""
 
 import errno
 import io
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rkstore import descriptors
+from rkstore.descriptors import most_open
 from rkstore.errors import DamagedStore, RkstoreError
 from rkstore.formats import FORMATS
 from rkstore.manifest import COLUMNS
@@ -75,7 +76,7 @@ def test_a_file_that_the_system_does_not_find_is_lost(make_store, monkeypatch, c
 def test_when_too_many_files_are_open_it_says_how_to_have_more(make_store, monkeypatch):
     store, _ = make_store()
     refuse_to_open(monkeypatch, store.root, errno.EMFILE)
-    with pytest.raises(RkstoreError, match="Too many open files.*ulimit -n"):
+    with pytest.raises(RkstoreError, match=r"Too many open files.*ulimit -n"):
         store.read(HOOK)
 
 
@@ -131,15 +132,15 @@ def test_stores_of_many_files_are_read_where_few_may_be_open(make_store, tmp_pat
 
 @pytest.mark.parametrize("soft", [-1, 1, 4, 63, 256, 1024, 2**20])
 def test_shards_take_a_quarter_of_the_descriptors_at_most(monkeypatch, soft):
-    monkeypatch.setattr(descriptors.resource, "getrlimit", lambda _: (soft, -1))
-    most = descriptors.most_open()
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, -1))
+    most = most_open()
     assert 1 <= most <= 256
     assert soft < 4 or most <= soft // 4
     assert most == 256 or 0 < soft < 1024
 
 
 def test_all_stores_together_have_so_many_files_open(make_store, monkeypatch):
-    monkeypatch.setattr(descriptors, "OPEN_SHARDS", 3)
+    monkeypatch.setattr("rkstore.descriptors.OPEN_SHARDS", 3)
     stores = [make_store(name)[0] for name in ("a", "b", "c")]
     for store in stores * 2:
         store.read(HOOK)
@@ -149,8 +150,9 @@ def test_all_stores_together_have_so_many_files_open(make_store, monkeypatch):
 
 def test_what_a_store_had_open_is_closed_when_it_is_gone(make_store):
     store, _ = make_store()
-    before = len(os.listdir("/proc/self/fd"))
+    descriptors = Path("/proc/self/fd")
+    before = len(list(descriptors.iterdir()))
     store.read(HOOK)
-    assert len(os.listdir("/proc/self/fd")) > before
+    assert len(list(descriptors.iterdir())) > before
     del store
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(descriptors.iterdir())) == before
