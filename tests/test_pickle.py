@@ -1,12 +1,12 @@
 """A store in another process: it can be pickled and copied, and the copy sees the same shards."""
 
 import copy
-import os
 import pickle
 import subprocess
 import sys
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 
 import numpy as np
@@ -125,45 +125,21 @@ def test_a_copy_of_a_site_of_a_store_is_the_same_source(make_store, how):
         np.testing.assert_array_equal(mine, theirs)
 
 
-# A module, because a spawned process imports what it is to run.
-LOADER = """
-import sys
-import torch
-import rkstore
-
-HOOK = "blocks.1.mlp.hook_post"
-
-
-class Chunks(torch.utils.data.Dataset):
-    def __init__(self, store):
-        self.store = store
-
-    def __len__(self):
-        return self.store.chunks
-
-    def __getitem__(self, chunk):
-        first, last = self.store.rows_of_chunk(chunk)
-        x = torch.from_numpy(self.store.chunk(HOOK, chunk).copy())
-        return torch.arange(first, last), x
-
-
-if __name__ == "__main__":
-    store = rkstore.open(sys.argv[1])
-    store.read(HOOK)  # with files open
-    loader = torch.utils.data.DataLoader(
-        Chunks(store), batch_size=None, shuffle=True, num_workers=2, multiprocessing_context="spawn"
-    )
-    rows, x = (torch.cat(parts) for parts in zip(*loader))
-    assert len(set(rows.tolist())) == len(rows) == store.rows
-    assert torch.equal(x, torch.from_numpy(store.read(HOOK))[rows])
+CHECK = """
+    found = list(loader)
+    rows, x = (torch.cat(parts) for parts in zip(*found))
+    assert sorted(rows.tolist()) == list(range(store.rows))
+    assert torch.equal(x, torch.from_numpy(store.read("blocks.6.mlp.hook_post"))[rows])
 """
 
 
 def test_a_data_loader_with_spawned_workers_brings_each_row_once(make_store, tmp_path):
-    store, _ = make_store(codec="int8")
-    (tmp_path / "loader.py").write_text(LOADER)
-    command = [sys.executable, str(tmp_path / "loader.py"), str(store.root)]
+    """As the page on the format shows it."""
+    page = (Path(__file__).parents[1] / "docs" / "format.md").read_text("utf-8")
+    make_store("stores/demo", codec="int8", sites={"blocks.6.mlp.hook_post": 12})
+    # A module, because a spawned process imports what it is to run.
+    (tmp_path / "loader.py").write_text(page.split("```py\n")[1].split("```")[0] + CHECK)
     result = subprocess.run(
-        command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        [sys.executable, "loader.py"], cwd=tmp_path, capture_output=True, text=True
     )
     assert result.returncode == 0, result.stderr
