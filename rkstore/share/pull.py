@@ -8,6 +8,7 @@ from pathlib import Path
 from rkstore.errors import BadInput
 from rkstore.manifest import JOURNAL, MANIFEST, PART
 from rkstore.part import NOTHING, Part, whole
+from rkstore.paths import directory
 from rkstore.settings import PullSettings, parse_layers
 from rkstore.share.fetch import claimed, fetch_missing, replace
 from rkstore.share.listed import Listed, check_one_history, read_listed
@@ -19,7 +20,7 @@ from rkstore.writer import DiskErrors, sync_directory
 Say = Callable[[str], object]
 
 
-def pull(url: str, settings: PullSettings, say: Say = lambda _: None) -> tuple[Store, Moved]:
+def pull(url: str | Path, settings: PullSettings, say: Say = lambda _: None) -> tuple[Store, Moved]:
     """Bring a store, or a part of one, into a directory; what is there already is kept.
 
     Args:
@@ -37,7 +38,7 @@ def pull(url: str, settings: PullSettings, say: Say = lambda _: None) -> tuple[S
     location = Location(url)
     listed = read_listed(location)
     asked = _asked(settings, listed, location, say)
-    root = Path(settings.out or Path("stores") / location.name)
+    root = directory(settings.out or Path("stores") / location.name)
     with DiskErrors(root), claimed(root, listed.manifest, location):
         local = _begin(root, listed, location)
         target = local.held.spanning(asked, listed.manifest)

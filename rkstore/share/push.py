@@ -18,7 +18,7 @@ from rkstore.url import Location
 JOURNAL_SECONDS = 30.0
 
 
-def push(path: str | Path, url: str) -> Moved:
+def push(path: str | Path, url: str | Path) -> Moved:
     """Copy a store, or a part of one, to a URL; what is there already is left as it is.
 
     Raises:
