@@ -444,7 +444,9 @@ class PullSettings(Settings):
     """Which part of a store to bring here, and where."""
 
     layers: str = option("all", "Blocks to pull: 'all', or a list such as 0-3,8.")
-    hook: str | None = option(None, "Hook: the part behind the block, a full name, or a glob.")
+    hook: tuple[str, ...] = option(
+        (), "Hook: the part behind the block, a full name, or a glob; may be repeated."
+    )
     rows: str | None = option(
         None, "Rows to pull, FIRST:LAST+1, rounded outward to whole shards; all by default."
     )

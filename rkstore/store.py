@@ -30,6 +30,7 @@ from rkstore.manifest import (
     FileRecord,
     Manifest,
     ShardRecord,
+    block_of,
     read_journal,
     read_manifest,
     record_of,
@@ -254,8 +255,7 @@ class Store:
         fitting = [
             name
             for name in names
-            if (layer is None or name.startswith(f"blocks.{layer}."))
-            and (hook is None or name == hook or name.split(".", 2)[-1] == hook)
+            if layer in (None, block_of(name)[0]) and hook in (None, name, block_of(name)[1])
         ]
         if len(fitting) == 1:
             return fitting[0]

@@ -248,6 +248,13 @@ def test_layer_1_is_not_layer_11(make_store):
     assert store.site(1) == "blocks.1.mlp.hook_post"
 
 
+def test_a_layer_is_the_first_number_in_a_name_whatever_the_blocks_are_called(make_store):
+    names = ["H_blocks.1.mlp.hook_post", "encoder.layers.2.experts.3.hook_post"]
+    store, _ = make_store(sites=dict.fromkeys(names, 4), rows=64)
+    assert store.site(1) == store.site(1, "mlp.hook_post") == names[0]
+    assert store.site(2) == store.site(hook="experts.3.hook_post") == names[1]
+
+
 def test_a_hook_outside_the_blocks_has_a_name_too(make_store):
     store, _ = make_store(sites={"ln_final.hook_normalized": 4, HOOK: 4})
     assert store.site(hook="ln_final.hook_normalized") == "ln_final.hook_normalized"
