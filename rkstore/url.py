@@ -229,7 +229,9 @@ class Location:
                 "or 'rkstore[share]' for all there are"
             ) from None
         except Exception as error:
-            if isinstance(error, FileNotFoundError | PermissionError) or status_of(error) in HIDDEN:
+            # S3 does not say whether what may not be read is there; a disk does.
+            absent = (FileNotFoundError, PermissionError)[: 2 if self.scheme == "s3" else 1]
+            if isinstance(error, absent) or status_of(error) in HIDDEN:
                 hint = "; if it is private, log in with 'hf auth login'" * (self.scheme == "hf")
                 reason = f"{where} is not there, or is not for you to {doing}{hint}"
                 raise NotThere(f"{reason}: {_line(error)}") from None

@@ -16,7 +16,8 @@ from rkstore.errors import DamagedStore, RkstoreError
 from rkstore.formats import FORMATS
 from rkstore.manifest import COLUMNS
 from rkstore.paths import LOST
-from rkstore.share import push
+from rkstore.settings import PullSettings
+from rkstore.share import pull, push
 from rkstore.store import Store, verify
 
 HOOK = "blocks.1.mlp.hook_post"
@@ -71,6 +72,28 @@ def test_a_file_that_the_system_does_not_find_is_lost(make_store, monkeypatch, c
         with pytest.raises(DamagedStore):
             READERS[reader](store)
     assert {problem.what for problem in verify(store)} == {"is missing"}
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "shards.jsonl", "part.json"])
+def test_what_may_not_be_read_is_not_taken_for_absent(make_store, tmp_path, monkeypatch, name):
+    """Without its journal a store would have no rows, without part.json it would be whole."""
+    store, _ = make_store()
+    pull(store.root, PullSettings(out=str(tmp_path / "part"), rows="0:64"))
+    real = io.open
+
+    def refusing(file, *words, **named):
+        if str(file) == str(tmp_path / "part" / name):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(file))
+        return real(file, *words, **named)
+
+    monkeypatch.setattr(io, "open", refusing)
+    monkeypatch.setattr("builtins.open", refusing)  # that of fsspec
+    for read in (
+        lambda: Store(tmp_path / "part"),
+        lambda: pull(tmp_path / "part", PullSettings(out=str(tmp_path / "copy"))),
+    ):
+        with pytest.raises(RkstoreError, match=f"cannot read .*{name}.*Permission denied"):
+            read()
 
 
 def test_when_too_many_files_are_open_it_says_how_to_have_more(make_store, monkeypatch):
