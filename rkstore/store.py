@@ -45,6 +45,9 @@ SIDE_BYTES = 2**25
 # What a writer leaves in the directory besides: its lock, and files not yet in place.
 LOCK, ASIDE = ".lock", ".writing"
 
+# What the Hub puts beside the files of a repository, and shows as its page.
+HUB_FILES = {".gitattributes", "README.md"}
+
 
 class Store:
     """An activation store, read-only. It sees the shards that were recorded when it was opened.
@@ -411,7 +414,7 @@ def verify(store: Store, advance: Callable[[int], object] = lambda _: None) -> I
     metadata = store.held.metadata(store.manifest)
     for path, content in metadata.items():
         yield from _compare(store.root, path, record_of(content))
-    known = expected.keys() | metadata.keys() | {MANIFEST, JOURNAL, PART, LOCK}
+    known = expected.keys() | metadata.keys() | {MANIFEST, JOURNAL, PART, LOCK} | HUB_FILES
     elsewhere = {path for record in store.records for path in record.files}
     for file in sorted(store.root.rglob("*")):
         path = file.relative_to(store.root).as_posix()

@@ -42,6 +42,10 @@ def assert_found(root: Path, path: str, said: str) -> None:
             read_everything(opened)
 
 
+# What the Hub has in a repository besides, and a store never has.
+BESIDE = (".gitattributes", "README.md")
+
+
 def link_into_a_cache(root: Path, blobs: Path) -> None:
     """Move every file to ``blobs``, named by its digest, and leave a link, as on the Hub."""
     blobs.mkdir()
@@ -58,6 +62,8 @@ def snapshot(make_store, tmp_path):
 
     def make(**options):
         store, values = make_store("hub/snapshots/0123abcd", codec="int8", **options)
+        for name in BESIDE:
+            (store.root / name).write_text("of the repository")
         link_into_a_cache(store.root, tmp_path / "hub" / "blobs")
         return store.root, values
 
@@ -85,7 +91,7 @@ def test_a_store_of_links_into_a_cache_is_a_store(make_store, snapshot, tmp_path
 @pytest.mark.parametrize("format", FORMATS)
 def test_behind_a_link_a_file_is_compared_with_what_was_recorded(snapshot, format):
     root, _ = snapshot(format=format)
-    for path in [path for path in tree(root) if path not in (MANIFEST, JOURNAL)]:
+    for path in [path for path in tree(root) if path not in (MANIFEST, JOURNAL, *BESIDE)]:
         blob = (root / path).resolve()
         whole = blob.read_bytes()
         flip(blob, len(whole) // 2)
@@ -97,7 +103,7 @@ def test_behind_a_link_a_file_is_compared_with_what_was_recorded(snapshot, forma
 def test_what_was_not_fetched_into_the_cache_is_missing(snapshot):
     """git-annex leaves a link that leads nowhere where it has not fetched the file."""
     root, _ = snapshot()
-    for path in tree(root):
+    for path in [path for path in tree(root) if path not in BESIDE]:
         blob = (root / path).resolve()
         away = blob.rename(blob.with_name("away"))
         assert_found(root, path, "is not a file")
@@ -120,7 +126,8 @@ def test_nothing_is_written_through_a_link(snapshot, make_store, tmp_path):
     assert repair(damaged, list(verify(damaged)), str(whole.root)) == []
     assert not (root / path).is_symlink()
     pull(str(whole.root), PullSettings(out=str(root)))
-    assert tree(root) == tree(whole.root)
+    found = tree(root)
+    assert {path: found[path] for path in found if path not in BESIDE} == tree(whole.root)
     assert tree(blobs) == changed
 
 
