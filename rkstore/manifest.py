@@ -22,6 +22,7 @@ import numpy as np
 from rkstore.codecs import CODECS, codec_named
 from rkstore.errors import BadInput, DamagedStore
 from rkstore.formats import FORMATS, ArraySpec, format_named
+from rkstore.paths import inside, read_at_most, reading
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -41,6 +42,7 @@ COLUMNS = {
 
 # A name becomes a directory: no separators, no leading dot, nothing to interpret.
 SITE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+BLOCK = re.compile(r"(?:[^.]+\.)+?([0-9]+)\.(.+)")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 LARGEST_MANIFEST = 16 * 2**20
 LARGEST_JOURNAL = 256 * 2**20
@@ -54,6 +56,17 @@ class Site:
 
     hook_name: str
     d_in: int
+
+
+def block_of(hook_name: str) -> tuple[int | None, str]:
+    """Number of the block that a hook lies in, and the part of its name behind the block.
+
+    The first number in a name is its block's, whatever the model calls its list of blocks:
+    ``blocks.8.mlp.hook_post`` and ``H_blocks.8.mlp.hook_post`` are both block 8's
+    ``mlp.hook_post``. Outside the blocks (``ln_final.hook_scale``): None and the whole name.
+    """
+    found = BLOCK.fullmatch(hook_name)
+    return (int(found[1]), found[2]) if found else (None, hook_name)
 
 
 @dataclass(frozen=True)
@@ -208,37 +221,22 @@ class Manifest:
         }
 
 
-def inside(root: Path, path: str) -> Path:
-    """Where a file of a store lies, whether it is there or not.
-
-    Raises:
-        DamagedStore: a link leads there, which could lead anywhere, or it is no file: reading
-            a pipe never ends.
-    """
-    at = root
-    for name in path.split("/"):
-        at /= name
-        if at.is_symlink():
-            raise DamagedStore(f"{path} of {root} is reached by a symbolic link: copy it instead")
-    if at.exists() and not at.is_file():
-        raise DamagedStore(f"{path} of {root} is not a file")
-    return at
-
-
 def read_manifest(root: Path) -> Manifest:
     """Read and check ``manifest.json``.
 
     Raises:
         BadInput: there is no store, or it needs a newer rkstore.
         DamagedStore: the manifest is not one that rkstore wrote.
+        RkstoreError: the system does not let it be read.
     """
-    path = inside(root, MANIFEST)
-    if not path.is_file():
-        raise BadInput(
-            f"there is no store at {root} (no {MANIFEST}): write one with 'rkstore harvest'"
-        )
-    with path.open("rb") as file:
-        return parse_manifest(file.read(LARGEST_MANIFEST + 1), str(root))
+    with reading(MANIFEST, root):
+        path = inside(root, MANIFEST)
+        if not path.is_file():
+            raise BadInput(
+                f"there is no store at {root} (no {MANIFEST}): write one with 'rkstore harvest'"
+            )
+        raw = read_at_most(path, LARGEST_MANIFEST)
+    return parse_manifest(raw, str(root))
 
 
 def parse_manifest(raw: bytes, where: str) -> Manifest:
@@ -381,12 +379,12 @@ def read_journal(root: Path, manifest: Manifest) -> list[ShardRecord]:
 
     Raises:
         DamagedStore: a line was changed, or belongs to another store.
+        RkstoreError: the system does not let it be read.
     """
-    path = inside(root, JOURNAL)
-    if not path.exists():
-        return []
-    with path.open("rb") as file:
-        return parse_journal(file.read(LARGEST_JOURNAL + 1), manifest, str(root))
+    with reading(JOURNAL, root):
+        path = inside(root, JOURNAL)
+        raw = read_at_most(path, LARGEST_JOURNAL) if path.exists() else b""
+    return parse_journal(raw, manifest, str(root))
 
 
 def parse_journal(raw: bytes, manifest: Manifest, where: str) -> list[ShardRecord]:

@@ -348,12 +348,12 @@ def test_what_a_codec_keeps_besides_may_not_be_immense_either(tmp_path, codec):
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "shards.jsonl"])
-def test_a_link_or_a_pipe_is_not_taken_for_a_file_of_the_store(tmp_path, name):
+def test_a_link_to_nothing_or_a_pipe_is_not_taken_for_a_file_of_the_store(tmp_path, name):
     manifest = make_manifest()
     root = save(tmp_path, manifest)
     (root / "shards.jsonl").write_bytes(journal(manifest, 1)[0])
     (root / name).rename(root / "elsewhere")
-    for make in (lambda path: path.symlink_to("elsewhere"), os.mkfifo, Path.mkdir):
+    for make in (lambda path: path.symlink_to("nowhere"), os.mkfifo, Path.mkdir):
         make(root / name)
         with pytest.raises(DamagedStore, match=f"{name} of .* is"):
             read_journal(root, read_manifest(root))

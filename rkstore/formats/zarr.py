@@ -73,7 +73,7 @@ class Zarr(Format):
         }
         return {"zarr.json": _json(group)} | files
 
-    def open_array(self, root: Path, spec: ArraySpec) -> Any:
+    def open_array(self, root: Path, spec: ArraySpec, shards: Sequence[int]) -> Any:  # noqa: ARG002
         import zarr
 
         return zarr.open_array(root / spec.name, mode="r")
