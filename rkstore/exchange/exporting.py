@@ -65,11 +65,15 @@ def _sites(store: Store, settings: ExportSettings) -> list[str]:
     there = [name for name in store.hook_names if name.startswith(start)]
     chosen: set[str] = set()
     for hook in settings.hook or (None,):
-        patterns = ("*",) if hook is None else (hook, f"blocks.*.{hook}")
-        fitting = {name for name in there if any(fnmatchcase(name, p) for p in patterns)}
+        fitting = {name for name in there if hook is None or _fits(name, hook)}
         # None fits: the store says what there is.
         chosen |= fitting or {store.site(settings.layer, hook)}
     return [name for name in there if name in chosen]
+
+
+def _fits(hook_name: str, hook: str) -> bool:
+    """Whether a site's name, or the part behind its block, is what a hook or a glob says."""
+    return any(fnmatchcase(name, hook) for name in (hook_name, hook_name.split(".", 2)[-1]))
 
 
 def _check_room(outgoing: Outgoing, out: Path) -> None:
