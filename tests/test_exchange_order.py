@@ -102,6 +102,12 @@ def test_as_many_names_as_arrays_are_needed(refused, tmp_path, layers, kind):
     assert "layer_1, layer_2, layer_3" in sentence
 
 
+@pytest.mark.parametrize("kind", [name for name, kind in IMPORTERS.items() if not kind.datasets])
+def test_datasets_of_a_format_that_has_none_are_refused(refused, tmp_path, kind):
+    path = foreign(kind, tmp_path, rows())
+    assert f"which no {kind} is" in refused(path, kind, dataset=("acts",))
+
+
 def test_hdf5_datasets_are_in_the_order_typed(bring, tmp_path, layers):
     path = foreign_arrays("hdf5", tmp_path / "acts", layers)
     store = bring(path, "hdf5", dataset=("layer_10", "layer_2"), hook_name=("a", "b"))

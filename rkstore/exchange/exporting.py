@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from rkstore.errors import BadInput, RkstoreError
 from rkstore.exchange import exporter_named
-from rkstore.exchange.base import Outgoing
+from rkstore.exchange.outgoing import Outgoing
 from rkstore.settings import ExportSettings
 from rkstore.store import Store
 

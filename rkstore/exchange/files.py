@@ -6,8 +6,9 @@ from typing import Any
 
 from rkstore.errors import BadInput
 from rkstore.exchange import facts as exported
-from rkstore.exchange.base import Ids, Matrix, Source, check_ids, of_matrices
+from rkstore.exchange.base import Source
 from rkstore.exchange.facts import facts_beside
+from rkstore.exchange.matrices import Ids, Matrix, check_ids, of_matrices
 from rkstore.order import natural
 from rkstore.settings import ImportSettings
 

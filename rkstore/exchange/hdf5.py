@@ -2,26 +2,16 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import h5py
 import numpy as np
 
 from rkstore.errors import BadInput
-from rkstore.exchange.base import (
-    Exporter,
-    Floats,
-    Ids,
-    Importer,
-    Outgoing,
-    Source,
-    check_ids,
-    float32,
-    matrix,
-    names_of,
-    of_matrices,
-)
+from rkstore.exchange.base import Exporter, Floats, Importer, Source
 from rkstore.exchange.facts import LARGEST, Facts, parse_facts
+from rkstore.exchange.matrices import Ids, check_ids, float32, matrix, names_of, of_matrices
+from rkstore.exchange.outgoing import Outgoing
 from rkstore.manifest import COLUMNS, Site
 from rkstore.order import natural
 from rkstore.settings import ImportSettings
@@ -38,7 +28,8 @@ class Hdf5Exchange(Importer, Exporter):
     """Reads one file; writes one with a dataset a site and one a column."""
 
     name = "hdf5"
-    reserved = (FACTS,)
+    reserved: ClassVar = (FACTS,)
+    datasets: ClassVar = True
 
     def open(self, path: Path, settings: ImportSettings) -> Source:
         try:

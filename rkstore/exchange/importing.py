@@ -23,7 +23,7 @@ from rkstore.writer import StoreWriter
 INT32 = np.iinfo(np.int32)
 
 # The number of a layer, as most programs write it in a name.
-LAYER = re.compile(r"(?:layers?|blocks?|h)[._-]?([0-9]{1,18})(?![0-9])")
+LAYER = re.compile(r"(?<![a-z])(?:layers?|blocks?|h)[._-]?([0-9]{1,18})(?![0-9])", re.IGNORECASE)
 
 
 def import_store(
@@ -49,6 +49,10 @@ def import_store(
         raise BadInput(f"there is nothing at {path} to import")
     for name in ("hook_name", "dataset"):
         _check_distinct(flag_of(name), getattr(settings, name))
+    if settings.dataset and not importer.datasets:
+        raise BadInput(
+            f"--dataset chooses from one file of many arrays, which no {importer.name} is"
+        )
     source = importer.open(path, settings)
     manifest = _manifest(path, source, settings)
     out = Path(settings.out or Path("stores") / _name(path)).expanduser()

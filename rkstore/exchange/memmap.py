@@ -14,16 +14,8 @@ from typing import Any
 import numpy as np
 
 from rkstore.errors import BadInput
-from rkstore.exchange.base import (
-    Floats,
-    Ids,
-    Importer,
-    Matrix,
-    Source,
-    check_ids,
-    float32,
-    of_matrices,
-)
+from rkstore.exchange.base import Floats, Importer, Source
+from rkstore.exchange.matrices import Ids, Matrix, check_ids, float32, of_matrices
 from rkstore.exchange.pt import load_ids
 from rkstore.order import natural
 from rkstore.settings import ImportSettings

@@ -8,8 +8,10 @@ import numpy as np
 
 from rkstore.errors import BadInput
 from rkstore.exchange import facts
-from rkstore.exchange.base import Exporter, Importer, Outgoing, Source, matrix
+from rkstore.exchange.base import Exporter, Importer, Source
 from rkstore.exchange.files import COLUMN_FILES, of_files
+from rkstore.exchange.matrices import matrix
+from rkstore.exchange.outgoing import Outgoing
 from rkstore.manifest import COLUMNS
 from rkstore.settings import ImportSettings
 

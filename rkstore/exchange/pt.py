@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from rkstore.errors import BadInput
-from rkstore.exchange.base import Floats, Importer, Matrix, Source, check_shape
+from rkstore.exchange.base import Floats, Importer, Source
 from rkstore.exchange.files import of_files
+from rkstore.exchange.matrices import Matrix, check_shape
 from rkstore.settings import ImportSettings
 
 DTYPES = ("float32", "float16", "bfloat16", "float64")

@@ -9,19 +9,10 @@ import numpy as np
 from rkstore import hub
 from rkstore.errors import BadInput
 from rkstore.exchange import facts as exported
-from rkstore.exchange.base import (
-    Column,
-    Exporter,
-    Floats,
-    Importer,
-    Outgoing,
-    Source,
-    agreed,
-    blocks_between,
-    cut,
-    float32,
-)
+from rkstore.exchange.base import Column, Exporter, Floats, Importer, Source
 from rkstore.exchange.facts import facts_beside
+from rkstore.exchange.matrices import agreed, blocks_between, cut, float32
+from rkstore.exchange.outgoing import Outgoing
 from rkstore.manifest import COLUMNS, Site
 from rkstore.order import natural
 from rkstore.settings import ImportSettings
@@ -55,20 +46,9 @@ class Saelens(Importer, Exporter):
 
     def open(self, path: Path, settings: ImportSettings) -> Source:
         data = _loaded(path)
-        shapes = {
-            name: feature.shape
-            for name, feature in data.features.items()
-            if len(getattr(feature, "shape", ())) in (2, 3)
-            and feature.dtype in ("float32", "float16", "float64")
-        }
-        names = list(settings.hook_name) or sorted(shapes, key=natural)
-        for name in names or [""]:
-            if name not in shapes:
-                raise BadInput(
-                    f"{path} has no column {name or 'of activations'} of shape (context_size, "
-                    f"d_in) and floats: its columns are {', '.join(data.column_names)}"
-                )
-        size = agreed(str(path), *(shapes[name][0] for name in names)) or 1
+        shapes = _shapes(path, data, settings.hook_name)
+        names = list(shapes)
+        size = agreed(str(path), *(shape[0] for shape in shapes.values())) or 1
         facts = facts_beside(path)
         if facts:
             facts.check(str(path / exported.FILE), names, len(data) * size)
@@ -90,7 +70,7 @@ class Saelens(Importer, Exporter):
             return lambda start, stop: rows(name, start, stop)
 
         return Source(
-            sites=tuple(Site(name, int(np.prod(shapes[name][1:]))) for name in names),
+            sites=tuple(Site(name, int(np.prod(shape[1:]))) for name, shape in shapes.items()),
             arrays={name: name for name in names},
             rows=len(data) * size,
             read=read,
@@ -133,6 +113,7 @@ class Saelens(Importer, Exporter):
                 writer.write_batch(batch, writer_batch_size=max(1, BATCH_BYTES // per_block))
                 writer.finalize()
         datasets.DatasetInfo(features=features).write_to_directory(str(out))
+        (out / exported.FILE).write_text(outgoing.facts().to_text(), "ascii")
         state: dict[str, Any] = dict.fromkeys(sorted(KNOWN)) | {
             "_data_files": [{"filename": name} for name in files],
             "_fingerprint": manifest.fingerprint,
@@ -140,7 +121,28 @@ class Saelens(Importer, Exporter):
             "_output_all_columns": False,
         }
         (out / STATE).write_text(json.dumps(state, indent=2) + "\n", "utf-8")
-        (out / exported.FILE).write_text(outgoing.facts().to_text(), "ascii")
+
+
+def _shapes(path: Path, data: Any, asked: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+    """The shape of a block in each column that is asked for, or in all of activations.
+
+    Raises:
+        BadInput: there is none, or one is no activations.
+    """
+    shapes = {
+        name: feature.shape
+        for name, feature in data.features.items()
+        if len(getattr(feature, "shape", ())) in (2, 3)
+        and feature.dtype in ("float32", "float16", "float64")
+    }
+    names = asked or tuple(sorted(shapes, key=natural))
+    for name in names or ("",):
+        if name not in shapes:
+            raise BadInput(
+                f"{path} has no column {name or 'of activations'} of shape (context_size, "
+                f"d_in) and floats: its columns are {', '.join(data.column_names)}"
+            )
+    return {name: shapes[name] for name in names}
 
 
 def _datasets() -> Any:
