@@ -360,7 +360,8 @@ def import_(settings: ImportSettings, path: str) -> None:
     from rkstore.exchange.importing import import_store
     from rkstore.info import describe_store
 
-    click.echo(describe_store(import_store(Path(path), settings)))
+    store = import_store(path, settings, lambda sentence: click.echo(sentence, err=True))
+    click.echo(describe_store(store))
 
 
 @cli.command()

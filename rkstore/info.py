@@ -114,7 +114,7 @@ def describe_store(store: Store) -> str:
     if not store.complete:
         again = "import" if imported else "harvest"
         rows += f" of {manifest.rows:,} ({again} again to go on)"
-    if not imported:
+    if not imported or "tokens" in manifest.source:
         bos = manifest.source.get("tokens", {}).get("prepend_bos")
         rows += (
             f" in blocks of {manifest.context_size}, BOS {'first in each' if bos else 'not added'}"
@@ -193,21 +193,29 @@ def _span(names: list[str]) -> str:
 
 
 def _origin(source: dict[str, Any]) -> list[str]:
-    """Where the values came from: a model over a text, or the files of another program."""
-    model = source.get("model", {})
-    if "imported_from" in source:
+    """Where the values came from: a model over a text, the files of another program, or both."""
+    model, imported = source.get("model", {}), "imported_from" in source
+    name = f"  model   {model.get('name', 'unknown')}"
+    if not imported or "weights_sha256" in model:
+        weights = str(model.get("weights_sha256", "unknown"))[:12]
+        name += f", {model.get('dtype', 'unknown')}, weights {weights}"
+    lines = [name]
+    if not imported or "text" in source:
+        lines.append(f"  text    {_text(source.get('text', {}))}")
+    if imported:
         names = [str(file["name"]) for file in source.get("files", [])]
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        return [
-            f"  model   {model.get('name', 'unknown')}",
+        lines.append(
             f"  from    {source['imported_from']}, {source.get('dtype')}: "
-            f"{', '.join(names[:3])}{more}",
-        ]
-    return [
-        f"  model   {model.get('name', 'unknown')}, {model.get('dtype', 'unknown')}, "
-        f"weights {str(model.get('weights_sha256', 'unknown'))[:12]}",
-        f"  text    {_text(source.get('text', {}))}",
-    ]
+            f"{', '.join(names[:3])}{more}"
+        )
+    if "stored_before" in source:
+        before = source["stored_before"]
+        lines.append(
+            f"  before  {before.get('codec')} in store {before.get('fingerprint')}, whose error "
+            "is counted"
+        )
+    return lines
 
 
 def _text(source: dict[str, Any]) -> str:

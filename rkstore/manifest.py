@@ -125,6 +125,11 @@ class Manifest:
     def width(self, hook_name: str) -> int:
         return self._widths[hook_name]
 
+    def fvu_before(self, hook_name: str) -> float:
+        """Error that the values had when they came, from another store by way of files."""
+        before = self.source.get("stored_before", {"codec_fvu": {}})
+        return float(before["codec_fvu"].get(hook_name, 0.0))
+
     def specs(self, hook_name: str) -> dict[str, ArraySpec]:
         """The arrays of one site: ``""`` its values, then what its codec keeps besides."""
         codec, width = codec_named(self.codec), self.width(hook_name)
@@ -301,6 +306,9 @@ def check_manifest(manifest: Manifest) -> None:
         raise ValueError(f"unknown compression {manifest.compression!r} of {manifest.format}")
     if not isinstance(manifest.source, dict):
         raise ValueError("source is not an object")
+    for site in manifest.sites:
+        if not 0 <= manifest.fvu_before(site.hook_name) < math.inf:
+            raise ValueError(f"the error of {site.hook_name} is no error")
     specs = manifest.all_specs()
     for spec in specs:
         # As float32: that is what a chunk becomes when it is decoded.

@@ -512,11 +512,11 @@ class ImportSettings(Settings):
     )
     hook_name: tuple[str, ...] = option(
         (),
-        "Name of the site; once for each array, in their order. With saelens, the columns to "
-        "read. The arrays' own names by default.",
+        "Name of the site; once for each array, in their order: layer_2 before layer_10, or that "
+        "of --dataset. With saelens, the columns to read. The arrays' own names by default.",
     )
     dataset: tuple[str, ...] = option(
-        (), "HDF5 dataset to read; by default 'tensor', or else all of the file."
+        (), "HDF5 dataset to read; by default 'tensor', or else all of the file, in natural order."
     )
     context_size: int | None = option(
         None, "Rows in a block, if the files do not say; 1 by default.", least=1
@@ -538,7 +538,9 @@ class ExportSettings(Settings):
 
     to: str | None = option(None, "What to write.", choices=("saelens", "npy", "hdf5"))
     layer: int | None = option(None, "Transformer block of the sites; all by default.", least=0)
-    hook: tuple[str, ...] = option((), "Hook of the sites, may be repeated; all by default.")
+    hook: tuple[str, ...] = option(
+        (), "Hook of the sites, the part behind the block, a full name, or a glob; all by default."
+    )
     dtype: str = option("float32", "Numbers to write.", choices=("float32", "float16"))
     out: str | None = option(
         None, "Directory to write; exports/<store>-<to> by default.", path=True

@@ -223,11 +223,15 @@ class Store:
         return statistics
 
     def codec_fvu(self, hook_name: str) -> float:
-        """Error of the stored values, as a fraction of the site's variance."""
+        """Error of the stored values, as a fraction of the site's variance.
+
+        That of the store they were exported from is added: rounding twice gives errors that do
+        not depend on each other, whose squares add up.
+        """
         self.check_site(hook_name)
         error = sum(self.records[shard].squared_error[hook_name] for shard in self.shards)
         total = float(self.statistics(hook_name).m2.sum())
-        return error / total if total > 0 else 0.0
+        return self.manifest.fvu_before(hook_name) + (error / total if total > 0 else 0.0)
 
     def stored_bytes(self, hook_name: str | None = None) -> int:
         """Bytes on disk of one site's stored numbers, or of all files that should be here."""

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from rkstore.codecs import codec_named
+from rkstore.errors import BadInput
 from rkstore.manifest import COLUMNS, Manifest, Site
 from rkstore.store import Store
 from rkstore.writer import StoreWriter
@@ -282,5 +283,33 @@ def rkstore(
             status = int(leaving.code or 0)
         captured = capsys.readouterr()
         return status, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def bring(tmp_path: Path) -> Callable[..., Store]:
+    """Call it with a path, a format and options; returns the store that the import wrote."""
+    from rkstore.exchange.importing import import_store
+    from rkstore.settings import ImportSettings
+
+    def run(path: Path, kind: str, out: str = "imported", **options: Any) -> Store:
+        say = options.pop("say", lambda _: None)
+        usual = {"codec": "float32", "shard_rows": 16}
+        settings = ImportSettings(from_=kind, out=str(tmp_path / out), **(usual | options))
+        return import_store(path, settings, say)
+
+    return run
+
+
+@pytest.fixture
+def refused(bring: Callable[..., Store]) -> Callable[..., str]:
+    """Call it like ``bring`` with an import that must be refused; returns the sentence."""
+
+    def run(path: Path, kind: str, error: type[Exception] = BadInput, **options: Any) -> str:
+        with pytest.raises(error) as caught:
+            bring(path, kind, **options)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
 
     return run
