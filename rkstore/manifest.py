@@ -41,6 +41,7 @@ COLUMNS = {
 
 # A name becomes a directory: no separators, no leading dot, nothing to interpret.
 SITE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+BLOCK = re.compile(r"(?:[^.]+\.)+?([0-9]+)\.(.+)")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 LARGEST_MANIFEST = 16 * 2**20
 LARGEST_JOURNAL = 256 * 2**20
@@ -54,6 +55,17 @@ class Site:
 
     hook_name: str
     d_in: int
+
+
+def block_of(hook_name: str) -> tuple[int | None, str]:
+    """Number of the block that a hook lies in, and the part of its name behind the block.
+
+    The first number in a name is its block's, whatever the model calls its list of blocks:
+    ``blocks.8.mlp.hook_post`` and ``H_blocks.8.mlp.hook_post`` are both block 8's
+    ``mlp.hook_post``. Outside the blocks (``ln_final.hook_scale``): None and the whole name.
+    """
+    found = BLOCK.fullmatch(hook_name)
+    return (int(found[1]), found[2]) if found else (None, hook_name)
 
 
 @dataclass(frozen=True)
