@@ -42,6 +42,9 @@ PROBE_TOKENS = 7
 SAME_LOGITS = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.1}
 
 
+# How alike two names are, of 1, if one may be a slip for the other.
+LIKE = 0.5
+
 # Hooks that a sentence names; a model has hundreds.
 SHOWN = 4
 
@@ -104,7 +107,8 @@ class Model:
         Args:
             hook: the part behind the block (``mlp.hook_post``), a full name, or a glob of
                 either; several of them for all that any of them names.
-            layers: ``all`` or a list such as ``0-3,8``; for a hook outside the blocks, ``all``.
+            layers: numbers of blocks, ``all`` or a list such as ``0-3,8``, whatever the model calls
+                its blocks; for a hook outside of them, ``all``.
 
         Raises:
             BadInput: one of the hooks is not in each of the layers; names what there is.
@@ -197,7 +201,9 @@ class Model:
 
     def _unknown(self, hook: str, layers: str) -> str:
         guess, *others = nearest(hook, self.hooks(layers))
-        meant = f"did you mean {guess}? There are also" if _alike(hook, guess) >= 0.5 else "it has"
+        meant = (
+            f"did you mean {guess}? There are also" if _likeness(hook)(guess) >= LIKE else "it has"
+        )
         # A full name is of use to who began to write one.
         parts = [other for other in others if block_of(other)[0] is None]
         return (
@@ -211,13 +217,20 @@ def _fits(name: str, pattern: str) -> bool:
     return any(fnmatch.fnmatchcase(text, pattern) for text in (name, block_of(name)[1]))
 
 
-def _alike(name: str, other: str) -> float:
-    return difflib.SequenceMatcher(None, name, other).ratio()
-
-
 def nearest(name: str, names: Iterable[str]) -> list[str]:
     """The names, those that are spelled most like one of them first."""
-    return sorted(names, key=lambda other: _alike(name, other), reverse=True)
+    return sorted(names, key=_likeness(name), reverse=True)
+
+
+def _likeness(name: str) -> Callable[[str], float]:
+    matcher = difflib.SequenceMatcher()
+    matcher.set_seq2(name)  # the matcher remembers its second text
+
+    def ratio(other: str) -> float:
+        matcher.set_seq1(other)
+        return matcher.ratio()
+
+    return ratio
 
 
 def load_model(
@@ -254,8 +267,8 @@ def load_model(
         bridge, widths, repeated = _hook(name, plain.to(device), words, headless)
     except Exception as error:
         raise BadInput(
-            f"TransformerLens cannot hook the model {name}, a {type(plain).__name__}: "
-            f"{_in_one_line(error)}"
+            f"TransformerLens cannot hook the model {name} ({type(plain).__name__}), and without "
+            f"hooks there is nothing to harvest: {_in_one_line(error)}"
         ) from None
     known = Path(name).resolve().name if local else name
     commit = None if local else hub.commit_of(name, revision)

@@ -47,7 +47,8 @@ class Plan:
 
     rows: int
     context_size: int
-    sites: int
+    widths: tuple[int, ...]
+    """Of each site."""
     model_seconds_per_token: float
     costs: tuple[CodecCost, ...]
     """The codec that was asked for comes first."""
@@ -102,12 +103,13 @@ class Plan:
         if self.written_bytes:
             return ""
         tokens = int(room / self.chosen.bytes_per_token) // self.context_size * self.context_size
-        sites = int(room / self.bytes_of(self.chosen) * self.sites)
+        # As many of the widest as there is room for, whichever sites they will be.
+        sites = int(room / self.bytes_of(self.chosen) * sum(self.widths) / max(self.widths))
         codecs = [cost.codec for cost in self.costs[1:] if self.bytes_of(cost) <= room]
         options = [
             *([f"--tokens {tokens}"] if tokens else []),
             *([f"--codec {codecs[0]}"] if codecs else []),
-            *([f"{sites} of the {self.sites} sites (--layers)"] if sites else []),
+            *([f"{sites} of the {len(self.widths)} sites (--layers, --hook)"] if sites else []),
         ]
         return f"{' or '.join(options)} would fit" if options else ""
 
@@ -137,7 +139,7 @@ def plan(harvest: Harvest, codecs: Sequence[str] = ()) -> Plan:
     return Plan(
         rows=manifest.rows,
         context_size=manifest.context_size,
-        sites=len(sites),
+        widths=tuple(site.d_in for site in sites),
         model_seconds_per_token=model_seconds,
         costs=tuple(costs),
         memory_bytes=round(4 * width * 2 * batch + costs[0].bytes_per_token * shard)
