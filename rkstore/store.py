@@ -29,6 +29,7 @@ from rkstore.manifest import (
     FileRecord,
     Manifest,
     ShardRecord,
+    block_of,
     inside,
     read_journal,
     read_manifest,
@@ -244,8 +245,7 @@ class Store:
         fitting = [
             name
             for name in names
-            if (layer is None or name.startswith(f"blocks.{layer}."))
-            and (hook is None or name == hook or name.split(".", 2)[-1] == hook)
+            if layer in (None, block_of(name)[0]) and hook in (None, name, block_of(name)[1])
         ]
         if len(fitting) == 1:
             return fitting[0]
