@@ -57,7 +57,7 @@ def as_in(settings: type[Settings], name: str, **given: Any) -> Any:
 class RecipeSettings(Settings):
     """Which activations, and what all dictionaries have in common."""
 
-    store: str | None = option(None, "Store; without it, one is harvested under --out.")
+    store: str | None = option(None, "Store; without it, one is harvested under --out.", path=True)
     model: str = as_in(HarvestSettings, "model")
     dataset: str = as_in(HarvestSettings, "dataset")
     dataset_config: str | None = as_in(HarvestSettings, "dataset_config")
@@ -65,7 +65,7 @@ class RecipeSettings(Settings):
     text_seed: int = as_in(HarvestSettings, "seed")
     tokens: int = as_in(HarvestSettings, "tokens")
     context_size: int = as_in(HarvestSettings, "context_size")
-    hook: str = as_in(HarvestSettings, "hook")
+    hook: str = as_in(HarvestSettings, "hook", default="mlp.hook_post")
     dictionary: str = as_in(TrainSettings, "dictionary")
     expansion: float = as_in(TrainSettings, "expansion")
     d_sae: int | None = as_in(TrainSettings, "d_sae")
@@ -83,7 +83,7 @@ class RecipeSettings(Settings):
     checkpoint_every: int = as_in(TrainSettings, "checkpoint_every")
     seed: int = as_in(TrainSettings, "seed", default=42)
     device: str = as_in(TrainSettings, "device")
-    out: str = option("results", "Directory of everything it writes.")
+    out: str = option("results", "Directory of everything it writes.", path=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +127,7 @@ def the_store(settings: RecipeSettings, layers: str) -> Store:
         text=settings.text,
         tokens=settings.tokens,
         context_size=settings.context_size,
-        hook=settings.hook,
+        hook=(settings.hook,),
         layers=layers,
         seed=settings.text_seed,
         device=settings.device,

@@ -19,6 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from rkstore import harvest
+from rkstore.cli import Command
 from rkstore.codecs import CODECS, codec_named
 from rkstore.evaluate import evaluate
 from rkstore.formats import compression_for
@@ -222,7 +223,7 @@ def figure(study: dict[str, Any], path: Path) -> None:
     drawn.savefig(path, dpi=110, metadata={"Software": None})
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--model", default="demo", show_default=True)
 @click.option("--dataset", default="python", show_default=True)
 @click.option("--tokens", default=65_536, show_default=True)

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
+from rkstore.cli import Command
 from rkstore.corpus import python_documents
 
 END = "<|endoftext|>"
@@ -98,7 +99,7 @@ def unigram_loss(train: torch.Tensor, held_out: torch.Tensor, vocabulary: int) -
     return -(counts / counts.sum()).log()[held_out].mean().item()
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--out", type=Path, required=True, help="Directory for the model and tokenizer.")
 @click.option("--steps", default=3000, show_default=True)
 @click.option("--batch-size", default=16, show_default=True, help=f"Blocks of {CONTEXT} tokens.")

@@ -28,7 +28,7 @@ from published import MULTI_LAYER, MULTI_LAYER_D_SAE, MULTI_LAYER_FAULTS, SOURCE
 from results import Row, Runs, picture, start, table
 from tqdm import tqdm
 
-from rkstore.cli import options_of
+from rkstore.cli import Command, options_of
 from rkstore.errors import BadInput
 from rkstore.report import COLOURS
 from rkstore.settings import option, parse_layers
@@ -44,7 +44,7 @@ class MultiLayerSettings(ArmSettings):
     layers: str = option("all", "Blocks: 'all', or a list such as 0-3,8.")
     steps: int = option(5000, "Batches to train on.", least=1)
     keep: bool = option(False, "Keep the dictionaries once they are measured.")
-    out: str = option(f"results/{NAME}", "Directory of everything it writes.")
+    out: str = option(f"results/{NAME}", "Directory of everything it writes.", path=True)
 
 
 def study(settings: MultiLayerSettings) -> tuple[Runs, Row]:
@@ -201,7 +201,7 @@ def figure(runs: Runs, settings: MultiLayerSettings, path: Path) -> None:
     picture(drawn, path)
 
 
-@click.command(NAME)
+@click.command(NAME, cls=Command)
 @options_of(MultiLayerSettings)
 def main(settings: MultiLayerSettings) -> None:
     """Compare initialisations in every layer, from one store."""

@@ -21,7 +21,7 @@ from results import Row, picture, start, table, write_json
 from toy import NO_FEATURE, Floats, Toy, make_toy, random_basis
 from tqdm import tqdm
 
-from rkstore.cli import options_of
+from rkstore.cli import Command, options_of
 from rkstore.report import COLOURS
 from rkstore.rkcnn import RkCNNProbe, RkCNNResult
 from rkstore.rkcnn.recovery import feature_recovery
@@ -49,7 +49,7 @@ class Phase1Settings(Settings):
     draws: int = option(10_000, "Draws of random directions.", least=1)
     controls: int = option(20, "Random bases, and shuffles of the labels.", least=1)
     toys: int = option(20, "Other toy models, of the seeds that follow.", least=0)
-    out: str = option("results/phase1_toy", "Directory of the results.")
+    out: str = option("results/phase1_toy", "Directory of the results.", path=True)
 
 
 def probe(settings: Phase1Settings, hidden: torch.Tensor, labels: torch.Tensor) -> RkCNNResult:
@@ -380,7 +380,7 @@ def _draw_scores(axis: Any, runs: list[Row]) -> None:
     axis.set(title="Scores of all subsets", ylabel="score")
 
 
-@click.command("phase1_toy")
+@click.command("phase1_toy", cls=Command)
 @options_of(Phase1Settings)
 def main(settings: Phase1Settings) -> None:
     """Probe a toy model of superposition, and compare every number with chance."""

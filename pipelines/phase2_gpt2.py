@@ -20,7 +20,7 @@ from published import PHASE2, PHASE2_FAULTS, SOURCE
 from results import Row, Runs, picture, start, table
 from tqdm import tqdm
 
-from rkstore.cli import options_of
+from rkstore.cli import Command, options_of
 from rkstore.report import COLOURS
 from rkstore.settings import option
 from rkstore.tokens import PYTHON_CORPUS
@@ -34,7 +34,7 @@ class Phase2Settings(ArmSettings):
 
     layer: int = option(8, "Transformer block.", least=0)
     steps: int = option(10_000, "Batches to train on.", least=1)
-    out: str = option(f"results/{NAME}", "Directory of everything it writes.")
+    out: str = option(f"results/{NAME}", "Directory of everything it writes.", path=True)
 
 
 def dry(settings: Phase2Settings) -> Phase2Settings:
@@ -182,7 +182,7 @@ def figure(runs: Runs, settings: Phase2Settings, path: Path) -> None:
     picture(drawn, path)
 
 
-@click.command(NAME)
+@click.command(NAME, cls=Command)
 @click.option("--dry-run", is_flag=True, help="Try everything on the demo model, in a minute.")
 @options_of(Phase2Settings)
 def main(settings: Phase2Settings, dry_run: bool) -> None:

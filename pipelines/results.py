@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from rkstore import streams
 from rkstore.cli import fail
 from rkstore.errors import BadInput, RkstoreError
 
@@ -17,10 +18,11 @@ Row = dict[str, Any]
 
 def start(command: click.Command) -> None:
     """Run the command of a pipeline. Every foreseen failure is one sentence on stderr."""
+    streams.prepare()
     try:
         command(standalone_mode=False)
     except RkstoreError as error:
-        fail(f"{command.name}: {error}", error.status)
+        fail(f"{command.name}: {error.sentence}", error.status)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

@@ -15,6 +15,7 @@ import numpy as np
 from paired import Paired, compare, coverage, holm, interval
 from results import Row, picture, start, table
 
+from rkstore.cli import Command
 from rkstore.errors import BadInput
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -307,7 +308,7 @@ def _look(arm: str) -> dict[str, Any]:
     return {"color": colours[list(ARMS).index(arm)], "lw": width, "marker": "o", "ms": 3}
 
 
-@click.command("rkcnn_page")
+@click.command("rkcnn_page", cls=Command)
 @click.argument("study", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("fronts", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 def main(study: Path, fronts: tuple[Path, ...]) -> None:

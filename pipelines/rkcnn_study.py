@@ -25,7 +25,7 @@ from results import Row, Runs, start
 from tqdm import tqdm
 
 from rkstore.batches import read_rows
-from rkstore.cli import options_of
+from rkstore.cli import Command, options_of
 from rkstore.dictionaries import load_dictionary
 from rkstore.errors import BadInput
 from rkstore.evaluate import Evaluation, Measure
@@ -59,8 +59,8 @@ NOT_IDENTITY = ("store", "held_out", "out", "layers", "arms", "seeds", "device",
 class StudySettings(Settings):
     """What is trained, on what, and how long it is watched."""
 
-    store: str | None = option(None, "Store to train on.")
-    held_out: str | None = option(None, "Store of other text to count dead latents on.")
+    store: str | None = option(None, "Store to train on.", path=True)
+    held_out: str | None = option(None, "Store of other text to count dead latents on.", path=True)
     layers: str = option("all", "Blocks: 'all', or a list such as 0-3,8.")
     arms: tuple[str, ...] = option(tuple(ARMS), "Arms, of those in the pipeline.")
     seeds: int = option(8, "Seeds of each arm.", least=1)
@@ -76,7 +76,7 @@ class StudySettings(Settings):
     batch_size: int = option(1024, "Rows in a batch.", least=1)
     lr: float = option(3e-3, "Peak learning rate of Adam.", least=0.0)
     warmup: int = option(100, "Steps over which the learning rate rises.", least=0)
-    out: str = option("results/rkcnn_study.json", "JSON with every run.")
+    out: str = option("results/rkcnn_study.json", "JSON with every run.", path=True)
     device: str = as_in(TrainSettings, "device")
     jobs: int = option(
         0,
@@ -238,7 +238,7 @@ def _identity(settings: StudySettings, store: Store, held_out: Store) -> Row:
     }
 
 
-@click.command("rkcnn_study")
+@click.command("rkcnn_study", cls=Command)
 @options_of(StudySettings)
 def main(settings: StudySettings) -> None:
     """Train and evaluate what is not recorded yet."""

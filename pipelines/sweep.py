@@ -20,7 +20,7 @@ from published import SOURCE, SWEEP, SWEEP_FAULTS
 from results import Row, Runs, deviation, picture, start, table
 from tqdm import tqdm
 
-from rkstore.cli import options_of
+from rkstore.cli import Command, options_of
 from rkstore.errors import BadInput
 from rkstore.report import COLOURS
 from rkstore.settings import TrainSettings, flag_of, option
@@ -66,7 +66,7 @@ class SweepSettings(RecipeSettings):
     tokens: int = option(50_000, "Rows to store, rounded down to whole blocks.", least=1)
     steps: int = option(3000, "Batches to train on.", least=1)
     keep: bool = option(False, "Keep the dictionaries once they are measured.")
-    out: str = option(f"results/{NAME}", "Directory of everything it writes.")
+    out: str = option(f"results/{NAME}", "Directory of everything it writes.", path=True)
 
     def grid(self) -> list[Row]:
         """Every point, as its values by axis.
@@ -303,7 +303,7 @@ def figure(summary: Row, path: Path) -> None:
     picture(drawn, path)
 
 
-@click.command(NAME)
+@click.command(NAME, cls=Command)
 @options_of(SweepSettings)
 def main(settings: SweepSettings) -> None:
     """Sweep how RkCNN mines directions, and compare every effect with noise."""

@@ -142,7 +142,7 @@ class ShardEncoder:
             encoded = self._codec.encode(x)
         except BadInput as refused:
             row = first + int(np.abs(x).max(axis=1).argmax())
-            raise BadInput(f"{name}, row {row}: {refused}") from None
+            raise BadInput(f"{name}, row {row}: {refused.sentence}") from None
         spec = self._manifest.specs(name)[""]
         return EncodedChunk(
             self._format.encode_chunk(spec, encoded.values, self._rows),

@@ -135,7 +135,7 @@ def test_the_projected_gradient_leaves_the_norms_of_the_decoder():
 
 @pytest.mark.parametrize("k", [0, 41, -3])
 def test_k_must_fit_the_latents(k):
-    with pytest.raises(BadInput, match=f"--k is {k}.*1 to the 40 latents"):
+    with pytest.raises(BadInput, match=f"k is {k}.*1 to the 40 latents"):
         Dictionary(12, 40, select_named("topk", {"k": k}))
 
 

@@ -181,7 +181,7 @@ def test_another_width_than_asked_for_is_refused(refused, tmp_path, x, kind):
 
 @pytest.mark.parametrize("kind", IMPORTERS)
 def test_a_context_size_that_the_rows_are_not_is_refused(refused, tmp_path, x, kind):
-    assert "--context-size is 7" in refused(foreign(kind, tmp_path, x), kind, context_size=7)
+    assert "context_size is 7" in refused(foreign(kind, tmp_path, x), kind, context_size=7)
 
 
 @pytest.mark.parametrize("kind", IMPORTERS)
@@ -306,9 +306,9 @@ def test_the_choices_of_the_options_are_the_families():
 
 
 def test_what_the_files_are_must_be_said():
-    with pytest.raises(BadInput, match="--from: one of saelens, memmap, npy, pt, hdf5"):
+    with pytest.raises(BadInput, match="from_: one of saelens, memmap, npy, pt, hdf5"):
         importer_named(None)
-    with pytest.raises(BadInput, match="--to: one of saelens, npy, hdf5"):
+    with pytest.raises(BadInput, match="to: one of saelens, npy, hdf5"):
         exporter_named(None)
 
 
@@ -427,9 +427,7 @@ def test_token_ids_that_no_store_holds_are_refused(refused, tmp_path, x):
 def test_as_many_names_as_arrays_are_needed(refused, bring, tmp_path, x):
     for name in ("a", "b"):
         np.save(tmp_path / f"{name}.npy", x)
-    assert "--hook-name is given 1 times for 2 arrays" in refused(
-        tmp_path, "npy", hook_name=(SITE,)
-    )
+    assert "hook_name is given 1 times for 2 arrays" in refused(tmp_path, "npy", hook_name=(SITE,))
     names = (SITE, "blocks.1.mlp.hook_post")
     assert bring(tmp_path, "npy", hook_name=names).manifest.hook_names == list(names)
 
@@ -477,7 +475,7 @@ def test_an_hdf5_dataset_can_be_chosen(refused, bring, tmp_path, x):
         file["layer_3/inputs"] = x
     store = bring(tmp_path / "acts.h5", "hdf5", dataset=("layer_3/inputs",), hook_name=(SITE,))
     np.testing.assert_array_equal(store.read(SITE), x)
-    assert "say which with --dataset" in refused(tmp_path / "acts.h5", "hdf5")
+    assert "say which with dataset" in refused(tmp_path / "acts.h5", "hdf5")
 
 
 def test_hdf5_numbers_that_lie_in_another_file_are_refused(refused, tmp_path, x):

@@ -267,7 +267,7 @@ def test_a_store_lies_under_stores_by_default(harvest_settings):
 
 def test_a_context_longer_than_the_models_is_refused_with_both(harvest_settings):
     prepare(harvest_settings(context_size=32))
-    with pytest.raises(BadInput, match="--context-size is 33: tiny sees at most 32"):
+    with pytest.raises(BadInput, match="context_size is 33: tiny sees at most 32"):
         prepare(harvest_settings(context_size=33))
 
 
@@ -277,7 +277,7 @@ def test_a_width_other_than_the_one_asked_for_is_refused_with_both_and_what_woul
     assert prepare(harvest_settings(d_in=MODEL_MLP)).manifest.sites[0].d_in == MODEL_MLP
     with pytest.raises(BadInput) as error:
         prepare(harvest_settings(hook="hook_mlp_out", d_in=MODEL_MLP))
-    said = str(error.value)
+    said = error.value.sentence
     assert f"blocks.0.hook_mlp_out is {MODEL_WIDTH} wide, not {MODEL_MLP}" in said
     assert "--hook mlp.hook_post" in said
     with pytest.raises(BadInput) as error:
@@ -293,7 +293,7 @@ def test_the_hooks_named_for_a_width_are_as_wide(harvest_settings, width, layers
     )
     with pytest.raises(BadInput, match=f"not {width} as asked") as error:
         prepare(harvest_settings(d_in=width, **given))
-    said = str(error.value)
+    said = error.value.sentence
     if width == 300 and layers == "1":  # the logits, which are in no block
         assert said.endswith("no hook of the model is")
         return
@@ -322,7 +322,7 @@ def test_a_model_without_a_bos_token_is_refused_or_runs_without(
 
     bare = tmp_path / "bare"
     PreTrainedTokenizerFast(tokenizer_file=str(model_dir / "tokenizer.json")).save_pretrained(bare)
-    with pytest.raises(BadInput, match="no BOS token: use --no-prepend-bos"):
+    with pytest.raises(BadInput, match="no BOS token: use prepend_bos=False"):
         prepare(harvest_settings(tokenizer=str(bare)))
     harvest = prepare(harvest_settings(tokenizer=str(bare), prepend_bos=False))
     assert harvest.manifest.rows == BLOCKS * CONTEXT

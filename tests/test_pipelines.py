@@ -7,6 +7,7 @@ import re
 import sys
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 import torch
@@ -14,6 +15,7 @@ import yaml
 
 from rkstore import settings as commands
 from rkstore.batches import plan_batches, split_chunks
+from rkstore.cli import Command
 from rkstore.evaluate import evaluate
 from rkstore.settings import EvaluateSettings, from_yaml
 from rkstore.train import prepare
@@ -385,6 +387,12 @@ def test_a_configuration_names_its_pipeline_and_is_valid_for_it(name):
     for key, value in yaml.safe_load(text).items():
         found = getattr(chosen, key)
         assert (list(found) if isinstance(found, tuple) else found) == value
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "pipelines").glob("*.py")), ids=lambda p: p.stem)
+def test_every_pipeline_is_a_command_that_refuses_an_option_given_twice(path):
+    for value in vars(importlib.import_module(path.stem)).values():
+        assert isinstance(value, Command) or not isinstance(value, click.Command)
 
 
 def test_training_options_are_those_of_rkstore_train():

@@ -256,10 +256,10 @@ def test_a_hook_outside_the_blocks_has_a_name_too(make_store):
 @pytest.mark.parametrize(
     ("layer", "hook", "asked"),
     [
-        (5, None, "--layer 5"),
-        (None, "hook_resid_post", "--hook hook_resid_post"),
-        (0, "hook_mlp_out", "--layer 0 and --hook hook_mlp_out"),
-        (0, "blocks.1.mlp.hook_post", "--layer 0 and --hook blocks.1.mlp.hook_post"),
+        (5, None, "layer 5"),
+        (None, "hook_resid_post", "hook hook_resid_post"),
+        (0, "hook_mlp_out", "layer 0 and hook hook_mlp_out"),
+        (0, "blocks.1.mlp.hook_post", "layer 0 and hook blocks.1.mlp.hook_post"),
     ],
 )
 def test_a_site_that_is_not_there_is_refused_with_what_there_is(make_store, layer, hook, asked):
@@ -317,7 +317,7 @@ def test_no_store_is_found_where_there_is_none(tmp_path):
 def test_several_stores_are_all_named(make_store, tmp_path):
     make_store("a")
     make_store("b")
-    with pytest.raises(BadInput, match=r"2 stores.*--store") as error:
+    with pytest.raises(BadInput, match=r"2 stores.*store") as error:
         find_store(None, tmp_path)
     assert all(str(tmp_path / name) in str(error.value) for name in ("a", "b"))
 

@@ -176,7 +176,7 @@ def test_a_latent_is_dead_after_a_twentieth_of_the_run_at_most(settings, change,
 
 
 def test_more_auxiliary_latents_than_there_are_are_refused(settings):
-    with pytest.raises(BadInput, match="--auxk is 25: it must be from 0 to the 24 latents"):
+    with pytest.raises(BadInput, match="auxk is 25: it must be from 0 to the 24 latents"):
         train(settings(auxk=25))
 
 
@@ -195,7 +195,7 @@ def test_only_the_last_checkpoint_keeps_what_resuming_needs(settings):
 
 def test_another_run_of_the_same_name_is_refused(settings):
     train(settings(name="run"))
-    with pytest.raises(BadInput, match=r"lr was 0.003, is 0.01.*--name"):
+    with pytest.raises(BadInput, match=r"lr was 0.003, is 0.01.*name"):
         train(settings(name="run", lr=0.01))
 
 
@@ -283,9 +283,9 @@ def test_one_reading_of_many_decodes_what_one_of_one_does(settings, monkeypatch)
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"batch_size": 16}, "the same --batch-size, not 32 and 16"),
-        ({"seed": 1}, "the same --data-seed, not 0 and 1"),
-        ({"hook": "blocks.1.mlp.hook_post"}, "the same --hook or --layer"),
+        ({"batch_size": 16}, "the same batch_size, not 32 and 16"),
+        ({"seed": 1}, "the same data_seed, not 0 and 1"),
+        ({"hook": "blocks.1.mlp.hook_post"}, "the same hook or layer"),
         ({}, "give each its own name"),
     ],
 )
@@ -296,7 +296,7 @@ def test_what_cannot_share_a_reading_is_refused(settings, change, said):
 
 def test_dictionaries_of_different_stores_are_refused(settings, make_store):
     other, _ = make_store("other", rows=300)
-    with pytest.raises(BadInput, match="the same --store"):
+    with pytest.raises(BadInput, match="the same store"):
         train_all([settings(), settings(store=str(other.root))])
 
 
@@ -344,12 +344,12 @@ def test_the_written_dictionary_does_to_rows_what_the_trained_one_does_to_scaled
 
 
 def test_a_layer_that_is_not_in_the_store_is_refused_with_those_that_are(settings):
-    with pytest.raises(BadInput, match=r"--layer 7 is not in.*blocks\.0\.mlp\.hook_post"):
+    with pytest.raises(BadInput, match=r"layer 7 is not in.*blocks\.0\.mlp\.hook_post"):
         train(settings(hook=None, layer=7))
 
 
 def test_too_large_a_k_is_refused(settings):
-    with pytest.raises(BadInput, match=r"--k is 25.*24 latents"):
+    with pytest.raises(BadInput, match=r"k is 25.*24 latents"):
         train(settings(k=25))
 
 

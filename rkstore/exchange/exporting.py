@@ -57,13 +57,14 @@ def _sites(store: Store, settings: ExportSettings) -> list[str]:
     if rows_of(store) % store.manifest.context_size:
         raise BadInput(f"the rows of {store.root} are no whole blocks: it was not harvested")
     start = "" if settings.layer is None else f"blocks.{settings.layer}."
+    asked = set(settings.hook)
     fitting = [
         name
         for name in store.hook_names
-        if name.startswith(start) and settings.hook in (None, name, name.split(".", 2)[-1])
+        if name.startswith(start) and (not asked or {name, name.split(".", 2)[-1]} & asked)
     ]
     # None fits: the store says what there is.
-    return fitting or [store.site(settings.layer, settings.hook)]
+    return fitting or [store.site(settings.layer, next(iter(settings.hook), None))]
 
 
 def _check_room(store: Store, hook_names: list[str], dtype: np.dtype, out: Path) -> None:

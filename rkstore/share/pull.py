@@ -100,11 +100,11 @@ def _sites(settings: PullSettings, names: list[str], location: Location) -> tupl
     if settings.layers != "all":
         layers = set(parse_layers(settings.layers, max(blocks.values(), default=0) + 1))
         chosen = {name for name in names if blocks.get(name) in layers}
-    if settings.hook is not None:
-        patterns = (settings.hook, f"blocks.*.{settings.hook}")
+    if settings.hook:
+        patterns = [p for hook in settings.hook for p in (hook, f"blocks.*.{hook}")]
         chosen = {name for name in chosen if any(fnmatch.fnmatchcase(name, p) for p in patterns)}
     if not chosen:
-        hook = "" if settings.hook is None else f" and --hook {settings.hook}"
+        hook = "".join(f" and --hook {hook}" for hook in settings.hook)
         raise BadInput(
             f"--layers {settings.layers}{hook} is not in the store at {location.url}, "
             f"which has {', '.join(names[:16])}{' and more' if len(names) > 16 else ''}"

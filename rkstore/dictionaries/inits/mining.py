@@ -50,7 +50,7 @@ def mine(data: InitData, settings: TrainSettings, *, drawn: int, kept: int) -> T
     except BadInput as error:
         raise BadInput(
             f"--init {settings.init} mines r={kept} directions (latents × --rkcnn-fraction): "
-            f"{error}"
+            f"{error.sentence}"
         ) from None
     assert directions is not None
     return directions
