@@ -8,7 +8,6 @@ is used: no weight is folded or centred, so a stored value is what the plain
 import contextlib
 import copy
 import difflib
-import fnmatch
 import hashlib
 import math
 from collections import Counter
@@ -23,7 +22,7 @@ import torch
 from rkstore import hub
 from rkstore.device import check_device
 from rkstore.errors import BadInput, RkstoreError, few
-from rkstore.manifest import Site, block_of
+from rkstore.manifest import Site, block_of, is_named
 from rkstore.settings import parse_layers
 from rkstore.tokens import TokenBlocks
 
@@ -116,7 +115,7 @@ class Model:
         chosen = self._chosen(layers)
         wanted: set[str] = set()
         for pattern in [hook] if isinstance(hook, str) else hook:
-            everywhere = [name for name in self.widths if _fits(name, pattern)]
+            everywhere = [name for name in self.widths if is_named(name, pattern)]
             named = [name for name in everywhere if chosen is None or block_of(name)[0] in chosen]
             if not everywhere:
                 raise BadInput(self._unknown(pattern, layers))
@@ -210,11 +209,6 @@ class Model:
             f"{self.name} has no hook '{hook}' that gives one row a token: "
             f"{meant} {few(parts, SHOWN)}"
         )
-
-
-def _fits(name: str, pattern: str) -> bool:
-    """Whether a hook is named by a full name, the part behind its block, or a glob of either."""
-    return any(fnmatch.fnmatchcase(text, pattern) for text in (name, block_of(name)[1]))
 
 
 def nearest(name: str, names: Iterable[str]) -> list[str]:

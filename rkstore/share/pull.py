@@ -1,12 +1,11 @@
 """Bringing a store, or a part of one, into a directory."""
 
-import fnmatch
 import re
 from collections.abc import Callable
 from pathlib import Path
 
-from rkstore.errors import BadInput
-from rkstore.manifest import JOURNAL, MANIFEST, PART
+from rkstore.errors import BadInput, few
+from rkstore.manifest import JOURNAL, MANIFEST, PART, block_of, is_named
 from rkstore.part import NOTHING, Part, whole
 from rkstore.settings import PullSettings, parse_layers
 from rkstore.share.fetch import claimed, fetch_missing, replace
@@ -95,20 +94,21 @@ def _asked(settings: PullSettings, listed: Listed, location: Location, say: Say)
 
 
 def _sites(settings: PullSettings, names: list[str], location: Location) -> tuple[str, ...]:
-    blocks = {name: int(n[1]) for name in names if (n := re.match(r"blocks\.([0-9]+)\.", name))}
-    chosen = set(names)
+    blocks = {name: number for name in names if (number := block_of(name)[0]) is not None}
+    there = names
     if settings.layers != "all":
         layers = set(parse_layers(settings.layers, max(blocks.values(), default=0) + 1))
-        chosen = {name for name in names if blocks.get(name) in layers}
-    if settings.hook:
-        patterns = [p for hook in settings.hook for p in (hook, f"blocks.*.{hook}")]
-        chosen = {name for name in chosen if any(fnmatch.fnmatchcase(name, p) for p in patterns)}
-    if not chosen:
-        hook = "".join(f" and --hook {hook}" for hook in settings.hook)
-        raise BadInput(
-            f"--layers {settings.layers}{hook} is not in the store at {location.url}, "
-            f"which has {', '.join(names[:16])}{' and more' if len(names) > 16 else ''}"
-        )
+        there = [name for name in names if blocks.get(name) in layers]
+    chosen: set[str] = set()
+    for hook in settings.hook or ("*",):
+        fitting = {name for name in there if is_named(name, hook)}
+        if not fitting:
+            asked = f" and --hook {hook}" if settings.hook else ""
+            raise BadInput(
+                f"--layers {settings.layers}{asked} is not in the store at {location.url}, "
+                f"which has {few(names)}"
+            )
+        chosen |= fitting
     return tuple(name for name in names if name in chosen)
 
 
