@@ -2,7 +2,7 @@
 
 TransformerLens names the hooks (``blocks.8.mlp.hook_post``) and nothing else of it
 is used: no weight is folded or centred, so a stored value is what the plain
-``transformers`` model computes.
+``transformers`` model computes. That is tried when a model is loaded.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ import difflib
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,6 @@ PROBE_TOKENS = 7
 # Hooks move the order of some sums, and so the last bits of the logits. Anything larger is
 # another computation. The half precisions have eight bits or eleven to a number.
 SAME_LOGITS = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.1}
-
 
 # How alike two names are, of 1, if one may be a slip for the other.
 LIKE = 0.5
@@ -121,8 +120,8 @@ class Model:
                 raise BadInput(self._unknown(pattern, layers))
             if not named or (chosen and chosen - {block_of(name)[0] for name in named}):
                 raise BadInput(
-                    f"--layers is '{layers}': {self.name} has the hook '{pattern}' not in all of "
-                    f"them, but as {few(everywhere, SHOWN)}"
+                    f"--layers is '{layers}', and not each of these has the hook '{pattern}': "
+                    f"{self.name} has {few(everywhere, SHOWN)}"
                 )
             wanted.update(named)
         return [Site(name, width) for name, width in self.widths.items() if name in wanted]
@@ -199,15 +198,14 @@ class Model:
         return None if layers == "all" else set(parse_layers(layers, self.layers))
 
     def _unknown(self, hook: str, layers: str) -> str:
-        guess, *others = nearest(hook, self.hooks(layers))
-        meant = (
-            f"did you mean {guess}? There are also" if _likeness(hook)(guess) >= LIKE else "it has"
-        )
+        near = nearest(hook, self.hooks(layers))
+        guesses = [name for name in near[:1] if _likeness(hook)(name) >= LIKE]
+        meant = f"did you mean {guesses[0]}? There are also" if guesses else "it has"
         # A full name is of use to who began to write one.
-        parts = [other for other in others if block_of(other)[0] is None]
+        others = [name for name in near if name not in guesses and block_of(name)[0] is None]
         return (
             f"{self.name} has no hook '{hook}' that gives one row a token: "
-            f"{meant} {few(parts, SHOWN)}"
+            f"{meant} {few(others, SHOWN)}"
         )
 
 
@@ -256,10 +254,10 @@ def load_model(
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     words = _load_tokenizer(tokenizer or name, None if tokenizer else revision)
-    plain, headless = _load_plain(name, getattr(torch, dtype), revision)
+    plain, headless = _load_plain(name, device, getattr(torch, dtype), revision)
     try:
-        bridge, widths, repeated = _hook(name, plain.to(device), words, headless)
-    except Exception as error:
+        bridge, widths, repeated = _hook(name, plain, words, headless)
+    except Exception as error:  # what TransformerLens raises is no kind of its own
         raise BadInput(
             f"TransformerLens cannot hook the model {name} ({type(plain).__name__}), and without "
             f"hooks there is nothing to harvest: {_in_one_line(error)}"
@@ -274,7 +272,7 @@ def _home(name: str) -> str:
 
 
 def _load_plain(
-    name: str, dtype: torch.dtype, revision: str | None
+    name: str, device: str, dtype: torch.dtype, revision: str | None
 ) -> tuple[Any, list[torch.nn.Parameter]]:
     """The model as transformers has it, and weights of its head that the checkpoint lacks."""
     import transformers
@@ -283,6 +281,7 @@ def _load_plain(
         plain, loading = transformers.AutoModelForCausalLM.from_pretrained(
             name, revision=revision, dtype=dtype, output_loading_info=True
         )
+        plain.to(device)
     except Exception as error:  # many libraries, many kinds of error, one meaning
         raise _cannot_load("model", name, error) from None
     headless = _without_head(plain, loading["missing_keys"], name)
@@ -326,13 +325,15 @@ def _load_tokenizer(name: str, revision: str | None) -> Any:
     return words
 
 
-def _without_head(plain: Any, missing: Iterable[str], name: str) -> list[torch.nn.Parameter]:
+def _without_head(plain: Any, missing: Collection[str], name: str) -> list[torch.nn.Parameter]:
     """The weights of the unembedding that a checkpoint lacks: no other activation needs them.
 
     Raises:
         BadInput: it lacks others too. They would be made up at random, and all that is
             computed of them stored as if it were the model's.
     """
+    if not missing:
+        return []
     embedding, head = plain.get_input_embeddings(), plain.get_output_embeddings()
     tied = {id(weight) for weight in embedding.parameters()}
     own = {id(weight) for weight in head.parameters()} - tied if head else set()
@@ -345,9 +346,10 @@ def _without_head(plain: Any, missing: Iterable[str], name: str) -> list[torch.n
 
 def _probes(plain: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """Two texts, of another number and another length: 2 of 7 tokens and 3 of 6."""
-    config = plain.config.get_text_config()
-    length = min(PROBE_TOKENS, getattr(config, "max_position_embeddings", PROBE_TOKENS))
-    ids = torch.arange(3 * length, device=plain.device) % config.vocab_size
+    most = getattr(plain.config.get_text_config(), "max_position_embeddings", None)
+    length = min(PROBE_TOKENS, most or PROBE_TOKENS)
+    vocabulary = len(plain.get_input_embeddings().weight)
+    ids = torch.arange(3 * length, device=plain.device) % vocabulary
     return ids[: 2 * length].reshape(2, -1), ids[: 3 * (length - 1)].reshape(3, -1)
 
 
@@ -371,7 +373,7 @@ def _examine(
         The width of each hook that gives one row a token, and the hooks that fire repeatedly.
 
     Raises:
-        ValueError: with hooks, the model computes something else.
+        ValueError: with hooks, the model computes something else; or no hook gives rows.
     """
     with torch.inference_mode():
         logits, first = bridge.run_with_cache(probes[0])
@@ -395,12 +397,19 @@ def _examine(
         and x.shape[2:] == second[name].shape[2:]
         and not (headless and second[name].isnan().any())
     }
+    if not widths:
+        raise ValueError("none of its hooks gives one row a token")
     return widths, frozenset(name for name in widths if fired[name] > 1)
 
 
 def _check_same(logits: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> None:
+    """Raise ValueError unless two passes gave the same logits, where these are numbers at all."""
     bound = SAME_LOGITS[str(dtype).removeprefix("torch.")]
-    if logits.shape != expected.shape or not (logits - expected).norm() <= bound * expected.norm():
+    finite = expected.isfinite()
+    if (
+        logits.shape != expected.shape
+        or not (logits - expected)[finite].norm() <= bound * expected[finite].norm()
+    ):
         raise ValueError("with TransformerLens' hooks it computes something else than without")
 
 
