@@ -2,7 +2,7 @@
 
 import keyword
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 # An option as it is written on a command line. Between quotes is a value or a whole command.
 OPTION = re.compile(r"(?<!\w)'[^']*'(?!\w)|(?<![\w/.-])--(?P<no>no-)?(?P<name>[a-z][a-z0-9-]*)")
@@ -33,6 +33,12 @@ class BadInput(RkstoreError, ValueError):
 
 class DamagedStore(RkstoreError):
     """Files that are not what the store recorded when it wrote them."""
+
+
+def few(names: Sequence[str], most: int = 16) -> str:
+    """The first of some names, and how many more there are: for a sentence that one can read."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def for_python(sentence: str) -> str:

@@ -7,6 +7,7 @@ carries the hash of the line before it, the first one the fingerprint, so a line
 that was changed, lost or borrowed from another store is noticed.
 """
 
+import fnmatch
 import hashlib
 import json
 import math
@@ -67,6 +68,11 @@ def block_of(hook_name: str) -> tuple[int | None, str]:
     """
     found = BLOCK.fullmatch(hook_name)
     return (int(found[1]), found[2]) if found else (None, hook_name)
+
+
+def is_named(hook_name: str, asked: str) -> bool:
+    """Whether ``asked`` is the full name of a hook, the part behind its block, or a glob of one."""
+    return any(fnmatch.fnmatchcase(name, asked) for name in (hook_name, block_of(hook_name)[1]))
 
 
 @dataclass(frozen=True)

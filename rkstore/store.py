@@ -20,7 +20,7 @@ from safetensors.numpy import load as load_safetensors
 
 from rkstore.codecs import Encoded, codec_named
 from rkstore.descriptors import OPEN
-from rkstore.errors import BadInput, DamagedStore, RkstoreError
+from rkstore.errors import BadInput, DamagedStore, RkstoreError, few
 from rkstore.formats import ArraySpec, Shard, format_named
 from rkstore.manifest import (
     COLUMNS,
@@ -272,7 +272,7 @@ class Store:
             raise BadInput(f"{asked} is not in the store at {self.where}, which {self._has()}")
         raise BadInput(
             f"{asked or 'no --layer'} leaves {len(fitting)} sites to choose from "
-            f"({_few(fitting)}): say which with --layer and --hook"
+            f"({few(fitting)}): say which with --layer and --hook"
         )
 
     def check_site(self, hook_name: str) -> None:
@@ -311,9 +311,9 @@ class Store:
     def _has(self) -> str:
         """What can be read, to end a sentence on what cannot."""
         if self.part is None:
-            return f"has {_few(self.hook_names)}"
+            return f"has {few(self.hook_names)}"
         return (
-            f"is a part, with {_few(self.hook_names) or 'no site'} and rows "
+            f"is a part, with {few(self.hook_names) or 'no site'} and rows "
             f"{self.first_row}:{self.stop_row} of {self.rows}: {self._how_to_get_more()}"
         )
 
@@ -475,8 +475,3 @@ def find_store(path: str | Path | None, under: str | Path = "stores") -> Path:
         f"there are {len(found)} stores under {under}/ "
         f"({', '.join(str(path) for path in found)}): say which with --store"
     )
-
-
-def _few(names: list[str], most: int = 16) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

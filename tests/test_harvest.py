@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -276,12 +277,42 @@ def test_a_width_other_than_the_one_asked_for_is_refused_with_both_and_what_woul
     assert prepare(harvest_settings(d_in=MODEL_MLP)).manifest.sites[0].d_in == MODEL_MLP
     with pytest.raises(BadInput) as error:
         prepare(harvest_settings(hook="hook_mlp_out", d_in=MODEL_MLP))
-    said = str(error.value)
+    said = error.value.sentence
     assert f"blocks.0.hook_mlp_out is {MODEL_WIDTH} wide, not {MODEL_MLP}" in said
-    assert "blocks.0.mlp.hook_post" in said
+    assert "--hook mlp.hook_post" in said
     with pytest.raises(BadInput) as error:
         prepare(harvest_settings(d_in=MODEL_WIDTH))
     assert f"blocks.0.mlp.hook_post is {MODEL_MLP} wide, not {MODEL_WIDTH}" in str(error.value)
+
+
+@pytest.mark.parametrize("layers", ["all", "1"])
+@pytest.mark.parametrize("width", [MODEL_WIDTH, 4 * MODEL_WIDTH, 300])
+def test_the_hooks_named_for_a_width_are_as_wide(harvest_settings, width, layers):
+    given = {"hook": "attn.hook_q", "layers": layers} | (
+        {"hook": "mlp.hook_post"} if width == MODEL_WIDTH else {}
+    )
+    with pytest.raises(BadInput, match=f"not {width} as asked") as error:
+        prepare(harvest_settings(d_in=width, **given))
+    said = error.value.sentence
+    if width == 300 and layers == "1":  # the logits, which are in no block
+        assert said.endswith("no hook of the model is")
+        return
+    hooks = re.search("--hook (.*) would be", said)[1].split(" or ")
+    for hook in hooks:
+        sites = prepare(harvest_settings(hook=hook, layers=layers, d_in=width)).manifest.sites
+        assert {site.d_in for site in sites} == {width}
+
+
+def test_several_hooks_are_stored_in_the_order_that_the_model_computes_them(
+    harvest_settings, tmp_path, harvested: Store
+):
+    hooks = ("hook_resid_post", "mlp.hook_post")
+    store = run(prepare(harvest_settings(hook=hooks, layers="0,1", out=str(tmp_path / "store"))))
+    assert store.hook_names == [
+        f"blocks.{i}.{hook}" for i in (0, 1) for hook in ("mlp.hook_post", "hook_resid_post")
+    ]
+    name = "blocks.1.mlp.hook_post"
+    np.testing.assert_allclose(store.read(name), harvested.read(name), rtol=2.0**-10, atol=1e-6)
 
 
 def test_a_model_without_a_bos_token_is_refused_or_runs_without(

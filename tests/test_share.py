@@ -282,6 +282,22 @@ def test_a_part_keeps_the_numbers_of_the_whole(make_store, tmp_path, format):
     assert problems(part.root) == []
 
 
+def test_blocks_of_another_name_have_layers_too(make_store, tmp_path):
+    sites = {"L_blocks.0.mlp": 4, "L_blocks.1.mlp": 4, "H_blocks.1.mlp": 4, "embed.hook_out": 4}
+    store, _ = make_store(sites=sites)
+    part, _ = pulled(store.root, tmp_path / "layer", layers="1")
+    assert part.hook_names == ["L_blocks.1.mlp", "H_blocks.1.mlp"]
+    part, _ = pulled(store.root, tmp_path / "hook", hook="mlp")
+    assert part.hook_names == [name for name in sites if name != "embed.hook_out"]
+
+
+def test_of_several_hooks_each_must_be_in_the_store(make_store, tmp_path):
+    store, _ = make_store()
+    with pytest.raises(BadInput, match=r"hook mlp\.hook_pots is not in the store"):
+        pulled(store.root, tmp_path / "copy", hook=("mlp.hook_post", "mlp.hook_pots"))
+    assert not (tmp_path / "copy").exists()
+
+
 def test_what_a_part_lacks_is_refused_with_a_way_to_get_it(make_store, tmp_path):
     store, _ = make_store()
     part, _ = pulled(store.root, tmp_path / "copy", layers="0", rows="64:128")

@@ -260,6 +260,12 @@ def test_a_hook_outside_the_blocks_has_a_name_too(make_store):
     assert store.site(hook="ln_final.hook_normalized") == "ln_final.hook_normalized"
 
 
+@pytest.mark.parametrize("stack", ["L_blocks", "decoder_blocks", "model.layers"])
+def test_the_layer_of_a_site_is_its_number_whatever_the_blocks_are_called(make_store, stack):
+    store, _ = make_store(sites={f"{stack}.{i}.mlp.hook_out": 4 for i in (1, 11)})
+    assert store.site(1) == store.site(1, "mlp.hook_out") == f"{stack}.1.mlp.hook_out"
+
+
 @pytest.mark.parametrize(
     ("layer", "hook", "asked"),
     [

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ from tqdm import tqdm
 from rkstore.errors import BadInput, RkstoreError
 from rkstore.exchange import exporter_named
 from rkstore.exchange.outgoing import Outgoing
+from rkstore.manifest import block_of, is_named
 from rkstore.settings import ExportSettings
 from rkstore.store import Store
 
@@ -61,19 +61,14 @@ def _sites(store: Store, settings: ExportSettings) -> list[str]:
         raise BadInput(f"the store at {store.root} has no rows yet: run its harvest again")
     if rows % store.manifest.context_size:
         raise BadInput(f"the rows of {store.root} are no whole blocks: it was not harvested")
-    start = "" if settings.layer is None else f"blocks.{settings.layer}."
-    there = [name for name in store.hook_names if name.startswith(start)]
+    layer = settings.layer
+    there = [name for name in store.hook_names if layer is None or block_of(name)[0] == layer]
     chosen: set[str] = set()
     for hook in settings.hook or (None,):
-        fitting = {name for name in there if hook is None or _fits(name, hook)}
+        fitting = {name for name in there if hook is None or is_named(name, hook)}
         # None fits: the store says what there is.
         chosen |= fitting or {store.site(settings.layer, hook)}
     return [name for name in there if name in chosen]
-
-
-def _fits(hook_name: str, hook: str) -> bool:
-    """Whether a site's name, or the part behind its block, is what a hook or a glob says."""
-    return any(fnmatchcase(name, hook) for name in (hook_name, hook_name.split(".", 2)[-1]))
 
 
 def _check_room(outgoing: Outgoing, out: Path) -> None:

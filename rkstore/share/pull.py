@@ -1,12 +1,11 @@
 """Bringing a store, or a part of one, into a directory."""
 
-import fnmatch
 import re
 from collections.abc import Callable
 from pathlib import Path
 
-from rkstore.errors import BadInput
-from rkstore.manifest import JOURNAL, MANIFEST, PART, block_of
+from rkstore.errors import BadInput, few
+from rkstore.manifest import JOURNAL, MANIFEST, PART, block_of, is_named
 from rkstore.part import NOTHING, Part, whole
 from rkstore.paths import directory
 from rkstore.settings import PullSettings, parse_layers
@@ -108,19 +107,14 @@ def _sites(settings: PullSettings, names: list[str], location: Location) -> tupl
     in_layers = names if asked is None else [name for name in names if blocks[name] in asked]
     within = "" if asked is None else f"--layers {layers} and "
     lacking = [f"--layers {number}" for number in sorted((asked or set()) - numbers)] or [
-        f"{within}--hook {hook}" for hook in hooks if not any(_fits(n, hook) for n in in_layers)
+        f"{within}--hook {hook}" for hook in hooks if not any(is_named(n, hook) for n in in_layers)
     ]
     if lacking:
         raise BadInput(
             f"{lacking[0]} is not in the store at {location.url}, "
-            f"which has {', '.join(names[:16])}{' and more' if len(names) > 16 else ''}"
+            f"which has {few(names)}"
         )
-    return tuple(n for n in in_layers if not hooks or any(_fits(n, hook) for hook in hooks))
-
-
-def _fits(name: str, pattern: str) -> bool:
-    """Whether a hook is named by a full name, the part behind its block, or a glob of either."""
-    return any(fnmatch.fnmatchcase(text, pattern) for text in (name, block_of(name)[1]))
+    return tuple(n for n in in_layers if not hooks or any(is_named(n, hook) for hook in hooks))
 
 
 def _begin(root: Path, listed: Listed, location: Location) -> Store:
