@@ -107,7 +107,7 @@ def token_blocks(
     blocks = min(found, wanted) // own
     if not blocks:
         raise BadInput(
-            f"the text has {read} tokens, too few for one block of {own}: "
+            f"the text has {read} tokens, fewer than one block of {own}: "
             "give more text, or a smaller --context-size"
         )
     stream = np.concatenate(ids)[: blocks * own].reshape(blocks, own)
