@@ -66,22 +66,30 @@ def text_files(names: Sequence[str]) -> list[tuple[str, Path]]:
 
 
 def _inside(path: Path) -> list[Path]:
-    there = [file for file in path.rglob("[!.]*") if file.is_file()]
+    there = visible_files(path)
     found = in_order(path, [file for file in there if file.suffix.lower() == ".txt"])
     if not found:
         raise BadInput(
             f"--text {path} is a directory without .txt files: name the files, or give it as "
             "--dataset if they hold rows"
         )
-    if len(found) < len(there):
-        left = len(there) - len(found)
-        print(f"{path}: {left} files that do not end in .txt are left out", file=sys.stderr)
+    say_left_out(path, len(there) - len(found), ".txt files")
     return found
+
+
+def visible_files(path: Path) -> list[Path]:
+    """All files below a directory but hidden ones."""
+    return [file for file in path.rglob("[!.]*") if file.is_file()]
 
 
 def in_order(root: Path, files: Sequence[Path]) -> list[Path]:
     """Files below a directory in natural order, as one would list them."""
-    return sorted(files, key=lambda file: [natural(part) for part in file.relative_to(root).parts])
+
+    def key(file: Path) -> tuple[Any, ...]:
+        parts = file.relative_to(root).parts
+        return [natural(part) for part in parts], parts  # 01 and 1 are one number
+
+    return sorted(files, key=key)
 
 
 def read_files(named: Sequence[tuple[str, Path]], seed: int, first: int = 0) -> Text:
@@ -138,6 +146,12 @@ def plain_text(raw: bytes, path: Path) -> str:
     if _is_json(text):
         raise BadInput(f"--text {path} {WAYS['rows'].format(path=path)}")
     return text
+
+
+def say_left_out(path: Path, count: int, kind: str) -> None:
+    """Name on stderr what lies in a directory and is not read."""
+    if count:
+        print(f"{path}: read for its {kind}; {count} others are left out", file=sys.stderr)
 
 
 def listed(names: Sequence[str]) -> str:

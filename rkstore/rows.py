@@ -14,7 +14,7 @@ import numpy as np
 from rkstore import hub
 from rkstore.documents import Document, Text
 from rkstore.errors import BadInput
-from rkstore.plain import BYTE_ORDER_MARK, in_order, read_files
+from rkstore.plain import BYTE_ORDER_MARK, in_order, read_files, say_left_out, visible_files
 from rkstore.settings import HarvestSettings
 
 # More rows than any dataset has: stands for the end of one that is streamed.
@@ -77,6 +77,9 @@ def _builder(name: str, config: str | None) -> Any:
     if builder.name == "text":  # one document a file, as with --text
         options["sample_by"] = "document"
         builder = datasets.load_dataset_builder(name, config, **options)
+    if path.is_dir():
+        used = sum(len(files) for files in (builder.config.data_files or {}).values())
+        say_left_out(path, len(visible_files(path)) - used, f"{builder.name} files")
     return builder
 
 

@@ -56,8 +56,7 @@ def open_text(settings: HarvestSettings) -> Text:
         except BadInput:
             raise
         except Exception as error:  # whatever goes wrong over there, it cannot be had
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            tried.append(f"{name}: {reason}")
+            tried.append(f"{name}: {_reason(error)}")
             if len(asked) > 1:
                 print(f"{tried[-1]}; trying the next of --fallback", file=sys.stderr)
             continue
@@ -75,6 +74,13 @@ def _open(name: str, config: str | None, settings: HarvestSettings) -> Text:
     if name == PYTHON_CORPUS:
         return _from_python(settings.seed)
     return open_rows(name, config or _usual_config(name), settings)
+
+
+def _reason(error: Exception) -> str:
+    # What datasets raises where it looks for the columns of a first row and there is none.
+    if isinstance(error, StopIteration):
+        return "it has no rows"
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _from_python(seed: int) -> Text:

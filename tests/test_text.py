@@ -124,7 +124,16 @@ def test_what_is_no_text_file_in_a_directory_is_left_out_and_that_is_said(tmp_pa
         tmp_path, {"1.txt": "one", "README.md": "me", "x.jsonl": "{}", ".hidden": "", "2.TXT": "2"}
     )
     assert texts_of(text=(str(tmp_path),)) == ["one", "2"]
-    assert "2 files that do not end in .txt are left out" in capsys.readouterr().err
+    said = f"{tmp_path}: read for its .txt files; 2 others are left out\n"
+    assert capsys.readouterr().err == said
+
+
+def test_what_a_dataset_leaves_out_of_a_directory_is_said(tmp_path, capsys):
+    line = json.dumps({"text": "one"})
+    files(tmp_path, {"a.jsonl": line, "b.jsonl": line, "c.txt": "two"})
+    assert texts_of(dataset=str(tmp_path)) == ["one", "one"]
+    said = f"{tmp_path}: read for its json files; 1 others are left out\n"
+    assert capsys.readouterr().err == said
 
 
 def test_a_directory_without_text_files_is_refused_with_what_to_do(tmp_path):
@@ -488,8 +497,20 @@ def test_a_dataset_without_rows_is_refused(tmp_path, rows):
         empty.save_to_disk(str(tmp_path / "data"))
     else:
         jsonl(tmp_path / "data", [])
-    with pytest.raises(RkstoreError):
+    with pytest.raises(RkstoreError, match="no rows"):
         texts_of(dataset=str(tmp_path / "data"))
+
+
+ODD = ["what?", "a [1]", "all *", "zip::x"]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_directory_of_any_name_is_read_or_refused_for_its_name(tmp_path, name):
+    assert texts_of(dataset=save(tmp_path / name, {"train": ["one"]})) == ["one"]
+    (path,) = files(tmp_path / f"{name} text", {"a.txt": "one"})
+    assert texts_of(text=(path,)) == texts_of(text=(str(Path(path).parent),)) == ["one"]
+    with pytest.raises(BadInput, match="for a pattern: rename it"):
+        texts_of(dataset=jsonl(tmp_path / f"{name} rows", [{"text": "one"}]))
 
 
 def test_a_text_column_of_numbers_is_refused(tmp_path):
