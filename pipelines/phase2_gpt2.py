@@ -23,7 +23,7 @@ from tqdm import tqdm
 from rkstore.cli import Command, options_of
 from rkstore.report import COLOURS
 from rkstore.settings import option
-from rkstore.tokens import PYTHON_CORPUS
+from rkstore.text import PYTHON_CORPUS
 
 NAME = "phase2_gpt2"
 

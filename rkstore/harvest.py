@@ -21,7 +21,8 @@ from rkstore.model import Model, load_model, nearest
 from rkstore.settings import HarvestSettings
 from rkstore.shard import ShardEncoder
 from rkstore.store import Store
-from rkstore.tokens import TokenBlocks, open_text, token_blocks
+from rkstore.text import check_text, open_text
+from rkstore.tokens import TokenBlocks, token_blocks, whole_blocks
 from rkstore.writer import StoreWriter
 
 # A difference in any of these may change the last bit of a value.
@@ -57,6 +58,8 @@ def prepare(settings: HarvestSettings) -> Harvest:
     Raises:
         BadInput, RkstoreError: anything that makes the harvest impossible.
     """
+    check_text(settings)
+    wanted = whole_blocks(settings.tokens, settings.context_size) * settings.context_size
     model = load_model(
         settings.model,
         device=settings.device,
@@ -102,6 +105,9 @@ def prepare(settings: HarvestSettings) -> Harvest:
                 "prepend_bos": settings.prepend_bos,
                 "seed": settings.seed,
                 "sha256": blocks.sha256,
+                # What goes without saying is not written: stores made before stay what they are.
+                **({} if blocks.counts_up else {"document_sha256": blocks.document_sha256}),
+                **({} if blocks.rows == wanted else {"asked": settings.tokens}),
             },
             "run": {"batch_size": settings.batch_size, "device": settings.device},
             "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rkstore.codecs import codec_named
-from rkstore.manifest import Site
+from rkstore.manifest import Manifest, Site
+from rkstore.plain import listed
 from rkstore.store import Store
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def describe_harvest(harvest: "Harvest") -> str:
             f"model   {harvest.model.name}, {manifest.source['model']['dtype']}",
             f"sites   {len(manifest.sites)}: {_span(manifest.hook_names)}, {wide} wide",
             f"text    {_text(manifest.source['text'])}",
-            f"rows    {manifest.rows:,} in blocks of {manifest.context_size}",
+            f"rows    {manifest.rows:,} in blocks of {manifest.context_size}{_short(manifest)}",
             f"store   {harvest.out}, {manifest.codec} in {manifest.format}, "
             f"{manifest.shards} shards, at most {size(harvest.largest_bytes)} "
             f"({size(harvest.free_bytes)} free)",
@@ -133,6 +134,8 @@ def describe_store(store: Store) -> str:
         lines.append(f"  {part_line(store)}")
     if facts["sites"] and store.shards:
         lines += ["", _site_table(facts["sites"])]
+    if short := _short(manifest):
+        lines += ["", f"  {manifest.rows:,} rows{short}"]
     return "\n".join(lines)
 
 
@@ -218,8 +221,13 @@ def _origin(source: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _short(manifest: Manifest) -> str:
+    asked = manifest.source.get("tokens", {}).get("asked")
+    return f", not the {asked:,} asked for: the text has no more" if type(asked) is int else ""
+
+
 def _text(source: dict[str, Any]) -> str:
-    if "files" in source:
-        return ", ".join(str(file["name"]) for file in source["files"])
+    if "files" in source and "dataset" not in source:
+        return listed([str(file["name"]) for file in source["files"]])
     parts = [source.get("dataset"), source.get("config"), source.get("split")]
     return " ".join(str(part) for part in parts if part) or "unknown"

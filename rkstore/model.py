@@ -94,8 +94,14 @@ class Model:
         return chosen
 
     def encode(self, texts: list[str]) -> list[list[int]]:
-        """Token ids of each text, without special tokens."""
-        encoded = self.tokenizer(texts, add_special_tokens=False, verbose=False)
+        """Token ids of each text, without special tokens: one that is written out is text.
+
+        Otherwise a text that speaks of ``<|endoftext|>`` would end there, and what is behind it
+        would be another document that no column knows of.
+        """
+        encoded = self.tokenizer(
+            texts, add_special_tokens=False, split_special_tokens=True, verbose=False
+        )
         ids: list[list[int]] = encoded["input_ids"]
         return ids
 

@@ -252,15 +252,23 @@ class HarvestSettings(Settings):
     )
     d_in: int | None = option(None, "Refuse sites that are not this wide.", least=1)
     text: tuple[str, ...] = option(
-        (), "UTF-8 text files, one document each, instead of a dataset.", path=True
+        (),
+        "Plain text in UTF-8, one document a file, instead of a dataset: files, or directories, "
+        "whose .txt files are read in natural order.",
+        path=True,
     )
     dataset: str = option(
-        "Salesforce/wikitext", "Dataset on the Hub, or a local directory.", path=True
+        "Salesforce/wikitext",
+        "Dataset on the Hub, a local directory, or a file of rows (.jsonl, .parquet, .csv), whose "
+        "'text' column is read, one document a row; text files are one document each.",
+        path=True,
     )
     dataset_config: str | None = option(
         None, "Configuration of the dataset; wikitext-103-raw-v1 for wikitext."
     )
-    split: str = option("train", "Split of the dataset.")
+    split: str = option(
+        "train", "Split of the dataset, or a slice of it: train[:1000], train[10%:20%]."
+    )
     fallback: tuple[str, ...] = option(
         (),
         "Datasets to try in this order if the one before cannot be had, NAME or NAME:CONFIG; "

@@ -187,7 +187,7 @@ class Store:
         """``token_id``, ``document`` or ``position`` of rows ``start`` to ``stop``, int32.
 
         ``position`` counts from 0 inside the block that the model saw; ``document``
-        counts the documents of the text.
+        is the number of a document where it came from: of its file, or of its row in the split.
         """
         if name not in COLUMNS:
             raise BadInput(f"unknown column '{name}': choose one of {', '.join(COLUMNS)}")

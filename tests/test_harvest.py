@@ -17,6 +17,7 @@ from rkstore.codecs import CODECS
 from rkstore.errors import BadInput
 from rkstore.formats import FORMATS
 from rkstore.harvest import Harvest, prepare, run
+from rkstore.info import describe_harvest, describe_store
 from rkstore.manifest import Site
 from rkstore.store import Store, verify
 
@@ -347,6 +348,46 @@ def test_too_little_text_is_refused(harvest_settings, tmp_path):
     (tmp_path / "short.txt").write_text("the cat")
     with pytest.raises(BadInput, match="fewer than one block"):
         prepare(harvest_settings(text=(str(tmp_path / "short.txt"),)))
+
+
+def test_less_than_a_block_is_refused_before_the_model_is_loaded(harvest_settings):
+    with pytest.raises(BadInput, match=r"tokens is 15.*tokens 16"):
+        prepare(harvest_settings(tokens=15, model="./absent"))
+
+
+def test_a_setting_that_nothing_would_read_is_refused_before_the_model_is_loaded(harvest_settings):
+    with pytest.raises(BadInput, match="split would be ignored"):
+        prepare(harvest_settings(split="test", model="./absent"))
+
+
+@pytest.mark.parametrize(("tokens", "asked"), [(288, None), (303, None), (100_000, 100_000)])
+def test_what_a_text_lacks_of_the_tokens_asked_for_is_recorded_and_said_last(
+    harvest_settings, tmp_path, text_file, tokens, asked
+):
+    short = tmp_path / "short.txt"
+    short.write_bytes(text_file.read_bytes()[:1000] if asked else text_file.read_bytes())
+    ready = prepare(harvest_settings(text=(str(short),), tokens=tokens, out=str(tmp_path / "out")))
+    assert ready.manifest.source["tokens"].get("asked") == asked
+    last = describe_store(run(ready)).splitlines()[-1]
+    said = f"{ready.manifest.rows:,} rows, not the 100,000 asked for: the text has no more"
+    assert (last.strip() == said) == bool(asked)
+    assert ("not the 100,000 asked for" in describe_harvest(ready)) == bool(asked)
+
+
+def test_numbers_of_documents_are_part_of_what_a_harvest_is(harvest_settings, tmp_path):
+    names = []
+    for number, text in enumerate(("the cat sat on a mat . " * 9, " ", "rivers , 42 . " * 9)):
+        (tmp_path / f"{number}.txt").write_text(text)
+        names.append(str(tmp_path / f"{number}.txt"))
+    plain, gap, back = (
+        prepare(harvest_settings(text=tuple(text), tokens=96))
+        for text in ((names[0], names[2]), names, (names[2], names[0]))
+    )
+    assert "document_sha256" not in plain.manifest.source["tokens"]
+    assert "document_sha256" not in back.manifest.source["tokens"]
+    assert gap.blocks.sha256 == plain.blocks.sha256
+    assert set(gap.blocks.document.ravel()) == {0, 2}
+    assert gap.manifest.source["tokens"]["document_sha256"] == gap.blocks.document_sha256
 
 
 def test_a_file_may_have_any_name_that_the_system_allows(harvest_settings, tmp_path, text_file):

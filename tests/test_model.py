@@ -438,7 +438,7 @@ def test_activations_are_float32_whatever_the_model_computes_in(model_dir: Path)
 def test_text_becomes_the_tokens_of_the_models_own_tokenizer(model: Model, model_dir: Path):
     from tokenizers import Tokenizer
 
-    texts = ["the cat sat", "über naïve rivers 42 🦊", "<|endoftext|>"]
+    texts = ["the cat sat", "über naïve rivers 42 🦊", "the <| cat"]
     plain = Tokenizer.from_file(str(model_dir / "tokenizer.json"))
     expected = [plain.encode(text, add_special_tokens=False).ids for text in texts]
     assert model.encode(texts) == expected
