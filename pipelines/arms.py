@@ -22,6 +22,7 @@ from rkstore.dictionaries import load_dictionary
 from rkstore.errors import BadInput
 from rkstore.evaluate import Measure
 from rkstore.opening import open_store
+from rkstore.naming import TRAINING, checkpoints_beside
 from rkstore.settings import (
     EvaluateSettings,
     HarvestSettings,
@@ -31,7 +32,7 @@ from rkstore.settings import (
     option,
 )
 from rkstore.store import Store
-from rkstore.train import TRAINING, train_all
+from rkstore.train import train_all
 
 # Another choice of these may add to the same file: where runs lie, how many there are, and what
 # the fingerprint of the store says better.
@@ -184,7 +185,7 @@ def run_arms(chosen: Sequence[TrainSettings], store: Store, keep: bool = True) -
     ]
     if not keep:
         for path in paths:
-            for checkpoint in path.parent.glob(f"{path.name.rpartition('_')[0]}_*"):
+            for _, checkpoint in checkpoints_beside(path):
                 shutil.rmtree(checkpoint)
     return rows
 
