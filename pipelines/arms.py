@@ -21,8 +21,8 @@ from rkstore.batches import plan_batches, read_rows, split_chunks
 from rkstore.dictionaries import load_dictionary
 from rkstore.errors import BadInput
 from rkstore.evaluate import Measure
-from rkstore.opening import open_store
 from rkstore.naming import TRAINING, checkpoints_beside
+from rkstore.opening import open_store
 from rkstore.settings import (
     EvaluateSettings,
     HarvestSettings,

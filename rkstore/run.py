@@ -187,11 +187,7 @@ def save(run: Run) -> None:
     Raises:
         Diverged: a number in it is not finite; nothing is written.
     """
-    state = _state(run)
-    for name, tensor in state.items():
-        # A sum is finite only if all of its terms are.
-        if not tensor.sum().isfinite():
-            raise diverged(run, f"{name} is")
+    check_finite(run)
     directory = run.directory(run.step)
     aside = directory.with_name(f".{directory.name}.writing")
     shutil.rmtree(aside, ignore_errors=True)
@@ -214,12 +210,20 @@ def save(run: Run) -> None:
     report = {"identity": run.identity, "step": run.step, "history": run.history}
     text = json.dumps(report, indent=1, allow_nan=False)
     (aside / TRAINING).write_text(text + "\n", "utf-8")
-    save_file(state, aside / STATE)
+    save_file(_state(run), aside / STATE)
     shutil.rmtree(directory, ignore_errors=True)
     aside.replace(directory)
     for step, other in checkpoints_beside(directory):
         if step != run.step:
             (other / STATE).unlink(missing_ok=True)
+
+
+def check_finite(run: Run) -> None:
+    """Raise Diverged unless all that the next step depends on is finite."""
+    for name, tensor in _state(run).items():
+        # A sum is finite only if all of its terms are.
+        if not tensor.sum().isfinite():
+            raise diverged(run, f"{name} is")
 
 
 def diverged(run: Run, what: str) -> Diverged:

@@ -18,7 +18,17 @@ from rkstore.batches import Batch, read_batches
 from rkstore.dictionaries import AuxK, Forward, fill_gradients, resample
 from rkstore.errors import BadInput
 from rkstore.naming import TRAINING
-from rkstore.run import STATE, Diverged, Run, default_name, diverged, prepare, resume, save
+from rkstore.run import (
+    STATE,
+    Diverged,
+    Run,
+    check_finite,
+    default_name,
+    diverged,
+    prepare,
+    resume,
+    save,
+)
 from rkstore.settings import TrainSettings
 
 # The learning rate falls to zero over this last share of the steps.
@@ -149,8 +159,9 @@ def _measure(run: Run, x: torch.Tensor, found: Forward) -> dict[str, float | Non
     """What the history keeps of a step that was just made on ``x (batch, d_in)``.
 
     Raises:
-        Diverged: the error of the reconstructions is not finite.
+        Diverged: the error of the reconstructions, or what they are made with, is not finite.
     """
+    check_finite(run)
     error = found.residual.square().sum()
     if not error.isfinite():
         raise diverged(run, "its loss is")
