@@ -38,6 +38,7 @@ from rkstore.naming import (
     parent_of,
 )
 from rkstore.opening import open_store
+from rkstore.probe import Probed, probed
 from rkstore.settings import TrainSettings
 from rkstore.store import Store
 
@@ -46,8 +47,8 @@ STATE = "training_state.safetensors"
 # Settings that say where and how long, not what: a run may be taken up with others.
 NOT_IDENTITY = ("store", "out", "name", "device", "checkpoint_every")
 
-# Settings of which the identity has what they come to: the site.
-RESOLVED = ("layer", "hook")
+# Settings of which the identity has what they come to: the site, and a digest.
+RESOLVED = ("layer", "layers", "hook", "directions")
 
 
 class Diverged(RkstoreError):
@@ -70,6 +71,8 @@ class Run:
     """Tokens since each latent last fired, ``(d_sae,)`` int64."""
     history: list[dict[str, float | None]] = field(default_factory=list)
     scratch: Scratch = field(default_factory=Scratch)
+    directions: str | None = None
+    """Digest of the directions of a probe that it began at."""
 
     @property
     def data(self) -> InitData:
@@ -115,7 +118,8 @@ class Run:
         chosen = {k: v for k, v in asdict(self.settings).items() if k not in left_out}
         store = self.store
         rows = [store.first_row, store.stop_row]
-        return chosen | {
+        given = {"directions_sha256": self.directions} if self.directions else {}
+        return (chosen | given) | {
             "hook": self.hook_name,
             "store_fingerprint": store.manifest.fingerprint,
             # A part with all rows of the site trains as the whole store does.
@@ -144,7 +148,8 @@ def prepare(settings: TrainSettings) -> Run:
     if settings.name is not None:
         check_name(settings.name)
     store = open_store(settings.store)
-    hook_name = store.site(settings.layer, settings.hook)
+    found = None if settings.directions is None else probed(settings.directions, store)
+    hook_name = _site(settings, store, found)
     chunks, _ = split_chunks(store)
     d_in = store.manifest.width(hook_name)
     d_sae = settings.d_sae or int(d_in * settings.expansion)
@@ -152,7 +157,8 @@ def prepare(settings: TrainSettings) -> Run:
         raise BadInput(f"--auxk is {settings.auxk}: it must be from 0 to the {d_sae} latents")
     dictionary = Dictionary(d_in, d_sae, select_named(settings.dictionary, asdict(settings)))
     scale = _scale(store, hook_name, settings.norm)
-    initialise(dictionary, InitData(store, hook_name, chunks, scale), settings)
+    directions = None if found is None else found.directions
+    initialise(dictionary, InitData(store, hook_name, chunks, scale, directions), settings)
     dictionary.to(settings.device)
     return Run(
         settings,
@@ -163,7 +169,23 @@ def prepare(settings: TrainSettings) -> Run:
         dictionary,
         torch.optim.Adam(dictionary.parameters(), lr=settings.lr, fused=True),
         idle=torch.zeros(d_sae, dtype=torch.int64, device=settings.device),
+        directions=None if found is None else found.sha256,
     )
+
+
+def _site(settings: TrainSettings, store: Store, found: Probed | None) -> str:
+    """The site that is asked for, which a probe that is given must be of."""
+    if found is None:
+        return store.site(settings.layer, settings.hook)
+    if settings.layer is None and settings.hook is None:
+        return found.hook_name
+    hook_name = store.site(settings.layer, settings.hook)
+    if hook_name != found.hook_name:
+        raise BadInput(
+            f"the probe in {settings.directions} is of {found.hook_name}, not of {hook_name}: "
+            "give one of the same site"
+        )
+    return hook_name
 
 
 def _scale(store: Store, hook_name: str, norm: str) -> float:

@@ -30,6 +30,7 @@ from rkstore.run import (
     save,
 )
 from rkstore.settings import TrainSettings
+from rkstore.sites import one_a_layer
 
 # The learning rate falls to zero over this last share of the steps.
 DECAY = 0.2
@@ -48,7 +49,10 @@ def train(settings: TrainSettings) -> Path:
     Raises:
         BadInput: a setting does not fit the store; another run has the same name.
         DamagedStore: a chunk is not what was written.
+        Diverged: its numbers are no longer finite.
     """
+    if settings.layers is not None:
+        raise BadInput("--layers trains one dictionary a layer: use train_all(), or --layer")
     return train_all([settings])[0]
 
 
@@ -57,18 +61,35 @@ def train_all(settings: Sequence[TrainSettings]) -> list[Path]:
 
     Each comes out as :func:`train` alone would make it, to the bit. They may differ in
     everything but the order of the rows: store, site, batch size, and ``data_seed`` (or,
-    without one, ``seed``) must be the same.
+    without one, ``seed``) must be the same. With ``layers``, site after site.
 
     Returns:
-        The directory of the last checkpoint of each.
+        The directory of the last checkpoint of each, layer by layer.
 
     Raises:
         BadInput: there are none, or two cannot share a reading or have the same name; or
             as :func:`train` does.
         DamagedStore: a chunk is not what was written.
+        Diverged: the numbers of one are no longer finite; the others are trained.
     """
     if not settings:
         raise BadInput("there is nothing to train: give the settings of at least one dictionary")
+    of_each = [one_a_layer(one) for one in settings]
+    if len({len(sites) for sites in of_each}) > 1:
+        raise BadInput("dictionaries trained on one reading need the same --layers")
+    paths, stopped = [], []
+    for together in zip(*of_each, strict=True):
+        try:
+            paths += _train_together(together)
+        except Diverged as error:
+            stopped.append(str(error))
+    if stopped:
+        raise Diverged("; ".join(stopped))
+    return paths
+
+
+def _train_together(settings: Sequence[TrainSettings]) -> list[Path]:
+    """Train dictionaries of one site, or take them up."""
     runs = [prepare(chosen) for chosen in settings]
     for other in runs[1:]:
         _check_same_reading(runs[0], other)
