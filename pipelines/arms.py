@@ -152,7 +152,7 @@ def recipe(settings: RecipeSettings, store: Store, **given: Any) -> TrainSetting
         spec.name for spec in fields(TrainSettings)
     }
     chosen = {name: getattr(settings, name) for name in shared}
-    where = {"store": store.where, "out": str(Path(settings.out) / "checkpoints")}
+    where = {"store": store.where, "layers": None, "out": str(Path(settings.out) / "checkpoints")}
     return TrainSettings(**(chosen | where | given))
 
 

@@ -29,7 +29,7 @@ def check_name(name: str) -> None:
 
 def parent_of(out: str | Path, model: str | None) -> Path:
     """The directory for the runs on a model, by the last part of its name."""
-    last = (model or "").rstrip("/").split("/")[-1]
+    last = str(model or "").rstrip("/").split("/")[-1]
     return Path(out).expanduser() / "sae" / ("unknown" if _unfit(last) else last)
 
 

@@ -356,6 +356,16 @@ def test_the_checkpoint_says_which_model_and_text_it_was_trained_on(settings, ma
     assert recorded["store_fingerprint"] == store.manifest.fingerprint
 
 
+def test_a_run_of_version_0_1_that_was_given_a_name_goes_on(settings, monkeypatch):
+    path = train(settings(name="old"))
+    report = json.loads((path / "training.json").read_text())
+    # It kept the layer as it was typed, beside the site.
+    report["identity"]["layer"] = 0
+    (path / "training.json").write_text(json.dumps(report))
+    monkeypatch.setattr(module, "_step", None)
+    assert train(settings(name="old")) == path
+
+
 # Names are the user's own text.
 
 NAMES = [
