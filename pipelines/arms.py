@@ -21,6 +21,7 @@ from rkstore.batches import plan_batches, read_rows, split_chunks
 from rkstore.dictionaries import load_dictionary
 from rkstore.errors import BadInput
 from rkstore.evaluate import Measure
+from rkstore.naming import TRAINING, checkpoints_beside
 from rkstore.opening import open_store
 from rkstore.settings import (
     EvaluateSettings,
@@ -31,7 +32,7 @@ from rkstore.settings import (
     option,
 )
 from rkstore.store import Store
-from rkstore.train import TRAINING, train_all
+from rkstore.train import train_all
 
 # Another choice of these may add to the same file: where runs lie, how many there are, and what
 # the fingerprint of the store says better.
@@ -151,7 +152,7 @@ def recipe(settings: RecipeSettings, store: Store, **given: Any) -> TrainSetting
         spec.name for spec in fields(TrainSettings)
     }
     chosen = {name: getattr(settings, name) for name in shared}
-    where = {"store": store.where, "out": str(Path(settings.out) / "checkpoints")}
+    where = {"store": store.where, "layers": None, "out": str(Path(settings.out) / "checkpoints")}
     return TrainSettings(**(chosen | where | given))
 
 
@@ -184,7 +185,7 @@ def run_arms(chosen: Sequence[TrainSettings], store: Store, keep: bool = True) -
     ]
     if not keep:
         for path in paths:
-            for checkpoint in path.parent.glob(f"{path.name.rpartition('_')[0]}_*"):
+            for _, checkpoint in checkpoints_beside(path):
                 shutil.rmtree(checkpoint)
     return rows
 

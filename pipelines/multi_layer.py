@@ -29,10 +29,9 @@ from results import Row, Runs, picture, start, table
 from tqdm import tqdm
 
 from rkstore.cli import Command, options_of
-from rkstore.errors import BadInput
 from rkstore.report import COLOURS
-from rkstore.settings import option, parse_layers
-from rkstore.store import Store
+from rkstore.settings import option
+from rkstore.sites import layers_of
 
 NAME = "multi_layer"
 
@@ -50,7 +49,7 @@ class MultiLayerSettings(ArmSettings):
 def study(settings: MultiLayerSettings) -> tuple[Runs, Row]:
     """Make the runs that are not recorded yet; return all, and what they come to."""
     store = the_store(settings, settings.layers)
-    layers = layers_of(store, settings)
+    layers = layers_of(store, settings.layers, settings.hook)
     runs = Runs(Path(settings.out) / f"{NAME}.json", identity(settings, store))
     wanted = [(layer, seed) for seed in settings.all_seeds for layer in layers]
     for layer, seed in tqdm(wanted, desc="layers", unit="layer", disable=None):
@@ -71,27 +70,6 @@ def study(settings: MultiLayerSettings) -> tuple[Runs, Row]:
         published={"source": SOURCE, "layers": published, "faults": MULTI_LAYER_FAULTS},
     )
     return runs, summary
-
-
-def layers_of(store: Store, settings: MultiLayerSettings) -> list[int]:
-    """The layers that are asked for; each must have its site in the store.
-
-    Raises:
-        BadInput: the store has none of the hook, or not all that are asked for.
-    """
-    there = sorted(
-        int(name.split(".")[1])
-        for name in store.hook_names
-        if name.startswith("blocks.") and name.split(".", 2)[2] == settings.hook
-    )
-    if not there:
-        raise BadInput(f"--hook {settings.hook} is not in the store at {store.where}")
-    if settings.layers == "all":
-        return there
-    asked = parse_layers(settings.layers, there[-1] + 1)
-    for layer in asked:
-        store.site(layer, settings.hook)
-    return asked
 
 
 def summarise(rows: list[Row], arms: tuple[str, ...]) -> Row:

@@ -323,11 +323,16 @@ def probe(settings: ProbeSettings) -> None:
 def train(settings: list[TrainSettings]) -> None:
     """Train a dictionary from a store, without the model; or several, on one reading of it.
 
+    Without --layer and --hook, where a store has several sites, the one probed last is taken.
     Run again after an interruption, the same command goes on from its last checkpoint.
     """
+    from rkstore.sites import at_probed_site
     from rkstore.train import train_all
 
-    for path in train_all(settings):
+    found = [at_probed_site(one) for one in settings]
+    for sentence in dict.fromkeys(said for _, said in found if said is not None):
+        click.echo(sentence)
+    for path in train_all([one for one, _ in found]):
         click.echo(path)
 
 

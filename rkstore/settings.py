@@ -391,6 +391,10 @@ INITS = (
 class TrainSettings(SiteSettings):
     """One dictionary and how it is trained."""
 
+    layers: str | None = option(
+        None,
+        "Train one dictionary a layer, one after the other: 'all', or a list such as 0-3,8.",
+    )
     dictionary: str = option("topk", "Kind of sparse code.", choices=("relu", "topk", "batchtopk"))
     init: str = option("datapoint", "How the latents begin.", choices=INITS)
     center: str | None = option(
@@ -447,7 +451,7 @@ class TrainSettings(SiteSettings):
     dead_after: int | None = option(
         None,
         "Tokens without firing after which a latent is dead; by default 10 million, or a "
-        "twentieth of the run if that is less.",
+        "twentieth of the tokens of the run if that is less.",
         least=1,
     )
     datapoint_share: float | None = option(
@@ -481,6 +485,12 @@ class TrainSettings(SiteSettings):
         "How the rkcnn inits score a subset: any score that needs no labels.",
         choices=tuple(score for score in SCORES if score != "separation"),
     )
+    directions: str | None = option(
+        None,
+        "Result of a probe of this site, whose directions --init rkcnn and rkcnn-decoder begin at, "
+        "the best first, in place of mining their own: as many latents as it has directions, at "
+        "most --rkcnn-fraction of them.",
+    )
     checkpoint_every: int = option(1000, "Steps between checkpoints.", least=1)
     seed: int = option(0, "Seed of weights, subsets and the order of the rows.", least=0)
     data_seed: int | None = option(
@@ -492,7 +502,9 @@ class TrainSettings(SiteSettings):
         choices=("float32", "bfloat16"),
     )
     device: str = option("cpu", "Torch device.")
-    name: str | None = option(None, "Name of the run; made of site, kind and init by default.")
+    name: str | None = option(
+        None, "Name of the run, with / for directories; made of site, kind and init by default."
+    )
     out: str = option("checkpoints", "Directory under which checkpoints are written.", path=True)
 
 

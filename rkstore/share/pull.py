@@ -111,8 +111,7 @@ def _sites(settings: PullSettings, names: list[str], location: Location) -> tupl
     ]
     if lacking:
         raise BadInput(
-            f"{lacking[0]} is not in the store at {location.url}, "
-            f"which has {few(names)}"
+            f"{lacking[0]} is not in the store at {location.url}, which has {few(names)}"
         )
     return tuple(n for n in in_layers if not hooks or any(is_named(n, hook) for hook in hooks))
 
