@@ -394,6 +394,9 @@ class EvaluateSettings(Settings):
         None, "Store, a directory or a URL; may be left out if stores/ holds exactly one."
     )
     rows: int | None = option(None, "Held-out rows to use; all by default.", least=1)
+    any_model: bool = option(
+        False, "Measure dictionaries of another model, too: those are refused otherwise."
+    )
     batch_size: int = option(4096, "Rows at a time.", least=1)
     device: str = option("cpu", "Torch device.")
     out: str = option("results/evaluate", "Directory of table, JSON and picture.")

@@ -22,7 +22,7 @@ DTYPES = {
 }
 
 # SAELens' architectures, and the name of the select of each.
-ARCHITECTURES = {s.architecture: name for name, s in SELECTS.items() if s.architecture}
+ARCHITECTURES = {str(s.architecture): name for name, s in SELECTS.items() if s.architecture}
 
 # The mean norm of the activations was divided out, by a factor that lies in a file beside.
 AVERAGE = "expected_average_only_in"
@@ -131,7 +131,7 @@ def read_config(document: Any) -> Config:
     """
     if not isinstance(document, dict):
         raise BadInput("its configuration is not an object")
-    config = {RENAMED.get(key, key): value for key, value in document.items()}
+    config: dict[str, Any] = {RENAMED.get(str(key), str(key)): v for key, v in document.items()}
     if len(config) < len(document):
         raise BadInput("its configuration has a key under two names")
     _check_known(config)
