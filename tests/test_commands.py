@@ -75,7 +75,7 @@ def shell(hub, tmp_path):
 
 def test_the_four_commands_as_written(shell, hub, tmp_path):
     harvested = shell("rkstore harvest --layers all")
-    assert "12 sites" in harvested.stdout
+    assert all(f"blocks.{layer}.mlp.hook_post" in harvested.stdout for layer in range(12))
     shell("rkstore probe --store stores/gpt2 --layer 8")
     trained = shell("rkstore train --init rkcnn")
     first = trained.stderr.splitlines()[0]
