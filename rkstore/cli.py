@@ -337,19 +337,31 @@ def train(settings: list[TrainSettings]) -> None:
 
 
 @cli.command()
-@click.argument("checkpoints", type=PATH, nargs=-1, required=True)
+@click.argument("checkpoints", type=PATH, nargs=-1)
 @options_of(EvaluateSettings)
 def evaluate(settings: EvaluateSettings, checkpoints: tuple[str, ...]) -> None:
-    """Measure dictionaries on held-out rows; several give one table and one picture."""
+    """Measure dictionaries on held-out rows; several give one table and one picture.
+
+    Without CHECKPOINTS, the last one of each run under checkpoints/ that trained on the store.
+    """
+    from rkstore.checkpoints import CHECKPOINTS, newest
     from rkstore.evaluate import evaluate as evaluate_dictionaries
     from rkstore.evaluate import write_results
     from rkstore.opening import open_store
     from rkstore.report import comparison, table
 
-    results = evaluate_dictionaries(checkpoints, settings)
+    store = open_store(settings.store)
+    paths = [Path(path) for path in checkpoints] or newest(store)
+    if not checkpoints:
+        which = f"the last checkpoint of each run under {CHECKPOINTS}/ that trained on"
+        click.echo(f"{which} {store.where}: {', '.join(map(str, paths))}", err=True)
+    results = evaluate_dictionaries(paths, settings)
+    for result in results:
+        for note in result.notes:
+            click.echo(f"{result.name}: {note}", err=True)
     out = Path(settings.out)
-    write_results(results, open_store(settings.store), out / "results.json")
-    comparison(results, [Path(path) for path in checkpoints], out / "comparison.png")
+    write_results(results, store, out / "results.json")
+    comparison(results, paths, out / "comparison.png")
     click.echo(table(results))
     click.echo(f"\n{out / 'results.json'}\n{out / 'comparison.png'}")
 

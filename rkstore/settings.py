@@ -490,6 +490,7 @@ class TrainSettings(SiteSettings):
         "Result of a probe of this site, whose directions --init rkcnn and rkcnn-decoder begin at, "
         "the best first, in place of mining their own: as many latents as it has directions, at "
         "most --rkcnn-fraction of them.",
+        path=True,
     )
     checkpoint_every: int = option(1000, "Steps between checkpoints.", least=1)
     seed: int = option(0, "Seed of weights, subsets and the order of the rows.", least=0)
@@ -518,6 +519,9 @@ class EvaluateSettings(Settings):
         path=True,
     )
     rows: int | None = option(None, "Held-out rows to use; all by default.", least=1)
+    any_model: bool = option(
+        False, "Measure dictionaries of another model, too: those are refused otherwise."
+    )
     batch_size: int = option(4096, "Rows at a time.", least=1)
     device: str = option("cpu", "Torch device.")
     out: str = option("results/evaluate", "Directory of table, JSON and picture.", path=True)

@@ -164,8 +164,15 @@ def write_text(path: Path) -> None:
     path.write_text(" ".join(random.Random(0).choices(words, k=2000)), "utf-8")
 
 
-def write_model(root: Path, text: str) -> None:
-    """A GPT-2 of three layers with random weights, saved with its own tokenizer."""
+def write_model(
+    root: Path,
+    text: str,
+    *,
+    layers: int = MODEL_LAYERS,
+    width: int = MODEL_WIDTH,
+    context: int = MODEL_CONTEXT,
+) -> None:
+    """A GPT-2 of a few layers with random weights, saved with its own tokenizer."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
@@ -183,15 +190,15 @@ def write_model(root: Path, text: str) -> None:
     )
     backend.train_from_iterator([text], trainer)
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend, bos_token=END, eos_token=END, model_max_length=MODEL_CONTEXT
+        tokenizer_object=backend, bos_token=END, eos_token=END, model_max_length=context
     )
     tokenizer.save_pretrained(root)
     torch.manual_seed(0)
     config = GPT2Config(
         vocab_size=300,
-        n_positions=MODEL_CONTEXT,
-        n_embd=MODEL_WIDTH,
-        n_layer=MODEL_LAYERS,
+        n_positions=context,
+        n_embd=width,
+        n_layer=layers,
         n_head=2,
         initializer_range=0.3,  # large enough that the layers differ from noise
         bos_token_id=0,

@@ -183,7 +183,10 @@ def test_a_directory_without_a_dictionary_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"architecture": "gated"}, "'gated' dictionary: rkstore reads standard, topk, jumprelu"),
+        (
+            {"architecture": "gated"},
+            "architecture is 'gated': rkstore reads standard, topk, jumprelu",
+        ),
         ({"d_sae": 41}, "size mismatch"),
         ({"k": 400}, "1 to the 40 latents"),
     ],
