@@ -96,7 +96,7 @@ def comparison_figure(results: list[Evaluation], checkpoints: list[Path]) -> Any
     row = max(0.14 + 0.15 * lines, min(0.6, 2.4 / len(names)))
     files = [checkpoint / TRAINING for checkpoint in checkpoints]
     heights = [3 if any(file.is_file() for file in files) else 0.5, 0.9 + row * len(names)]
-    figure = Figure(figsize=(11, sum(heights)), layout="constrained")
+    figure: Any = Figure(figsize=(11, sum(heights)), layout="constrained")
     figure.suptitle(_site(results), parse_math=False)
     above, below = figure.subfigures(2, 1, height_ratios=heights)
     trained = above.subplots()

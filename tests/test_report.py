@@ -147,10 +147,8 @@ def test_a_curve_looks_as_the_line_beside_its_name(checkpoints):
     figure = comparison_figure(results, checkpoints(results))
     beside = figure.axes[1].lines[-9:]
     for curve, line in zip(figure.axes[0].lines, beside, strict=True):
-        assert (curve.get_color(), curve.get_linestyle()) == (
-            line.get_color(),
-            line.get_linestyle(),
-        )
+        assert curve.get_color() == line.get_color()
+        assert curve.get_linestyle() == line.get_linestyle()
 
 
 def test_of_28_none_looks_like_another_and_neighbours_differ_twice():
