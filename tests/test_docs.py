@@ -51,7 +51,8 @@ def test_a_shape_keeps_words_and_drops_numbers():
     assert console.shape("kept 12") != console.shape("lost 12")
 
 
-def test_the_page_on_codecs_says_what_was_measured():
+def test_the_page_on_codecs_says_what_was_measured(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "pipelines")
     study = json.loads((ROOT / "docs/codecs.json").read_text("utf-8"))
     page = load(ROOT / "pipelines" / "codec_study.py").page(study)
     assert (ROOT / "docs/codecs.md").read_text("utf-8") == page
