@@ -4,7 +4,7 @@
 # make check   formatting, lint, types
 # make bench   speed, size and accuracy against what else there is, for a quarter of an hour
 # make bench-scale  speed and memory of stores of ten thousand to a million rows
-# make saelens a second environment with SAELens, for the test that it reads our dictionaries
+# make saelens a second environment with SAELens and rkstore, for the tests that they go together
 # Each sets up what it needs: an environment of its own in .venv, nothing outside this directory.
 
 PYTHON ?= python3
@@ -48,10 +48,11 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 saelens: .venv-saelens/installed
 
-.venv-saelens/installed:
+# SAELens wants transformer-lens 3 and rkstore takes what is there, so the constraints are not ours.
+.venv-saelens/installed: pyproject.toml
 	$(PYTHON) -m venv .venv-saelens
 	.venv-saelens/bin/python -m pip install --quiet $(TORCH)
-	.venv-saelens/bin/python -m pip install --quiet sae-lens==6.54.12
+	.venv-saelens/bin/python -m pip install --quiet sae-lens==6.54.12 --editable .
 	touch $@
 
 peers: .venv-peers/installed

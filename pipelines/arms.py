@@ -7,11 +7,12 @@ trained on one reading of the store, and measured on one reading of its held-out
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import torch
 from results import Row, deviation
@@ -21,6 +22,7 @@ from rkstore.batches import plan_batches, read_rows, split_chunks
 from rkstore.dictionaries import load_dictionary
 from rkstore.errors import BadInput
 from rkstore.evaluate import Measure
+from rkstore.naming import TRAINING, checkpoints_beside
 from rkstore.opening import open_store
 from rkstore.settings import (
     EvaluateSettings,
@@ -28,16 +30,20 @@ from rkstore.settings import (
     Settings,
     TrainSettings,
     default_of,
+    flag_of,
     option,
 )
 from rkstore.store import Store
-from rkstore.train import TRAINING, train_all
+from rkstore.train import train_all
+
+# What is harvested, if no store is given.
+TEXT = ("model", "dataset", "dataset_config", "text", "text_seed", "tokens", "context_size")
 
 # Another choice of these may add to the same file: where runs lie, how many there are, and what
 # the fingerprint of the store says better.
 NOT_IDENTITY = (
     *("store", "out", "device", "checkpoint_every", "keep", "seeds", "layers"),
-    *("model", "dataset", "dataset_config", "text", "text_seed", "tokens", "context_size"),
+    *TEXT,
 )
 
 CURVE_POINTS = 50
@@ -53,11 +59,27 @@ def as_in(settings: type[Settings], name: str, **given: Any) -> Any:
     return option(known.pop("default"), known.pop("help"), **known)
 
 
+def directory(default: str) -> Any:
+    """The option of where a pipeline writes."""
+    return as_in(TrainSettings, "out", default=default, help="Directory of everything it writes.")
+
+
+def typed(names: Iterable[str]) -> list[str]:
+    """Those of some options that stand on the command line, as they are written there."""
+    context = click.get_current_context(silent=True)
+    given = click.core.ParameterSource.COMMANDLINE
+    return [
+        flag_of(name) for name in names if context and context.get_parameter_source(name) == given
+    ]
+
+
 @dataclass(frozen=True, kw_only=True)
 class RecipeSettings(Settings):
     """Which activations, and what all dictionaries have in common."""
 
-    store: str | None = option(None, "Store; without it, one is harvested under --out.")
+    store: str | None = as_in(
+        TrainSettings, "store", help="Store; without it, one is harvested under --out."
+    )
     model: str = as_in(HarvestSettings, "model")
     dataset: str = as_in(HarvestSettings, "dataset")
     dataset_config: str | None = as_in(HarvestSettings, "dataset_config")
@@ -65,7 +87,7 @@ class RecipeSettings(Settings):
     text_seed: int = as_in(HarvestSettings, "seed")
     tokens: int = as_in(HarvestSettings, "tokens")
     context_size: int = as_in(HarvestSettings, "context_size")
-    hook: str = as_in(HarvestSettings, "hook")
+    hook: str = as_in(HarvestSettings, "hook", default="mlp.hook_post")
     dictionary: str = as_in(TrainSettings, "dictionary")
     expansion: float = as_in(TrainSettings, "expansion")
     d_sae: int | None = as_in(TrainSettings, "d_sae")
@@ -83,7 +105,7 @@ class RecipeSettings(Settings):
     checkpoint_every: int = as_in(TrainSettings, "checkpoint_every")
     seed: int = as_in(TrainSettings, "seed", default=42)
     device: str = as_in(TrainSettings, "device")
-    out: str = option("results", "Directory of everything it writes.")
+    out: str = directory("results")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,8 +139,16 @@ class ArmSettings(RecipeSettings):
 
 
 def the_store(settings: RecipeSettings, layers: str) -> Store:
-    """The store that is given, or else one harvested under ``--out``, or taken up there."""
+    """The store that is given, or else one harvested under ``--out``, or taken up there.
+
+    Raises:
+        BadInput: it is given, and so is on the command line what to harvest.
+    """
     if settings.store is not None:
+        if unused := typed(TEXT):
+            raise BadInput(
+                f"{unused[0]} has no part where there is a --store: leave one of them out"
+            )
         return open_store(settings.store)
     wanted = HarvestSettings(
         model=settings.model,
@@ -127,7 +157,7 @@ def the_store(settings: RecipeSettings, layers: str) -> Store:
         text=settings.text,
         tokens=settings.tokens,
         context_size=settings.context_size,
-        hook=settings.hook,
+        hook=(settings.hook,),
         layers=layers,
         seed=settings.text_seed,
         device=settings.device,
@@ -151,7 +181,7 @@ def recipe(settings: RecipeSettings, store: Store, **given: Any) -> TrainSetting
         spec.name for spec in fields(TrainSettings)
     }
     chosen = {name: getattr(settings, name) for name in shared}
-    where = {"store": store.where, "out": str(Path(settings.out) / "checkpoints")}
+    where = {"store": store.where, "layers": None, "out": str(Path(settings.out) / "checkpoints")}
     return TrainSettings(**(chosen | where | given))
 
 
@@ -184,7 +214,7 @@ def run_arms(chosen: Sequence[TrainSettings], store: Store, keep: bool = True) -
     ]
     if not keep:
         for path in paths:
-            for checkpoint in path.parent.glob(f"{path.name.rpartition('_')[0]}_*"):
+            for _, checkpoint in checkpoints_beside(path):
                 shutil.rmtree(checkpoint)
     return rows
 
@@ -221,9 +251,9 @@ def measure(
 
 
 def curve(checkpoint: Path) -> Row:
-    """How the error of the batches fell in training, in few points."""
+    """How the error of the batches fell in training, in few points, the end among them."""
     history = json.loads((checkpoint / TRAINING).read_text("utf-8"))["history"]
-    some = history[:: max(1, len(history) // CURVE_POINTS)]
+    some = history[:: -max(1, len(history) // CURVE_POINTS)][::-1]
     return {"step": [h["step"] for h in some], "fvu": [h["fvu"] for h in some]}
 
 

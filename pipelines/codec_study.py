@@ -1,6 +1,8 @@
 """What a codec costs: in bits, in the values, in what a probe finds, in what a dictionary learns.
 
-    python pipelines/codec_study.py    # writes docs/codecs.json, docs/codecs.md, the figure
+    python pipelines/codec_study.py
+
+writes docs/codecs.json, docs/codecs.md and its picture, together, once all is measured.
 
 The same tokens are stored with every codec. Each probe and each dictionary is then made
 from each store with the same seed and the same order of rows, so that the stored numbers
@@ -9,28 +11,54 @@ dictionary is evaluated on the float32 values.
 """
 
 import dataclasses
-import json
+import itertools
 import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
+from arms import as_in, directory
+from results import Row, as_json, start, write_together
 from tqdm import tqdm
 
 from rkstore import harvest
+from rkstore.cli import Command, options_of
 from rkstore.codecs import CODECS, codec_named
 from rkstore.evaluate import evaluate
 from rkstore.formats import compression_for
 from rkstore.manifest import COLUMNS
 from rkstore.probe import probe
-from rkstore.report import COLOURS
-from rkstore.settings import EvaluateSettings, HarvestSettings, ProbeSettings, TrainSettings
+from rkstore.report import COLOURS, png
+from rkstore.settings import (
+    EvaluateSettings,
+    HarvestSettings,
+    ProbeSettings,
+    Settings,
+    TrainSettings,
+    option,
+    parse_layers,
+)
 from rkstore.store import Store
 from rkstore.train import train
 from rkstore.writer import StoreWriter
 
 REFERENCE = "float32"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecStudySettings(Settings):
+    """What is stored, and how much is made of it."""
+
+    model: str = as_in(HarvestSettings, "model", default="demo")
+    dataset: str = as_in(HarvestSettings, "dataset", default="python")
+    tokens: int = as_in(HarvestSettings, "tokens", default=65_536)
+    layers: str = option("all", "Blocks for probes and dictionaries: 'all', or a list as 0-3,8.")
+    steps: int = option(200, "Steps of each dictionary.", least=1)
+    seeds: int = option(4, "Seeds of the float32 dictionaries.", least=2)
+    out: str = directory("docs")
 
 
 def recode(store: Store, codec: str, out: Path) -> Store:
@@ -47,7 +75,7 @@ def recode(store: Store, codec: str, out: Path) -> Store:
     return Store(out)
 
 
-def values(store: Store, layers: list[int]) -> list[dict[str, Any]]:
+def values(store: Store, layers: Sequence[int]) -> list[Row]:
     """Bits a value and error of each layer of one store."""
     rows = []
     for layer in layers:
@@ -58,7 +86,7 @@ def values(store: Store, layers: list[int]) -> list[dict[str, Any]]:
     return rows
 
 
-def probes(stores: dict[str, Store], layer: int, work: Path) -> list[dict[str, Any]]:
+def probes(stores: dict[str, Store], layer: int, work: Path) -> list[Row]:
     """How much of a probe's choice and directions each codec leaves as float32 has them.
 
     ``overlap`` is the share of the top subsets that both chose, ``cosine`` the mean cosine
@@ -82,10 +110,10 @@ def probes(stores: dict[str, Store], layer: int, work: Path) -> list[dict[str, A
 
 
 def dictionaries(
-    stores: dict[str, Store], layer: int, seeds: int, steps: int, work: Path
-) -> list[dict[str, Any]]:
+    stores: dict[str, Store], layer: int, settings: CodecStudySettings, work: Path
+) -> list[Row]:
     """FVU, L0 and dead latents of dictionaries trained from each store, and of other seeds."""
-    runs = [(name, 0) for name in stores] + [(REFERENCE, seed) for seed in range(1, seeds)]
+    runs = [(name, 0) for name in stores] + [(REFERENCE, seed) for seed in range(1, settings.seeds)]
     rows = []
     for codec, seed in tqdm(runs, desc=f"layer {layer}", unit="run", disable=None):
         path = train(
@@ -93,7 +121,7 @@ def dictionaries(
                 store=str(stores[codec].root),
                 layer=layer,
                 d_sae=1024,
-                steps=steps,
+                steps=settings.steps,
                 seed=seed,
                 name=f"{layer}-{codec}-{seed}",
                 out=str(work),
@@ -110,10 +138,60 @@ def _directions(result: Any) -> dict[tuple[int, ...], np.ndarray]:
     return {tuple(subset): direction for subset, direction in pairs}
 
 
-def page(study: dict[str, Any]) -> str:
+def study(settings: CodecStudySettings) -> Row:
+    """Everything that is measured, for JSON. The stores are removed."""
+    with tempfile.TemporaryDirectory() as directory:
+        work = Path(directory)
+        ready = harvest.prepare(
+            HarvestSettings(
+                model=settings.model,
+                dataset=settings.dataset,
+                tokens=settings.tokens,
+                seed=1,
+                codec=REFERENCE,
+                out=str(work / REFERENCE),
+            )
+        )
+        sites = len(ready.manifest.sites)
+        layers = parse_layers(settings.layers, sites)
+        stores = {REFERENCE: harvest.run(ready)}
+        for codec in CODECS:
+            if codec != REFERENCE:
+                stores[codec] = recode(stores[REFERENCE], codec, work / codec)
+        return {
+            "store_fingerprint": stores[REFERENCE].manifest.fingerprint,
+            "model": settings.model,
+            "dataset": settings.dataset,
+            "tokens": stores[REFERENCE].rows,
+            "codecs": list(stores),
+            "compressions": {name: store.manifest.compression for name, store in stores.items()},
+            "layers": layers,
+            "steps": settings.steps,
+            "seeds": settings.seeds,
+            "values": [row for store in stores.values() for row in values(store, range(sites))],
+            "probes": [row for layer in layers for row in probes(stores, layer, work)],
+            "dictionaries": [
+                row for layer in layers for row in dictionaries(stores, layer, settings, work)
+            ],
+        }
+
+
+def documents(study: Row, out: Path) -> dict[Path, bytes]:
+    """What is written, by path: every number, the page, its picture."""
+    return {
+        out / "codecs.json": as_json(study),
+        out / "codecs.md": page(study).encode(),
+        out / "images" / "codecs.png": png(figure(study)),
+    }
+
+
+def page(study: Row) -> str:
     """The study in words and tables, as Markdown."""
     l0 = [row["l0"] for row in study["dictionaries"]]
     return TEXT.format(
+        # Before they were recorded, they were the only ones.
+        model=study.get("model", "demo"),
+        sites=len({row["layer"] for row in study["values"]}),
         tokens=f"{study['tokens']:,}",
         layers=_span(study["layers"]),
         steps=study["steps"],
@@ -123,9 +201,10 @@ def page(study: dict[str, Any]) -> str:
         probes=_probes_table(study),
         dictionaries=_dictionaries_table(study),
         l0=" to ".join(sorted({f"{min(l0):.1f}", f"{max(l0):.1f}"})),
-        int8=_spread(study, "int8")[0],
-        int6=_spread(study, "int6")[0],
-        seed=_spread(study, "int8")[1],
+        pairs=len(by_seed(study, study["layers"][0])),
+        int8=_mean_change(study, "int8"),
+        int6=_mean_change(study, "int6"),
+        seed=_mean_change(study, None),
     )
 
 
@@ -135,7 +214,7 @@ def _span(layers: list[int]) -> str:
     return ", ".join(str(layer) for layer in layers)
 
 
-def _values_table(study: dict[str, Any]) -> str:
+def _values_table(study: Row) -> str:
     lines = [
         "| codec | compression | bits/value | × float32 | FVU of the values |",
         "|---|---|---:|---:|---:|",
@@ -152,7 +231,7 @@ def _values_table(study: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _probes_table(study: dict[str, Any]) -> str:
+def _probes_table(study: Row) -> str:
     lines = [
         "| codec | top subsets kept | mean cosine of directions | least |",
         "|---|---:|---:|---:|",
@@ -167,123 +246,94 @@ def _probes_table(study: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _dictionaries_table(study: dict[str, Any]) -> str:
+def _dictionaries_table(study: Row) -> str:
     codecs = [codec for codec in study["codecs"] if codec != REFERENCE]
     lines = [
-        f"| layer | FVU | {' | '.join(codecs)} | other seeds | dead |",
+        f"| layer | FVU | {' | '.join(codecs)} | two seeds | dead |",
         "|---:|---:|" + "---:|" * (len(codecs) + 2),
     ]
     for layer in study["layers"]:
-        rows = [row for row in study["dictionaries"] if row["layer"] == layer]
-        [base] = [r["fvu"] for r in rows if (r["codec"], r["seed"]) == (REFERENCE, 0)]
-        change = {r["codec"]: r["fvu"] / base - 1 for r in rows if r["seed"] == 0}
-        seeds = [r["fvu"] / base - 1 for r in rows if r["seed"]]
-        dead = [row["dead"] for row in rows]
-        cells = [f"{change[codec]:+.2%}" for codec in codecs]
-        cells += [f"{min(seeds):+.2%} to {max(seeds):+.2%}", f"{min(dead)} to {max(dead)}"]
-        lines.append(f"| {layer} | {base:.4f} | {' | '.join(cells)} |")
+        dead = [row["dead"] for row in study["dictionaries"] if row["layer"] == layer]
+        seeds = [abs(change) for change in by_seed(study, layer)]
+        cells = [f"{by_codec(study, layer, codec):+.2%}" for codec in codecs]
+        cells += [f"{min(seeds):.2%} to {max(seeds):.2%}", f"{min(dead)} to {max(dead)}"]
+        fvu = _fvu(study, layer, REFERENCE)[0]
+        lines.append(f"| {layer} | {fvu:.4f} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _spread(study: dict[str, Any], codec: str) -> tuple[float, float]:
-    """Mean over layers of the size of the change of FVU by the codec, and by other seeds."""
-    by_codec, by_seed = [], []
-    for layer in study["layers"]:
-        rows = [row for row in study["dictionaries"] if row["layer"] == layer]
-        [base] = [r["fvu"] for r in rows if (r["codec"], r["seed"]) == (REFERENCE, 0)]
-        by_seed += [abs(r["fvu"] / base - 1) for r in rows if r["seed"]]
-        by_codec += [
-            abs(r["fvu"] / base - 1) for r in rows if r["codec"] == codec and not r["seed"]
-        ]
-    return float(np.mean(by_codec)), float(np.mean(by_seed))
+def _fvu(study: Row, layer: int, codec: str) -> dict[int, float]:
+    """FVU of the dictionaries of one layer and codec, by seed."""
+    return {
+        row["seed"]: row["fvu"]
+        for row in study["dictionaries"]
+        if (row["layer"], row["codec"]) == (layer, codec)
+    }
 
 
-def figure(study: dict[str, Any], path: Path) -> None:
+def by_codec(study: Row, layer: int, codec: str) -> float:
+    """How much the FVU of a dictionary changes with the codec alone, as a share of it."""
+    return _fvu(study, layer, codec)[0] / _fvu(study, layer, REFERENCE)[0] - 1
+
+
+def by_seed(study: Row, layer: int) -> list[float]:
+    """How much it changes with the seed alone: every pair of seeds, the first as it was drawn."""
+    fvu = _fvu(study, layer, REFERENCE)
+    return [fvu[other] / fvu[one] - 1 for one, other in itertools.combinations(sorted(fvu), 2)]
+
+
+def _mean_change(study: Row, codec: str | None) -> float:
+    """Mean size, over layers, of the change by a codec; by another seed, without one."""
+    changes = [
+        by_seed(study, layer) if codec is None else [by_codec(study, layer, codec)]
+        for layer in study["layers"]
+    ]
+    return float(np.mean([abs(change) for of_layer in changes for change in of_layer]))
+
+
+def figure(study: Row) -> Any:
     """Change of a dictionary's FVU by codec, against the change by seed, for each layer."""
     from matplotlib.figure import Figure
 
     drawn = Figure(figsize=(9, 4), layout="constrained")
     axis: Any = drawn.subplots()
-    names = [*study["codecs"], "another seed"]
+    codecs = [codec for codec in study["codecs"] if codec != REFERENCE]
     for i, layer in enumerate(study["layers"]):
-        rows = [row for row in study["dictionaries"] if row["layer"] == layer]
-        [base] = [r["fvu"] for r in rows if (r["codec"], r["seed"]) == (REFERENCE, 0)]
-        places = [names.index(r["codec"] if r["seed"] == 0 else names[-1]) for r in rows]
-        across = np.array(places) + 0.6 * ((i + 0.5) / len(study["layers"]) - 0.5)
-        axis.plot(across, [100 * (r["fvu"] / base - 1) for r in rows], "o", ms=4, color=COLOURS[0])
-    axis.set_xticks(range(len(names)), names)
+        aside = 0.6 * ((i + 0.5) / len(study["layers"]) - 0.5)
+        pairs = by_seed(study, layer)
+        columns = [[by_codec(study, layer, codec)] for codec in codecs]
+        # Neither of two seeds is the first.
+        for place, changes in enumerate([*columns, pairs + [-change for change in pairs]]):
+            percent = [100 * change for change in changes]
+            axis.plot([place + aside] * len(percent), percent, "o", ms=4, color=COLOURS[0])
+    axis.set_xticks(range(len(codecs) + 1), [*codecs, "another seed"])
     axis.axhline(0, color="grey", linewidth=0.8)
     axis.set(
         ylabel="change of FVU, %",
         title="Dictionaries from stored values, against float32; layers side by side",
     )
     axis.spines[["top", "right"]].set_visible(False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    drawn.savefig(path, dpi=110, metadata={"Software": None})
+    return drawn
 
 
-@click.command()
-@click.option("--model", default="demo", show_default=True)
-@click.option("--dataset", default="python", show_default=True)
-@click.option("--tokens", default=65_536, show_default=True)
-@click.option(
-    "--layers",
-    default="0,1,2,3,4,5,6,7,8,9,10,11",
-    show_default=True,
-    help="For probes and dictionaries.",
-)
-@click.option("--steps", default=200, show_default=True, help="Steps of each dictionary.")
-@click.option("--seeds", default=4, show_default=True, help="Seeds of the float32 dictionaries.")
-@click.option("--out", type=Path, default=Path("docs"), show_default=True)
-def main(
-    model: str, dataset: str, tokens: int, layers: str, steps: int, seeds: int, out: Path
-) -> None:
+@click.command("codec_study", cls=Command)
+@options_of(CodecStudySettings)
+def main(settings: CodecStudySettings) -> None:
     """Measure every codec, and write the page that says what it costs."""
-    chosen = [int(layer) for layer in layers.split(",")]
-    with tempfile.TemporaryDirectory() as directory:
-        work = Path(directory)
-        settings = HarvestSettings(
-            model=model,
-            dataset=dataset,
-            tokens=tokens,
-            seed=1,
-            codec=REFERENCE,
-            out=str(work / REFERENCE),
-        )
-        stores = {REFERENCE: harvest.run(harvest.prepare(settings))}
-        for codec in CODECS:
-            if codec != REFERENCE:
-                stores[codec] = recode(stores[REFERENCE], codec, work / codec)
-        every = list(range(len(stores[REFERENCE].manifest.sites)))
-        study: dict[str, Any] = {
-            "store_fingerprint": stores[REFERENCE].manifest.fingerprint,
-            "tokens": stores[REFERENCE].rows,
-            "codecs": list(stores),
-            "compressions": {name: store.manifest.compression for name, store in stores.items()},
-            "layers": chosen,
-            "steps": steps,
-            "seeds": seeds,
-            "values": [row for store in stores.values() for row in values(store, every)],
-            "probes": [row for layer in chosen for row in probes(stores, layer, work)],
-            "dictionaries": [
-                row for layer in chosen for row in dictionaries(stores, layer, seeds, steps, work)
-            ],
-        }
-    (out / "codecs.json").write_text(json.dumps(study, indent=1) + "\n", "utf-8")
-    (out / "codecs.md").write_text(page(study), "utf-8")
-    figure(study, out / "images" / "codecs.png")
-    click.echo(out / "codecs.md")
+    found = study(settings)
+    write_together(documents(found, Path(settings.out)))
+    click.echo(Path(settings.out) / "codecs.md")
 
 
 TEXT = """# What a codec costs
 
-Measured by `python pipelines/codec_study.py` on the demo model: {tokens} tokens stored once with
+Measured by `python pipelines/codec_study.py` on the {model} model: {tokens} tokens stored once with
 every codec, from one run of the model ([codecs.json](codecs.json) has every number).
 
 ## Values
 
-Zarr; mean over the 12 layers, range in brackets; scales and offsets are counted. FVU is the squared
-error of the stored values over the variance of the site.
+Zarr; mean over the {sites} layers, range in brackets; scales and offsets are counted. FVU is the
+squared error of the stored values over the variance of the site.
 
 {values}
 
@@ -300,8 +350,9 @@ with float32's.
 TopK dictionaries (1,024 latents, k = 32, {steps} steps), layers {layers}, trained from each
 store with the same seed and the same order of rows, and from the float32 store with {seeds} seeds.
 All are evaluated on the float32 values of the same {held_out} held-out tokens. FVU is that of the
-dictionary from float32, then how much it changes with the codec alone and with the seed alone; dead
-is the range of latents that never fired over all of the row. L0 is {l0} in every run.
+dictionary from float32 with seed 0, then how much it changes with the codec alone; two seeds is how
+far apart the seeds lie, from the nearest to the furthest of all {pairs} pairs; dead is the range of
+latents that never fired over all of the row. L0 is {l0} in every run.
 
 {dictionaries}
 
@@ -314,4 +365,4 @@ whether a codec changes a result by more than another seed does.
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

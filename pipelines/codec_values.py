@@ -10,7 +10,6 @@ codec itself takes for massive. Beside rkstore's codecs stand what int8 was in s
 whole layer, as other tools store it, and the least that any code of this error could take.
 """
 
-import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,11 +22,12 @@ from tqdm import tqdm
 
 from rkstore.codecs import CODECS
 from rkstore.formats import compression_for
+from rkstore.harvest import Harvest, prepare
+from rkstore.jsontext import to_json
 from rkstore.manifest import CHUNK_ROWS, COLUMNS, Manifest, Site, largest_divisor
-from rkstore.model import load_model
 from rkstore.settings import HarvestSettings
 from rkstore.store import Store
-from rkstore.tokens import PYTHON_CORPUS, open_text, token_blocks
+from rkstore.text import PYTHON_CORPUS
 from rkstore.writer import StoreWriter
 
 HOOKS = ("hook_resid_mid", "hook_resid_post", "mlp.hook_post")
@@ -35,26 +35,19 @@ CONTEXT = 128
 MASSIVE = 10
 
 
-def rows_of(model: Any, settings: HarvestSettings, hook: str) -> Iterator[tuple[str, np.ndarray]]:
+def rows_of(ready: Harvest, hook: str) -> Iterator[tuple[str, np.ndarray]]:
     """Name and float32 rows ``(tokens, d_in)`` of each site with that hook."""
-    blocks = token_blocks(
-        open_text(settings).documents,
-        model.encode,
-        separator=model.bos,
-        context_size=CONTEXT,
-        prepend_bos=True,
-        tokens=settings.tokens,
-    )
-    sites = model.sites(hook, "all")
+    sites = ready.model.sites(hook, "all")
     pieces: dict[str, list[np.ndarray]] = {site.hook_name: [] for site in sites}
-    for start in tqdm(range(0, len(blocks.ids), 8), desc=f"{model.name} {hook}", disable=None):
-        for name, x in model.activations(blocks.ids[start : start + 8], sites).items():
+    for start in tqdm(range(0, len(ready.blocks.ids), 8), desc=hook, disable=None):
+        ids = ready.blocks.ids[start : start + 8]
+        for name, x in ready.model.activations(ids, sites).items():
             pieces[name].append(x)
     for name in list(pieces):
         yield name, np.concatenate(pieces.pop(name))
 
 
-def stored(x: np.ndarray, codec: str, work: Path) -> tuple[float, np.ndarray]:
+def stored(x: np.ndarray, codec: str) -> tuple[float, np.ndarray]:
     """Bits a value, and the values as they are read, of rows in a store of their own."""
     shard_rows = HarvestSettings().shard_rows
     manifest = Manifest(
@@ -70,7 +63,7 @@ def stored(x: np.ndarray, codec: str, work: Path) -> tuple[float, np.ndarray]:
     )
     row = np.arange(len(x))
     columns = dict.fromkeys(COLUMNS, row % CONTEXT)
-    with tempfile.TemporaryDirectory(dir=work) as directory:
+    with tempfile.TemporaryDirectory() as directory:
         with StoreWriter(Path(directory) / "store", manifest) as writer:
             while writer.next_shard < manifest.shards:
                 part = slice(*manifest.rows_of_shard(writer.next_shard))
@@ -118,13 +111,13 @@ def least_bits(x: np.ndarray, error: float) -> float:
     return float(entropy - 0.5 * np.log2(2 * np.pi * np.e * error))
 
 
-def measured(name: str, x: np.ndarray, work: Path) -> Iterator[dict[str, Any]]:
+def measured(name: str, x: np.ndarray) -> Iterator[dict[str, Any]]:
     """One row for each way to store the rows of a site."""
     norms = np.linalg.norm(x.astype(np.float64), axis=1)
     massive = norms > MASSIVE * np.median(norms)
     ordinary = x[~massive].astype(np.float64)
     variance = np.square(ordinary - ordinary.mean(axis=0)).sum()
-    ways = {codec: stored(x, codec, work) for codec in CODECS if codec != "float32"}
+    ways = {codec: stored(x, codec) for codec in CODECS if codec != "float32"}
     ways |= {"int8 of schema 1": from_extremes(x), "int8, one scale": one_scale(x)}
     for way, (bits, back) in ways.items():
         error = np.square(back.astype(np.float64) - x).sum(axis=1)
@@ -149,22 +142,29 @@ def _compressed(codes: np.ndarray) -> int:
 @click.command()
 @click.option("--model", "models", multiple=True, default=("demo",), help="NAME or NAME=DIR.")
 @click.option("--text", type=click.Path(exists=True), help="What all but the demo model read.")
-@click.option("--tokens", default=8192, show_default=True)
+@click.option("--tokens", default=2048, show_default=True)
 @click.option("--out", type=Path, default=Path("docs/codec_values.json"), show_default=True)
 def main(models: tuple[str, ...], text: str | None, tokens: int, out: Path) -> None:
     """Store every residual site and every mlp.hook_post with every codec."""
     found = []
     for given in models:
-        name, _, directory = given.partition("=")
-        of_model = {"model": directory or name, "tokens": tokens, "context_size": CONTEXT}
-        own = {"dataset": PYTHON_CORPUS, "seed": 1} if text is None or name == "demo" else {}
-        settings = HarvestSettings(**of_model, **(own or {"text": (text,)}))
-        model = load_model(settings.model)
+        name, _, place = given.partition("=")
+        own = name == "demo" or text is None
+        ready = prepare(
+            HarvestSettings(
+                model=place or name,
+                hook=HOOKS,
+                tokens=tokens,
+                context_size=CONTEXT,
+                text=() if own else (text or "",),
+                dataset=PYTHON_CORPUS if own else HarvestSettings().dataset,
+                seed=1 if own else 0,
+            )
+        )
         for hook in HOOKS:
-            with tempfile.TemporaryDirectory() as work:
-                for site, x in rows_of(model, settings, hook):
-                    found += [{"model": name} | row for row in measured(site, x, Path(work))]
-    out.write_text(json.dumps({"tokens": tokens, "values": found}, indent=1) + "\n", "utf-8")
+            for site, x in rows_of(ready, hook):
+                found += [{"model": name} | row for row in measured(site, x)]
+    out.write_text(to_json({"tokens": tokens, "values": found}, indent=1) + "\n", "utf-8")
     click.echo(out)
 
 

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
+from rkstore.cli import Command
 from rkstore.corpus import python_documents
 
 END = "<|endoftext|>"
@@ -98,7 +99,7 @@ def unigram_loss(train: torch.Tensor, held_out: torch.Tensor, vocabulary: int) -
     return -(counts / counts.sum()).log()[held_out].mean().item()
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--out", type=Path, required=True, help="Directory for the model and tokenizer.")
 @click.option("--steps", default=3000, show_default=True)
 @click.option("--batch-size", default=16, show_default=True, help=f"Blocks of {CONTEXT} tokens.")
@@ -176,8 +177,8 @@ def main(
         ),
         "minutes": round((time.monotonic() - began) / 60, 1),
     }
-    (out / "training.json").write_text(json.dumps(report, indent=2) + "\n")
-    click.echo(json.dumps(report, indent=2))
+    (out / "training.json").write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
+    click.echo(json.dumps(report, indent=2, allow_nan=False))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from arms import (
     ArmSettings,
     arms_of,
     differences,
+    directory,
     identity,
     improvement,
     noise,
@@ -25,14 +26,13 @@ from arms import (
     the_store,
 )
 from published import MULTI_LAYER, MULTI_LAYER_D_SAE, MULTI_LAYER_FAULTS, SOURCE
-from results import Row, Runs, picture, start, table
+from results import Row, Runs, start, table, write_together
 from tqdm import tqdm
 
-from rkstore.cli import options_of
-from rkstore.errors import BadInput
-from rkstore.report import COLOURS
-from rkstore.settings import option, parse_layers
-from rkstore.store import Store
+from rkstore.cli import Command, options_of
+from rkstore.report import look, png
+from rkstore.settings import option
+from rkstore.sites import layers_of
 
 NAME = "multi_layer"
 
@@ -44,13 +44,13 @@ class MultiLayerSettings(ArmSettings):
     layers: str = option("all", "Blocks: 'all', or a list such as 0-3,8.")
     steps: int = option(5000, "Batches to train on.", least=1)
     keep: bool = option(False, "Keep the dictionaries once they are measured.")
-    out: str = option(f"results/{NAME}", "Directory of everything it writes.")
+    out: str = directory(f"results/{NAME}")
 
 
 def study(settings: MultiLayerSettings) -> tuple[Runs, Row]:
     """Make the runs that are not recorded yet; return all, and what they come to."""
     store = the_store(settings, settings.layers)
-    layers = layers_of(store, settings)
+    layers = layers_of(store, settings.layers, settings.hook)
     runs = Runs(Path(settings.out) / f"{NAME}.json", identity(settings, store))
     wanted = [(layer, seed) for seed in settings.all_seeds for layer in layers]
     for layer, seed in tqdm(wanted, desc="layers", unit="layer", disable=None):
@@ -71,27 +71,6 @@ def study(settings: MultiLayerSettings) -> tuple[Runs, Row]:
         published={"source": SOURCE, "layers": published, "faults": MULTI_LAYER_FAULTS},
     )
     return runs, summary
-
-
-def layers_of(store: Store, settings: MultiLayerSettings) -> list[int]:
-    """The layers that are asked for; each must have its site in the store.
-
-    Raises:
-        BadInput: the store has none of the hook, or not all that are asked for.
-    """
-    there = sorted(
-        int(name.split(".")[1])
-        for name in store.hook_names
-        if name.startswith("blocks.") and name.split(".", 2)[2] == settings.hook
-    )
-    if not there:
-        raise BadInput(f"--hook {settings.hook} is not in the store at {store.where}")
-    if settings.layers == "all":
-        return there
-    asked = parse_layers(settings.layers, there[-1] + 1)
-    for layer in asked:
-        store.site(layer, settings.hook)
-    return asked
 
 
 def summarise(rows: list[Row], arms: tuple[str, ...]) -> Row:
@@ -173,7 +152,7 @@ def _mean(rows: list[Row], key: str) -> float:
     return float(sum(row[key] for row in rows) / len(rows))
 
 
-def figure(runs: Runs, settings: MultiLayerSettings, path: Path) -> None:
+def figure(runs: Runs, settings: MultiLayerSettings) -> Any:
     """Dead latents and explained variance by layer, and the published ones in grey."""
     from matplotlib.figure import Figure
 
@@ -183,31 +162,33 @@ def figure(runs: Runs, settings: MultiLayerSettings, path: Path) -> None:
     known = [(layer, MULTI_LAYER[layer]) for layer in layers if layer < len(MULTI_LAYER)]
     for i, style in enumerate(("o-", "o--")):
         label = f"published {('baseline', 'RkCNN')[i]}"
-        look = {"color": "grey", "linewidth": 0.8, "markersize": 3, "label": label}
+        faint = {"color": "grey", "linewidth": 0.8, "markersize": 3, "label": label}
         xs = [layer for layer, _ in known]
-        axes[0].plot(xs, [100 * row.dead[i] / MULTI_LAYER_D_SAE for _, row in known], style, **look)
-        axes[1].plot(xs, [row.explained[i] for _, row in known], style, **look)
+        axes[0].plot(
+            xs, [100 * row.dead[i] / MULTI_LAYER_D_SAE for _, row in known], style, **faint
+        )
+        axes[1].plot(xs, [row.explained[i] for _, row in known], style, **faint)
     for i, arm in enumerate(settings.arms):
         rows = [runs.find(layer=layer, init=arm) for layer in layers]
         for axis, key, factor in ((axes[0], "dead_share", 100), (axes[1], "explained_variance", 1)):
             values = [factor * _mean(found, key) for found in rows]
-            axis.plot(layers, values, "o-", color=COLOURS[i], label=arm)
+            axis.plot(layers, values, marker="o", markersize=4, label=arm, **look(i))
     axes[0].set(title="Dead latents, held out (lower is better)", xlabel="layer", ylabel="%")
     axes[1].set(title="Explained variance, held out", xlabel="layer")
     for axis in axes:
         axis.set_xticks(layers)
         axis.spines[["top", "right"]].set_visible(False)
-    drawn.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
-    picture(drawn, path)
+    drawn.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    return drawn
 
 
-@click.command(NAME)
+@click.command(NAME, cls=Command)
 @options_of(MultiLayerSettings)
 def main(settings: MultiLayerSettings) -> None:
     """Compare initialisations in every layer, from one store."""
     runs, summary = study(settings)
     path = Path(settings.out) / f"{NAME}.png"
-    figure(runs, settings, path)
+    write_together({path: png(figure(runs, settings))})
     click.echo(page(runs, summary, settings))
     click.echo(f"\n{runs.path}\n{path}")
 

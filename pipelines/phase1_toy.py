@@ -15,14 +15,15 @@ from typing import Any
 import click
 import numpy as np
 import torch
+from arms import directory
 from numpy.typing import NDArray
 from published import PHASE1, PHASE1_FAULTS, SOURCE
-from results import Row, picture, start, table, write_json
+from results import Row, as_json, start, table, write_together
 from toy import NO_FEATURE, Floats, Toy, make_toy, random_basis
 from tqdm import tqdm
 
-from rkstore.cli import options_of
-from rkstore.report import COLOURS
+from rkstore.cli import Command, options_of
+from rkstore.report import COLOURS, png
 from rkstore.rkcnn import RkCNNProbe, RkCNNResult
 from rkstore.rkcnn.recovery import feature_recovery
 from rkstore.settings import SCORES, Settings, option
@@ -49,7 +50,7 @@ class Phase1Settings(Settings):
     draws: int = option(10_000, "Draws of random directions.", least=1)
     controls: int = option(20, "Random bases, and shuffles of the labels.", least=1)
     toys: int = option(20, "Other toy models, of the seeds that follow.", least=0)
-    out: str = option("results/phase1_toy", "Directory of the results.")
+    out: str = directory("results/phase1_toy")
 
 
 def probe(settings: Phase1Settings, hidden: torch.Tensor, labels: torch.Tensor) -> RkCNNResult:
@@ -320,7 +321,7 @@ def _mean_error(values: Floats) -> str:
     return f"{100 * values.mean():+.0f} ± {100 * error:.0f} points"
 
 
-def figure(document: Row, path: Path) -> None:
+def figure(document: Row) -> Any:
     """Recovery and scores against chance, the directions found, and how features overlap."""
     from matplotlib.figure import Figure
 
@@ -344,7 +345,7 @@ def figure(document: Row, path: Path) -> None:
     axes[1, 1].legend(frameon=False)
     for axis in (axes[0, 0], axes[0, 1], axes[1, 1]):
         axis.spines[["top", "right"]].set_visible(False)
-    picture(drawn, path)
+    return drawn
 
 
 def _draw_recovery(axis: Any, runs: dict[str, Row]) -> None:
@@ -380,16 +381,19 @@ def _draw_scores(axis: Any, runs: list[Row]) -> None:
     axis.set(title="Scores of all subsets", ylabel="score")
 
 
-@click.command("phase1_toy")
+@click.command("phase1_toy", cls=Command)
 @options_of(Phase1Settings)
 def main(settings: Phase1Settings) -> None:
     """Probe a toy model of superposition, and compare every number with chance."""
     out = Path(settings.out)
     document = study(settings)
-    write_json(out / "phase1_toy.json", document)
-    figure(document, out / "phase1_toy.png")
-    click.echo(page(document))
-    click.echo(f"\n{out / 'phase1_toy.json'}\n{out / 'phase1_toy.png'}")
+    told = page(document)
+    files = {
+        out / "phase1_toy.json": as_json(document),
+        out / "phase1_toy.png": png(figure(document)),
+    }
+    write_together(files)
+    click.echo("\n".join([told, "", *map(str, files)]))
 
 
 if __name__ == "__main__":

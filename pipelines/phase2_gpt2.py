@@ -15,15 +15,27 @@ from pathlib import Path
 from typing import Any
 
 import click
-from arms import ArmSettings, arms_of, differences, identity, noise, run_arms, spread, the_store
+from arms import (
+    ArmSettings,
+    arms_of,
+    differences,
+    directory,
+    identity,
+    noise,
+    run_arms,
+    spread,
+    the_store,
+    typed,
+)
 from published import PHASE2, PHASE2_FAULTS, SOURCE
-from results import Row, Runs, picture, start, table
+from results import Row, Runs, start, table, write_together
 from tqdm import tqdm
 
-from rkstore.cli import options_of
-from rkstore.report import COLOURS
+from rkstore.cli import Command, options_of
+from rkstore.errors import BadInput
+from rkstore.report import draw_curve, logarithmic, look, png
 from rkstore.settings import option
-from rkstore.tokens import PYTHON_CORPUS
+from rkstore.text import PYTHON_CORPUS
 
 NAME = "phase2_gpt2"
 
@@ -34,25 +46,33 @@ class Phase2Settings(ArmSettings):
 
     layer: int = option(8, "Transformer block.", least=0)
     steps: int = option(10_000, "Batches to train on.", least=1)
-    out: str = option(f"results/{NAME}", "Directory of everything it writes.")
+    out: str = directory(f"results/{NAME}")
+
+
+# A small model, few rows and few steps.
+DRY: Row = {
+    "store": None,
+    "model": "demo",
+    "dataset": PYTHON_CORPUS,
+    "dataset_config": None,
+    "text": (),
+    "tokens": 2048,
+    "d_sae": 256,
+    "steps": 100,
+    "warmup": 5,
+    "seeds": 1,
+}
 
 
 def dry(settings: Phase2Settings) -> Phase2Settings:
-    """The same with a small model, few rows and few steps: does everything work?"""
-    return dataclasses.replace(
-        settings,
-        store=None,
-        model="demo",
-        dataset=PYTHON_CORPUS,
-        dataset_config=None,
-        text=(),
-        tokens=2048,
-        d_sae=256,
-        steps=20,
-        warmup=5,
-        seeds=1,
-        out=str(Path(settings.out) / "dry_run"),
-    )
+    """The same in a minute: does everything work?
+
+    Raises:
+        BadInput: one of ``DRY`` is on the command line.
+    """
+    if unused := typed(DRY):
+        raise BadInput(f"--dry-run has its own {unused[0]}: leave one of them out")
+    return dataclasses.replace(settings, **DRY, out=str(Path(settings.out) / "dry_run"))
 
 
 def study(settings: Phase2Settings) -> tuple[Runs, Row]:
@@ -146,7 +166,7 @@ def _compared(found: Row) -> str:
     )
 
 
-def figure(runs: Runs, settings: Phase2Settings, path: Path) -> None:
+def figure(runs: Runs, settings: Phase2Settings) -> Any:
     """How the arms trained, and what they score on held-out rows, each seed a point."""
     from matplotlib.figure import Figure
 
@@ -155,34 +175,29 @@ def figure(runs: Runs, settings: Phase2Settings, path: Path) -> None:
     for i, arm in enumerate(settings.arms):
         rows = runs.find(init=arm)
         for row in rows:
-            label = arm if row is rows[0] else None
-            axes[0].plot(
-                row["history"]["step"],
-                row["history"]["fvu"],
-                color=COLOURS[i],
-                label=label,
-                linewidth=1,
-            )
-        axes[1].plot(
-            [i] * len(rows), [100 * row["dead_share"] for row in rows], "o", color=COLOURS[i]
-        )
-        axes[2].plot(
-            [i] * len(rows), [row["explained_variance"] for row in rows], "o", color=COLOURS[i]
-        )
-    axes[0].set(title="Training", xlabel="step", ylabel="FVU of the batch", yscale="log")
-    axes[0].legend(frameon=False)
-    axes[1].set(title="Dead latents, held out", ylabel="%")
-    axes[2].set(title="Explained variance, held out")
+            told = {"label": arm, "linewidth": 1} if row is rows[0] else {"linewidth": 1}
+            draw_curve(axes[0], row["history"]["step"], row["history"]["fvu"], **told, **look(i))
+        for axis, key, factor in ((axes[1], "dead_share", 100), (axes[2], "explained_variance", 1)):
+            values = [factor * row[key] for row in rows]
+            axis.plot(values, [i] * len(rows), "o", color=look(i)["color"])
+    axes[0].set(title="Training", xlabel="step", ylabel="FVU of the batch")
+    axes[0].set_xlim(left=0)
+    logarithmic(axes[0])
+    axes[1].set_title("Dead latents, held out, %")
+    axes[1].set_yticks(range(len(settings.arms)), settings.arms)
+    axes[2].set_title("Explained variance, held out")
+    axes[2].set_yticks(range(len(settings.arms)), [""] * len(settings.arms))
     for axis in axes[1:]:
-        axis.set_xticks(range(len(settings.arms)), settings.arms)
-        axis.margins(x=0.2)
+        axis.set_ylim(len(settings.arms) - 0.5, -0.5)
+        axis.margins(x=0.1)
+    drawn.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
     drawn.suptitle(runs.rows[0]["hook_name"])
-    picture(drawn, path)
+    return drawn
 
 
-@click.command(NAME)
+@click.command(NAME, cls=Command)
 @click.option("--dry-run", is_flag=True, help="Try everything on the demo model, in a minute.")
 @options_of(Phase2Settings)
 def main(settings: Phase2Settings, dry_run: bool) -> None:
@@ -190,7 +205,7 @@ def main(settings: Phase2Settings, dry_run: bool) -> None:
     settings = dry(settings) if dry_run else settings
     runs, summary = study(settings)
     path = Path(settings.out) / f"{NAME}.png"
-    figure(runs, settings, path)
+    write_together({path: png(figure(runs, settings))})
     click.echo(page(runs, summary))
     click.echo(f"\n{runs.path}\n{path}")
 

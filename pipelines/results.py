@@ -2,13 +2,14 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import click
 
+from rkstore import streams
 from rkstore.cli import fail
 from rkstore.errors import BadInput, RkstoreError
 
@@ -17,10 +18,11 @@ Row = dict[str, Any]
 
 def start(command: click.Command) -> None:
     """Run the command of a pipeline. Every foreseen failure is one sentence on stderr."""
+    streams.prepare()
     try:
         command(standalone_mode=False)
     except RkstoreError as error:
-        fail(f"{command.name}: {error}", error.status)
+        fail(f"{command.name}: {error.sentence}", error.status)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -55,7 +57,7 @@ class Runs:
             raise BadInput(
                 f"cannot take up {self.path} ({error}): remove it or choose another --out"
             ) from None
-        for key, value in json.loads(json.dumps(self.identity)).items():
+        for key, value in json.loads(json.dumps(self.identity, allow_nan=False)).items():
             if before.get(key) != value:
                 raise BadInput(
                     f"{self.path} holds runs with other settings ({key} was {before.get(key)}, "
@@ -73,15 +75,27 @@ class Runs:
 
     def write(self, **more: Any) -> None:
         """Write the runs, and whatever else belongs beside them."""
-        write_json(self.path, {"settings": self.identity, "runs": self.rows} | more)
+        document = {"settings": self.identity, "runs": self.rows} | more
+        write_together({self.path: as_json(document)})
 
 
-def write_json(path: Path, document: Row) -> None:
-    """Write a file aside and rename it, so that it is never there in part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.writing")
-    aside.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", "utf-8")
-    aside.replace(path)
+def as_json(document: Row) -> bytes:
+    """The content of a JSON file."""
+    return (json.dumps(document, indent=1, allow_nan=False) + "\n").encode()
+
+
+def write_together(files: Mapping[Path, bytes]) -> None:
+    """Write files aside, and rename them once all are whole: none is there in part, or alone."""
+    aside = {path: path.with_name(f".{path.name}.writing") for path in files}
+    try:
+        for path, content in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            aside[path].write_bytes(content)
+        for path in files:
+            aside[path].replace(path)
+    finally:
+        for path in aside.values():
+            path.unlink(missing_ok=True)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -98,12 +112,6 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         + "|"
     )
     return "\n".join([line(head), rule, *map(line, rows)])
-
-
-def picture(drawn: Any, path: Path) -> None:
-    """Write a figure without a date inside: the same results give the same file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    drawn.savefig(path, dpi=110, metadata={"Software": None})
 
 
 def deviation(values: Sequence[float]) -> float | None:

@@ -2,7 +2,8 @@
 
     python pipelines/rkcnn_page.py results/rkcnn_study.json results/rkcnn_front_*.json
 
-writes docs/rkcnn.md, its figures, and beside it the runs that every number comes from.
+writes docs/rkcnn.md, its pictures, and beside it the runs that every number comes from, together:
+nothing, if one of them cannot be made.
 """
 
 import json
@@ -13,11 +14,11 @@ from typing import Any
 import click
 import numpy as np
 from paired import Paired, compare, coverage, holm, interval
-from results import Row, picture, start, table
+from results import Row, start, table, write_together
 
+from rkstore.cli import Command
 from rkstore.errors import BadInput
-
-DOCS = Path(__file__).parents[1] / "docs"
+from rkstore.report import png
 
 # The page as it is written; what is in braces comes of the runs.
 TEMPLATE = Path(__file__).with_suffix(".md")
@@ -247,8 +248,8 @@ def _front_points(front: Row) -> list[tuple[str, int, float]]:
     return [(arm, layer, l1) for layer, arm, l1 in order]
 
 
-def figures(document: Row, front: Row) -> None:
-    """Dead latents and FVU by layer; and the front of the ReLU code."""
+def layers_figure(document: Row) -> Any:
+    """Dead latents and FVU by layer."""
     from matplotlib.figure import Figure
 
     found = Results(document)
@@ -271,11 +272,11 @@ def figures(document: Row, front: Row) -> None:
     ticks = [0, 1, 10, 100, 1000]
     axes[0].set_yticks(ticks, [f"{tick:,}" for tick in ticks])
     drawn.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    picture(drawn, DOCS / "images" / "rkcnn.png")
-    _front_figure(front)
+    return drawn
 
 
-def _front_figure(front: Row) -> None:
+def front_figure(front: Row) -> Any:
+    """FVU against L0 of the ReLU code."""
     from matplotlib.figure import Figure
 
     layers = sorted({run["layer"] for run in front["runs"]})
@@ -296,7 +297,7 @@ def _front_figure(front: Row) -> None:
         axis.minorticks_off()
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(frameon=False)
-    picture(drawn, DOCS / "images" / "rkcnn_front.png")
+    return drawn
 
 
 def _look(arm: str) -> dict[str, Any]:
@@ -307,20 +308,30 @@ def _look(arm: str) -> dict[str, Any]:
     return {"color": colours[list(ARMS).index(arm)], "lw": width, "marker": "o", "ms": 3}
 
 
-@click.command("rkcnn_page")
+@click.command("rkcnn_page", cls=Command)
 @click.argument("study", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("fronts", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-def main(study: Path, fronts: tuple[Path, ...]) -> None:
-    """Write docs/rkcnn.md, its pictures and its runs, from what the study left.
+@click.option("--out", default="docs", show_default=True, help="Directory of what it writes.")
+def main(study: Path, fronts: tuple[Path, ...], out: str) -> None:
+    """Write rkcnn.md, its pictures and its runs, from what the study left.
 
     STUDY has the runs with TopK, FRONTS those with ReLU, a file for each weight of the penalty.
     """
     document, *others = map(read, (study, *fronts))
-    documents = {"rkcnn": document, "rkcnn_front": joined(others)}
-    for name, of in documents.items():
-        (DOCS / f"{name}.json").write_text(compact(of), "utf-8")
-    (DOCS / "rkcnn.md").write_text(page(*documents.values()), "utf-8")
-    figures(*documents.values())
+    where = Path(out).expanduser()
+    write_together(documents(document, joined(others), where))
+    click.echo(where / "rkcnn.md")
+
+
+def documents(document: Row, front: Row, out: Path) -> dict[Path, bytes]:
+    """What is written, by path."""
+    return {
+        out / "rkcnn.json": compact(document).encode(),
+        out / "rkcnn_front.json": compact(front).encode(),
+        out / "rkcnn.md": page(document, front).encode(),
+        out / "images" / "rkcnn.png": png(layers_figure(document)),
+        out / "images" / "rkcnn_front.png": png(front_figure(front)),
+    }
 
 
 def read(path: Path) -> Row:
@@ -350,14 +361,18 @@ def joined(fronts: Sequence[Row]) -> Row:
     settings = [{k: v for k, v in front["settings"].items() if k != "l1"} for front in fronts]
     if any(other != settings[0] for other in settings):
         raise BadInput("the files of FRONTS differ in more than l1: make them with one config")
+    weights = [front["settings"]["l1"] for front in fronts]
+    if len(set(weights)) < len(weights):
+        raise BadInput(f"two of FRONTS have one l1 (of {weights}): give each weight once")
     runs = [run | {"l1": front["settings"]["l1"]} for front in fronts for run in front["runs"]]
     return {"settings": settings[0], "runs": runs}
 
 
 def compact(document: Row) -> str:
     """JSON with a line for each run."""
-    runs = ",\n".join(json.dumps(run) for run in document["runs"])
-    return f'{{"settings": {json.dumps(document["settings"])},\n"runs": [\n{runs}\n]}}\n'
+    runs = ",\n".join(json.dumps(run, allow_nan=False) for run in document["runs"])
+    settings = json.dumps(document["settings"], allow_nan=False)
+    return f'{{"settings": {settings},\n"runs": [\n{runs}\n]}}\n'
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from results import Row, Runs, start
 from tqdm import tqdm
 
 from rkstore.batches import read_rows
-from rkstore.cli import options_of
+from rkstore.cli import Command, options_of
 from rkstore.dictionaries import load_dictionary
 from rkstore.errors import BadInput
 from rkstore.evaluate import Evaluation, Measure
@@ -59,8 +59,10 @@ NOT_IDENTITY = ("store", "held_out", "out", "layers", "arms", "seeds", "device",
 class StudySettings(Settings):
     """What is trained, on what, and how long it is watched."""
 
-    store: str | None = option(None, "Store to train on.")
-    held_out: str | None = option(None, "Store of other text to count dead latents on.")
+    store: str | None = as_in(TrainSettings, "store", help="Store to train on.")
+    held_out: str | None = as_in(
+        TrainSettings, "store", help="Store of other text to count dead latents on."
+    )
     layers: str = option("all", "Blocks: 'all', or a list such as 0-3,8.")
     arms: tuple[str, ...] = option(tuple(ARMS), "Arms, of those in the pipeline.")
     seeds: int = option(8, "Seeds of each arm.", least=1)
@@ -76,7 +78,9 @@ class StudySettings(Settings):
     batch_size: int = option(1024, "Rows in a batch.", least=1)
     lr: float = option(3e-3, "Peak learning rate of Adam.", least=0.0)
     warmup: int = option(100, "Steps over which the learning rate rises.", least=0)
-    out: str = option("results/rkcnn_study.json", "JSON with every run.")
+    out: str = as_in(
+        TrainSettings, "out", default="results/rkcnn_study.json", help="JSON with every run."
+    )
     device: str = as_in(TrainSettings, "device")
     jobs: int = option(
         0,
@@ -212,6 +216,9 @@ def _check(settings: StudySettings, store: Store, held_out: Store) -> None:
     unknown = [arm for arm in settings.arms if arm not in ARMS]
     if unknown:
         raise BadInput(f"--arms has no '{unknown[0]}': choose of {', '.join(ARMS)}")
+    for flag, chosen in (("--arms", settings.arms), ("--windows", settings.windows)):
+        if not chosen or len(set(chosen)) < len(chosen):
+            raise BadInput(f"{flag} is {', '.join(chosen) or 'empty'}: give some, each once")
     if any(not window.isdigit() or int(window) < 1 for window in settings.windows):
         raise BadInput(f"--windows takes numbers of tokens, not {', '.join(settings.windows)}")
     needed, there = max(_windows(settings)), held_out.stop_row - held_out.first_row
@@ -238,7 +245,7 @@ def _identity(settings: StudySettings, store: Store, held_out: Store) -> Row:
     }
 
 
-@click.command("rkcnn_study")
+@click.command("rkcnn_study", cls=Command)
 @options_of(StudySettings)
 def main(settings: StudySettings) -> None:
     """Train and evaluate what is not recorded yet."""

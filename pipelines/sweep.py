@@ -15,14 +15,23 @@ from statistics import NormalDist
 from typing import Any, TypeVar
 
 import click
-from arms import RecipeSettings, as_in, identity, improvement, recipe, run_arms, the_store
+from arms import (
+    RecipeSettings,
+    as_in,
+    directory,
+    identity,
+    improvement,
+    recipe,
+    run_arms,
+    the_store,
+)
 from published import SOURCE, SWEEP, SWEEP_FAULTS
-from results import Row, Runs, deviation, picture, start, table
+from results import Row, Runs, deviation, start, table, write_together
 from tqdm import tqdm
 
-from rkstore.cli import options_of
+from rkstore.cli import Command, options_of
 from rkstore.errors import BadInput
-from rkstore.report import COLOURS
+from rkstore.report import look, png
 from rkstore.settings import TrainSettings, flag_of, option
 from rkstore.store import Store
 
@@ -66,7 +75,7 @@ class SweepSettings(RecipeSettings):
     tokens: int = option(50_000, "Rows to store, rounded down to whole blocks.", least=1)
     steps: int = option(3000, "Batches to train on.", least=1)
     keep: bool = option(False, "Keep the dictionaries once they are measured.")
-    out: str = option(f"results/{NAME}", "Directory of everything it writes.")
+    out: str = directory(f"results/{NAME}")
 
     def grid(self) -> list[Row]:
         """Every point, as its values by axis.
@@ -279,7 +288,7 @@ def _number(value: float | None, form: str) -> str:
     return "-" if value is None else f"{value:{form}}"
 
 
-def figure(summary: Row, path: Path) -> None:
+def figure(summary: Row) -> Any:
     """Every pair by L1, score by score, on the noise between seeds."""
     from matplotlib.figure import Figure
 
@@ -294,22 +303,22 @@ def figure(summary: Row, path: Path) -> None:
         mine = [pair for pair in pairs if pair["score"] == score]
         xs = [penalties.index(pair["l1"]) + 0.2 * (i - (len(scores) - 1) / 2) for pair in mine]
         ys = [pair["points"] for pair in mine]
-        axis.plot(xs, ys, "o", color=COLOURS[i], label=score, alpha=0.8)
+        axis.plot(xs, ys, "o", color=look(i)["color"], label=score, alpha=0.8)
     axis.axhline(0, color="grey", linewidth=0.8)
     axis.set_xticks(range(len(penalties)), [f"{value:g}" for value in penalties])
     axis.set(title="Every pair of the sweep", xlabel="L1", ylabel="fewer dead, % of all latents")
     axis.legend(frameon=False)
     axis.spines[["top", "right"]].set_visible(False)
-    picture(drawn, path)
+    return drawn
 
 
-@click.command(NAME)
+@click.command(NAME, cls=Command)
 @options_of(SweepSettings)
 def main(settings: SweepSettings) -> None:
     """Sweep how RkCNN mines directions, and compare every effect with noise."""
     runs, summary = study(settings)
     path = Path(settings.out) / f"{NAME}.png"
-    figure(summary, path)
+    write_together({path: png(figure(summary))})
     click.echo(page(runs, summary, settings))
     click.echo(f"\n{runs.path}\n{path}")
 

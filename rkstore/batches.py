@@ -70,6 +70,11 @@ class BatchPlan:
     def batches_per_epoch(self) -> int:
         return -(-self.rows // self.batch_size)
 
+    def rows_before(self, batch: int) -> int:
+        """Rows in all batches before this one; the last batch of an epoch may be short."""
+        epochs, more = divmod(batch, self.batches_per_epoch)
+        return epochs * self.rows + min(more * self.batch_size, self.rows)
+
     def windows(self, epoch: int) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """The chunks of each window of an epoch, and its rows in the order they come out.
 

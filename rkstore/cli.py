@@ -1,7 +1,6 @@
 """The command line: each command makes its options from its settings and calls one function."""
 
 import functools
-import json
 import os
 import sys
 import typing
@@ -13,8 +12,11 @@ from typing import Any, TypeVar
 import click
 
 import rkstore
+from rkstore import streams
 from rkstore.errors import BadInput, RkstoreError
+from rkstore.jsontext import to_json
 from rkstore.settings import (
+    KINDS,
     EvaluateSettings,
     ExportSettings,
     HarvestSettings,
@@ -24,15 +26,70 @@ from rkstore.settings import (
     Settings,
     TrainSettings,
     default_of,
+    expanded,
     flag_of,
     from_yaml,
+    read_as,
     value_type,
 )
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class Number(click.ParamType):  # type: ignore[type-arg] # older clicks know no argument
+    """A number as all settings read it: ``1e5`` is a whole one."""
+
+    def __init__(self, kind: type[Any]) -> None:
+        self.kind = kind
+        self.name = "integer" if kind is int else "float"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        number = read_as(self.kind, value)
+        if type(number) is not self.kind:
+            self.fail(f"'{value}' is not {KINDS[self.kind]}.", param, ctx)
+        return number
+
+
+class PathOrName(click.ParamType):  # type: ignore[type-arg]
+    """A path, or what may be one: a URL, a name on the Hub. ``~`` is the home directory."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:  # noqa: ARG002 - click calls it
+        return expanded(value)
+
+
+PATH = PathOrName()
+
+
+class Command(click.Command):
+    """A command that refuses an option given twice, where click would keep the last value."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        _, _, given = self.make_parser(ctx).parse_args(list(args))
+        for option in given:
+            if isinstance(option, click.Option) and given.count(option) > 1 and _has_one(option):
+                names = " or ".join(option.opts + option.secondary_opts)
+                raise BadInput(f"{names} is given twice: give it once")
+        return super().parse_args(ctx, args)
+
+
+def _has_one(option: click.Option) -> bool:
+    """Whether an option has one value; a flag that has no opposite says the same again."""
+    harmless = option.is_flag and not option.secondary_opts
+    return not (option.multiple or option.count or harmless)
+
+
+class Commands(click.Group):
+    """The commands of rkstore."""
+
+    command_class = Command
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(rkstore.__version__)
 def cli() -> None:
     """Run a language model once, keep its activations, train every dictionary from disk."""
@@ -40,10 +97,11 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line. Every foreseen failure is one sentence on stderr."""
+    streams.prepare()
     try:
         cli(standalone_mode=False)
     except RkstoreError as error:
-        fail(f"rkstore: {error}", error.status)
+        fail(f"rkstore: {error.sentence}", error.status)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -57,6 +115,12 @@ def main() -> None:
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         fail(f"rkstore: {error.strerror or error}{where}", 1)
+    except MemoryError:
+        fail(
+            "rkstore: there is not enough memory: lower --batch-size; what was recorded is kept, "
+            "run the same command again to go on",
+            1,
+        )
 
 
 def fail(sentence: str, status: int) -> typing.NoReturn:
@@ -90,8 +154,7 @@ def options_of(settings: type[Settings], *, several: bool = False) -> Callable[[
         help = "YAML file of options."
         if several:
             help += " Given again, one more is made, all on one reading of the store."
-        path = click.Path(dir_okay=False)
-        decorated = click.option("--config", type=path, multiple=True, help=help)(wrapped)
+        decorated = click.option("--config", type=PATH, multiple=True, help=help)(wrapped)
         for spec in reversed(fields(settings)):
             decorated = _option(spec)(decorated)
         return typing.cast(F, decorated)
@@ -108,13 +171,20 @@ def _option(spec: Any) -> Callable[[F], F]:
     kind, optional = value_type(spec.type)
     flag, default = flag_of(spec.name), default_of(spec)
     shown: dict[str, Any] = {"help": spec.metadata["help"], "default": default}
-    shown["show_default"] = not optional and kind is not tuple
+    shown["show_default"] = not optional and default != ()
     if kind is bool:
         return click.option(f"{flag}/--no-{flag[2:]}", spec.name, **shown)
     if kind is tuple:
-        return click.option(flag, spec.name, multiple=True, metavar="NAME", **shown)
-    choices = spec.metadata["choices"]
-    return click.option(flag, spec.name, type=click.Choice(choices) if choices else kind, **shown)
+        shown |= {"multiple": True, "metavar": "NAME"}
+    return click.option(flag, spec.name, type=_param_type(kind, spec.metadata), **shown)
+
+
+def _param_type(kind: type[Any], metadata: Any) -> Any:
+    if metadata["choices"]:
+        return click.Choice(metadata["choices"])
+    if kind in (int, float):
+        return Number(kind)
+    return PATH if metadata["path"] else click.STRING
 
 
 @cli.command()
@@ -158,7 +228,7 @@ def plan(settings: HarvestSettings) -> None:
 
 
 @cli.command()
-@click.argument("store", required=False)
+@click.argument("store", type=PATH, required=False)
 @click.option("--json", "as_json", is_flag=True, help="For a program.")
 def info(store: str | None, as_json: bool) -> None:
     """Show what a store holds and where it came from."""
@@ -166,12 +236,14 @@ def info(store: str | None, as_json: bool) -> None:
     from rkstore.opening import open_store
 
     opened = open_store(store)
-    click.echo(json.dumps(store_facts(opened), indent=2) if as_json else describe_store(opened))
+    click.echo(to_json(store_facts(opened), indent=2) if as_json else describe_store(opened))
 
 
 @cli.command()
-@click.argument("store", required=False)
-@click.option("--repair-from", metavar="URL", help="Fetch damaged and missing files from a copy.")
+@click.argument("store", type=PATH, required=False)
+@click.option(
+    "--repair-from", type=PATH, metavar="URL", help="Fetch damaged and missing files from a copy."
+)
 def verify(store: str | None, repair_from: str | None) -> None:
     """Compare every file of a store with the digest recorded when it was written."""
     from tqdm import tqdm
@@ -205,8 +277,8 @@ def verify(store: str | None, repair_from: str | None) -> None:
 
 
 @cli.command()
-@click.argument("store")
-@click.argument("url")
+@click.argument("store", type=PATH)
+@click.argument("url", type=PATH)
 def push(store: str, url: str) -> None:
     """Copy a store to a directory, s3:// or sftp://, as far as it is not there yet.
 
@@ -218,7 +290,7 @@ def push(store: str, url: str) -> None:
 
 
 @cli.command()
-@click.argument("url")
+@click.argument("url", type=PATH)
 @options_of(PullSettings)
 def pull(settings: PullSettings, url: str) -> None:
     """Bring a store here from a directory, s3://, http(s)://, hf:// or sftp://, or a part of it.
@@ -251,36 +323,53 @@ def probe(settings: ProbeSettings) -> None:
 def train(settings: list[TrainSettings]) -> None:
     """Train a dictionary from a store, without the model; or several, on one reading of it.
 
+    Without --layer and --hook, where a store has several sites, the one probed last is taken.
     Run again after an interruption, the same command goes on from its last checkpoint.
     """
+    from rkstore.sites import at_probed_site
     from rkstore.train import train_all
 
-    for path in train_all(settings):
+    found = [at_probed_site(one) for one in settings]
+    for sentence in dict.fromkeys(said for _, said in found if said is not None):
+        click.echo(sentence)
+    for path in train_all([one for one, _ in found]):
         click.echo(path)
 
 
 @cli.command()
-@click.argument("checkpoints", nargs=-1, required=True)
+@click.argument("checkpoints", type=PATH, nargs=-1)
 @options_of(EvaluateSettings)
 def evaluate(settings: EvaluateSettings, checkpoints: tuple[str, ...]) -> None:
-    """Measure dictionaries on held-out rows; several give one table and one picture."""
+    """Measure dictionaries on held-out rows; several give one table and one picture.
+
+    Without CHECKPOINTS, the last one of each run under checkpoints/ that trained on the store.
+    """
+    from rkstore.checkpoints import CHECKPOINTS, newest
     from rkstore.evaluate import evaluate as evaluate_dictionaries
     from rkstore.evaluate import write_results
     from rkstore.opening import open_store
     from rkstore.report import comparison, table
 
-    results = evaluate_dictionaries(checkpoints, settings)
+    store = open_store(settings.store)
+    paths = [Path(path) for path in checkpoints] or newest(store)
+    if not checkpoints:
+        which = f"the last checkpoint of each run under {CHECKPOINTS}/ that trained on"
+        click.echo(f"{which} {store.where}: {', '.join(map(str, paths))}", err=True)
+    results = evaluate_dictionaries(paths, settings)
+    for result in results:
+        for note in result.notes:
+            click.echo(f"{result.name}: {note}", err=True)
     out = Path(settings.out)
-    write_results(results, open_store(settings.store), out / "results.json")
-    comparison(results, [Path(path) for path in checkpoints], out / "comparison.png")
+    write_results(results, store, out / "results.json")
+    comparison(results, paths, out / "comparison.png")
     click.echo(table(results))
     click.echo(f"\n{out / 'results.json'}\n{out / 'comparison.png'}")
 
 
 @cli.command("import")
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=PATH)
 @options_of(ImportSettings)
-def import_(settings: ImportSettings, path: Path) -> None:
+def import_(settings: ImportSettings, path: str) -> None:
     """Store activations that another program wrote, without running a model.
 
     Run again after an interruption, the same command goes on where it stopped.
@@ -288,11 +377,12 @@ def import_(settings: ImportSettings, path: Path) -> None:
     from rkstore.exchange.importing import import_store
     from rkstore.info import describe_store
 
-    click.echo(describe_store(import_store(path, settings)))
+    store = import_store(path, settings, lambda sentence: click.echo(sentence, err=True))
+    click.echo(describe_store(store))
 
 
 @cli.command()
-@click.argument("store", required=False)
+@click.argument("store", type=PATH, required=False)
 @options_of(ExportSettings)
 def export(settings: ExportSettings, store: str | None) -> None:
     """Write the activations of a store for another program."""
@@ -303,10 +393,22 @@ def export(settings: ExportSettings, store: str | None) -> None:
 
 
 @cli.command()
-@click.option("--out", default="demo", show_default=True, help="Directory of everything it writes.")
-@click.option("--tokens", default=65_536, show_default=True, help="Rows to store.")
-@click.option("--steps", default=500, show_default=True, help="Steps for each dictionary.")
-@click.option("--layer", default=6, show_default=True, help="Block to probe and train on.")
+@click.option(
+    "--out",
+    type=PATH,
+    default="demo",
+    show_default=True,
+    help="Directory of everything it writes.",
+)
+@click.option(
+    "--tokens", type=Number(int), default=65_536, show_default=True, help="Rows to store."
+)
+@click.option(
+    "--steps", type=Number(int), default=500, show_default=True, help="Steps for each dictionary."
+)
+@click.option(
+    "--layer", type=Number(int), default=6, show_default=True, help="Block to probe and train on."
+)
 def demo(out: str, tokens: int, steps: int, layer: int) -> None:
     """Go the whole way once, without a network: harvest, probe, train, evaluate, compare."""
     from rkstore.demo import run

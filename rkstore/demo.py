@@ -11,7 +11,7 @@ from rkstore.info import describe_probe, describe_store
 from rkstore.probe import probe
 from rkstore.report import comparison, table
 from rkstore.settings import EvaluateSettings, HarvestSettings, ProbeSettings, TrainSettings
-from rkstore.tokens import PYTHON_CORPUS
+from rkstore.text import PYTHON_CORPUS
 from rkstore.train import train
 
 

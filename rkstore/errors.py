@@ -1,10 +1,28 @@
 """What can go wrong, each as one sentence that says what to do about it."""
 
+import keyword
+import re
+from collections.abc import Callable, Sequence
+
+# An option as it is written on a command line. Between quotes is a value or a whole command.
+OPTION = re.compile(r"(?<!\w)'[^']*'(?!\w)|(?<![\w/.-])--(?P<no>no-)?(?P<name>[a-z][a-z0-9-]*)")
+
 
 class RkstoreError(Exception):
-    """An operation that failed. The command line prints its sentence and exits with ``status``."""
+    """An operation that failed. The command line prints its sentence and exits with ``status``.
+
+    ``str`` of it is for Python, and names arguments in place of options.
+    """
 
     status = 1
+
+    @property
+    def sentence(self) -> str:
+        """What went wrong, with options as they are written on a command line."""
+        return super().__str__()
+
+    def __str__(self) -> str:
+        return for_python(self.sentence)
 
 
 class BadInput(RkstoreError, ValueError):
@@ -15,3 +33,30 @@ class BadInput(RkstoreError, ValueError):
 
 class DamagedStore(RkstoreError):
     """Files that are not what the store recorded when it wrote them."""
+
+
+def few(names: Sequence[str], most: int = 16) -> str:
+    """The first of some names, and how many more there are: for a sentence that one can read."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def for_python(sentence: str) -> str:
+    """The sentence with arguments: ``prepend_bos=False`` in place of ``--no-prepend-bos``."""
+    return _renamed(sentence, "{}=False", keyword.iskeyword)
+
+
+def for_yaml(sentence: str) -> str:
+    """The sentence with the keys of a file: ``prepend_bos: false``, and ``from`` as it is."""
+    return _renamed(sentence, "{}: false", lambda _: False)
+
+
+def _renamed(sentence: str, off: str, taken: Callable[[str], bool]) -> str:
+    def name(found: re.Match[str]) -> str:
+        if found["name"] is None:
+            return found[0]
+        plain = found["name"].replace("-", "_")
+        plain += "_" if taken(plain) else ""
+        return off.format(plain) if found["no"] else plain
+
+    return OPTION.sub(name, sentence)

@@ -1,8 +1,8 @@
 """Batches × dictionary → named numbers, over held-out rows, in the units of the activations."""
 
-import json
+import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rkstore.batches import Batch, read_rows, split_chunks
+from rkstore.checkpoints import doubts, names
 from rkstore.device import check_device
 from rkstore.dictionaries import Dictionary, load_dictionary
 from rkstore.errors import BadInput
+from rkstore.jsontext import to_json
 from rkstore.opening import open_store
 from rkstore.settings import EvaluateSettings
 from rkstore.statistics import Statistics
@@ -29,6 +31,7 @@ class Evaluation:
     """What one dictionary does to the held-out rows of its site."""
 
     name: str
+    """Of the checkpoint's path the shortest end that tells it apart."""
     hook_name: str
     rows: int
     d_in: int
@@ -44,14 +47,20 @@ class Evaluation:
     mse: float
     """Mean over tokens of ‖x - x̂‖²."""
     cosine: float
-    """Mean over tokens of the cosine of x and x̂."""
+    """Mean of the cosine of x and x̂ over the tokens whose x has a norm; 0 where x̂ has none."""
     norm_ratio: float
-    """Mean over tokens of ‖x̂‖ / ‖x‖; below 1 the code shrinks what it reconstructs."""
+    """Mean of ‖x̂‖ / ‖x‖ over the same; below 1 the code shrinks what it reconstructs."""
     codec_fvu: float
     """FVU of the stored values themselves: no dictionary can be known more exactly."""
     density: tuple[int, ...]
     """Latents that never fired, then in each bin of ``DENSITY_EDGES`` (log10 of the share
     of tokens; rarer than the first edge counts to the first bin)."""
+    zero_rows: int
+    """Tokens whose x is zero, which ``cosine`` and ``norm_ratio`` leave out."""
+    path: str = ""
+    """The checkpoint as it was given."""
+    notes: tuple[str, ...] = ()
+    """What speaks against the comparison: another text, weights that are not verified."""
 
     @property
     def explained_variance(self) -> float:
@@ -63,10 +72,14 @@ class Evaluation:
         return self.dead / self.d_sae
 
     def as_dict(self) -> dict[str, Any]:
-        """Every number, for JSON."""
-        return asdict(self) | {
+        """Every number, for JSON; None for one that is not finite, which JSON does not know."""
+        numbers = asdict(self) | {
             "explained_variance": self.explained_variance,
             "dead_share": self.dead_share,
+        }
+        return {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in numbers.items()
         }
 
 
@@ -82,18 +95,23 @@ class Measure:
         self.dictionary = dictionary
         self.fired = torch.zeros(dictionary.d_sae, dtype=torch.int64)
         self.squared_error = self.cosine = self.norm_ratio = 0.0
+        self.with_norm = 0
         self.statistics: Statistics | None = None
 
     @torch.no_grad()
     def add(self, x: Tensor) -> None:
         """Measure one batch of activations ``(n, d_in)``."""
-        f = self.dictionary.encode(x)
-        reconstruction = self.dictionary.decode(f)
+        f, reconstruction = self.dictionary.reconstruct(x)
         self.fired += (f > 0).sum(dim=0).cpu()
-        self.squared_error += (reconstruction - x).double().square().sum().item()
-        self.cosine += torch.cosine_similarity(x, reconstruction, dim=-1).double().sum().item()
-        norms = reconstruction.norm(dim=-1) / x.norm(dim=-1).clamp_min(1e-12)
-        self.norm_ratio += norms.double().sum().item()
+        x64, found = x.double(), reconstruction.double()
+        self.squared_error += (found - x64).square().sum().item()
+        norms = x64.norm(dim=-1)
+        self.with_norm += int((norms > 0).sum())
+        # A row without a norm has neither number: both are zero there, and it is not counted.
+        ratio = torch.where(norms > 0, found.norm(dim=-1) / norms, 0)
+        self.norm_ratio += ratio.sum().item()
+        along = (x64 * found).sum(dim=-1) / (norms * found.norm(dim=-1))
+        self.cosine += torch.where((norms > 0) & (ratio > 0), along, 0).sum().item()
         of_batch = Statistics.of(x.cpu().numpy())
         self.statistics = self.statistics.merge(of_batch) if self.statistics else of_batch
 
@@ -117,10 +135,11 @@ class Measure:
             dense=int((fired > n / 10).sum()),
             fvu=self.squared_error / variation,
             mse=self.squared_error / n,
-            cosine=self.cosine / n,
-            norm_ratio=self.norm_ratio / n,
+            cosine=self.cosine / self.with_norm,
+            norm_ratio=self.norm_ratio / self.with_norm,
             codec_fvu=codec_fvu,
             density=(int((fired == 0).sum()), *(int(count) for count in histogram)),
+            zero_rows=n - self.with_norm,
         )
 
 
@@ -128,8 +147,8 @@ def evaluate(paths: Iterable[str | Path], settings: EvaluateSettings) -> list[Ev
     """Evaluate dictionaries on the held-out rows of a store, all on one reading of each site.
 
     Raises:
-        BadInput: a path holds no dictionary, its site is not in the store or has another
-            width, or there are no held-out rows.
+        BadInput: a path holds no dictionary or is given twice, its site is not in the store or
+            has another width, it is of another model, or there are no held-out rows.
     """
     check_device(settings.device)
     store = open_store(settings.store)
@@ -139,26 +158,51 @@ def evaluate(paths: Iterable[str | Path], settings: EvaluateSettings) -> list[Ev
             f"the store at {store.where} has no held-out rows in its rows "
             f"{store.first_row}:{store.stop_row}: pull more of them"
         )
-    by_site: dict[str, list[tuple[str, Measure]]] = {}
-    order = []
-    for path in paths:
-        dictionary, metadata = load_dictionary(path)
-        hook_name = str(metadata.get("hook_name"))
-        _check_fits(path, dictionary, hook_name, store)
-        name = Path(path).resolve().name
-        by_site.setdefault(hook_name, []).append((name, Measure(dictionary.to(settings.device))))
-        order.append(name)
-    if not order:
+    given = list(paths)
+    if not given:
         raise BadInput("there is nothing to evaluate: give at least one checkpoint")
-    found: dict[str, Evaluation] = {}
-    for hook_name, measures in by_site.items():
+    measured = [_prepare(*each, store, settings) for each in zip(given, names(given), strict=True)]
+    for hook_name in dict.fromkeys(one.hook_name for one in measured):
         for batch in _held_out(store, hook_name, chunks, settings.batch_size):
             x = torch.from_numpy(batch.x[hook_name]).to(settings.device)
-            for _, measure in measures:
-                measure.add(x)
-        codec_fvu = store.codec_fvu(hook_name)
-        found |= {name: m.result(name, hook_name, codec_fvu) for name, m in measures}
-    return [found[name] for name in order]
+            for one in measured:
+                if one.hook_name == hook_name:
+                    one.measure.add(x)
+    return [
+        replace(
+            one.measure.result(one.name, one.hook_name, store.codec_fvu(one.hook_name)),
+            path=one.path,
+            notes=one.notes,
+        )
+        for one in measured
+    ]
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """One of the dictionaries that are measured together."""
+
+    path: str
+    name: str
+    hook_name: str
+    notes: tuple[str, ...]
+    measure: Measure
+
+
+def _prepare(path: str | Path, name: str, store: Store, settings: EvaluateSettings) -> _Measured:
+    """Load a dictionary that can be measured on that store, or raise BadInput."""
+    dictionary, metadata = load_dictionary(path)
+    hook_name = str(metadata.get("hook_name"))
+    store.check_site(hook_name)
+    width = store.manifest.width(hook_name)
+    if dictionary.d_in != width:
+        raise BadInput(
+            f"{path} is for activations {dictionary.d_in} wide, "
+            f"{hook_name} in {store.where} is {width} wide"
+        )
+    notes = doubts(path, metadata, store, any_model=settings.any_model)
+    measure = Measure(dictionary.to(settings.device))
+    return _Measured(str(path), name, hook_name, tuple(notes), measure)
 
 
 def write_results(results: list[Evaluation], store: Store, path: Path) -> None:
@@ -169,7 +213,7 @@ def write_results(results: list[Evaluation], store: Store, path: Path) -> None:
         "results": [result.as_dict() for result in results],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(document, indent=2) + "\n", "utf-8")
+    path.write_text(to_json(document, indent=2) + "\n", "utf-8")
 
 
 def _held_out(store: Store, hook_name: str, chunks: list[int], size: int) -> Iterable[Batch]:
@@ -187,13 +231,3 @@ def _first_chunks(store: Store, chunks: list[int], rows: int | None) -> list[int
     lengths = [stop - start for start, stop in map(store.rows_of_chunk, chunks)]
     needed = int(np.searchsorted(np.cumsum(lengths), rows)) + 1
     return chunks[:needed]
-
-
-def _check_fits(path: str | Path, dictionary: Dictionary, hook_name: str, store: Store) -> None:
-    store.check_site(hook_name)
-    width = store.manifest.width(hook_name)
-    if dictionary.d_in != width:
-        raise BadInput(
-            f"{path} is for activations {dictionary.d_in} wide, "
-            f"{hook_name} in {store.where} is {width} wide"
-        )

@@ -16,12 +16,13 @@ from tqdm import tqdm
 from rkstore.codecs import codec_named
 from rkstore.errors import BadInput
 from rkstore.formats import compression_for
-from rkstore.manifest import CHUNK_ROWS, Manifest, Site, largest_divisor
-from rkstore.model import Model, load_model
+from rkstore.manifest import CHUNK_ROWS, Manifest, Site, block_of, largest_divisor
+from rkstore.model import Model, load_model, nearest
 from rkstore.settings import HarvestSettings
 from rkstore.shard import ShardEncoder
 from rkstore.store import Store
-from rkstore.tokens import TokenBlocks, open_text, token_blocks
+from rkstore.text import check_text, open_text
+from rkstore.tokens import TokenBlocks, token_blocks, whole_blocks
 from rkstore.writer import StoreWriter
 
 # A difference in any of these may change the last bit of a value.
@@ -57,6 +58,8 @@ def prepare(settings: HarvestSettings) -> Harvest:
     Raises:
         BadInput, RkstoreError: anything that makes the harvest impossible.
     """
+    check_text(settings)
+    wanted = whole_blocks(settings.tokens, settings.context_size) * settings.context_size
     model = load_model(
         settings.model,
         device=settings.device,
@@ -65,7 +68,7 @@ def prepare(settings: HarvestSettings) -> Harvest:
         tokenizer=settings.tokenizer,
     )
     sites = model.sites(settings.hook, settings.layers)
-    _check_widths(model, sites, settings.d_in)
+    _check_widths(model, sites, settings)
     if settings.context_size > model.longest_context:
         raise BadInput(
             f"--context-size is {settings.context_size}: {model.name} sees at most "
@@ -102,6 +105,9 @@ def prepare(settings: HarvestSettings) -> Harvest:
                 "prepend_bos": settings.prepend_bos,
                 "seed": settings.seed,
                 "sha256": blocks.sha256,
+                # What goes without saying is not written: stores made before stay what they are.
+                **({} if blocks.counts_up else {"document_sha256": blocks.document_sha256}),
+                **({} if blocks.rows == wanted else {"asked": settings.tokens}),
             },
             "run": {"batch_size": settings.batch_size, "device": settings.device},
             "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
@@ -161,10 +167,15 @@ def _fill(shard: ShardEncoder, harvest: Harvest, advance: Callable[[int], object
         advance(ids.size)
 
 
-def _check_widths(model: Model, sites: list[Site], d_in: int | None) -> None:
-    for site in sites:
-        if d_in is not None and site.d_in != d_in:
-            block = site.hook_name.rsplit(".hook_", 1)[0].split(".mlp")[0]
-            others = [n for n, w in model.widths.items() if w == d_in and n.startswith(block)]
-            there = f"; {', '.join(others)} would fit" if others else ""
-            raise BadInput(f"{site.hook_name} is {site.d_in} wide, not {d_in} as asked{there}")
+def _check_widths(model: Model, sites: list[Site], settings: HarvestSettings) -> None:
+    width = settings.d_in
+    other = next((site for site in sites if width is not None and site.d_in != width), None)
+    if other is None:
+        return
+    fitting = [
+        hook
+        for hook in nearest(block_of(other.hook_name)[1], model.hooks(settings.layers))
+        if all(site.d_in == width for site in model.sites(hook, settings.layers))
+    ]
+    there = f"--hook {' or '.join(fitting[:3])} would be" if fitting else "no hook of the model is"
+    raise BadInput(f"{other.hook_name} is {other.d_in} wide, not {width} as asked; {there}")

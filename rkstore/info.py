@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rkstore.codecs import codec_named
-from rkstore.manifest import Site
+from rkstore.manifest import Manifest, Site
+from rkstore.plain import listed
 from rkstore.store import Store
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def describe_harvest(harvest: "Harvest") -> str:
             f"model   {harvest.model.name}, {manifest.source['model']['dtype']}",
             f"sites   {len(manifest.sites)}: {_span(manifest.hook_names)}, {wide} wide",
             f"text    {_text(manifest.source['text'])}",
-            f"rows    {manifest.rows:,} in blocks of {manifest.context_size}",
+            f"rows    {manifest.rows:,} in blocks of {manifest.context_size}{_short(manifest)}",
             f"store   {harvest.out}, {manifest.codec} in {manifest.format}, "
             f"{manifest.shards} shards, at most {size(harvest.largest_bytes)} "
             f"({size(harvest.free_bytes)} free)",
@@ -114,7 +115,7 @@ def describe_store(store: Store) -> str:
     if not store.complete:
         again = "import" if imported else "harvest"
         rows += f" of {manifest.rows:,} ({again} again to go on)"
-    if not imported:
+    if not imported or "tokens" in manifest.source:
         bos = manifest.source.get("tokens", {}).get("prepend_bos")
         rows += (
             f" in blocks of {manifest.context_size}, BOS {'first in each' if bos else 'not added'}"
@@ -133,6 +134,8 @@ def describe_store(store: Store) -> str:
         lines.append(f"  {part_line(store)}")
     if facts["sites"] and store.shards:
         lines += ["", _site_table(facts["sites"])]
+    if short := _short(manifest):
+        lines += ["", f"  {manifest.rows:,} rows{short}"]
     return "\n".join(lines)
 
 
@@ -193,25 +196,38 @@ def _span(names: list[str]) -> str:
 
 
 def _origin(source: dict[str, Any]) -> list[str]:
-    """Where the values came from: a model over a text, or the files of another program."""
-    model = source.get("model", {})
-    if "imported_from" in source:
+    """Where the values came from: a model over a text, the files of another program, or both."""
+    model, imported = source.get("model", {}), "imported_from" in source
+    name = f"  model   {model.get('name', 'unknown')}"
+    if not imported or "weights_sha256" in model:
+        weights = str(model.get("weights_sha256", "unknown"))[:12]
+        name += f", {model.get('dtype', 'unknown')}, weights {weights}"
+    lines = [name]
+    if not imported or "text" in source:
+        lines.append(f"  text    {_text(source.get('text', {}))}")
+    if imported:
         names = [str(file["name"]) for file in source.get("files", [])]
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        return [
-            f"  model   {model.get('name', 'unknown')}",
+        lines.append(
             f"  from    {source['imported_from']}, {source.get('dtype')}: "
-            f"{', '.join(names[:3])}{more}",
-        ]
-    return [
-        f"  model   {model.get('name', 'unknown')}, {model.get('dtype', 'unknown')}, "
-        f"weights {str(model.get('weights_sha256', 'unknown'))[:12]}",
-        f"  text    {_text(source.get('text', {}))}",
-    ]
+            f"{', '.join(names[:3])}{more}"
+        )
+    if "stored_before" in source:
+        before = source["stored_before"]
+        lines.append(
+            f"  before  {before.get('codec')} in store {before.get('fingerprint')}, whose error "
+            "is counted"
+        )
+    return lines
+
+
+def _short(manifest: Manifest) -> str:
+    asked = manifest.source.get("tokens", {}).get("asked")
+    return f", not the {asked:,} asked for: the text has no more" if type(asked) is int else ""
 
 
 def _text(source: dict[str, Any]) -> str:
-    if "files" in source:
-        return ", ".join(str(file["name"]) for file in source["files"])
+    if "files" in source and "dataset" not in source:
+        return listed([str(file["name"]) for file in source["files"]])
     parts = [source.get("dataset"), source.get("config"), source.get("split")]
     return " ".join(str(part) for part in parts if part) or "unknown"

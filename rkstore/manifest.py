@@ -7,6 +7,7 @@ carries the hash of the line before it, the first one the fingerprint, so a line
 that was changed, lost or borrowed from another store is noticed.
 """
 
+import fnmatch
 import hashlib
 import json
 import math
@@ -22,6 +23,7 @@ import numpy as np
 from rkstore.codecs import CODECS, Codec, codec_named
 from rkstore.errors import BadInput, DamagedStore
 from rkstore.formats import FORMATS, ArraySpec, format_named
+from rkstore.paths import inside, read_at_most, reading
 
 # 2: massive rows and what no code reaches lie apart, and errors are those of the other rows.
 SCHEMA = 2
@@ -42,6 +44,7 @@ COLUMNS = {
 
 # A name becomes a directory: no separators, no leading dot, nothing to interpret.
 SITE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+BLOCK = re.compile(r"(?:[^.]+\.)+?([0-9]+)\.(.+)")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 LARGEST_MANIFEST = 16 * 2**20
 LARGEST_JOURNAL = 256 * 2**20
@@ -55,6 +58,22 @@ class Site:
 
     hook_name: str
     d_in: int
+
+
+def block_of(hook_name: str) -> tuple[int | None, str]:
+    """Number of the block that a hook lies in, and the part of its name behind the block.
+
+    The first number in a name is its block's, whatever the model calls its list of blocks:
+    ``blocks.8.mlp.hook_post`` and ``H_blocks.8.mlp.hook_post`` are both block 8's
+    ``mlp.hook_post``. Outside the blocks (``ln_final.hook_scale``): None and the whole name.
+    """
+    found = BLOCK.fullmatch(hook_name)
+    return (int(found[1]), found[2]) if found else (None, hook_name)
+
+
+def is_named(hook_name: str, asked: str) -> bool:
+    """Whether ``asked`` is the full name of a hook, the part behind its block, or a glob of one."""
+    return any(fnmatch.fnmatchcase(name, asked) for name in (hook_name, block_of(hook_name)[1]))
 
 
 @dataclass(frozen=True)
@@ -119,6 +138,11 @@ class Manifest:
 
     def width(self, hook_name: str) -> int:
         return self._widths[hook_name]
+
+    def fvu_before(self, hook_name: str) -> float:
+        """Error that the values had when they came, from another store by way of files."""
+        before = self.source.get("stored_before", {"codec_fvu": {}})
+        return float(before["codec_fvu"].get(hook_name, 0.0))
 
     def specs(self, hook_name: str) -> dict[str, ArraySpec]:
         """The arrays of one site: ``""`` its values, then what its codec keeps besides."""
@@ -191,7 +215,8 @@ class Manifest:
     def to_bytes(self) -> bytes:
         """The one text that ``manifest.json`` may have."""
         named = {"rkstore_schema": self.schema, "fingerprint": self.fingerprint} | self._as_dict()
-        return (json.dumps(named, indent=2, ensure_ascii=False) + "\n").encode()
+        text = json.dumps(named, indent=2, ensure_ascii=False, allow_nan=False)
+        return f"{text}\n".encode()
 
     def differences(self, other: "Manifest") -> list[str]:
         """What the other manifest says differently, ``key: there, not here``."""
@@ -221,37 +246,22 @@ class Manifest:
         }
 
 
-def inside(root: Path, path: str) -> Path:
-    """Where a file of a store lies, whether it is there or not.
-
-    Raises:
-        DamagedStore: a link leads there, which could lead anywhere, or it is no file: reading
-            a pipe never ends.
-    """
-    at = root
-    for name in path.split("/"):
-        at /= name
-        if at.is_symlink():
-            raise DamagedStore(f"{path} of {root} is reached by a symbolic link: copy it instead")
-    if at.exists() and not at.is_file():
-        raise DamagedStore(f"{path} of {root} is not a file")
-    return at
-
-
 def read_manifest(root: Path) -> Manifest:
     """Read and check ``manifest.json``.
 
     Raises:
         BadInput: there is no store, or it needs a newer rkstore.
         DamagedStore: the manifest is not one that rkstore wrote.
+        RkstoreError: the system does not let it be read.
     """
-    path = inside(root, MANIFEST)
-    if not path.is_file():
-        raise BadInput(
-            f"there is no store at {root} (no {MANIFEST}): write one with 'rkstore harvest'"
-        )
-    with path.open("rb") as file:
-        return parse_manifest(file.read(LARGEST_MANIFEST + 1), str(root))
+    with reading(MANIFEST, root):
+        path = inside(root, MANIFEST)
+        if not path.is_file():
+            raise BadInput(
+                f"there is no store at {root} (no {MANIFEST}): write one with 'rkstore harvest'"
+            )
+        raw = read_at_most(path, LARGEST_MANIFEST)
+    return parse_manifest(raw, str(root))
 
 
 def parse_manifest(raw: bytes, where: str) -> Manifest:
@@ -319,6 +329,9 @@ def check_manifest(manifest: Manifest) -> None:
         raise ValueError(f"unknown compression {manifest.compression!r} of {manifest.format}")
     if not isinstance(manifest.source, dict):
         raise ValueError("source is not an object")
+    for site in manifest.sites:
+        if not 0 <= manifest.fvu_before(site.hook_name) < math.inf:
+            raise ValueError(f"the error of {site.hook_name} is no error")
     specs = manifest.all_specs()
     for spec in specs:
         # As float32: that is what a chunk becomes when it is decoded.
@@ -401,12 +414,12 @@ def read_journal(root: Path, manifest: Manifest) -> list[ShardRecord]:
 
     Raises:
         DamagedStore: a line was changed, or belongs to another store.
+        RkstoreError: the system does not let it be read.
     """
-    path = inside(root, JOURNAL)
-    if not path.exists():
-        return []
-    with path.open("rb") as file:
-        return parse_journal(file.read(LARGEST_JOURNAL + 1), manifest, str(root))
+    with reading(JOURNAL, root):
+        path = inside(root, JOURNAL)
+        raw = read_at_most(path, LARGEST_JOURNAL) if path.exists() else b""
+    return parse_journal(raw, manifest, str(root))
 
 
 def parse_journal(raw: bytes, manifest: Manifest, where: str) -> list[ShardRecord]:
@@ -463,7 +476,10 @@ def _record(document: dict[str, Any]) -> ShardRecord:
 
 
 def _canonical(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    compact = (",", ":")
+    return json.dumps(
+        value, sort_keys=True, separators=compact, ensure_ascii=False, allow_nan=False
+    )
 
 
 def _leaves(value: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], str]:

@@ -2,15 +2,16 @@
 
 TransformerLens names the hooks (``blocks.8.mlp.hook_post``) and nothing else of it
 is used: no weight is folded or centred, so a stored value is what the plain
-``transformers`` model computes.
+``transformers`` model computes. That is tried when a model is loaded.
 """
 
 import contextlib
 import copy
 import difflib
-import fnmatch
 import hashlib
-from collections.abc import Callable
+import math
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,8 @@ import torch
 
 from rkstore import hub
 from rkstore.device import check_device
-from rkstore.errors import BadInput, RkstoreError
-from rkstore.manifest import Site
+from rkstore.errors import BadInput, RkstoreError, few
+from rkstore.manifest import Site, block_of, is_named
 from rkstore.settings import parse_layers
 from rkstore.tokens import TokenBlocks
 
@@ -32,9 +33,18 @@ WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin", "*.safetensors.index.json
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model")
 
-# Two prime numbers that no head count or width is likely to equal: a hook gives one
-# row a token exactly if its output begins with (batch, position).
-PROBE_SHAPE = (2, 7)
+# The longest of the two texts that a model is tried on; shorter if it sees fewer tokens.
+PROBE_TOKENS = 7
+
+# Hooks move the order of some sums, and so the last bits of the logits. Anything larger is
+# another computation. The half precisions have eight bits or eleven to a number.
+SAME_LOGITS = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.1}
+
+# How alike two names are, of 1, if one may be a slip for the other.
+LIKE = 0.5
+
+# Hooks that a sentence names; a model has hundreds.
+SHOWN = 4
 
 
 class _AllFound(Exception):
@@ -49,12 +59,18 @@ class Model:
     bridge: Any
     tokenizer: Any
     widths: dict[str, int]
-    """Width of the activations of every hook that gives one row a token."""
+    """Width of the activations of every hook that gives one row a token, in the order that the
+    model computes them."""
+    repeated: frozenset[str]
+    """Hooks that fire several times in one pass, because blocks are looped or shared."""
     revision: str | None
 
     @property
     def layers(self) -> int:
-        return int(self.bridge.cfg.n_layers)
+        """One more than the largest number of a block."""
+        return 1 + max(
+            (n for name in self.widths if (n := block_of(name)[0]) is not None), default=-1
+        )
 
     @property
     def device(self) -> str:
@@ -78,34 +94,53 @@ class Model:
         return chosen
 
     def encode(self, texts: list[str]) -> list[list[int]]:
-        """Token ids of each text, without special tokens."""
-        encoded = self.tokenizer(texts, add_special_tokens=False, verbose=False)
+        """Token ids of each text, without special tokens: one that is written out is text.
+
+        Otherwise a text that speaks of ``<|endoftext|>`` would end there, and what is behind it
+        would be another document that no column knows of.
+        """
+        encoded = self.tokenizer(
+            texts, add_special_tokens=False, split_special_tokens=True, verbose=False
+        )
         ids: list[list[int]] = encoded["input_ids"]
         return ids
 
-    def sites(self, hook: str, layers: str) -> list[Site]:
-        """Sites that a hook names in some layers, in the order the model computes them.
+    def sites(self, hook: str | Sequence[str], layers: str) -> list[Site]:
+        """Sites that one hook or several name in some layers, in the order they are computed.
 
         Args:
             hook: the part behind the block (``mlp.hook_post``), a full name, or a glob of
-                either.
-            layers: ``all`` or a list such as ``0-3,8``; for a full name, ``all``.
+                either; several of them for all that any of them names.
+            layers: numbers of blocks, ``all`` or a list such as ``0-3,8``, whatever the model calls
+                its blocks; for a hook outside of them, ``all``.
 
         Raises:
-            BadInput: there is no such hook or layer; names what there is.
+            BadInput: one of the hooks is not in each of the layers; names what there is.
         """
-        chosen = parse_layers(layers, self.layers)
-        patterns = [f"blocks.{layer}.{hook}" for layer in chosen]
-        if layers == "all":
-            patterns.append(hook)
-        names = [
-            name
-            for name in self.widths
-            if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
-        ]
-        if not names:
-            raise BadInput(self._unknown(hook))
-        return [Site(name, self.widths[name]) for name in names]
+        chosen = self._chosen(layers)
+        wanted: set[str] = set()
+        for pattern in [hook] if isinstance(hook, str) else hook:
+            everywhere = [name for name in self.widths if is_named(name, pattern)]
+            named = [name for name in everywhere if chosen is None or block_of(name)[0] in chosen]
+            if not everywhere:
+                raise BadInput(self._unknown(pattern, layers))
+            if not named or (chosen and chosen - {block_of(name)[0] for name in named}):
+                raise BadInput(
+                    f"--layers is '{layers}', and not each of these has the hook '{pattern}': "
+                    f"{self.name} has {few(everywhere, SHOWN)}"
+                )
+            wanted.update(named)
+        return [Site(name, width) for name, width in self.widths.items() if name in wanted]
+
+    def hooks(self, layers: str) -> list[str]:
+        """Every name that :meth:`sites` takes for these layers: parts and full names, no globs."""
+        chosen = self._chosen(layers)
+        blocks: dict[str, set[int | None]] = {}
+        for name in self.widths:
+            number, part = block_of(name)
+            blocks.setdefault(part, set()).add(number)
+        parts = [part for part, numbers in blocks.items() if chosen is None or numbers >= chosen]
+        return list(dict.fromkeys([*parts, *(self.widths if chosen is None else ())]))
 
     def activations(self, tokens: np.ndarray, sites: list[Site]) -> dict[str, np.ndarray]:
         """Run the model over blocks of tokens ``(batch, position)``.
@@ -114,26 +149,20 @@ class Model:
             For each site float32 ``(batch * position, d_in)``, block after block.
         """
         ids = torch.from_numpy(tokens.astype(np.int64)).to(self.bridge.cfg.device)
+        names = [site.hook_name for site in sites]
         found: dict[str, torch.Tensor] = {}
+        # Nothing behind the last site is computed, the unembedding least of all: with GPT-2's
+        # shape that alone is a third of the time. A hook that fires again has its last value.
+        early = self.repeated.isdisjoint(names)
 
         def keep(x: torch.Tensor, name: str) -> None:
             found[name] = x
-            # Nothing behind the last site is computed, the unembedding least of all: with
-            # GPT-2's shape that alone is a third of the time.
-            if len(found) == len(sites):
+            if early and len(found) == len(names):
                 raise _AllFound
 
-        hooks = [(s.hook_name, _named(keep, s.hook_name)) for s in sites]
-        with (
-            torch.inference_mode(),
-            contextlib.suppress(_AllFound),
-            self.bridge.hooks(fwd_hooks=hooks),
-        ):
-            self.bridge(ids, return_type=None)
-        return {
-            site.hook_name: found[site.hook_name].reshape(-1, site.d_in).float().cpu().numpy()
-            for site in sites
-        }
+        with contextlib.suppress(_AllFound):
+            _run(self.bridge, ids, names, keep)
+        return {site.hook_name: _rows(found, site, ids) for site in sites}
 
     def describe(self) -> dict[str, Any]:
         """What a manifest says of model and tokenizer."""
@@ -171,15 +200,35 @@ class Model:
             digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
         return digest.hexdigest()
 
-    def _unknown(self, hook: str) -> str:
-        block = [name.removeprefix("blocks.0.") for name in self.widths if "blocks.0." in name]
-        near = difflib.get_close_matches(hook, block, 1, 0.5)
-        guess = f" (did you mean {near[0]}?)" if near else ""
-        outside = [name for name in self.widths if not name.startswith("blocks.")]
+    def _chosen(self, layers: str) -> set[int] | None:
+        return None if layers == "all" else set(parse_layers(layers, self.layers))
+
+    def _unknown(self, hook: str, layers: str) -> str:
+        near = nearest(hook, self.hooks(layers))
+        guesses = [name for name in near[:1] if _likeness(hook)(name) >= LIKE]
+        meant = f"did you mean {guesses[0]}? There are also" if guesses else "it has"
+        # A full name is of use to who began to write one.
+        others = [name for name in near if name not in guesses and block_of(name)[0] is None]
         return (
-            f"{self.name} has no hook '{hook}' that gives one row a token{guess}: "
-            f"each block has {', '.join(block)}; outside the blocks there are {', '.join(outside)}"
+            f"{self.name} has no hook '{hook}' that gives one row a token: "
+            f"{meant} {few(others, SHOWN)}"
         )
+
+
+def nearest(name: str, names: Iterable[str]) -> list[str]:
+    """The names, those that are spelled most like one of them first."""
+    return sorted(names, key=_likeness(name), reverse=True)
+
+
+def _likeness(name: str) -> Callable[[str], float]:
+    matcher = difflib.SequenceMatcher()
+    matcher.set_seq2(name)  # the matcher remembers its second text
+
+    def ratio(other: str) -> float:
+        matcher.set_seq1(other)
+        return matcher.ratio()
+
+    return ratio
 
 
 def load_model(
@@ -199,6 +248,7 @@ def load_model(
     check_device(device)
     if name == EMBEDDED:
         name = str(EMBEDDED_PATH)
+    name, tokenizer = _home(name), tokenizer and _home(tokenizer)
     local = Path(name).is_dir()
     if local:
         _check_directory(Path(name))
@@ -206,43 +256,64 @@ def load_model(
         raise BadInput(f"there is no directory {name}: give --model a directory or a Hub name")
     hub.fail_fast()
     import transformers
-    from transformer_lens.model_bridge import TransformerBridge
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     words = _load_tokenizer(tokenizer or name, None if tokenizer else revision)
+    plain, headless = _load_plain(name, device, getattr(torch, dtype), revision)
+    try:
+        bridge, widths, repeated = _hook(name, plain, words, headless)
+    except Exception as error:  # what TransformerLens raises is no kind of its own
+        raise BadInput(
+            f"TransformerLens cannot hook the model {name} ({type(plain).__name__}), and without "
+            f"hooks there is nothing to harvest: {_in_one_line(error)}"
+        ) from None
+    known = Path(name).resolve().name if local else name
+    commit = None if local else hub.commit_of(name, revision)
+    return Model(known, bridge, words, widths, repeated, commit)
+
+
+def _home(name: str) -> str:
+    return str(Path(name).expanduser()) if name.startswith("~") else name
+
+
+def _load_plain(
+    name: str, device: str, dtype: torch.dtype, revision: str | None
+) -> tuple[Any, list[torch.nn.Parameter]]:
+    """The model as transformers has it, and weights of its head that the checkpoint lacks."""
+    import transformers
+
     try:
         plain, loading = transformers.AutoModelForCausalLM.from_pretrained(
-            name, revision=revision, dtype=getattr(torch, dtype), output_loading_info=True
+            name, revision=revision, dtype=dtype, output_loading_info=True
         )
-        # What is missing would be made up at random, and stored as if it were the model's.
-        missing = sorted(str(key) for key in loading["missing_keys"])
-        if missing:
-            raise BadInput(f"the model {name} lacks weights: {', '.join(missing[:3])}")
-        _fuse_activations(plain)
-        bridge = TransformerBridge.boot_transformers(
-            name,
-            device=device,
-            dtype=getattr(torch, dtype),
-            # The bridge gives a tokenizer the special tokens it lacks: not to ours.
-            tokenizer=copy.deepcopy(words),
-            hf_model=plain,
-        )
-    except BadInput:
-        raise
+        plain.to(device)
     except Exception as error:  # many libraries, many kinds of error, one meaning
         raise _cannot_load("model", name, error) from None
-    bridge.eval()
+    headless = _without_head(plain, loading["missing_keys"], name)
+    _fuse_activations(plain)
+    return plain.eval(), headless
+
+
+def _hook(
+    name: str, plain: Any, words: Any, headless: Sequence[torch.nn.Parameter]
+) -> tuple[Any, dict[str, int], frozenset[str]]:
+    """Give a model TransformerLens' hooks, and see that it computes the same with them."""
+    from transformer_lens.model_bridge import TransformerBridge
+
+    probes = _probes(plain)
     with torch.inference_mode():
-        probe = torch.zeros(PROBE_SHAPE, dtype=torch.long, device=bridge.cfg.device)
-        _, cache = bridge.run_with_cache(probe)
-    widths = {
-        hook: int(np.prod(value.shape[2:]))
-        for hook, value in cache.items()
-        if value.ndim > 2 and value.shape[:2] == PROBE_SHAPE
-    }
-    commit = None if local else hub.commit_of(name, revision)
-    return Model(Path(name).resolve().name if local else name, bridge, words, widths, commit)
+        expected = plain(probes[0]).logits
+    bridge = TransformerBridge.boot_transformers(
+        name,
+        device=str(plain.device),
+        dtype=plain.dtype,
+        # The bridge gives a tokenizer the special tokens it lacks: not to ours.
+        tokenizer=copy.deepcopy(words),
+        hf_model=plain,
+    )
+    bridge.eval()
+    return bridge, *_examine(bridge, probes, expected, headless)
 
 
 def _load_tokenizer(name: str, revision: str | None) -> Any:
@@ -260,9 +331,118 @@ def _load_tokenizer(name: str, revision: str | None) -> Any:
     return words
 
 
-def _named(keep: Callable[[torch.Tensor, str], None], name: str) -> Callable[..., None]:
-    """A hook of the bridge; told by the bridge, a hook may have another of its names."""
-    return lambda x, hook: keep(x, name)  # noqa: ARG005 - the bridge passes it by name
+def _without_head(plain: Any, missing: Collection[str], name: str) -> list[torch.nn.Parameter]:
+    """The weights of the unembedding that a checkpoint lacks: no other activation needs them.
+
+    Raises:
+        BadInput: it lacks others too. They would be made up at random, and all that is
+            computed of them stored as if it were the model's.
+    """
+    if not missing:
+        return []
+    embedding, head = plain.get_input_embeddings(), plain.get_output_embeddings()
+    tied = {id(weight) for weight in embedding.parameters()}
+    own = {id(weight) for weight in head.parameters()} - tied if head else set()
+    weights = dict(plain.named_parameters(remove_duplicate=False))
+    lost = sorted(key for key in missing if id(weights.get(key)) not in own)
+    if lost:
+        raise BadInput(f"the model {name} lacks weights: {', '.join(lost[:3])}")
+    return [weights[key] for key in missing]
+
+
+def _probes(plain: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two texts, of another number and another length: 2 of 7 tokens and 3 of 6."""
+    most = getattr(plain.config.get_text_config(), "max_position_embeddings", None)
+    length = min(PROBE_TOKENS, most or PROBE_TOKENS)
+    vocabulary = len(plain.get_input_embeddings().weight)
+    ids = torch.arange(3 * length, device=plain.device) % vocabulary
+    return ids[: 2 * length].reshape(2, -1), ids[: 3 * (length - 1)].reshape(3, -1)
+
+
+def _examine(
+    bridge: Any,
+    probes: tuple[torch.Tensor, torch.Tensor],
+    expected: torch.Tensor,
+    headless: Sequence[torch.nn.Parameter],
+) -> tuple[dict[str, int], frozenset[str]]:
+    """Run a model twice with all its hooks, and see what they give.
+
+    Args:
+        probes: two texts of another number and another length. A hook gives one row a token
+            exactly if its shape is ``(batch, position, ...rest)`` for both, with the same
+            rest: the number of heads may equal a length, but never both.
+        expected: what the model computes of the first without a hook.
+        headless: weights that the checkpoint lacks. What is computed of them is no activation
+            of the model: with NaN for them, it shows.
+
+    Returns:
+        The width of each hook that gives one row a token, and the hooks that fire repeatedly.
+
+    Raises:
+        ValueError: with hooks, the model computes something else; or no hook gives rows.
+    """
+    with torch.inference_mode():
+        logits, first = bridge.run_with_cache(probes[0])
+    _check_same(logits.float(), expected.float(), bridge.cfg.dtype)
+    for weight in headless:
+        weight.data.fill_(torch.nan)
+    fired: Counter[str] = Counter()
+    second: dict[str, torch.Tensor] = {}
+
+    def keep(x: torch.Tensor, name: str) -> None:
+        fired[name] += 1
+        second[name] = x
+
+    _run(bridge, probes[1], list(first), keep)
+    widths = {
+        name: math.prod(x.shape[2:])
+        for name, x in first.items()
+        if name in second
+        and x.ndim > 2
+        and (x.shape[:2], second[name].shape[:2]) == (probes[0].shape, probes[1].shape)
+        and x.shape[2:] == second[name].shape[2:]
+        and not (headless and second[name].isnan().any())
+    }
+    if not widths:
+        raise ValueError("none of its hooks gives one row a token")
+    return widths, frozenset(name for name in widths if fired[name] > 1)
+
+
+def _check_same(logits: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> None:
+    """Raise ValueError unless two passes gave the same logits, where these are numbers at all."""
+    bound = SAME_LOGITS[str(dtype).removeprefix("torch.")]
+    finite = expected.isfinite()
+    if (
+        logits.shape != expected.shape
+        or not (logits - expected)[finite].norm() <= bound * expected[finite].norm()
+    ):
+        raise ValueError("with TransformerLens' hooks it computes something else than without")
+
+
+def _run(
+    bridge: Any, ids: torch.Tensor, names: Iterable[str], keep: Callable[[torch.Tensor, str], None]
+) -> None:
+    """One pass over ``ids`` of shape ``(batch, position)``; ``keep`` is told what hooks give."""
+
+    # Told by the bridge, a hook may have another of its names.
+    def named(name: str) -> Callable[..., None]:
+        return lambda x, hook: keep(x[0] if isinstance(x, tuple) else x, name)  # noqa: ARG005
+
+    hooks = [(name, named(name)) for name in names]
+    with torch.inference_mode(), bridge.hooks(fwd_hooks=hooks):
+        bridge(ids, return_type=None)
+
+
+def _rows(found: dict[str, torch.Tensor], site: Site, ids: torch.Tensor) -> np.ndarray:
+    """What a hook gave, one row a token."""
+    x = found.get(site.hook_name)
+    if x is None or x.shape[:2] != ids.shape:
+        gave = "nothing" if x is None else f"shape {tuple(x.shape)}"
+        raise RkstoreError(
+            f"{site.hook_name} gives {gave} for tokens of shape {tuple(ids.shape)}, which is not "
+            "one row a token: choose another --hook"
+        )
+    return x.reshape(-1, site.d_in).float().cpu().numpy()
 
 
 def _fuse_activations(model: torch.nn.Module) -> None:
@@ -291,10 +471,14 @@ def _check_directory(path: Path) -> None:
 
 
 def _cannot_load(what: str, name: str, error: Exception) -> RkstoreError:
-    reason = " ".join(str(error).split())[:300]
+    reason = _in_one_line(error)
     if Path(name).is_dir():
         return BadInput(f"cannot load the {what} in {name}: {reason}")
     return RkstoreError(
         f"cannot load the {what} '{name}' from the Hub ({reason}): without a network use "
         "--model DIR with --text FILE, or try 'rkstore demo'"
     )
+
+
+def _in_one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

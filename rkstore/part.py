@@ -15,8 +15,8 @@ from rkstore.manifest import (
     FileRecord,
     Manifest,
     ShardRecord,
-    inside,
 )
+from rkstore.paths import inside, read_at_most, reading
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Part:
     def to_bytes(self) -> bytes:
         """The one text that ``part.json`` may have."""
         stated = {"sites": list(self.sites), "shards": [self.shards.start, self.shards.stop]}
-        return (json.dumps(stated, indent=2) + "\n").encode()
+        return (json.dumps(stated, indent=2, allow_nan=False) + "\n").encode()
 
     def holds(self, other: "Part") -> bool:
         """Whether the other has nothing that this one lacks."""
@@ -81,12 +81,14 @@ def read_part(root: Path, manifest: Manifest, records: list[ShardRecord]) -> Par
 
     Raises:
         DamagedStore: ``part.json`` names what the store does not have.
+        RkstoreError: the system does not let it be read.
     """
-    path = inside(root, PART)
-    if not path.is_file():
-        return None
-    with path.open("rb") as file:
-        return parse_part(file.read(LARGEST_MANIFEST + 1), manifest, records, str(root))
+    with reading(PART, root):
+        path = inside(root, PART)
+        if not path.is_file():
+            return None
+        raw = read_at_most(path, LARGEST_MANIFEST)
+    return parse_part(raw, manifest, records, str(root))
 
 
 def parse_part(raw: bytes, manifest: Manifest, records: list[ShardRecord], where: str) -> Part:

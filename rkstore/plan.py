@@ -46,6 +46,9 @@ class Plan:
     """What a harvest needs, and what there is."""
 
     rows: int
+    context_size: int
+    widths: tuple[int, ...]
+    """Of each site."""
     model_seconds_per_token: float
     costs: tuple[CodecCost, ...]
     """The codec that was asked for comes first."""
@@ -88,13 +91,27 @@ class Plan:
         if self.fits:
             return
         room = self.free_bytes + self.written_bytes
-        fits = [c.codec for c in self.costs[1:] if self.bytes_of(c) <= room]
-        fewer = int(room / self.chosen.bytes_per_token)
-        other = f", or --codec {fits[0]}" if fits else ""
+        needed = self.bytes_of(self.chosen)
         raise RkstoreError(
-            f"the store needs {self.bytes_of(self.chosen) / 1e9:.3g} GB and "
-            f"{room / 1e9:.3g} GB are free: --tokens {fewer} would fit{other}"
+            f"the store needs {needed / 1e9:.3g} GB and {room / 1e9:.3g} GB are free: "
+            f"{self._what_fits(room) or 'give --out a disk with more room, or free some here'}"
         )
+
+    def _what_fits(self, room: float) -> str:
+        """The options that would fit into so many bytes, to say so; empty if none is known."""
+        # What is begun in --out can be ended as it was begun, and in no other way.
+        if self.written_bytes:
+            return ""
+        tokens = int(room / self.chosen.bytes_per_token) // self.context_size * self.context_size
+        # As many of the widest as there is room for, whichever sites they will be.
+        sites = int(room / self.bytes_of(self.chosen) * sum(self.widths) / max(self.widths))
+        codecs = [cost.codec for cost in self.costs[1:] if self.bytes_of(cost) <= room]
+        options = [
+            *([f"--tokens {tokens}"] if tokens else []),
+            *([f"--codec {codecs[0]}"] if codecs else []),
+            *([f"{sites} of the {len(self.widths)} sites (--layers, --hook)"] if sites else []),
+        ]
+        return f"{' or '.join(options)} would fit" if options else ""
 
 
 def plan(harvest: Harvest, codecs: Sequence[str] = ()) -> Plan:
@@ -121,6 +138,8 @@ def plan(harvest: Harvest, codecs: Sequence[str] = ()) -> Plan:
     batch = harvest.batch_size * manifest.context_size
     return Plan(
         rows=manifest.rows,
+        context_size=manifest.context_size,
+        widths=tuple(site.d_in for site in sites),
         model_seconds_per_token=model_seconds,
         costs=tuple(costs),
         memory_bytes=round(4 * width * 2 * batch + costs[0].bytes_per_token * shard)

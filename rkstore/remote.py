@@ -19,6 +19,7 @@ from rkstore.errors import BadInput
 from rkstore.formats import ArraySpec, Shard
 from rkstore.info import size
 from rkstore.manifest import FileRecord
+from rkstore.paths import directory
 from rkstore.share.fetch import fetch
 from rkstore.share.listed import read_listed
 from rkstore.share.moving import intact
@@ -51,15 +52,28 @@ class RemoteStore(Store):
             DamagedStore: its manifest or journal was changed.
             RkstoreError: the server cannot be reached.
         """
-        self._location = Location(url)
-        self._cache = default_cache() if cache is None else Path(cache)
+        self._cache = default_cache() if cache is None else directory(cache)
         self._cache_bytes = cache_bytes
+        self._locate(url)
         self.where = self._location.url
         listed = read_listed(self._location)
         self.root = self._cache / listed.manifest.fingerprint
         self._hold(listed.manifest, listed.records, listed.part)
+
+    def _locate(self, url: str) -> None:
+        self._url, self._location = url, Location(url)
         self._fetching = threading.Lock()
         self._checked: set[str] = set()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """As of a :class:`Store`; with the URL as it was given, and so with a password in it."""
+        cached = {"url": self._url, "cache": self._cache.absolute(), "bytes": self._cache_bytes}
+        return super().__getstate__() | cached
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._cache, self._cache_bytes = state["cache"], state["bytes"]
+        self._locate(state["url"])
+        super().__setstate__(state)
 
     def read(
         self, hook_name: str, start: int | None = None, stop: int | None = None
@@ -119,7 +133,7 @@ class RemoteStore(Store):
         with self._fetching, DiskErrors(self._cache):
             # Its digest is checked once a process: what was kept may have changed since.
             known = path in self._checked and file.is_file()
-            if not known and not intact(file, recorded):
+            if not known and not intact(self.root, path, recorded):
                 self._make_room(recorded.bytes, path)
                 self.root.mkdir(parents=True, exist_ok=True)
                 fetch(self._location, path, recorded, self.root, lambda _: None)
@@ -146,8 +160,8 @@ class RemoteStore(Store):
     def _forget(self, file: Path) -> None:
         """Close a file that left the cache: an open one would go on taking room."""
         with self._lock:
-            for key in [key for key in self._shards if self._file_of(key) == file]:
-                del self._shards[key]
+            for key in [key for key in list(self._shards) if self._file_of(key) == file]:
+                self._shards.pop(key, None)
 
     def _file_of(self, key: tuple[str, int]) -> Path:
         name, shard = key
@@ -161,9 +175,9 @@ class RemoteStore(Store):
 
 def _files(cache: Path) -> Iterator[tuple[float, int, Path]]:
     """When each file of a cache was last used, its size, and where it is."""
-    for directory, _, names in os.walk(cache):
+    for under, _, names in os.walk(cache):
         for name in names:
-            file = Path(directory) / name
+            file = Path(under) / name
             try:
                 facts = file.stat()
             except FileNotFoundError:  # another process made room

@@ -5,16 +5,20 @@ against them, so both know the same names. Importing this module is cheap.
 """
 
 import math
+import os
 import re
 import types
 import typing
-from dataclasses import MISSING, dataclass, field, fields
+from contextlib import suppress
+from dataclasses import MISSING, dataclass, field, fields, replace
+from fractions import Fraction
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
-from rkstore.errors import BadInput
+from rkstore.errors import BadInput, for_yaml
 
 T = TypeVar("T", bound="Settings")
 
@@ -27,11 +31,27 @@ KINDS = {
 }
 
 
+# Numbers are handed on to libraries that count in 64 bits.
+MOST = 2**63 - 1
+
+# A number as people and programs write it; 1_000, 0x10 and 1:30 are none.
+NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
+
+
 def option(
-    default: Any, help: str, *, choices: tuple[str, ...] = (), least: float | None = None
+    default: Any,
+    help: str,
+    *,
+    choices: tuple[str, ...] = (),
+    least: float | None = None,
+    path: bool = False,
 ) -> Any:
-    """A field with what its option needs to know besides its type."""
-    metadata = {"help": help, "choices": choices, "least": least}
+    """A field with what its option needs to know besides its type.
+
+    Args:
+        path: whether it is a path, or may be one: ``~`` is then the home directory.
+    """
+    metadata = {"help": help, "choices": choices, "least": least, "path": path}
     if isinstance(default, (list, tuple)):
         return field(default_factory=lambda: tuple(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -41,34 +61,72 @@ def option(
 class Settings:
     """Settings that check themselves.
 
+    A text of a number will do where a number is asked for, and the other way round; a number
+    that is whole (1e5) where a whole number is asked for; one text where several may be given.
+
     Raises:
         BadInput: a value is of the wrong type, too small or not one of the choices.
     """
 
     def __post_init__(self) -> None:
         for spec in fields(self):
-            value = getattr(self, spec.name)
+            given = getattr(self, spec.name)
             kind, optional = value_type(spec.type)
-            if value is None and optional:
+            if given is None and optional:
                 continue
-            if kind is float and type(value) is int:
-                object.__setattr__(self, spec.name, value := float(value))
-            if kind is tuple and isinstance(value, list):
-                object.__setattr__(self, spec.name, value := tuple(value))
-            self._check(spec.name, value, kind, spec.metadata)
+            value = read_as(kind, given, path=spec.metadata["path"])
+            object.__setattr__(self, spec.name, value)
+            self._check(spec, kind, value, given)
 
-    def _check(self, name: str, value: Any, kind: type[Any], metadata: Any) -> None:
-        flag = flag_of(name)
-        if type(value) is not kind:
-            raise BadInput(f"{flag} takes {KINDS[kind]}, not {value!r}")
-        if isinstance(value, tuple) and not all(type(item) is str for item in value):
-            raise BadInput(f"{flag} takes {KINDS[kind]}, not {list(value)!r}")
-        if isinstance(value, float) and not math.isfinite(value):
-            raise BadInput(f"{flag} takes {KINDS[kind]}, not {value}")
-        if metadata["choices"] and value not in metadata["choices"]:
-            raise BadInput(f"{flag} is '{value}': choose one of {', '.join(metadata['choices'])}")
-        if metadata["least"] is not None and value < metadata["least"]:
-            raise BadInput(f"{flag} is {value}: it must be at least {metadata['least']}")
+    def _check(self, spec: Any, kind: type[Any], value: Any, given: Any) -> None:
+        flag, choices, least = flag_of(spec.name), spec.metadata["choices"], spec.metadata["least"]
+        texts = value if kind is tuple else ()
+        finite = kind is not float or (type(value) is float and math.isfinite(value))
+        if type(value) is not kind or not finite or not all(type(text) is str for text in texts):
+            shown = list(given) if isinstance(given, tuple) else given
+            raise BadInput(f"{flag} takes {KINDS[kind]}, not {shown!r}")
+        if kind is int and abs(value) > MOST:
+            raise BadInput(f"{flag} is {given}: it must be at most {MOST}")
+        if choices and value not in choices:
+            raise BadInput(f"{flag} is '{value}': choose one of {', '.join(choices)}")
+        if least is not None and value < least:
+            raise BadInput(f"{flag} is {value}: it must be at least {least}")
+
+
+def read_as(kind: type[Any], value: Any, *, path: bool = False) -> Any:
+    """What a value says as text, number or tuple of texts; the value itself if it is no such."""
+    if kind is tuple:
+        several = value if isinstance(value, list | tuple) else (value,)
+        return tuple(read_as(str, item, path=path) for item in several)
+    if kind is str and path and isinstance(value, str | os.PathLike):
+        return expanded(value)
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    written = isinstance(value, str) and NUMBER.fullmatch(value)
+    with suppress(ValueError, OverflowError):  # nan, inf, more digits than a number can have
+        if kind is str and number and math.isfinite(value):
+            return str(value)
+        if kind is float and (number or written):
+            return float(value)
+        if kind is int and (number or written):
+            return _whole(value)
+    return value
+
+
+def _whole(number: Any) -> Any:
+    """The number as ``int``; itself if it is not whole."""
+    if isinstance(number, Integral):
+        return int(number)
+    exact = Fraction(number if isinstance(number, str) else float(number))
+    return int(exact) if exact.denominator == 1 else number
+
+
+def expanded(path: str | os.PathLike[str]) -> str:
+    """The path with ``~`` as the home directory; a URL or a name on the Hub is as it was."""
+    text = os.fspath(path)
+    if text.startswith("~"):
+        with suppress(RuntimeError):  # ~nobody: a directory of the working directory, if anything
+            return str(Path(text).expanduser())
+    return text
 
 
 def value_type(annotation: Any) -> tuple[type, bool]:
@@ -80,28 +138,63 @@ def value_type(annotation: Any) -> tuple[type, bool]:
     return typing.get_origin(annotation) or annotation, optional
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML whose words are texts, null apart: an option knows what it asks for.
+
+    YAML itself reads ``10:50`` as 650, ``010`` as 8, ``no`` as false and ``1e5`` as a text, and
+    keeps the last of two values of one key.
+    """
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - as the base class has it
+        first: [(tag, pattern) for tag, pattern in known if tag == "tag:yaml.org,2002:null"]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise BadInput(f"'{key}' is given twice: give it once")
+        return super().construct_mapping(node, deep)
+
+
 def from_yaml(settings: type[T], path: Path, given: dict[str, Any]) -> T:
     """Settings from a YAML file of option names, overridden by what was ``given``.
 
     Raises:
-        BadInput: the file cannot be read, or has an unknown key or a value of the wrong type.
+        BadInput: the file cannot be read, or has an unknown key, a key twice or a value of the
+            wrong type.
     """
+    names = {spec.name.rstrip("_"): spec for spec in fields(settings)}
     try:
-        document = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        document = yaml.load(path.read_text("utf-8"), _Loader)
+    except BadInput as error:
+        raise BadInput(f"{path}: {for_yaml(error.sentence)}") from None
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise BadInput(f"cannot read {path}: {' '.join(str(error).split())}") from None
     if document is None:
         document = {}
     if not isinstance(document, dict):
         raise BadInput(f"{path} must hold 'option: value' lines")
-    names = {spec.name.rstrip("_"): spec.name for spec in fields(settings)}
     unknown = [str(key) for key in document if key not in names]
     if unknown:
         raise BadInput(f"{path} has an unknown key '{unknown[0]}': it may have {', '.join(names)}")
     try:
-        return settings(**({names[key]: value for key, value in document.items()} | given))
+        values = {names[key].name: _word(names[key], value) for key, value in document.items()}
+        read = settings(**values)
     except BadInput as error:
-        raise BadInput(f"{path}: {error}") from None
+        raise BadInput(f"{path}: {for_yaml(error.sentence)}") from None
+    return replace(read, **given)
+
+
+def _word(spec: Any, value: Any) -> Any:
+    """What a word of YAML says to an option."""
+    kind, _ = value_type(spec.type)
+    if kind is bool and isinstance(value, str):
+        return yaml.SafeLoader.bool_values.get(value.lower(), value)
+    if kind in (int, float) and isinstance(value, str) and re.match("[+-]?0[0-9]", value):
+        raise BadInput(f"{flag_of(spec.name)} is {value}: write it without the zero it begins with")
+    return value
 
 
 def flag_of(name: str) -> str:
@@ -147,27 +240,40 @@ COMPRESSION_HELP = (
 class HarvestSettings(Settings):
     """What to run over which text, and how to store it."""
 
-    model: str = option("gpt2", "Hub name or local directory of the model.")
+    model: str = option("gpt2", "Hub name or local directory of the model.", path=True)
     revision: str | None = option(None, "Revision of the model on the Hub.")
     tokenizer: str | None = option(
-        None, "Hub name or directory of the tokenizer, if not the model's."
+        None, "Hub name or directory of the tokenizer, if not the model's.", path=True
     )
     layers: str = option("all", "Blocks to store: 'all', or a list such as 0-3,8.")
-    hook: str = option(
-        "mlp.hook_post",
-        "TransformerLens hook: the part behind the block, a full name, or a glob.",
+    hook: tuple[str, ...] = option(
+        ("mlp.hook_post",),
+        "TransformerLens hook: the part behind the block, a full name, or a glob; may be repeated.",
     )
     d_in: int | None = option(None, "Refuse sites that are not this wide.", least=1)
-    text: tuple[str, ...] = option((), "UTF-8 text files, one document each, instead of a dataset.")
-    dataset: str = option("Salesforce/wikitext", "Dataset on the Hub, or a local directory.")
+    text: tuple[str, ...] = option(
+        (),
+        "Plain text in UTF-8, one document a file, instead of a dataset: files, or directories, "
+        "whose .txt files are read in natural order.",
+        path=True,
+    )
+    dataset: str = option(
+        "Salesforce/wikitext",
+        "Dataset on the Hub, a local directory, or a file of rows (.jsonl, .parquet, .csv), whose "
+        "'text' column is read, one document a row; text files are one document each.",
+        path=True,
+    )
     dataset_config: str | None = option(
         None, "Configuration of the dataset; wikitext-103-raw-v1 for wikitext."
     )
-    split: str = option("train", "Split of the dataset.")
+    split: str = option(
+        "train", "Split of the dataset, or a slice of it: train[:1000], train[10%:20%]."
+    )
     fallback: tuple[str, ...] = option(
         (),
         "Datasets to try in this order if the one before cannot be had, NAME or NAME:CONFIG; "
         "the outcome is printed and recorded.",
+        path=True,
     )
     tokens: int = option(100_000, "Rows to store, rounded down to whole blocks.", least=1)
     context_size: int = option(128, "Tokens that the model sees at once.", least=2)
@@ -184,7 +290,7 @@ class HarvestSettings(Settings):
     seed: int = option(
         0, "Seed of the order of documents; 0 keeps the order they come in.", least=0
     )
-    out: str | None = option(None, "Directory of the store; stores/<model> by default.")
+    out: str | None = option(None, "Directory of the store; stores/<model> by default.", path=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,7 +298,9 @@ class SiteSettings(Settings):
     """Which site of which store."""
 
     store: str | None = option(
-        None, "Store, a directory or a URL; may be left out if stores/ holds exactly one."
+        None,
+        "Store, a directory or a URL; may be left out if stores/ holds exactly one.",
+        path=True,
     )
     layer: int | None = option(None, "Transformer block of the site.", least=0)
     hook: str | None = option(None, "Hook of the site, if the store has several at that layer.")
@@ -262,7 +370,9 @@ class ProbeSettings(SiteSettings):
         least=1,
     )
     seed: int = option(0, "Seed of the subsets.", least=0)
-    out: str | None = option(None, "Directory of the result; results/probe/<site> by default.")
+    out: str | None = option(
+        None, "Directory of the result; results/probe/<site> by default.", path=True
+    )
 
 
 INITS = (
@@ -281,6 +391,10 @@ INITS = (
 class TrainSettings(SiteSettings):
     """One dictionary and how it is trained."""
 
+    layers: str | None = option(
+        None,
+        "Train one dictionary a layer, one after the other: 'all', or a list such as 0-3,8.",
+    )
     dictionary: str = option("topk", "Kind of sparse code.", choices=("relu", "topk", "batchtopk"))
     init: str = option("datapoint", "How the latents begin.", choices=INITS)
     center: str | None = option(
@@ -337,7 +451,7 @@ class TrainSettings(SiteSettings):
     dead_after: int | None = option(
         None,
         "Tokens without firing after which a latent is dead; by default 10 million, or a "
-        "twentieth of the run if that is less.",
+        "twentieth of the tokens of the run if that is less.",
         least=1,
     )
     datapoint_share: float | None = option(
@@ -371,6 +485,13 @@ class TrainSettings(SiteSettings):
         "How the rkcnn inits score a subset: any score that needs no labels.",
         choices=tuple(score for score in SCORES if score != "separation"),
     )
+    directions: str | None = option(
+        None,
+        "Result of a probe of this site, whose directions --init rkcnn and rkcnn-decoder begin at, "
+        "the best first, in place of mining their own: as many latents as it has directions, at "
+        "most --rkcnn-fraction of them.",
+        path=True,
+    )
     checkpoint_every: int = option(1000, "Steps between checkpoints.", least=1)
     seed: int = option(0, "Seed of weights, subsets and the order of the rows.", least=0)
     data_seed: int | None = option(
@@ -382,8 +503,10 @@ class TrainSettings(SiteSettings):
         choices=("float32", "bfloat16"),
     )
     device: str = option("cpu", "Torch device.")
-    name: str | None = option(None, "Name of the run; made of site, kind and init by default.")
-    out: str = option("checkpoints", "Directory under which checkpoints are written.")
+    name: str | None = option(
+        None, "Name of the run, with / for directories; made of site, kind and init by default."
+    )
+    out: str = option("checkpoints", "Directory under which checkpoints are written.", path=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -391,12 +514,17 @@ class EvaluateSettings(Settings):
     """What to measure dictionaries on."""
 
     store: str | None = option(
-        None, "Store, a directory or a URL; may be left out if stores/ holds exactly one."
+        None,
+        "Store, a directory or a URL; may be left out if stores/ holds exactly one.",
+        path=True,
     )
     rows: int | None = option(None, "Held-out rows to use; all by default.", least=1)
+    any_model: bool = option(
+        False, "Measure dictionaries of another model, too: those are refused otherwise."
+    )
     batch_size: int = option(4096, "Rows at a time.", least=1)
     device: str = option("cpu", "Torch device.")
-    out: str = option("results/evaluate", "Directory of table, JSON and picture.")
+    out: str = option("results/evaluate", "Directory of table, JSON and picture.", path=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -408,11 +536,11 @@ class ImportSettings(Settings):
     )
     hook_name: tuple[str, ...] = option(
         (),
-        "Name of the site; once for each array, in their order. With saelens, the columns to "
-        "read. The arrays' own names by default.",
+        "Name of the site; once for each array, in their order: layer_2 before layer_10, or that "
+        "of --dataset. With saelens, the columns to read. The arrays' own names by default.",
     )
     dataset: tuple[str, ...] = option(
-        (), "HDF5 dataset to read; by default 'tensor', or else all of the file."
+        (), "HDF5 dataset to read; by default 'tensor', or else all of the file, in natural order."
     )
     context_size: int | None = option(
         None, "Rows in a block, if the files do not say; 1 by default.", least=1
@@ -425,7 +553,7 @@ class ImportSettings(Settings):
     shard_rows: int = option(
         8192, "Rows in one file, about; a killed import repeats at most so many.", least=1
     )
-    out: str | None = option(None, "Directory of the store; stores/<name> by default.")
+    out: str | None = option(None, "Directory of the store; stores/<name> by default.", path=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -434,9 +562,13 @@ class ExportSettings(Settings):
 
     to: str | None = option(None, "What to write.", choices=("saelens", "npy", "hdf5"))
     layer: int | None = option(None, "Transformer block of the sites; all by default.", least=0)
-    hook: str | None = option(None, "Hook of the sites; all by default.")
+    hook: tuple[str, ...] = option(
+        (), "Hook of the sites, the part behind the block, a full name, or a glob; all by default."
+    )
     dtype: str = option("float32", "Numbers to write.", choices=("float32", "float16"))
-    out: str | None = option(None, "Directory to write; exports/<store>-<to> by default.")
+    out: str | None = option(
+        None, "Directory to write; exports/<store>-<to> by default.", path=True
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -444,8 +576,12 @@ class PullSettings(Settings):
     """Which part of a store to bring here, and where."""
 
     layers: str = option("all", "Blocks to pull: 'all', or a list such as 0-3,8.")
-    hook: str | None = option(None, "Hook: the part behind the block, a full name, or a glob.")
+    hook: tuple[str, ...] = option(
+        (), "Hook: the part behind the block, a full name, or a glob; may be repeated."
+    )
     rows: str | None = option(
         None, "Rows to pull, FIRST:LAST+1, rounded outward to whole shards; all by default."
     )
-    out: str | None = option(None, "Directory of the store; stores/<last of the URL> by default.")
+    out: str | None = option(
+        None, "Directory of the store; stores/<last of the URL> by default.", path=True
+    )

@@ -187,7 +187,7 @@ class ShardEncoder:
             encoded = self._codec.encode(x, fit.side, massive)
         except BadInput as refused:
             row = first + int(np.abs(x).max(axis=1).argmax())
-            raise BadInput(f"{name}, row {row}: {refused}") from None
+            raise BadInput(f"{name}, row {row}: {refused.sentence}") from None
         spec = self._manifest.specs(name)[""]
         errors = _squared_errors(self._codec, encoded, x)
         return EncodedChunk(

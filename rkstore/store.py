@@ -20,7 +20,8 @@ from safetensors.numpy import load as load_safetensors
 
 from rkstore.apart import Apart
 from rkstore.codecs import Encoded
-from rkstore.errors import BadInput, DamagedStore, RkstoreError
+from rkstore.descriptors import OPEN
+from rkstore.errors import BadInput, DamagedStore, RkstoreError, few
 from rkstore.formats import ArraySpec, Shard, format_named
 from rkstore.manifest import (
     COLUMNS,
@@ -30,16 +31,14 @@ from rkstore.manifest import (
     FileRecord,
     Manifest,
     ShardRecord,
-    inside,
+    block_of,
     read_journal,
     read_manifest,
     record_of,
 )
 from rkstore.part import Part, read_part, whole
+from rkstore.paths import directory, inside, reading
 from rkstore.statistics import ShardStatistics, Statistics
-
-# Each open shard holds a file descriptor, and 1,024 are all that many systems give.
-OPEN_SHARDS = 256
 
 # Scales, offsets and what is kept apart that stay decoded: those of some dozens of shards at
 # GPT-2's width.
@@ -47,6 +46,9 @@ SIDE_BYTES = 2**26
 
 # What a writer leaves in the directory besides: its lock, and files not yet in place.
 LOCK, ASIDE = ".lock", ".writing"
+
+# What the Hub puts beside the files of a repository, and shows as its page.
+HUB_FILES = {".gitattributes", "README.md"}
 
 
 class Store:
@@ -56,7 +58,8 @@ class Store:
     the whole: ``rows`` and ``chunks`` count those of the whole, ``first_row``, ``stop_row``
     and ``chunk_range`` say which are here, ``hook_names`` the sites that are.
 
-    Reading is safe from many threads at once.
+    Reading is safe from many threads at once. A store can be pickled, for another process:
+    the copy sees the same shards.
     """
 
     def __init__(self, root: str | Path) -> None:
@@ -65,9 +68,10 @@ class Store:
         Raises:
             BadInput: there is none, or it needs a newer rkstore.
             DamagedStore: its manifest or journal was changed.
+            RkstoreError: the system does not let it be read.
         """
-        self.root = Path(root)
-        self.where = str(root)
+        self.root = directory(root)
+        self.where = str(self.root)
         manifest = read_manifest(self.root)
         records = read_journal(self.root, manifest)
         self._hold(manifest, records, read_part(self.root, manifest, records))
@@ -78,9 +82,18 @@ class Store:
         self.rows = manifest.rows_recorded(len(records))
         self.codec = self.manifest.stored_codec
         self._format = format_named(self.manifest.format)
-        self._shards: OrderedDict[tuple[str, int], Shard] = OrderedDict()
+        self._shards: dict[tuple[str, int], Shard] = {}
         self._sides: OrderedDict[tuple[str, int], Any] = OrderedDict()
         self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What was opened, without what is open: the copy may be in another directory."""
+        kept = {name: getattr(self, name) for name in ("where", "manifest", "records", "part")}
+        return kept | {"root": self.root.absolute()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.root, self.where = state["root"], state["where"]
+        self._hold(state["manifest"], state["records"], state["part"])
 
     @property
     def complete(self) -> bool:
@@ -130,6 +143,7 @@ class Store:
         Raises:
             BadInput: the site is not in the store.
             DamagedStore: the bytes are not what was written; names site, shard and rows.
+            RkstoreError: the system does not let them be read.
         """
         return self.codec.decode(self.stored_chunk(hook_name, chunk))
 
@@ -139,7 +153,7 @@ class Store:
         Any of its rows can be decoded alone, and it takes a quarter of the memory in int8.
 
         Raises:
-            BadInput, DamagedStore: see :meth:`chunk`.
+            BadInput, RkstoreError: see :meth:`chunk`.
         """
         self.check_site(hook_name)
         self.check_chunk(chunk)
@@ -160,7 +174,7 @@ class Store:
 
         Raises:
             BadInput: the site is not in the store, or the rows are not.
-            DamagedStore: see :meth:`chunk`.
+            RkstoreError: see :meth:`chunk`.
         """
         self.check_site(hook_name)
         start, stop = self._check_rows(start, stop)
@@ -177,7 +191,7 @@ class Store:
         """``token_id``, ``document`` or ``position`` of rows ``start`` to ``stop``, int32.
 
         ``position`` counts from 0 inside the block that the model saw; ``document``
-        counts the documents of the text.
+        is the number of a document where it came from: of its file, or of its row in the split.
         """
         if name not in COLUMNS:
             raise BadInput(f"unknown column '{name}': choose one of {', '.join(COLUMNS)}")
@@ -231,11 +245,12 @@ class Store:
     def codec_fvu(self, hook_name: str) -> float:
         """Error of the stored values of ordinary rows, as a fraction of their variance.
 
-        In a store of schema 1, of all rows.
+        In a store of schema 1, of all rows. That of the store they were exported from is added:
+        rounding twice gives errors that do not depend on each other, whose squares add up.
         """
         total = float(self.ordinary_statistics(hook_name).m2.sum())
         error = sum(self.records[shard].squared_error[hook_name] for shard in self.shards)
-        return error / total if total > 0 else 0.0
+        return self.manifest.fvu_before(hook_name) + (error / total if total > 0 else 0.0)
 
     def massive_error(self, hook_name: str) -> float:
         """Error of the stored values of massive rows, as a fraction of the sum of their ‖x‖²."""
@@ -277,8 +292,7 @@ class Store:
         fitting = [
             name
             for name in names
-            if (layer is None or name.startswith(f"blocks.{layer}."))
-            and (hook is None or name == hook or name.split(".", 2)[-1] == hook)
+            if layer in (None, block_of(name)[0]) and hook in (None, name, block_of(name)[1])
         ]
         if len(fitting) == 1:
             return fitting[0]
@@ -288,7 +302,7 @@ class Store:
             raise BadInput(f"{asked} is not in the store at {self.where}, which {self._has()}")
         raise BadInput(
             f"{asked or 'no --layer'} leaves {len(fitting)} sites to choose from "
-            f"({_few(fitting)}): say which with --layer and --hook"
+            f"({few(fitting)}): say which with --layer and --hook"
         )
 
     def check_site(self, hook_name: str) -> None:
@@ -312,11 +326,9 @@ class Store:
     def open_array(self, hook_name: str) -> Any:
         """The stored numbers of a site, not decoded, as Zarr or h5py hand them out."""
         self.check_site(hook_name)
-        opened = self._format.open_array(self.root, self.manifest.specs(hook_name)[""])
-        if not isinstance(opened, list):
-            return opened
-        # Files of shards that are not recorded, or not of this part, do not count.
-        return [array for array in opened if int(Path(array.file.filename).stem) in self.shards]
+        spec = self.manifest.specs(hook_name)[""]
+        with reading(hook_name, self.where):
+            return self._format.open_array(self.root, spec, self.shards)
 
     def _check_rows(self, start: int | None, stop: int | None) -> tuple[int, int]:
         start = self.first_row if start is None else start
@@ -329,9 +341,9 @@ class Store:
     def _has(self) -> str:
         """What can be read, to end a sentence on what cannot."""
         if self.part is None:
-            return f"has {_few(self.hook_names)}"
+            return f"has {few(self.hook_names)}"
         return (
-            f"is a part, with {_few(self.hook_names) or 'no site'} and rows "
+            f"is a part, with {few(self.hook_names) or 'no site'} and rows "
             f"{self.first_row}:{self.stop_row} of {self.rows}: {self._how_to_get_more()}"
         )
 
@@ -380,7 +392,8 @@ class Store:
 
     def _read(self, spec: ArraySpec, shard: int, chunk: int) -> np.ndarray:
         try:
-            return self._open(spec, shard).chunk(chunk)
+            with reading(self._format.shard_path(spec, shard), self.where):
+                return self._open(spec, shard).chunk(chunk)
         except RkstoreError:
             raise
         except (ValueError, OSError, RuntimeError, KeyError) as error:
@@ -392,26 +405,24 @@ class Store:
 
     def _open(self, spec: ArraySpec, shard: int) -> Shard:
         key = (spec.name, shard)
-        with self._lock:
-            if key in self._shards:
-                self._shards.move_to_end(key)
-                return self._shards[key]
+        if (known := self._shards.get(key)) is not None:
+            OPEN.used(self, key)
+            return known
         path = self._format.shard_path(spec, shard)
         recorded = self.records[shard].files.get(path)
         file = self._present(path, recorded)
         with self._lock:
-            if key in self._shards:  # another thread was faster
-                return self._shards[key]
+            if (known := self._shards.get(key)) is not None:  # another thread was faster
+                return known
             size = file.stat().st_size
             if recorded is None or size != recorded.bytes:
                 stated = "none" if recorded is None else f"{recorded.bytes:,}"
                 raise ValueError(f"{path} has {size:,} bytes, {stated} are recorded")
             first, last = self.manifest.rows_of_shard(shard)
             rows = self.manifest.array_rows(spec, last - first)
-            opened = self._format.open_shard(file, spec, rows)
+            opened = OPEN.opening(lambda: self._format.open_shard(file, spec, rows))
             self._shards[key] = opened
-            if len(self._shards) > OPEN_SHARDS:
-                self._shards.popitem(last=False)
+            OPEN.used(self, key)
             return opened
 
     def _present(self, path: str, recorded: FileRecord | None) -> Path:  # noqa: ARG002
@@ -420,10 +431,11 @@ class Store:
 
     def _checked_bytes(self, path: str, recorded: FileRecord) -> bytes:
         try:
-            file = self._present(path, recorded)
-            if file.stat().st_size != recorded.bytes:
-                raise DamagedStore(f"{path} of {self.where} has another size than is recorded")
-            raw = file.read_bytes()
+            with reading(path, self.where):
+                file = self._present(path, recorded)
+                if file.stat().st_size != recorded.bytes:
+                    raise DamagedStore(f"{path} of {self.where} has another size than is recorded")
+                raw = file.read_bytes()
         except OSError as error:
             raise DamagedStore(f"{path} of {self.where} cannot be read: {error}") from None
         if hashlib.sha256(raw).hexdigest() != recorded.sha256:
@@ -447,6 +459,9 @@ def verify(store: Store, advance: Callable[[int], object] = lambda _: None) -> I
 
     Yields:
         One problem for each file that was changed, cut short, lost or added.
+
+    Raises:
+        RkstoreError: the system does not let a file be read, which says nothing of the file.
     """
     expected = store.files()
     for path, recorded in expected.items():
@@ -455,7 +470,7 @@ def verify(store: Store, advance: Callable[[int], object] = lambda _: None) -> I
     metadata = store.held.metadata(store.manifest)
     for path, content in metadata.items():
         yield from _compare(store.root, path, record_of(content))
-    known = expected.keys() | metadata.keys() | {MANIFEST, JOURNAL, PART, LOCK}
+    known = expected.keys() | metadata.keys() | {MANIFEST, JOURNAL, PART, LOCK} | HUB_FILES
     elsewhere = {path for record in store.records for path in record.files}
     for file in sorted(store.root.rglob("*")):
         path = file.relative_to(store.root).as_posix()
@@ -471,16 +486,22 @@ def verify(store: Store, advance: Callable[[int], object] = lambda _: None) -> I
 
 def _compare(root: Path, path: str, recorded: FileRecord) -> Iterator[Problem]:
     try:
-        file = inside(root, path)
+        with reading(path, root):
+            what = _difference(inside(root, path), recorded)
     except DamagedStore:
-        yield Problem(path, "is reached by a symbolic link, or is not a file")
-        return
-    if not file.is_file():
-        yield Problem(path, "is missing")
-    elif (size := file.stat().st_size) != recorded.bytes:
-        yield Problem(path, f"has {size:,} bytes where {recorded.bytes:,} were written")
-    elif sha256(file) != recorded.sha256:
-        yield Problem(path, "was changed")
+        what = "is not a file, or is reached by a symbolic link"
+    except OSError:
+        what = "is missing"
+    if what:
+        yield Problem(path, what)
+
+
+def _difference(file: Path, recorded: FileRecord) -> str:
+    """In what way a file is not as recorded; nothing if it is."""
+    size = file.stat().st_size
+    if size != recorded.bytes:
+        return f"has {size:,} bytes where {recorded.bytes:,} were written"
+    return "" if sha256(file) == recorded.sha256 else "was changed"
 
 
 def sha256(path: Path) -> str:
@@ -496,8 +517,8 @@ def find_store(path: str | Path | None, under: str | Path = "stores") -> Path:
         BadInput: there is none, or there are several; lists them.
     """
     if path is not None:
-        return Path(path)
-    found = sorted(file.parent for file in Path(under).glob(f"*/{MANIFEST}"))
+        return directory(path)
+    found = sorted(file.parent for file in directory(under).glob(f"*/{MANIFEST}"))
     if len(found) == 1:
         return found[0]
     if not found:
@@ -506,8 +527,3 @@ def find_store(path: str | Path | None, under: str | Path = "stores") -> Path:
         f"there are {len(found)} stores under {under}/ "
         f"({', '.join(str(path) for path in found)}): say which with --store"
     )
-
-
-def _few(names: list[str], most: int = 16) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

@@ -14,11 +14,23 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from rkstore.batches import Batch, plan_batches, read_batches
+from rkstore.batches import Batch, read_batches
 from rkstore.dictionaries import AuxK, Forward, fill_gradients, resample
 from rkstore.errors import BadInput
-from rkstore.run import STATE, TRAINING, Run, default_name, prepare, resume, save
+from rkstore.naming import TRAINING
+from rkstore.run import (
+    STATE,
+    Diverged,
+    Run,
+    check_finite,
+    default_name,
+    diverged,
+    prepare,
+    resume,
+    save,
+)
 from rkstore.settings import TrainSettings
+from rkstore.sites import one_a_layer
 
 # The learning rate falls to zero over this last share of the steps.
 DECAY = 0.2
@@ -37,7 +49,10 @@ def train(settings: TrainSettings) -> Path:
     Raises:
         BadInput: a setting does not fit the store; another run has the same name.
         DamagedStore: a chunk is not what was written.
+        Diverged: its numbers are no longer finite.
     """
+    if settings.layers is not None:
+        raise BadInput("--layers trains one dictionary a layer: use train_all(), or --layer")
     return train_all([settings])[0]
 
 
@@ -46,18 +61,35 @@ def train_all(settings: Sequence[TrainSettings]) -> list[Path]:
 
     Each comes out as :func:`train` alone would make it, to the bit. They may differ in
     everything but the order of the rows: store, site, batch size, and ``data_seed`` (or,
-    without one, ``seed``) must be the same.
+    without one, ``seed``) must be the same. With ``layers``, site after site.
 
     Returns:
-        The directory of the last checkpoint of each.
+        The directory of the last checkpoint of each, layer by layer.
 
     Raises:
         BadInput: there are none, or two cannot share a reading or have the same name; or
             as :func:`train` does.
         DamagedStore: a chunk is not what was written.
+        Diverged: the numbers of one are no longer finite; the others are trained.
     """
     if not settings:
         raise BadInput("there is nothing to train: give the settings of at least one dictionary")
+    of_each = [one_a_layer(one) for one in settings]
+    if len({len(sites) for sites in of_each}) > 1:
+        raise BadInput("dictionaries trained on one reading need the same --layers")
+    paths, stopped = [], []
+    for together in zip(*of_each, strict=True):
+        try:
+            paths += _train_together(together)
+        except Diverged as error:
+            stopped.append(str(error))
+    if stopped:
+        raise Diverged("; ".join(stopped))
+    return paths
+
+
+def _train_together(settings: Sequence[TrainSettings]) -> list[Path]:
+    """Train dictionaries of one site, or take them up."""
     runs = [prepare(chosen) for chosen in settings]
     for other in runs[1:]:
         _check_same_reading(runs[0], other)
@@ -74,21 +106,28 @@ def _train(runs: Sequence[Run]) -> None:
     """Take every run to its last step; one that is ahead waits for the others."""
     first, last = min(run.step for run in runs), max(run.settings.steps for run in runs)
     lead = runs[0]
-    plan = plan_batches(lead.store, lead.chunks, lead.settings.batch_size, lead.data_seed)
-    batches = read_batches(lead.store, [lead.hook_name], plan, start=first)
+    batches = read_batches(lead.store, [lead.hook_name], lead.plan, start=first)
     name = lead.name if len(runs) == 1 else f"{len(runs)} dictionaries"
+    going, stopped = list(runs), []
     with tqdm(total=last, initial=first, unit="step", desc=name, disable=None) as bar:
         for step in range(first, last):
             batch = next(batches)
-            for run in runs:
-                if run.step == step < run.settings.steps:
+            for run in [run for run in going if run.step == step < run.settings.steps]:
+                try:
                     _step(run, batch)
                     if run.step % run.settings.checkpoint_every == 0 or run.finished:
                         save(run)
+                except Diverged as error:
+                    going.remove(run)
+                    stopped.append(str(error))
             bar.update()
             if lead.history:
-                found = lead.history[-1]
-                bar.set_postfix(fvu=f"{found['fvu']:.3f}", l0=f"{found['l0']:.0f}", refresh=False)
+                found = {key: lead.history[-1][key] for key in ("fvu", "l0")}
+                bar.set_postfix({k: v for k, v in found.items() if v is not None}, refresh=False)
+            if all(run.finished for run in going):
+                break
+    if stopped:
+        raise Diverged("; ".join(stopped))
 
 
 def schedule(step: int, steps: int, warmup: int) -> float:
@@ -137,12 +176,21 @@ def _resample(run: Run) -> None:
         run.idle[dead] = 0
 
 
-def _measure(run: Run, x: torch.Tensor, found: Forward) -> dict[str, float]:
-    """What the history keeps of a step that was just made on ``x (batch, d_in)``."""
+def _measure(run: Run, x: torch.Tensor, found: Forward) -> dict[str, float | None]:
+    """What the history keeps of a step that was just made on ``x (batch, d_in)``.
+
+    Raises:
+        Diverged: the error of the reconstructions, or what they are made with, is not finite.
+    """
+    check_finite(run)
+    error = found.residual.square().sum()
+    if not error.isfinite():
+        raise diverged(run, "its loss is")
     variation = (x - x.mean(dim=0)).square().sum()
     return {
         "step": run.step,
-        "fvu": (found.residual.square().sum() / variation).item(),
+        # Rows that are all the same, as one is, leave nothing to explain.
+        "fvu": (error / variation).item() if variation > 0 else None,
         "l0": found.l0,
         "idle_10k": int((run.idle >= 10_000).sum()),
         "dead": int((run.idle >= run.dead_after).sum()),

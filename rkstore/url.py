@@ -19,6 +19,7 @@ import fsspec
 
 from rkstore.errors import BadInput, RkstoreError
 from rkstore.lock import let_go, take_lock
+from rkstore.paths import directory, inside, own, place
 from rkstore.retry import patiently, status_of
 from rkstore.store import ASIDE
 
@@ -60,17 +61,19 @@ def is_url(text: object) -> bool:
 class Location:
     """A directory at a URL."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str | Path) -> None:
         """Find what speaks to that URL; nothing is read yet.
 
         Raises:
             BadInput: no such URL can be used, or what it needs is not installed.
             RkstoreError: the server cannot be reached, or does not let one in.
         """
+        url = str(url)
         self.scheme = url.partition("://")[0].lower() if is_url(url) else "file"
         # No password in what is printed.
-        self.url = re.sub(r"//[^/@]*@", "//", url.rstrip("/"))
-        if self.scheme not in PACKAGES or "::" in url or "?" in url:
+        self.url = re.sub(r"://[^/@]*@", "://", url.rstrip("/"))
+        # To fsspec, :: joins two URLs and ? is a wildcard. In a directory's name they are letters.
+        if self.scheme not in PACKAGES or (is_url(url) and ("::" in url or "?" in url)):
             raise BadInput(
                 f"'{self.url}' is no place for a store: give a directory, or a URL that begins "
                 f"with {', '.join(f'{scheme}://' for scheme in PACKAGES)}"
@@ -150,7 +153,11 @@ class Location:
         if self.scheme == "s3":  # an object appears as a whole
             self._fs.put_file(str(source), self._at(path))
             return
-        aside, target = self._at(f"{ASIDE}/{path.replace('/', '__')}"), self._at(path)
+        waiting = f"{ASIDE}/{path.replace('/', '__')}"
+        if self.scheme == "file":  # never through a link
+            own(Path(self._root), waiting)
+            place(Path(self._root), path)
+        aside, target = self._at(waiting), self._at(path)
         self._fs.makedirs(posixpath.dirname(aside), exist_ok=True)
         self._fs.put_file(str(source), aside)
         self._fs.makedirs(posixpath.dirname(target), exist_ok=True)
@@ -184,11 +191,12 @@ class Location:
 
     def _open(self, path: str, at: int) -> Any:
         """A file, to be read from that byte on."""
-        place = self._at(path)
         if self.scheme in HTTP:
-            return _stream(self._fs, place, at)
+            return _stream(self._fs, self._at(path), at)
+        if self.scheme == "file":
+            inside(Path(self._root), path)
         options = {"block_size": 8 * BLOCK_BYTES} if self.scheme == "s3" else {}
-        file = self._fs.open(place, "rb", **options)
+        file = self._fs.open(self._at(path), "rb", **options)
         file.seek(at)
         if self.scheme in SFTP:
             file.prefetch(max_concurrent_requests=64)
@@ -209,7 +217,7 @@ class Location:
     @contextmanager
     def _telling(self, path: str, doing: str = "read") -> Iterator[None]:
         """Make one sentence of whatever a backend raises: each has exceptions of its own."""
-        place = f"{self.url}/{path}" if path else self.url
+        where = f"{self.url}/{path}" if path else self.url
         try:
             yield
         except RkstoreError:
@@ -221,12 +229,14 @@ class Location:
                 "or 'rkstore[share]' for all there are"
             ) from None
         except Exception as error:
-            if isinstance(error, FileNotFoundError | PermissionError) or status_of(error) in HIDDEN:
+            # S3 does not say whether what may not be read is there; a disk does.
+            absent = (FileNotFoundError, PermissionError)[: 2 if self.scheme == "s3" else 1]
+            if isinstance(error, absent) or status_of(error) in HIDDEN:
                 hint = "; if it is private, log in with 'hf auth login'" * (self.scheme == "hf")
-                reason = f"{place} is not there, or is not for you to {doing}{hint}"
+                reason = f"{where} is not there, or is not for you to {doing}{hint}"
                 raise NotThere(f"{reason}: {_line(error)}") from None
             raise RkstoreError(
-                f"cannot {doing} {place}: {_line(error)}; what is there is kept, "
+                f"cannot {doing} {where}: {_line(error)}; what is there is kept, "
                 "run the same command again to go on"
             ) from None
 
@@ -273,8 +283,8 @@ def _stream(fs: Any, url: str, at: int) -> Any:
 def _file_system(scheme: str, url: str) -> tuple[Any, str]:
     """What speaks to a URL, and the path it has there, without a slash at its end."""
     if scheme == "file":
-        path = unquote(url.partition("://")[2]) if is_url(url) else url
-        return fsspec.filesystem("file"), str(Path(path).resolve())
+        path = Path(unquote(url.partition("://")[2])) if is_url(url) else directory(url)
+        return fsspec.filesystem("file"), str(path.resolve())
     headers: dict[str, str] = {}
     if scheme == "hf":
         url, headers = _on_the_hub(url)

@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -28,8 +29,8 @@ from rkstore.manifest import (
     Manifest,
     ShardRecord,
     check_manifest,
-    inside,
 )
+from rkstore.paths import directory, own
 from rkstore.shard import EncodedChunk, ShardEncoder, statistics_of
 from rkstore.store import ASIDE, LOCK, Store, sha256
 
@@ -48,13 +49,14 @@ class StoreWriter:
             check_manifest(manifest)
         except ValueError as error:
             raise BadInput(f"there can be no such store: {error}") from None
-        self.root, self.manifest = Path(root), manifest
         self._codec, self._format = manifest.stored_codec, format_named(manifest.format)
+        self.root, self.manifest = directory(root), manifest
         self._lock: BinaryIO | None = None
+        self._made_root = False
         self._pool = ThreadPoolExecutor(os.cpu_count())
+        self.records: list[ShardRecord] = []
         with DiskErrors(self.root):
-            existing = self._claim()
-        self.records = existing.records if existing else []
+            self._claim()
 
     def __enter__(self) -> "StoreWriter":
         return self
@@ -65,15 +67,28 @@ class StoreWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        self._close(failed=kind is not None)
 
     def close(self) -> None:
         """Clear away what is unfinished and let go of the lock."""
+        self._close(failed=False)
+
+    def _close(self, *, failed: bool) -> None:
+        """As :meth:`close`. If nothing was recorded before a failure, nothing is left of it."""
         self._pool.shutdown(cancel_futures=True)
-        if self._lock is not None:
-            shutil.rmtree(self.root / ASIDE, ignore_errors=True)
-            let_go(self._lock, self.root)
-            self._lock = None
+        if self._lock is None:
+            return
+        shutil.rmtree(self.root / ASIDE, ignore_errors=True)
+        nothing = failed and not self.records
+        if nothing:
+            with suppress(OSError, RkstoreError):  # what went wrong is what is to be said
+                self._remove_unrecorded(self.manifest)
+                own(self.root, MANIFEST).unlink(missing_ok=True)
+        let_go(self._lock, self.root)
+        self._lock = None
+        if nothing and self._made_root:
+            with suppress(OSError):
+                self.root.rmdir()
 
     @property
     def next_shard(self) -> int:
@@ -119,10 +134,11 @@ class StoreWriter:
         shard.add(values, columns)
         self.finish_shard(shard)
 
-    def _claim(self) -> Store | None:
-        """Lock the directory; return the store that is already in it, if one is."""
+    def _claim(self) -> None:
+        """Lock the directory, and have the store in it that is to be written."""
         if self.root.exists() and not self.root.is_dir():
             raise BadInput(f"{self.root} is a file: choose another --out")
+        self._made_root = not self.root.exists()
         self.root.mkdir(parents=True, exist_ok=True)
         others = [p.name for p in self.root.iterdir() if p.name not in (LOCK, ASIDE)]
         if others and MANIFEST not in others:
@@ -133,40 +149,60 @@ class StoreWriter:
         self._lock = take_lock(self.root)
         try:
             shutil.rmtree(self.root / ASIDE, ignore_errors=True)
-            if not others:
-                self._set_aside(MANIFEST, self.manifest.to_bytes())
-                self._into_place(MANIFEST)
-                return None
-            store = Store(self.root)
-            if store.part is not None:
-                raise BadInput(
-                    f"{self.root} is a part of a store: complete it with "
-                    f"'rkstore pull URL --out {self.root}', or choose another --out"
-                )
-            different = self.manifest.differences(store.manifest)
-            if different:
-                raise BadInput(
-                    f"{self.root} holds a store of another configuration "
-                    f"({'; '.join(different[:3])}): choose another --out, or remove it first"
-                )
-            self._settle(store.records)
-            return store
+            if others:
+                self._continue(Store(self.root))
+            else:
+                self._begin()
         except BaseException:
-            self.close()
+            # What was there before is not this writer's to remove.
+            self._close(failed=not others)
             raise
 
-    def _settle(self, records: list[ShardRecord]) -> None:
+    def _begin(self) -> None:
+        self._set_aside(MANIFEST, self.manifest.to_bytes())
+        self._into_place(MANIFEST)
+
+    def _continue(self, store: Store) -> None:
+        """Go on with a store. One that has no shard yet can as well become another."""
+        if store.part is not None:
+            raise BadInput(
+                f"{self.root} is a part of a store: complete it with "
+                f"'rkstore pull URL --out {self.root}', or choose another --out"
+            )
+        different = self.manifest.differences(store.manifest)
+        if different and not store.records:
+            self._remove_unrecorded(store.manifest)
+            self._begin()
+            return
+        if different:
+            raise BadInput(
+                f"{self.root} holds a store of another configuration "
+                f"({'; '.join(different[:3])}): choose another --out, or remove it first"
+            )
+        self.records = store.records
+        self._settle()
+
+    def _remove_unrecorded(self, manifest: Manifest) -> None:
+        """Remove what a first shard left that was never recorded, and its directories."""
+        derived = manifest.metadata(manifest.rows_recorded(1))
+        for path in (JOURNAL, *manifest.shard_paths(0), *derived):
+            own(self.root, path).unlink(missing_ok=True)
+            for parent in Path(path).parents[:-1]:
+                with suppress(OSError):  # it is not empty, or was never made
+                    (self.root / parent).rmdir()
+
+    def _settle(self) -> None:
         """Bring what is derived from the journal in line with it after a kill."""
-        self._trim_journal(records)
-        if records:
-            for path in self._metadata_aside(len(records)):
+        self._trim_journal()
+        if self.records:
+            for path in self._metadata_aside(len(self.records)):
                 self._into_place(path)
 
-    def _trim_journal(self, records: list[ShardRecord]) -> None:
+    def _trim_journal(self) -> None:
         """Cut off a line that was never finished."""
-        journal = self.root / JOURNAL
+        journal = own(self.root, JOURNAL)
         if journal.exists():
-            whole = sum(len(record.to_line()) for record in records)
+            whole = sum(len(record.to_line()) for record in self.records)
             if journal.stat().st_size > whole:
                 os.truncate(journal, whole)
 
@@ -214,8 +250,8 @@ class StoreWriter:
         # Everything is written and synced: what is left hardly takes room.
         for path in files:
             self._into_place(path)
-        self._trim_journal(self.records)
-        with (self.root / JOURNAL).open("ab") as journal:
+        self._trim_journal()
+        with own(self.root, JOURNAL).open("ab") as journal:
             journal.write(record.to_line())
             journal.flush()
             os.fsync(journal.fileno())
@@ -232,7 +268,7 @@ class StoreWriter:
 
     def _set_aside(self, path: str, content: bytes) -> bool:
         """Have a small file wait aside, unless it is in place already; whether it waits."""
-        target = inside(self.root, path)
+        target = own(self.root, path)
         if target.is_file() and target.read_bytes() == content:
             return False
         self._aside(path).write_bytes(content)
@@ -240,7 +276,7 @@ class StoreWriter:
         return True
 
     def _waiting(self, path: str) -> Path:
-        return inside(self.root, f"{ASIDE}/{path.replace('/', '__')}")
+        return own(self.root, f"{ASIDE}/{path.replace('/', '__')}")
 
     def _aside(self, path: str) -> Path:
         """Where the file for that path waits; nothing is there yet."""
@@ -257,7 +293,7 @@ class StoreWriter:
         return FileRecord(aside.stat().st_size, sha256(aside))
 
     def _into_place(self, path: str) -> None:
-        target = inside(self.root, path)
+        target = own(self.root, path)
         target.parent.mkdir(parents=True, exist_ok=True)
         self._waiting(path).replace(target)
         sync_directory(target.parent)

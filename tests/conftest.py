@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from rkstore.codecs import Codec, Encoded
+from rkstore.errors import BadInput
 from rkstore.manifest import COLUMNS, Manifest, Site
 from rkstore.massive import Usual
 from rkstore.shard import FIT_ROWS
@@ -172,8 +173,15 @@ def write_text(path: Path) -> None:
     path.write_text(" ".join(random.Random(0).choices(words, k=2000)), "utf-8")
 
 
-def write_model(root: Path, text: str) -> None:
-    """A GPT-2 of three layers with random weights, saved with its own tokenizer."""
+def write_model(
+    root: Path,
+    text: str,
+    *,
+    layers: int = MODEL_LAYERS,
+    width: int = MODEL_WIDTH,
+    context: int = MODEL_CONTEXT,
+) -> None:
+    """A GPT-2 of a few layers with random weights, saved with its own tokenizer."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
@@ -191,15 +199,15 @@ def write_model(root: Path, text: str) -> None:
     )
     backend.train_from_iterator([text], trainer)
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend, bos_token=END, eos_token=END, model_max_length=MODEL_CONTEXT
+        tokenizer_object=backend, bos_token=END, eos_token=END, model_max_length=context
     )
     tokenizer.save_pretrained(root)
     torch.manual_seed(0)
     config = GPT2Config(
         vocab_size=300,
-        n_positions=MODEL_CONTEXT,
-        n_embd=MODEL_WIDTH,
-        n_layer=MODEL_LAYERS,
+        n_positions=context,
+        n_embd=width,
+        n_layer=layers,
         n_head=2,
         initializer_range=0.3,  # large enough that the layers differ from noise
         bos_token_id=0,
@@ -291,5 +299,33 @@ def rkstore(
             status = int(leaving.code or 0)
         captured = capsys.readouterr()
         return status, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def bring(tmp_path: Path) -> Callable[..., Store]:
+    """Call it with a path, a format and options; returns the store that the import wrote."""
+    from rkstore.exchange.importing import import_store
+    from rkstore.settings import ImportSettings
+
+    def run(path: Path, kind: str, out: str = "imported", **options: Any) -> Store:
+        say = options.pop("say", lambda _: None)
+        usual = {"codec": "float32", "shard_rows": 16}
+        settings = ImportSettings(from_=kind, out=str(tmp_path / out), **(usual | options))
+        return import_store(path, settings, say)
+
+    return run
+
+
+@pytest.fixture
+def refused(bring: Callable[..., Store]) -> Callable[..., str]:
+    """Call it like ``bring`` with an import that must be refused; returns the sentence."""
+
+    def run(path: Path, kind: str, error: type[Exception] = BadInput, **options: Any) -> str:
+        with pytest.raises(error) as caught:
+            bring(path, kind, **options)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
 
     return run

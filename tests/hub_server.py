@@ -1,12 +1,14 @@
-"""A Hugging Face Hub on loopback with one dataset repository whose files can be read."""
+"""A Hugging Face Hub on loopback: repositories of data and models whose files can be read."""
 
 import hashlib
+import json
 import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REPOSITORY = "org/acts"
@@ -15,12 +17,20 @@ REPOSITORY = "org/acts"
 LARGE = 1000
 
 
-class Hub(ThreadingHTTPServer):
-    """It serves a directory as the repository, be it ``main`` or ``v1``, and tells what it sent."""
+# Every branch or tag of a repository is its one commit.
+REVISION = rf"(?:main|v1|{COMMIT})"
 
-    def __init__(self, root: Path) -> None:
+
+class Hub(ThreadingHTTPServer):
+    """It serves directories as repositories and tells what it sent.
+
+    Args:
+        repositories: by kind and name, ``datasets/org/acts`` or ``models/gpt2``.
+    """
+
+    def __init__(self, repositories: dict[str, Path]) -> None:
         super().__init__(("127.0.0.1", 0), Requests)
-        self.root = root
+        self.repositories = repositories
         self.token: str | None = None
         """What a private repository is read with; None for a public one."""
         self.asked: list[str] = []
@@ -35,7 +45,10 @@ class Hub(ThreadingHTTPServer):
 
 
 class Requests(BaseHTTPRequestHandler):
-    """The requests for a file: ``resolve`` answers with it, or with the way to it."""
+    """The requests for files and for lists of them.
+
+    ``resolve`` answers with a file, or with the way to it; ``api`` tells what there is.
+    """
 
     server: Hub
 
@@ -45,31 +58,73 @@ class Requests(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.answer()
 
-    def answer(self) -> None:
+    def do_POST(self) -> None:
+        self.answer(self.rfile.read(int(self.headers["Content-Length"])))
+
+    def answer(self, body: bytes = b"") -> None:
         with self.server.lock:
             self.server.asked.append(self.path)
+        path = urlsplit(self.path).path
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
-        if self.path.startswith("/elsewhere/"):
+        if path.startswith("/elsewhere/"):
             if token:
                 self.server.told_elsewhere.append(token)
-            self.send_file(self.path.removeprefix("/elsewhere/"))
+            self.send_file(path.removeprefix("/elsewhere/"))
             return
-        found = re.fullmatch(r"/datasets/([^/]+/[^/]+)/resolve/(?:main|v1)/(.+)", self.path)
-        if found is None or found[1] != REPOSITORY or token != (self.server.token or token):
+        found = re.fullmatch(rf"/(.+)/resolve/{REVISION}/(.+)", path)
+        listed = re.fullmatch(
+            rf"/api/(.+?)(?:/(revision|tree|paths-info)/{REVISION}(?:/(.*))?)?", path
+        )
+        name = listed[1] if listed else self.repository(found[1]) if found else ""
+        if name not in self.server.repositories or token != (self.server.token or token):
             # A repository that is not there and one that is private look the same.
             self.send(401, {"X-Error-Message": "Invalid username or password."})
-        elif not (self.server.root / found[2]).is_file():
+        elif listed:
+            self.send_list(name, listed[2], listed[3] or "", body)
+        elif found:
+            self.send_way(name, found[2])
+
+    def repository(self, name: str) -> str:
+        return name if name.startswith("datasets/") else f"models/{name}"
+
+    def send_way(self, name: str, path: str) -> None:
+        """A file, or where it lies."""
+        file = self.server.repositories[name] / path
+        if not file.is_file():
             self.send(404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
-        elif (self.server.root / found[2]).stat().st_size < LARGE:
-            self.send_file(found[2])
+        elif file.stat().st_size < LARGE:
+            self.send_file(f"{name}/{path}")
         else:
-            size = (self.server.root / found[2]).stat().st_size
-            linked = {"X-Linked-Size": str(size), "X-Repo-Commit": COMMIT}
-            self.send(302, linked | {"Location": f"{self.server.elsewhere}/{found[2]}"})
+            linked = {
+                "X-Linked-Size": str(file.stat().st_size),
+                "X-Linked-ETag": f'"{digest(file)}"',
+                "X-Repo-Commit": COMMIT,
+            }
+            self.send(302, linked | {"Location": f"{self.server.elsewhere}/{name}/{path}"})
+
+    def send_list(self, name: str, what: str | None, under: str, body: bytes) -> None:
+        """What a repository is, or what lies in a directory of it, or the files asked for."""
+        root = self.server.repositories[name]
+        shown: object
+        if what == "tree":
+            recursive = "recursive=true" in self.path.lower()
+            found = (root / under).rglob("*") if recursive else (root / under).glob("*")
+            shown = [entry(root, path) for path in sorted(found)]
+        elif what == "paths-info":
+            asked = parse_qs(body.decode()).get("paths") or json.loads(body)["paths"]
+            shown = [entry(root, root / path) for path in asked if (root / path).exists()]
+        else:
+            files = [path for path in sorted(root.rglob("*")) if path.is_file()]
+            siblings = [{"rfilename": path.relative_to(root).as_posix()} for path in files]
+            shown = {"id": name.split("/", 1)[1], "sha": COMMIT, "siblings": siblings}
+        self.send(200, {"Content-Type": "application/json"}, json.dumps(shown).encode())
 
     def send_file(self, path: str) -> None:
-        content = (self.server.root / path).read_bytes()
-        headers = {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": COMMIT}
+        name = next(n for n in self.server.repositories if path.startswith(f"{n}/"))
+        path = path.removeprefix(f"{name}/")
+        file = self.server.repositories[name] / path
+        content = file.read_bytes()
+        headers = {"ETag": f'"{digest(file)}"', "X-Repo-Commit": COMMIT}
         status, asked = 200, re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if asked:
             start, stop = int(asked[1]), int(asked[2] or len(content) - 1) + 1
@@ -85,17 +140,29 @@ class Requests(BaseHTTPRequestHandler):
         for name, value in (headers | {"Content-Length": str(len(content))}).items():
             self.send_header(name, value)
         self.end_headers()
-        if self.command == "GET":
+        if self.command != "HEAD":
             self.wfile.write(content)
 
     def log_message(self, *_: object) -> None:
         pass
 
 
+def digest(file: Path) -> str:
+    return hashlib.sha1(file.read_bytes()).hexdigest()
+
+
+def entry(root: Path, path: Path) -> dict[str, object]:
+    """What a list says of a file or directory."""
+    name = path.relative_to(root).as_posix()
+    if path.is_dir():
+        return {"type": "directory", "path": name, "size": 0, "oid": COMMIT}
+    return {"type": "file", "path": name, "size": path.stat().st_size, "oid": digest(path)}
+
+
 @contextmanager
-def serving(root: Path) -> Iterator[Hub]:
-    """Serve that directory until the block ends."""
-    hub = Hub(root)
+def serving(root: Path | dict[str, Path]) -> Iterator[Hub]:
+    """Serve a directory as ``REPOSITORY``, or several by kind and name, until the block ends."""
+    hub = Hub(root if isinstance(root, dict) else {f"datasets/{REPOSITORY}": root})
     threading.Thread(target=hub.serve_forever, daemon=True).start()
     try:
         yield hub

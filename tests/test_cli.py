@@ -1,17 +1,30 @@
 """The command line: the whole way, and every bad input as one clear sentence."""
 
 import json
+import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 import yaml
+from conftest import flip, tree
+
+from rkstore.cli import Number, PathOrName, cli
 
 SITE = "blocks.0.mlp.hook_post"
+
+# Text of the command line that is no path.
+NO_PATHS = {
+    *("revision", "layers", "hook", "dataset", "dataset_config", "split", "device", "name"),
+    *("rows", "hook_name", "model_name"),
+}
 
 
 @pytest.fixture
@@ -43,8 +56,17 @@ def harvest(model_dir, text_file):
     ]
 
 
+def instead(words, *others):
+    """The words of a command with other options in place of those it has of the same name."""
+    kept = list(words)
+    for word in others:
+        if word in kept and str(word).startswith("--"):
+            del kept[kept.index(word) : kept.index(word) + 2]
+    return [*kept, *others]
+
+
 def test_the_whole_way(rkstore, harvest):
-    status, out, _ = rkstore(*harvest, "--shard-rows", 16)
+    status, out, _ = rkstore(*instead(harvest, "--shard-rows", 16))
     assert status == 0
     assert "blocks.2.mlp.hook_post" in out
     assert rkstore("verify", "store")[0] == 0
@@ -134,15 +156,97 @@ def test_two_files_of_options_are_refused_where_one_thing_is_done(refused, harve
     ("document", "said"),
     [
         ({"codecs": "int8"}, "unknown key 'codecs'"),
-        ({"seed": "many"}, "--seed takes a whole number, not 'many'"),
+        ({"seed": "many"}, "seed takes a whole number, not 'many'"),
         ({"format": "hdf5", "compression": "zstd"}, "choose --compression auto, deflate, none"),
-        ({"codec": "int9"}, "--codec is 'int9': choose one of float32, float16, bfloat16, int8"),
+        ({"codec": "int9"}, "codec is 'int9': choose one of float32, float16, bfloat16, int8"),
         (["codec"], "must hold 'option: value' lines"),
     ],
 )
 def test_a_wrong_yaml_file_is_refused(refused, harvest, tmp_path, document, said):
     (tmp_path / "run.yaml").write_text(yaml.dump(document))
     assert said in refused(*harvest, "--config", "run.yaml")
+
+
+PARAMETERS = [
+    pytest.param(parameter, id=f"{name}-{parameter.name}")
+    for name, command in cli.commands.items()
+    for parameter in command.params
+]
+
+
+@pytest.mark.parametrize("parameter", PARAMETERS)
+def test_every_argument_and_every_option_that_is_a_path_knows_the_home_directory(
+    parameter, monkeypatch
+):
+    monkeypatch.setenv("HOME", "/home/ada")
+    known_not_to_be = parameter.type is click.STRING and parameter.name in NO_PATHS
+    other = isinstance(parameter.type, Number | click.Choice | type(click.BOOL))
+    assert known_not_to_be or other or parameter.type.convert("~/x", None, None) == "/home/ada/x"
+    if isinstance(parameter, click.Argument):
+        assert isinstance(parameter.type, PathOrName)
+
+
+@pytest.mark.parametrize("parameter", PARAMETERS)
+def test_every_number_on_the_command_line_may_be_written_with_an_exponent(parameter):
+    assert not isinstance(parameter.type, type(click.INT) | type(click.FLOAT))
+    if isinstance(parameter.type, Number):
+        assert parameter.type.convert("1e5", None, None) == 100_000
+        with pytest.raises(click.BadParameter, match="'many' is not a"):
+            parameter.type.convert("many", None, None)
+
+
+def test_a_harvest_of_1e2_tokens_takes_a_path_at_home(rkstore, harvest, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "run.yaml").write_text("shard_rows: 1e1\nlayers: 1\n")
+    words = instead(harvest, "--out", "~/there", "--tokens", "96e0", "--config", "~/run.yaml")
+    position = words.index("--shard-rows")
+    assert rkstore(*words[:position], *words[position + 2 :])[0] == 0
+    facts = json.loads(rkstore("info", "~/there", "--json")[1])
+    assert facts["rows"] == 96
+    assert (tmp_path / "there" / "manifest.json").is_file()
+
+
+OPTIONS = [
+    pytest.param(command, option, id=f"{name}-{option.name}")
+    for name, command in cli.commands.items()
+    for option in command.params
+    if isinstance(option, click.Option)
+    # What may be repeated adds one more; a flag without an opposite says the same again.
+    and not option.multiple
+    and not (option.is_flag and not option.secondary_opts)
+]
+
+
+def spoken(option):
+    """Words that give an option a value, whichever it takes."""
+    if option.is_flag:
+        return [option.opts[0]]
+    return [option.opts[0], option.type.choices[0] if hasattr(option.type, "choices") else "1"]
+
+
+@pytest.mark.parametrize(("command", "option"), OPTIONS)
+def test_an_option_of_one_value_is_refused_if_it_is_given_twice(refused, command, option):
+    sentence = refused(command.name, *spoken(option), *spoken(option))
+    assert option.opts[0] in sentence
+    assert sentence.endswith("is given twice: give it once")
+
+
+def test_an_option_and_its_opposite_are_one_option_given_twice(refused):
+    sentence = refused("probe", "--no-whiten", "--whiten")
+    assert "--whiten or --no-whiten is given twice: give it once" in sentence
+
+
+def test_a_flag_may_be_repeated(rkstore, make_store):
+    store, _ = make_store()
+    assert rkstore("info", "--json", store.root, "--json")[0] == 0
+
+
+def test_two_hooks_are_both_harvested(rkstore, harvest):
+    hooks = ["--hook", "mlp.hook_post", "--hook", "hook_resid_post", "--layers", "1"]
+    assert rkstore(*harvest, *hooks)[0] == 0
+    facts = json.loads(rkstore("info", "store", "--json")[1])
+    names = {site["hook_name"] for site in facts["sites"]}
+    assert names == {"blocks.1.mlp.hook_post", "blocks.1.hook_resid_post"}
 
 
 @pytest.mark.parametrize(
@@ -157,7 +261,6 @@ def test_a_wrong_yaml_file_is_refused(refused, harvest, tmp_path, document, said
         (["--batch-size", "0"], "--batch-size is 0"),
         (["--device", "cuda:9"], "device 'cuda:9' is not to be had"),
         (["--text", "absent.txt"], "cannot read --text absent.txt"),
-        (["--text", "empty.txt"], "--text empty.txt is empty"),
         (["--text", "latin1.txt"], "--text latin1.txt is not UTF-8 (byte 3)"),
         (["--model", "./absent"], "there is no directory ./absent"),
         (["--model", "."], "holds no model"),
@@ -166,13 +269,12 @@ def test_a_wrong_yaml_file_is_refused(refused, harvest, tmp_path, document, said
     ],
 )
 def test_a_harvest_that_cannot_be_is_refused(refused, harvest, model_dir, tmp_path, words, said):
-    (tmp_path / "empty.txt").write_text(" \n")
     (tmp_path / "latin1.txt").write_bytes(b"caf\xe9")
     (tmp_path / "weightless").mkdir()
     (tmp_path / "weightless" / "config.json").write_bytes((model_dir / "config.json").read_bytes())
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "notes.txt").write_text("mine")
-    assert said in refused(*harvest, *words)
+    assert said in refused(*instead(harvest, *words))
     assert not (tmp_path / "store").exists()
     assert (tmp_path / "taken" / "notes.txt").read_text() == "mine"
 
@@ -338,3 +440,91 @@ def test_ctrl_c_keeps_what_was_recorded_and_says_how_to_go_on(harvest, tmp_path)
     assert "run the same command again to go on" in done.stderr
     journal = (tmp_path / "store" / "shards.jsonl").read_text()
     assert len(journal.splitlines()) == 2
+
+
+STDERR = {"closed": "2>&-", "full": "2>/dev/full", "a pipe without a reader": "2> >(true)"}
+
+
+def in_bash(words, redirected, cwd, **variables):
+    """Run a command as a shell does that sends its streams elsewhere."""
+    line = f"{shlex.join([sys.executable, '-m', 'rkstore.cli', *map(str, words)])}"
+    return subprocess.run(
+        ["bash", "-c", f"{line} {redirected}"],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | variables,
+        capture_output=True,
+    )
+
+
+@pytest.mark.parametrize("how", STDERR)
+def test_a_command_says_on_stdout_and_by_its_status_what_it_found_without_a_stderr(
+    make_store, tmp_path, how
+):
+    store, _ = make_store()
+    done = in_bash(["verify", store.root], STDERR[how], tmp_path)
+    assert (done.returncode, b"are as recorded" in done.stdout) == (0, True)
+    flip(store.root / SITE / "c" / "1" / "0", 5)
+    for words, status in ((["verify", store.root], 1), (["info", "absent"], 2), (["inf"], 2)):
+        assert in_bash(words, STDERR[how], tmp_path).returncode == status
+
+
+def test_a_harvest_without_a_stderr_writes_the_same_bytes(rkstore, harvest, tmp_path):
+    assert in_bash(instead(harvest, "--out", "silent"), STDERR["closed"], tmp_path).returncode == 0
+    assert rkstore(*harvest)[0] == 0
+    assert tree(tmp_path / "silent") == tree(tmp_path / "store")
+
+
+def test_a_reader_that_leaves_ends_a_command_without_a_word(make_store, tmp_path):
+    store, _ = make_store()
+    done = in_bash(["info", store.root], "| true; exit ${PIPESTATUS[0]}", tmp_path)
+    assert (done.returncode in (0, 1), done.stderr) == (True, b"")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_a_letter_that_the_terminal_has_not_got_does_not_end_a_command(
+    make_store, tmp_path, encoding
+):
+    root = tmp_path / os.fsdecode("‖größe‖".encode() + b"\xff")
+    make_store(root.name)
+    done = in_bash(["info", root.name], "", tmp_path, PYTHONIOENCODING=encoding)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"rows" in done.stdout
+
+
+def test_too_little_memory_is_one_sentence(refused, make_store, monkeypatch):
+    store, _ = make_store()
+
+    def full(_):
+        raise MemoryError
+
+    monkeypatch.setattr("rkstore.info.describe_store", full)
+    assert "lower --batch-size" in refused("info", store.root, status=1)
+
+
+@pytest.mark.parametrize("command", cli.commands.values(), ids=lambda command: command.name)
+def test_what_is_suggested_for_a_word_that_is_misspelt_is_there(rkstore, command):
+    known = {word for option in command.params for word in option.opts + option.secondary_opts}
+    for word in sorted(known):
+        if word.startswith("--"):
+            _, _, err = rkstore(command.name, word + word[-1])
+            suggested = set(re.findall("'(--[a-z0-9-]+)'", err.partition("Did you mean")[2]))
+            assert word in suggested
+            assert suggested <= known | {"--help"}
+    assert f"Did you mean '{command.name}'?" in rkstore(command.name[:-1] + "xx")[2]
+
+
+def test_help_and_a_refusal_of_any_command_wait_for_no_library():
+    program = textwrap.dedent("""
+        import sys
+        from rkstore import cli
+        for name in cli.cli.commands:
+            for words in (["--help"], ["--unknown"]):
+                sys.argv = ["rkstore", name, *words]
+                try:
+                    cli.main()
+                except SystemExit:
+                    pass
+        print([name for name in ("torch", "numpy", "zarr", "datasets") if name in sys.modules])
+    """)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -135,7 +135,7 @@ def test_the_projected_gradient_leaves_the_norms_of_the_decoder():
 
 @pytest.mark.parametrize("k", [0, 41, -3])
 def test_k_must_fit_the_latents(k):
-    with pytest.raises(BadInput, match=f"--k is {k}.*1 to the 40 latents"):
+    with pytest.raises(BadInput, match=f"k is {k}.*1 to the 40 latents"):
         Dictionary(12, 40, select_named("topk", {"k": k}))
 
 
@@ -183,7 +183,10 @@ def test_a_directory_without_a_dictionary_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"architecture": "gated"}, "'gated' dictionary: rkstore reads standard, topk, jumprelu"),
+        (
+            {"architecture": "gated"},
+            "architecture is 'gated': rkstore reads standard, topk, jumprelu",
+        ),
         ({"d_sae": 41}, "size mismatch"),
         ({"k": 400}, "1 to the 40 latents"),
     ],

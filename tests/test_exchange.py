@@ -8,11 +8,20 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from foreign_files import (
+    CONTEXT,
+    EXPORTED,
+    ROWS,
+    WIDTH,
+    export,
+    foreign,
+    rows,
+    save_arrow,
+    save_memmap,
+)
 
 from rkstore.errors import BadInput, RkstoreError
 from rkstore.exchange import EXPORTERS, IMPORTERS, exporter_named, importer_named
-from rkstore.exchange.exporting import export_store
-from rkstore.exchange.importing import import_store
 from rkstore.manifest import COLUMNS
 from rkstore.settings import ExportSettings, ImportSettings
 from rkstore.store import verify
@@ -20,94 +29,10 @@ from rkstore.store import verify
 SITE = "blocks.0.mlp.hook_post"
 SAELENS = Path(__file__).parents[1] / ".venv-saelens" / "bin" / "python"
 
-# Where the files of an export are that an import of the same name takes.
-EXPORTED = {"saelens": "", "npy": "", "hdf5": "activations.h5"}
-
-ROWS, WIDTH, CONTEXT = 48, 6, 8
-
 
 @pytest.fixture
 def x():
-    """Rows of float32, ``(ROWS, WIDTH)``, that float16 and bfloat16 hold exactly."""
-    return np.random.default_rng(0).integers(-128, 128, (ROWS, WIDTH)).astype(np.float32) / 16
-
-
-@pytest.fixture
-def bring(tmp_path):
-    """Call it with a path, a format and options; returns the store that the import wrote."""
-
-    def run(path, kind, out="imported", **options):
-        usual = {"codec": "float32", "shard_rows": 16}
-        settings = ImportSettings(from_=kind, out=str(tmp_path / out), **(usual | options))
-        return import_store(path, settings)
-
-    return run
-
-
-@pytest.fixture
-def refused(bring):
-    """Call it like ``bring`` with an import that must be refused; returns the sentence."""
-
-    def run(path, kind, error=BadInput, **options):
-        with pytest.raises(error) as caught:
-            bring(path, kind, **options)
-        assert "\n" not in str(caught.value)
-        return str(caught.value)
-
-    return run
-
-
-def export(store, kind, out, **options):
-    return export_store(store, ExportSettings(to=kind, out=str(out), **options))
-
-
-def save_arrow(path, columns, shapes, tokens=None):
-    """Save a dataset as ``datasets`` does, with Array2D columns of the shapes."""
-    import datasets
-
-    datasets.disable_progress_bars()
-    features = {name: datasets.Array2D(shape, "float32") for name, shape in shapes.items()}
-    if tokens is not None:
-        columns = columns | {"token_ids": tokens}
-        features["token_ids"] = datasets.Sequence(datasets.Value("int32"), length=tokens.shape[1])
-    data = datasets.Dataset.from_dict(columns, features=datasets.Features(features))
-    data.save_to_disk(str(path), num_shards=2)
-    return path
-
-
-def save_memmap(directory, number, x, dtype="float32"):
-    """Save one shard as the activation cache of dictionary_learning does."""
-    directory.mkdir(parents=True, exist_ok=True)
-    stored = x.astype(np.float32)
-    if dtype == "bfloat16":
-        stored = (stored.view(np.uint32) >> 16).astype(np.uint16).view(np.int16)
-    else:
-        stored = stored.astype(dtype)
-    stored.tofile(directory / f"shard_{number}.memmap")
-    meta = {"shape": list(x.shape), "dtype": f"torch.{dtype}"}
-    (directory / f"shard_{number}.meta").write_text(json.dumps(meta))
-
-
-def foreign(kind, root, x):
-    """Rows as another program would leave them, in files of that format."""
-    import torch
-
-    if kind == "saelens":
-        blocks = x.reshape(-1, CONTEXT, WIDTH)
-        return save_arrow(root / "arrow", {"acts": blocks}, {"acts": blocks.shape[1:]})
-    if kind == "memmap":
-        for number, part in enumerate(np.split(x, [5, 29])):
-            save_memmap(root / "acts", number, part)
-        return root / "acts"
-    path = root / {"npy": "acts.npy", "pt": "acts.pt", "hdf5": "acts.h5"}[kind]
-    if kind == "npy":
-        np.save(path, x)
-    elif kind == "pt":
-        torch.save(torch.from_numpy(x), path)
-    else:
-        with h5py.File(path, "w") as file:
-            file["tensor"] = x
-    return path
+    return rows()
 
 
 # Every member of the family.
@@ -181,7 +106,7 @@ def test_another_width_than_asked_for_is_refused(refused, tmp_path, x, kind):
 
 @pytest.mark.parametrize("kind", IMPORTERS)
 def test_a_context_size_that_the_rows_are_not_is_refused(refused, tmp_path, x, kind):
-    assert "--context-size is 7" in refused(foreign(kind, tmp_path, x), kind, context_size=7)
+    assert "context_size is 7" in refused(foreign(kind, tmp_path, x), kind, context_size=7)
 
 
 @pytest.mark.parametrize("kind", IMPORTERS)
@@ -218,7 +143,7 @@ def test_what_went_out_comes_back_the_same(bring, make_store, tmp_path, kind):
 @pytest.mark.parametrize("kind", EXPORTERS)
 def test_float16_rounds_what_it_writes(bring, make_store, tmp_path, kind):
     store, values = make_store()
-    out = export(store, kind, tmp_path / "out", dtype="float16", hook=SITE)
+    out = export(store, kind, tmp_path / "out", dtype="float16", hook=(SITE,))
     back = bring(out / EXPORTED[kind], kind)
     assert back.manifest.source["dtype"] == "float16"
     np.testing.assert_array_equal(back.read(SITE), values[SITE].astype(np.float16))
@@ -245,14 +170,14 @@ def test_only_the_sites_of_a_layer_are_written(bring, make_store, tmp_path, kind
 @pytest.mark.parametrize("kind", EXPORTERS)
 def test_the_rows_recorded_so_far_are_written(bring, make_store, tmp_path, kind):
     store, values = make_store(shards=2)
-    out = export(store, kind, tmp_path / "out", hook=SITE)
+    out = export(store, kind, tmp_path / "out", hook=(SITE,))
     np.testing.assert_array_equal(bring(out / EXPORTED[kind], kind).read(SITE), values[SITE][:128])
 
 
 @pytest.mark.parametrize("kind", EXPORTERS)
 def test_token_ids_that_are_not_known_do_not_become_tokens(bring, make_store, tmp_path, kind):
     store, _ = make_store(values={"token_id": np.full(216, -1, np.int32)})
-    out = export(store, kind, tmp_path / "out", hook=SITE)
+    out = export(store, kind, tmp_path / "out", hook=(SITE,))
     back = bring(out / EXPORTED[kind], kind)
     np.testing.assert_array_equal(back.column("token_id"), np.full(216, -1))
 
@@ -306,9 +231,9 @@ def test_the_choices_of_the_options_are_the_families():
 
 
 def test_what_the_files_are_must_be_said():
-    with pytest.raises(BadInput, match="--from: one of saelens, memmap, npy, pt, hdf5"):
+    with pytest.raises(BadInput, match="from_: one of saelens, memmap, npy, pt, hdf5"):
         importer_named(None)
-    with pytest.raises(BadInput, match="--to: one of saelens, npy, hdf5"):
+    with pytest.raises(BadInput, match="to: one of saelens, npy, hdf5"):
         exporter_named(None)
 
 
@@ -427,9 +352,7 @@ def test_token_ids_that_no_store_holds_are_refused(refused, tmp_path, x):
 def test_as_many_names_as_arrays_are_needed(refused, bring, tmp_path, x):
     for name in ("a", "b"):
         np.save(tmp_path / f"{name}.npy", x)
-    assert "--hook-name is given 1 times for 2 arrays" in refused(
-        tmp_path, "npy", hook_name=(SITE,)
-    )
+    assert "hook_name is given 1 times for 2 arrays" in refused(tmp_path, "npy", hook_name=(SITE,))
     names = (SITE, "blocks.1.mlp.hook_post")
     assert bring(tmp_path, "npy", hook_name=names).manifest.hook_names == list(names)
 
@@ -477,7 +400,7 @@ def test_an_hdf5_dataset_can_be_chosen(refused, bring, tmp_path, x):
         file["layer_3/inputs"] = x
     store = bring(tmp_path / "acts.h5", "hdf5", dataset=("layer_3/inputs",), hook_name=(SITE,))
     np.testing.assert_array_equal(store.read(SITE), x)
-    assert "say which with --dataset" in refused(tmp_path / "acts.h5", "hdf5")
+    assert "has no dataset 'layer_4'" in refused(tmp_path / "acts.h5", "hdf5", dataset=("layer_4",))
 
 
 def test_hdf5_numbers_that_lie_in_another_file_are_refused(refused, tmp_path, x):
@@ -550,8 +473,8 @@ def test_an_exported_dataset_is_of_the_shape_that_saelens_checks(make_store, tmp
     import datasets
 
     store, values = make_store()
-    data = datasets.load_from_disk(str(export(store, "saelens", tmp_path / "out", hook=SITE)))
-    assert data.column_names == [SITE, "token_ids"]
+    data = datasets.load_from_disk(str(export(store, "saelens", tmp_path / "out", hook=(SITE,))))
+    assert data.column_names == [SITE, "token_ids", "document", "position"]
     assert data.features[SITE].shape == (8, 12)
     assert data.features[SITE].dtype == "float32"
     np.testing.assert_array_equal(
@@ -603,7 +526,7 @@ def test_the_commands_take_a_store_out_and_bring_it_back(rkstore, make_store, tm
     store, values = make_store()
     status, out, err = rkstore("export", store.root, "--to", "npy", "--layer", 0, "--out", "away")
     assert (status, out) == (0, "away\n"), err
-    words = ("--codec", "float32", "--context-size", 8, "--model-name", "gpt2", "--out", "back")
+    words = ("--codec", "float32", "--out", "back")
     status, out, err = rkstore("import", "away", "--from", "npy", *words)
     assert status == 0, err
     assert "npy" in out

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from rkstore.codecs import CODECS
 from rkstore.errors import BadInput
 from rkstore.formats import FORMATS
 from rkstore.harvest import Harvest, prepare, run
+from rkstore.info import describe_harvest, describe_store
 from rkstore.manifest import Site
 from rkstore.store import Store, verify
 
@@ -266,7 +268,7 @@ def test_a_store_lies_under_stores_by_default(harvest_settings):
 
 def test_a_context_longer_than_the_models_is_refused_with_both(harvest_settings):
     prepare(harvest_settings(context_size=32))
-    with pytest.raises(BadInput, match="--context-size is 33: tiny sees at most 32"):
+    with pytest.raises(BadInput, match="context_size is 33: tiny sees at most 32"):
         prepare(harvest_settings(context_size=33))
 
 
@@ -276,12 +278,42 @@ def test_a_width_other_than_the_one_asked_for_is_refused_with_both_and_what_woul
     assert prepare(harvest_settings(d_in=MODEL_MLP)).manifest.sites[0].d_in == MODEL_MLP
     with pytest.raises(BadInput) as error:
         prepare(harvest_settings(hook="hook_mlp_out", d_in=MODEL_MLP))
-    said = str(error.value)
+    said = error.value.sentence
     assert f"blocks.0.hook_mlp_out is {MODEL_WIDTH} wide, not {MODEL_MLP}" in said
-    assert "blocks.0.mlp.hook_post" in said
+    assert "--hook mlp.hook_post" in said
     with pytest.raises(BadInput) as error:
         prepare(harvest_settings(d_in=MODEL_WIDTH))
     assert f"blocks.0.mlp.hook_post is {MODEL_MLP} wide, not {MODEL_WIDTH}" in str(error.value)
+
+
+@pytest.mark.parametrize("layers", ["all", "1"])
+@pytest.mark.parametrize("width", [MODEL_WIDTH, 4 * MODEL_WIDTH, 300])
+def test_the_hooks_named_for_a_width_are_as_wide(harvest_settings, width, layers):
+    given = {"hook": "attn.hook_q", "layers": layers} | (
+        {"hook": "mlp.hook_post"} if width == MODEL_WIDTH else {}
+    )
+    with pytest.raises(BadInput, match=f"not {width} as asked") as error:
+        prepare(harvest_settings(d_in=width, **given))
+    said = error.value.sentence
+    if width == 300 and layers == "1":  # the logits, which are in no block
+        assert said.endswith("no hook of the model is")
+        return
+    hooks = re.search("--hook (.*) would be", said)[1].split(" or ")
+    for hook in hooks:
+        sites = prepare(harvest_settings(hook=hook, layers=layers, d_in=width)).manifest.sites
+        assert {site.d_in for site in sites} == {width}
+
+
+def test_several_hooks_are_stored_in_the_order_that_the_model_computes_them(
+    harvest_settings, tmp_path, harvested: Store
+):
+    hooks = ("hook_resid_post", "mlp.hook_post")
+    store = run(prepare(harvest_settings(hook=hooks, layers="0,1", out=str(tmp_path / "store"))))
+    assert store.hook_names == [
+        f"blocks.{i}.{hook}" for i in (0, 1) for hook in ("mlp.hook_post", "hook_resid_post")
+    ]
+    name = "blocks.1.mlp.hook_post"
+    np.testing.assert_allclose(store.read(name), harvested.read(name), rtol=2.0**-10, atol=1e-6)
 
 
 def test_a_model_without_a_bos_token_is_refused_or_runs_without(
@@ -291,7 +323,7 @@ def test_a_model_without_a_bos_token_is_refused_or_runs_without(
 
     bare = tmp_path / "bare"
     PreTrainedTokenizerFast(tokenizer_file=str(model_dir / "tokenizer.json")).save_pretrained(bare)
-    with pytest.raises(BadInput, match="no BOS token: use --no-prepend-bos"):
+    with pytest.raises(BadInput, match="no BOS token: use prepend_bos=False"):
         prepare(harvest_settings(tokenizer=str(bare)))
     harvest = prepare(harvest_settings(tokenizer=str(bare), prepend_bos=False))
     assert harvest.manifest.rows == BLOCKS * CONTEXT
@@ -316,6 +348,46 @@ def test_too_little_text_is_refused(harvest_settings, tmp_path):
     (tmp_path / "short.txt").write_text("the cat")
     with pytest.raises(BadInput, match="fewer than one block"):
         prepare(harvest_settings(text=(str(tmp_path / "short.txt"),)))
+
+
+def test_less_than_a_block_is_refused_before_the_model_is_loaded(harvest_settings):
+    with pytest.raises(BadInput, match=r"tokens is 15.*tokens 16"):
+        prepare(harvest_settings(tokens=15, model="./absent"))
+
+
+def test_a_setting_that_nothing_would_read_is_refused_before_the_model_is_loaded(harvest_settings):
+    with pytest.raises(BadInput, match="split would be ignored"):
+        prepare(harvest_settings(split="test", model="./absent"))
+
+
+@pytest.mark.parametrize(("tokens", "asked"), [(288, None), (303, None), (100_000, 100_000)])
+def test_what_a_text_lacks_of_the_tokens_asked_for_is_recorded_and_said_last(
+    harvest_settings, tmp_path, text_file, tokens, asked
+):
+    short = tmp_path / "short.txt"
+    short.write_bytes(text_file.read_bytes()[:1000] if asked else text_file.read_bytes())
+    ready = prepare(harvest_settings(text=(str(short),), tokens=tokens, out=str(tmp_path / "out")))
+    assert ready.manifest.source["tokens"].get("asked") == asked
+    last = describe_store(run(ready)).splitlines()[-1]
+    said = f"{ready.manifest.rows:,} rows, not the 100,000 asked for: the text has no more"
+    assert (last.strip() == said) == bool(asked)
+    assert ("not the 100,000 asked for" in describe_harvest(ready)) == bool(asked)
+
+
+def test_numbers_of_documents_are_part_of_what_a_harvest_is(harvest_settings, tmp_path):
+    names = []
+    for number, text in enumerate(("the cat sat on a mat . " * 9, " ", "rivers , 42 . " * 9)):
+        (tmp_path / f"{number}.txt").write_text(text)
+        names.append(str(tmp_path / f"{number}.txt"))
+    plain, gap, back = (
+        prepare(harvest_settings(text=tuple(text), tokens=96))
+        for text in ((names[0], names[2]), names, (names[2], names[0]))
+    )
+    assert "document_sha256" not in plain.manifest.source["tokens"]
+    assert "document_sha256" not in back.manifest.source["tokens"]
+    assert gap.blocks.sha256 == plain.blocks.sha256
+    assert set(gap.blocks.document.ravel()) == {0, 2}
+    assert gap.manifest.source["tokens"]["document_sha256"] == gap.blocks.document_sha256
 
 
 def test_a_file_may_have_any_name_that_the_system_allows(harvest_settings, tmp_path, text_file):

@@ -133,7 +133,7 @@ def test_fewer_rows_than_datapoint_latents_are_refused(begin):
 
 
 def test_more_than_all_of_a_row_is_refused(begin):
-    with pytest.raises(BadInput, match=r"--datapoint-share is 1.5: it must be from 0 to 1"):
+    with pytest.raises(BadInput, match=r"datapoint_share is 1.5: it must be from 0 to 1"):
         begin("datapoint", datapoint_share=1.5)
 
 
@@ -170,7 +170,7 @@ def test_a_subspace_holds_99_percent_of_the_variance_by_default(data):
 
 
 def test_a_subspace_larger_than_the_space_is_refused(begin):
-    with pytest.raises(BadInput, match="--subspace-dim is 13: it must be from 1 to the 12 dim"):
+    with pytest.raises(BadInput, match="subspace_dim is 13: it must be from 1 to the 12 dim"):
         begin("subspace", subspace_dim=13)
 
 
@@ -253,7 +253,7 @@ def test_directions_are_mined_from_chunks_spread_over_the_store(data, monkeypatc
 @pytest.mark.parametrize("init", [*SPARSE, "rkcnn-decoder"])
 @pytest.mark.parametrize("fraction", [0.001, 1.5])
 def test_a_fraction_that_is_none_or_more_than_all_latents_is_refused(init, fraction, begin):
-    with pytest.raises(BadInput, match=f"--rkcnn-fraction {fraction} of 40 latents"):
+    with pytest.raises(BadInput, match=f"rkcnn_fraction {fraction} of 40 latents"):
         begin(init, rkcnn_fraction=fraction)
 
 

@@ -349,12 +349,12 @@ def test_what_a_codec_keeps_besides_may_not_be_immense_either(tmp_path, codec):
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "shards.jsonl"])
-def test_a_link_or_a_pipe_is_not_taken_for_a_file_of_the_store(tmp_path, name):
+def test_a_link_to_nothing_or_a_pipe_is_not_taken_for_a_file_of_the_store(tmp_path, name):
     manifest = make_manifest()
     root = save(tmp_path, manifest)
     (root / "shards.jsonl").write_bytes(journal(manifest, 1)[0])
     (root / name).rename(root / "elsewhere")
-    for make in (lambda path: path.symlink_to("elsewhere"), os.mkfifo, Path.mkdir):
+    for make in (lambda path: path.symlink_to("nowhere"), os.mkfifo, Path.mkdir):
         make(root / name)
         with pytest.raises(DamagedStore, match=f"{name} of .* is"):
             read_journal(root, read_manifest(root))
@@ -440,6 +440,17 @@ def test_what_is_not_a_shard_record_is_refused_and_its_line_named(tmp_path, line
         read_journal(tmp_path, manifest)
 
 
+@pytest.fixture
+def careless(monkeypatch):
+    """Whoever forges a store may write NaN, which rkstore does not."""
+
+    def canonical(value):
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+    monkeypatch.setattr("rkstore.manifest._canonical", canonical)
+
+
+@pytest.mark.usefixtures("careless")
 @pytest.mark.parametrize("size", [1.0, -1, 2**63, True, "100", None, math.inf, math.nan])
 def test_a_size_of_a_file_that_is_none_is_refused(tmp_path, size):
     manifest = make_manifest()
@@ -462,6 +473,7 @@ def test_a_digest_that_is_none_is_refused(tmp_path, digest):
         read_journal(tmp_path, manifest)
 
 
+@pytest.mark.usefixtures("careless")
 @pytest.mark.parametrize("error", [math.inf, math.nan, -0.1, 1, True, "0.5", None, 10**400])
 def test_an_error_of_a_codec_that_is_none_is_refused(tmp_path, error):
     manifest = make_manifest()

@@ -1,10 +1,12 @@
 """The language model: its sites, their widths, and activations that are its own."""
 
 import json
+import re
 import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from rkstore import hub
 from rkstore.errors import BadInput, RkstoreError
-from rkstore.manifest import Site
-from rkstore.model import Model, load_model, parse_layers
+from rkstore.manifest import Site, block_of
+from rkstore.model import PROBE_TOKENS, Model, load_model, parse_layers
 from rkstore.tokens import TokenBlocks
 
 TOKENS = np.random.default_rng(0).integers(0, 280, (3, 20)).astype(np.int32)
@@ -62,7 +64,7 @@ def test_a_list_of_layers_is_each_layer_once_in_order(text, layers):
     "text", ["", ",", "0,", "a", "-1", "1-", "0--2", "0-1-2", "0.5", "All", "²", "3-1", "0x1"]
 )
 def test_what_is_no_list_of_layers_is_refused(text):
-    with pytest.raises(BadInput, match="--layers"):
+    with pytest.raises(BadInput, match=r"^layers"):
         parse_layers(text, 5)
 
 
@@ -110,14 +112,33 @@ def test_a_hook_is_named_by_its_part_in_full_or_by_a_pattern_in_the_models_order
     assert [site.hook_name for site in model.sites(hook, layers)] == names
 
 
-@pytest.mark.parametrize(
-    ("hook", "near"), [("mlp.hook_pots", "mlp.hook_post"), ("hook_mlp_ou", "hook_mlp_out")]
-)
-def test_an_unknown_hook_is_refused_with_the_nearest_and_all_there_are(model: Model, hook, near):
-    with pytest.raises(BadInput) as error:
+@pytest.mark.parametrize("hook", ["mlp.hook_pots", "hook_mlp_ou", "attn.hook_pattern"])
+def test_an_unknown_hook_is_refused_with_the_nearest_few_and_how_many_more(model: Model, hook):
+    with pytest.raises(BadInput, match=r"row a token.* and \d+ more") as error:
         model.sites(hook, "all")
-    for part in (f"'{hook}'", f"did you mean {near}?", "mlp.hook_pre", "ln_final.hook_normalized"):
-        assert part in str(error.value)
+    assert f"'{hook}'" in str(error.value)
+    assert len(str(error.value)) < 250
+
+
+@pytest.mark.parametrize("layers", ["all", "1"])
+def test_whatever_a_slip_of_the_pen_is_taken_for_is_accepted(model: Model, layers):
+    """In each name two letters change places."""
+    for i, hook in enumerate(model.hooks(layers)):
+        at = i % (len(hook) - 1)
+        slip = hook[:at] + hook[at + 1] + hook[at] + hook[at + 2 :]
+        if slip in model.hooks(layers):
+            continue
+        with pytest.raises(BadInput) as error:
+            model.sites(slip, layers)
+        guess = re.search(r"did you mean (\S+)\? There are also (.*) and", str(error.value))
+        for name in [guess[1], *guess[2].split(", ")]:
+            assert model.sites(name, layers), slip
+
+
+@pytest.mark.parametrize("layers", ["all", "0,2"])
+def test_every_name_that_a_model_offers_is_one_of_its_sites(model: Model, layers):
+    for hook in model.hooks(layers):
+        assert model.sites(hook, layers), hook
 
 
 def test_a_hook_unlike_any_other_is_refused_without_a_guess(model: Model):
@@ -126,10 +147,213 @@ def test_a_hook_unlike_any_other_is_refused_without_a_guess(model: Model):
     assert "did you mean" not in str(error.value)
 
 
+def test_several_hooks_name_what_each_of_them_names_in_the_models_order(model: Model):
+    hooks = ("hook_resid_post", "mlp.hook_post", "hook_resid_p*")
+    found = model.sites(hooks, "1")
+    parts = ("hook_resid_pre", "mlp.hook_post", "hook_resid_post")
+    assert [site.hook_name for site in found] == [f"blocks.1.{part}" for part in parts]
+
+
+@pytest.mark.parametrize("wrong", ["mlp.hook_pots", "zzz", "attn.hook_pattern"])
+def test_of_several_hooks_each_must_name_something(model: Model, wrong):
+    with pytest.raises(BadInput, match=f"no hook '{wrong}'"):
+        model.sites(["mlp.hook_post", wrong, "hook_mlp_out"], "all")
+
+
+@pytest.mark.parametrize("hook", ["blocks.1.mlp.hook_post", "ln_final.hook_normalized"])
+def test_a_hook_that_is_not_in_a_layer_asked_for_is_refused_with_where_it_is(model: Model, hook):
+    with pytest.raises(BadInput, match=rf"'0-1'.*{hook}"):
+        model.sites(hook, "0-1")
+
+
 def test_a_hook_that_does_not_give_one_row_a_token_is_no_site(model: Model):
     """Attention patterns have a row for each head and pair of positions."""
     with pytest.raises(BadInput, match="one row a token"):
         model.sites("attn.hook_pattern", "all")
+
+
+# Models of other shapes and kinds.
+
+
+@pytest.fixture(scope="module")
+def load(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Any], Model]:
+    """Call it with a model of transformers; it is saved with a tokenizer, and loaded by rkstore."""
+
+    def saved_and_loaded(plain: Any) -> Model:
+        root = tmp_path_factory.mktemp("models") / "other"
+        plain.save_pretrained(root)
+        for file in model_dir.glob("tokenizer*"):
+            shutil.copy(file, root)
+        return load_model(str(root))
+
+    return saved_and_loaded
+
+
+def gpt2(**given: Any) -> Any:
+    """A GPT-2 of one layer, and of a size that one can choose."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    usual = {"vocab_size": 300, "n_positions": 32, "n_embd": 8, "n_layer": 1, "n_head": 2}
+    torch.manual_seed(0)
+    return GPT2LMHeadModel(GPT2Config(**(usual | given)))
+
+
+def opt(**given: Any) -> Any:
+    from transformers import OPTConfig, OPTForCausalLM
+
+    usual = {
+        "vocab_size": 300,
+        "max_position_embeddings": 32,
+        "hidden_size": 8,
+        "word_embed_proj_dim": 8,
+        "ffn_dim": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
+    torch.manual_seed(0)
+    return OPTForCausalLM(OPTConfig(**(usual | given)))
+
+
+@pytest.fixture(scope="module")
+def looped(load) -> Model:
+    """Two stacks of two layers each, which run four times and twice in a pass."""
+    from transformers import HrmTextConfig, HrmTextForCausalLM
+
+    torch.manual_seed(0)
+    config = HrmTextConfig(
+        vocab_size=300,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=32,
+        H_cycles=2,
+        L_cycles=2,
+    )
+    return load(HrmTextForCausalLM(config))
+
+
+def test_a_hook_that_fires_several_times_has_its_last_value_whatever_else_is_chosen(looped: Model):
+    tokens = TOKENS[:2, :5]
+    _, cache = looped.bridge.run_with_cache(torch.from_numpy(tokens).long())
+    together = looped.activations(tokens, looped.sites("*", "all"))
+    assert looped.repeated
+    for site in looped.sites("*", "1"):
+        last = cache[site.hook_name].reshape(tokens.size, -1).detach().numpy()
+        alone = looped.activations(tokens, [site])
+        for found in (alone, together):
+            np.testing.assert_array_equal(found[site.hook_name], last, err_msg=site.hook_name)
+
+
+def test_hooks_that_fire_once_are_known_and_the_pass_still_ends_at_the_last(model, looped: Model):
+    assert not model.repeated
+    assert looped.repeated.isdisjoint({"embed.hook_out", "unembed.hook_in"})
+    assert {"L_blocks.0.hook_out", "H_blocks.1.hook_out"} <= looped.repeated
+
+
+def test_layers_are_numbers_of_blocks_whatever_the_model_calls_them(looped: Model):
+    assert looped.layers == 2
+    names = [site.hook_name for site in looped.sites("mlp.hook_out", "1")]
+    assert names == ["L_blocks.1.mlp.hook_out", "H_blocks.1.mlp.hook_out"]
+    names = [site.hook_name for site in looped.sites("H_blocks.*.mlp.hook_out", "0")]
+    assert names == ["H_blocks.0.mlp.hook_out"]
+    with pytest.raises(BadInput, match="layers 0-1"):
+        looped.sites("mlp.hook_out", "2")
+
+
+# The lists of blocks that TransformerLens' architectures have.
+STACKS = ("blocks", "L_blocks", "H_blocks", "encoder_blocks", "decoder_blocks", "prelude", "coda")
+
+
+@pytest.mark.parametrize("stack", [*STACKS, "core_block", "model.layers", "layer2.blocks"])
+def test_the_block_of_a_hook_is_the_first_number_in_its_name(stack):
+    assert block_of(f"{stack}.12.mlp.hook_post") == (12, "mlp.hook_post")
+    assert block_of(f"{stack}.3.experts.7.hook_out") == (3, "experts.7.hook_out")
+    assert block_of(f"{stack}.hook_out") == (None, f"{stack}.hook_out")
+
+
+@pytest.mark.parametrize("heads", range(1, PROBE_TOKENS + 2))
+def test_attention_patterns_are_no_rows_however_many_heads_there_are(load, heads):
+    found = load(gpt2(n_head=heads, n_embd=2 * heads))
+    assert not [name for name in found.widths if "pattern" in name or "scores" in name]
+    sites = found.sites("*", "all")
+    for length in (heads, 11):
+        tokens = TOKENS[:, :length]
+        assert all(len(x) == tokens.size for x in found.activations(tokens, sites).values())
+
+
+@pytest.mark.parametrize("context", [2, 3, PROBE_TOKENS, 100])
+def test_a_model_may_see_as_few_tokens_as_it_likes(load, context):
+    found = load(gpt2(n_positions=context))
+    assert found.longest_context == context
+    assert found.sites("mlp.hook_post", "0") == [Site("blocks.0.mlp.hook_post", 32)]
+
+
+def test_what_is_not_one_row_a_token_after_all_is_never_stored(model: Model):
+    """The shape is looked at each time, not only when the model is loaded."""
+    with pytest.raises(RkstoreError, match="not one row a token"):
+        model.activations(TOKENS, [Site("blocks.0.attn.hook_pattern", MODEL_WIDTH)])
+
+
+@pytest.mark.parametrize("width", [8, 6])
+def test_an_opt_is_harvested_with_the_norm_in_front_and_refused_with_the_norm_behind(load, width):
+    """TransformerLens' hooks turn the second kind's activations into another shape."""
+    plain = opt(word_embed_proj_dim=width)
+    found = load(plain)
+    expected = plain.eval()(torch.from_numpy(TOKENS).long()).logits.detach().numpy()
+    (site,) = found.sites("unembed.hook_out", "all")
+    x = found.activations(TOKENS, found.sites("*", "all"))[site.hook_name]
+    np.testing.assert_allclose(x, expected.reshape(TOKENS.size, -1), rtol=0, atol=1e-5)
+    with pytest.raises(BadInput, match=r"cannot hook the model .*\(OPTForCausalLM\)") as error:
+        load(opt(word_embed_proj_dim=width, do_layer_norm_before=False))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_post_norm_opt_is_refused_however_many_layers_it_has(load, layers):
+    with pytest.raises(BadInput, match="cannot hook"):
+        load(opt(num_hidden_layers=layers, do_layer_norm_before=False))
+
+
+def test_a_model_that_computes_something_else_with_hooks_than_without_is_refused(
+    model_dir, monkeypatch
+):
+    from transformer_lens.model_bridge import TransformerBridge
+
+    boot = TransformerBridge.boot_transformers
+
+    def wrong(*args: Any, **options: Any) -> Any:
+        bridge = boot(*args, **options)
+        next(bridge.original_model.parameters()).data.mul_(1.1)
+        return bridge
+
+    monkeypatch.setattr(TransformerBridge, "boot_transformers", wrong)
+    with pytest.raises(BadInput, match="something else than without"):
+        load_model(str(model_dir))
+
+
+def test_a_checkpoint_without_its_head_gives_the_same_activations_and_none_of_the_head(load):
+    whole = gpt2(tie_word_embeddings=False)
+    headless, complete = load(whole.transformer), load(whole)
+    lost = complete.widths.keys() - headless.widths.keys()
+    assert lost == {"unembed.hook_out", "hook_unembed"}
+    sites = headless.sites("*", "all")
+    expected = complete.activations(TOKENS, sites)
+    for name, x in headless.activations(TOKENS, sites).items():
+        np.testing.assert_array_equal(x, expected[name], err_msg=name)
+
+
+def test_a_checkpoint_without_its_head_has_one_digest_however_often_it_is_loaded(load):
+    whole = gpt2(tie_word_embeddings=False)
+    first, second = (load(whole.transformer).describe()["model"] for _ in range(2))
+    assert first == second
+
+
+def test_a_head_that_is_the_embedding_is_needed(copy):
+    with_weights(copy, lambda weights: weights.pop("transformer.wte.weight"))
+    with pytest.raises(BadInput, match="lacks weights"):
+        load_model(str(copy))
 
 
 def test_activations_are_those_of_the_plain_transformers_model(model: Model, model_dir: Path):
@@ -214,7 +438,7 @@ def test_activations_are_float32_whatever_the_model_computes_in(model_dir: Path)
 def test_text_becomes_the_tokens_of_the_models_own_tokenizer(model: Model, model_dir: Path):
     from tokenizers import Tokenizer
 
-    texts = ["the cat sat", "über naïve rivers 42 🦊", "<|endoftext|>"]
+    texts = ["the cat sat", "über naïve rivers 42 🦊", "the <| cat"]
     plain = Tokenizer.from_file(str(model_dir / "tokenizer.json"))
     expected = [plain.encode(text, add_special_tokens=False).ids for text in texts]
     assert model.encode(texts) == expected
@@ -251,7 +475,7 @@ def test_the_hashes_are_those_of_weights_and_tokenizer_and_of_nothing_else(model
 def test_a_token_that_the_model_has_not_is_refused_with_both_numbers(model: Model):
     ids = np.array([[0, 299]], np.int32)
     model.check_tokens(TokenBlocks(ids, ids))
-    with pytest.raises(BadInput, match=r"token 300.*tiny has 300.*--tokenizer"):
+    with pytest.raises(BadInput, match=r"token 300.*tiny has 300.*tokenizer DIR"):
         model.check_tokens(TokenBlocks(ids + 1, ids))
 
 
@@ -371,7 +595,7 @@ def test_a_tokenizer_without_special_tokens_is_given_none(model_dir, tmp_path):
 def test_without_a_network_the_sentence_names_what_works_without_one(name):
     with pytest.raises(RkstoreError) as error:
         load_model(name)
-    for part in (f"'{name}'", "--model DIR", "--text FILE", "'rkstore demo'"):
+    for part in (f"'{name}'", "model DIR", "text FILE", "'rkstore demo'"):
         assert part in str(error.value)
     assert "\n" not in str(error.value)
     assert not isinstance(error.value, BadInput)

@@ -1,12 +1,14 @@
 """The pipelines: every run is on record, arms are paired, chance stands beside what was found."""
 
 import contextlib
+import dataclasses
 import importlib
 import json
 import re
 import sys
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 import torch
@@ -14,8 +16,9 @@ import yaml
 
 from rkstore import settings as commands
 from rkstore.batches import plan_batches, split_chunks
+from rkstore.cli import Command
 from rkstore.evaluate import evaluate
-from rkstore.settings import EvaluateSettings, from_yaml
+from rkstore.settings import EvaluateSettings, from_yaml, value_type
 from rkstore.train import prepare
 
 ROOT = Path(__file__).parents[1]
@@ -385,6 +388,27 @@ def test_a_configuration_names_its_pipeline_and_is_valid_for_it(name):
     for key, value in yaml.safe_load(text).items():
         found = getattr(chosen, key)
         assert (list(found) if isinstance(found, tuple) else found) == value
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "pipelines").glob("*.py")), ids=lambda p: p.stem)
+def test_every_pipeline_is_a_command_that_refuses_an_option_given_twice(path):
+    for value in vars(importlib.import_module(path.stem)).values():
+        assert isinstance(value, Command) or not isinstance(value, click.Command)
+
+
+# Text of a pipeline's options that is no path.
+NO_PATHS = {
+    *("layers", "arms", "windows", "hook", "dataset_config", "device"),
+    *("baseline", "init", "h", "fraction", "score", "l1"),
+}
+
+
+@pytest.mark.parametrize("name", [*SETTINGS, "rkcnn_study"])
+def test_every_text_of_a_pipeline_is_a_path_or_known_not_to_be(name):
+    kind = getattr(importlib.import_module(name), SETTINGS.get(name, "StudySettings"))
+    for spec in dataclasses.fields(kind):
+        if value_type(spec.type)[0] in (str, tuple) and not spec.metadata["choices"]:
+            assert spec.metadata["path"] == (spec.name not in NO_PATHS), spec.name
 
 
 def test_training_options_are_those_of_rkstore_train():

@@ -1,5 +1,7 @@
 """What a harvest will cost, before it costs anything."""
 
+import re
+
 import pytest
 
 from rkstore.codecs import CODECS
@@ -9,9 +11,10 @@ from rkstore.info import describe_plan, duration
 from rkstore.plan import CodecCost, Plan, plan
 
 
-def make_plan(free=10_000, written=0, read=0.1):
+def make_plan(free=10_000, written=0, read=0.1, context_size=100, widths=(5,) * 12):
+    """Of 1,000 tokens, 20 bytes each, or 5 with another codec."""
     costs = (CodecCost("float32", 20.0, 0.5, read), CodecCost("int8", 5.0, 0.7, read))
-    return Plan(1000, 1.0, costs, 1, free, written)
+    return Plan(1000, context_size, widths, 1.0, costs, 1, free, written)
 
 
 @pytest.fixture
@@ -49,7 +52,34 @@ def test_what_does_not_fit_is_refused_with_what_would():
     with pytest.raises(RkstoreError) as error:
         make_plan().check()
     assert "needs 2e-05 GB and 1e-05 GB are free" in str(error.value)
-    assert "--tokens 500 would fit, or --codec int8" in str(error.value)
+    said = error.value.sentence
+    assert "--tokens 500 or --codec int8 or 6 of the 12 sites (--layers, --hook)" in said
+
+
+@pytest.mark.parametrize("context_size", [1, 100, 300, 1000])
+@pytest.mark.parametrize("widths", [(5,), (5, 5), (1, 9), (5,) * 12, (1, 2, 3, 4)])
+@pytest.mark.parametrize("free", [0, 1, 50, 1999, 4999, 5000, 9999, 15_000])
+def test_whatever_is_said_to_fit_does_fit_and_is_something(free, widths, context_size):
+    short = make_plan(free, widths=widths, context_size=context_size)
+    with pytest.raises(RkstoreError) as error:
+        short.check()
+    said = error.value.sentence
+    if tokens := re.search("--tokens ([0-9]+)", said):
+        assert 0 < int(tokens[1]) * 20 <= free
+        assert int(tokens[1]) % context_size == 0
+    if fewer := re.search("([0-9]+) of the ([0-9]+) sites", said):
+        assert 0 < int(fewer[1]) < int(fewer[2]) == len(widths)
+        widest = sorted(widths)[-int(fewer[1]) :]
+        assert 20_000 * sum(widest) / sum(widths) <= free
+    assert ("--codec int8" in said) == (free >= 5000)
+    assert ("would fit" in said) != ("--out" in said)
+
+
+def test_what_does_not_fit_is_not_said_to_go_on_in_another_way_once_begun():
+    """The store that is begun would refuse other tokens, another codec or fewer sites."""
+    with pytest.raises(RkstoreError, match="more room") as error:
+        make_plan(free=5000, written=5000).check()
+    assert "would fit" not in str(error.value)
 
 
 def test_what_is_recorded_already_need_not_fit_again():
@@ -68,7 +98,7 @@ def test_a_harvest_that_cannot_fit_writes_nothing(harvest_settings, tmp_path, mo
     with pytest.raises(SystemExit) as leaving:
         cli.main()
     assert leaving.value.code == 1
-    assert "would fit" in capsys.readouterr().err
+    assert "--out" in capsys.readouterr().err
     assert not (tmp_path / "s").exists()
 
 

@@ -1,18 +1,33 @@
-"""SAELens, in an environment of its own, loads what rkstore trained and computes the same."""
+"""SAELens, in an environment of its own, loads what rkstore trained and computes the same.
 
+Its transformer-lens is another than ours, and rkstore works there, too.
+"""
+
+import json
+import os
 import subprocess
 import textwrap
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import tree
 from safetensors.torch import load_file, save_file
 
 from rkstore.dictionaries import load_dictionary
+from rkstore.harvest import prepare, run
 from rkstore.settings import TrainSettings
+from rkstore.store import Store, verify
 from rkstore.train import train
 
 PYTHON = Path(__file__).parents[1] / ".venv-saelens" / "bin" / "python"
+
+needs_saelens = pytest.mark.skipif(
+    not PYTHON.exists(), reason="no SAELens: 'make saelens' installs it"
+)
+needs_rkstore_there = pytest.mark.skipif(
+    not PYTHON.with_name("rkstore").exists(), reason="no rkstore there: 'make saelens' installs it"
+)
 
 PROGRAM = textwrap.dedent("""
     import sys
@@ -26,7 +41,7 @@ PROGRAM = textwrap.dedent("""
 """)
 
 
-@pytest.mark.skipif(not PYTHON.exists(), reason="no SAELens: 'make saelens' installs it")
+@needs_saelens
 @pytest.mark.parametrize("dictionary", ["relu", "topk", "batchtopk"])
 def test_saelens_encodes_and_decodes_the_same(make_store, tmp_path, dictionary):
     store, _ = make_store(rows=400)
@@ -56,3 +71,33 @@ def test_saelens_encodes_and_decodes_the_same(make_store, tmp_path, dictionary):
     with torch.no_grad():
         torch.testing.assert_close(theirs["f"], ours.encode(x), atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(theirs["reconstruction"], ours(x), atol=1e-5, rtol=1e-5)
+
+
+@needs_rkstore_there
+def test_a_harvest_beside_saelens_writes_the_same_bytes(harvest_settings, tmp_path):
+    """All but the versions of the libraries, and the store's fingerprint, which is of them too."""
+    settings = harvest_settings(out=str(tmp_path / "ours"))
+    ours = run(prepare(settings))
+    names = ("model", "codec", "tokens", "context_size", "shard_rows", "batch_size")
+    words = [f"--{name.replace('_', '-')}={getattr(settings, name)}" for name in names]
+    words += [f"--text={settings.text[0]}", f"--out={tmp_path / 'theirs'}"]
+    done = subprocess.run(
+        [PYTHON, "-c", "from rkstore.cli import main; main()", "harvest", *words],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(PYTHON.parents[2])},
+    )
+    assert done.returncode == 0, done.stderr
+    theirs = Store(tmp_path / "theirs")
+    assert list(verify(theirs)) == []
+    recorded, files = [], []
+    for store, major in ((ours, "4"), (theirs, "3")):
+        mark = store.manifest.fingerprint.encode()
+        content = {path: x.replace(mark, b"") for path, x in tree(store.root).items()}
+        del content["shards.jsonl"]  # the hashes of the files, chained to the fingerprint
+        said = json.loads(content.pop("manifest.json"))
+        assert said["source"].pop("libraries")["transformer-lens"].split(".")[0] == major
+        recorded.append(said)
+        files.append(content)
+    assert recorded[0] == recorded[1]
+    assert files[0] == files[1]

@@ -12,8 +12,11 @@ from rkstore.errors import BadInput
 from rkstore.formats import FORMATS
 from rkstore.settings import (
     EvaluateSettings,
+    ExportSettings,
     HarvestSettings,
+    ImportSettings,
     ProbeSettings,
+    PullSettings,
     Settings,
     TrainSettings,
     default_of,
@@ -26,6 +29,16 @@ ALL = [
     for kind in vars(module).values()
     if isinstance(kind, type) and issubclass(kind, Settings) and kind is not Settings
 ]
+
+
+def fields_of(*types: type) -> list[Any]:
+    """Every field of all settings that asks for one of these types, with its settings."""
+    return [
+        pytest.param(kind, spec, id=f"{kind.__name__}.{spec.name}")
+        for kind in ALL
+        for spec in dataclasses.fields(kind)
+        if value_type(spec.type)[0] in types
+    ]
 
 
 def write(root: Path, text: str) -> Path:
@@ -61,15 +74,15 @@ def test_settings_do_not_change():
 @pytest.mark.parametrize(
     ("kind", "given", "said"),
     [
-        (HarvestSettings, {"tokens": "100"}, "--tokens takes a whole number, not '100'"),
-        (HarvestSettings, {"tokens": 1.5}, "--tokens takes a whole number, not 1.5"),
-        (HarvestSettings, {"tokens": True}, "--tokens takes a whole number, not True"),
-        (HarvestSettings, {"tokens": None}, "--tokens takes a whole number, not None"),
-        (HarvestSettings, {"prepend_bos": 1}, "--prepend-bos takes true or false, not 1"),
-        (HarvestSettings, {"model": 3}, "--model takes text, not 3"),
-        (HarvestSettings, {"text": "a.txt"}, "--text takes a list of texts, not 'a.txt'"),
-        (TrainSettings, {"lr": "1e-3"}, "--lr takes a number, not '1e-3'"),
-        (TrainSettings, {"lr": True}, "--lr takes a number, not True"),
+        (HarvestSettings, {"tokens": "many"}, "tokens takes a whole number, not 'many'"),
+        (HarvestSettings, {"tokens": 1.5}, "tokens takes a whole number, not 1.5"),
+        (HarvestSettings, {"tokens": True}, "tokens takes a whole number, not True"),
+        (HarvestSettings, {"tokens": None}, "tokens takes a whole number, not None"),
+        (HarvestSettings, {"prepend_bos": 1}, "prepend_bos takes true or false, not 1"),
+        (HarvestSettings, {"model": ["a"]}, "model takes text, not ['a']"),
+        (HarvestSettings, {"text": True}, "text takes a list of texts, not True"),
+        (TrainSettings, {"lr": "1e-3 "}, "lr takes a number, not '1e-3 '"),
+        (TrainSettings, {"lr": True}, "lr takes a number, not True"),
     ],
 )
 def test_a_value_of_the_wrong_type_is_refused_with_its_option(kind, given, said):
@@ -79,9 +92,9 @@ def test_a_value_of_the_wrong_type_is_refused_with_its_option(kind, given, said)
 
 
 @pytest.mark.parametrize("key", ["text", "fallback"])
-@pytest.mark.parametrize("wrong", [(1,), ("a", None), (["a"],)])
+@pytest.mark.parametrize("wrong", [(True,), ("a", None), (["a"],)])
 def test_a_list_of_anything_but_texts_is_refused_with_its_option(key, wrong):
-    with pytest.raises(BadInput, match=f"--{key}"):
+    with pytest.raises(BadInput, match=f"^{key} takes"):
         HarvestSettings(**{key: wrong})
 
 
@@ -110,7 +123,7 @@ def test_a_value_below_the_least_is_refused_and_the_least_is_not(kind, key, leas
 
 
 def test_a_number_that_is_none_is_refused():
-    with pytest.raises(BadInput, match="--lr"):
+    with pytest.raises(BadInput, match=r"^lr takes"):
         TrainSettings(lr=float("nan"))
 
 
@@ -130,8 +143,146 @@ def test_what_is_not_one_of_the_choices_is_refused_with_all_of_them(kind, key):
     (spec,) = (spec for spec in dataclasses.fields(kind) if spec.name == key)
     with pytest.raises(BadInput) as error:
         kind(**{key: "nonsense"})
-    assert f"--{key} is 'nonsense'" in str(error.value)
+    assert f"{key} is 'nonsense'" in str(error.value)
     assert ", ".join(spec.metadata["choices"]) in str(error.value)
+
+
+@pytest.mark.parametrize(("kind", "spec"), fields_of(str))
+def test_a_number_will_do_where_text_is_asked_for(kind, spec, tmp_path):
+    if spec.metadata["choices"]:
+        with pytest.raises(BadInput, match="is '6': choose one of"):
+            kind(**{spec.name: 6})
+        return
+    assert getattr(kind(**{spec.name: 6}), spec.name) == "6"
+    path = write(tmp_path, f"{spec.name.rstrip('_')}: 6\n")
+    assert getattr(from_yaml(kind, path, {}), spec.name) == "6"
+
+
+@pytest.mark.parametrize(("kind", "spec"), fields_of(int))
+def test_a_whole_number_may_be_written_in_any_way(kind, spec, tmp_path):
+    for written in ("100000", "'100000'", "1e5", "1E+5", "100000.0", ".1e6"):
+        path = write(tmp_path, f"{spec.name}: {written}\n")
+        given = {spec.name: written.strip("'")}
+        for made in (kind(**given), from_yaml(kind, path, {}), kind(**{spec.name: 1e5})):
+            assert getattr(made, spec.name) == 100_000
+            assert type(getattr(made, spec.name)) is int
+
+
+@pytest.mark.parametrize(("kind", "spec"), fields_of(int))
+def test_what_is_no_whole_number_is_refused_and_never_rounded(kind, spec):
+    texts = ("1.5", "15e-1", "1_0", "0x10", "1:30", "ten", "", " 5", "nan", "9" * 5000)
+    for wrong in (1.5, 1e30, float("inf"), *texts):
+        with pytest.raises(BadInput, match=r"takes a whole number, not|must be at most"):
+            kind(**{spec.name: wrong})
+
+
+@pytest.mark.parametrize(("kind", "spec"), fields_of(float))
+def test_a_number_may_be_written_with_an_exponent(kind, spec, tmp_path):
+    path = write(tmp_path, f"{spec.name}: 125e-2\n")
+    assert getattr(from_yaml(kind, path, {}), spec.name) == 1.25
+    assert getattr(kind(**{spec.name: "1.25"}), spec.name) == 1.25
+
+
+@pytest.mark.parametrize(("kind", "spec"), fields_of(float))
+def test_what_is_no_number_is_refused(kind, spec, tmp_path):
+    for wrong in ("nan", ".nan", "inf", "-.inf", "1e999", "1,5", "1:30", "0x1p3"):
+        with pytest.raises(BadInput, match="takes a number"):
+            kind(**{spec.name: wrong})
+        with pytest.raises(BadInput, match="takes a number"):
+            from_yaml(kind, write(tmp_path, f"{spec.name}: {wrong}\n"), {})
+
+
+@pytest.mark.parametrize(("kind", "spec"), fields_of(int, float))
+def test_a_number_that_yaml_would_take_for_octal_is_refused(kind, spec, tmp_path):
+    with pytest.raises(BadInput, match="is 010: write it without the zero"):
+        from_yaml(kind, write(tmp_path, f"{spec.name}: 010\n"), {})
+
+
+@pytest.mark.parametrize(("kind", "spec"), fields_of(bool))
+def test_yes_and_no_are_words_of_yaml_alone(kind, spec, tmp_path):
+    for word, meant in [("yes", True), ("Off", False), ("true", True), ("NO", False)]:
+        made = from_yaml(kind, write(tmp_path, f"{spec.name}: {word}\n"), {})
+        assert getattr(made, spec.name) is meant
+        with pytest.raises(BadInput, match="takes true or false"):
+            kind(**{spec.name: word})
+    for wrong in ("1", "y", "nein"):
+        with pytest.raises(BadInput, match="takes true or false"):
+            from_yaml(kind, write(tmp_path, f"{spec.name}: {wrong}\n"), {})
+
+
+@pytest.mark.parametrize(("kind", "spec"), fields_of(str, tuple))
+def test_a_text_in_yaml_is_as_it_is_written(kind, spec, tmp_path):
+    key = spec.name.rstrip("_")
+    words = ("10:50", "010", "08", "1_0", "0-3", "no", "off", "y", "1e5", "2024-01-01", "0x1f")
+    for word in words:
+        path = write(tmp_path, f"{key}: {word}\n")
+        if spec.metadata["choices"]:
+            with pytest.raises(BadInput, match=f"is '{word}': choose one of"):
+                from_yaml(kind, path, {})
+            continue
+        found = getattr(from_yaml(kind, path, {}), spec.name)
+        assert found == ((word,) if isinstance(found, tuple) else word)
+
+
+def test_null_is_none_and_a_quoted_null_is_a_text(tmp_path):
+    for word in ("null", "~", ""):
+        made = from_yaml(HarvestSettings, write(tmp_path, f"revision: {word}\n"), {})
+        assert made.revision is None
+    made = from_yaml(HarvestSettings, write(tmp_path, "revision: 'null'\n"), {})
+    assert made.revision == "null"
+
+
+@pytest.mark.parametrize(("kind", "spec"), fields_of(str, int, float, bool, tuple))
+def test_a_key_given_twice_in_a_yaml_file_is_refused(kind, spec, tmp_path):
+    key = spec.name.rstrip("_")
+    path = write(tmp_path, f"{key}: 1\n'{key}': 1\n")
+    with pytest.raises(BadInput, match=f"run.yaml: '{key}' is given twice: give it once"):
+        from_yaml(kind, path, {})
+
+
+# Text that is not, and cannot be, a path. Whatever is not listed here must be marked as one.
+NO_PATHS = {
+    *("revision", "layers", "hook", "dataset_config", "split", "device", "name", "rows"),
+    *("hook_name", "model_name"),
+}
+
+
+@pytest.mark.parametrize(("kind", "spec"), fields_of(str, tuple))
+def test_every_text_is_a_path_in_which_a_tilde_is_the_home_directory_or_known_not_to_be(
+    kind, spec, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    if spec.metadata["choices"]:
+        assert not spec.metadata["path"]
+        return
+    hdf5 = kind is ImportSettings and spec.name == "dataset"  # a name inside a file
+    assert spec.metadata["path"] == (spec.name not in NO_PATHS and not hdf5)
+    home = str(tmp_path / "a b") if spec.metadata["path"] else "~/a b"
+    path = write(tmp_path, f"{spec.name}: ~/a b\n")
+    for made in (kind(**{spec.name: "~/a b"}), from_yaml(kind, path, {})):
+        found = getattr(made, spec.name)
+        assert found == ((home,) if isinstance(found, tuple) else home)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["gpt2", "openai-community/gpt2", "s3://bucket/~/x", "./~", "a~", "~nobody-is-called-so/x"],
+)
+def test_what_does_not_begin_at_home_is_left_as_it_is(name):
+    assert HarvestSettings(model=name).model == name
+
+
+def test_a_path_will_do_where_a_path_is_asked_for(tmp_path):
+    made = HarvestSettings(out=tmp_path / "store", text=[tmp_path / "a.txt", "b.txt"])
+    assert (made.out, made.text) == (f"{tmp_path}/store", (f"{tmp_path}/a.txt", "b.txt"))
+    with pytest.raises(BadInput, match="takes text"):
+        HarvestSettings(revision=tmp_path)
+
+
+def test_what_is_given_is_not_blamed_on_the_yaml_file(tmp_path):
+    with pytest.raises(BadInput) as error:
+        from_yaml(HarvestSettings, write(tmp_path, "tokens: 5\n"), {"tokens": 0})
+    assert "run.yaml" not in str(error.value)
 
 
 def test_a_whole_number_will_do_where_a_number_is_asked_for():
@@ -142,6 +293,18 @@ def test_a_whole_number_will_do_where_a_number_is_asked_for():
 
 def test_a_list_will_do_where_several_are_asked_for():
     assert HarvestSettings(text=["a", "b"]).text == ("a", "b")
+
+
+@pytest.mark.parametrize(("kind", "spec"), fields_of(tuple))
+def test_one_text_will_do_where_several_may_be_given(kind, spec, tmp_path):
+    assert getattr(kind(**{spec.name: "hook_z"}), spec.name) == ("hook_z",)
+    path = write(tmp_path, f"{spec.name}: hook_z\n")
+    assert getattr(from_yaml(kind, path, {}), spec.name) == ("hook_z",)
+
+
+@pytest.mark.parametrize("kind", [HarvestSettings, PullSettings, ExportSettings])
+def test_several_hooks_may_be_named_where_several_sites_are_asked_for(kind):
+    assert kind(hook=["mlp.hook_post", "hook_z"]).hook == ("mlp.hook_post", "hook_z")
 
 
 def test_what_may_be_left_out_may_be_none():
@@ -187,11 +350,11 @@ def test_a_yaml_file_that_is_no_mapping_is_refused(tmp_path, text):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("tokens: many\n", "--tokens takes a whole number"),
-        ("layers: 3\n", "--layers takes text"),
+        ("tokens: many\n", "tokens takes a whole number"),
+        ("layers: [3]\n", "layers takes text"),
         ("tokens: 0\n", "at least 1"),
         ("codec: zip\n", "choose one of"),
-        ("text: [1]\n", "--text"),
+        ("text: [[a]]\n", "yaml: text takes"),
     ],
 )
 def test_a_bad_value_in_a_yaml_file_is_refused_with_the_name_of_the_file(tmp_path, text, said):
@@ -202,7 +365,18 @@ def test_a_bad_value_in_a_yaml_file_is_refused_with_the_name_of_the_file(tmp_pat
     assert said in str(error.value)
 
 
-@pytest.mark.parametrize("text", ["a: [", "a: b: c", "\t- x", "a: !!python/name:os.system ''\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: [",
+        "a: b: c",
+        "[" * 5000,
+        "a: !!int x",
+        "a: !!timestamp 2001-99-99",
+        "\t- x",
+        "a: !!python/name:os.system ''\n",
+    ],
+)
 def test_a_file_that_is_no_plain_yaml_is_refused_and_nothing_in_it_is_run(tmp_path, text):
     path = write(tmp_path, text)
     with pytest.raises(BadInput, match="cannot read") as error:

@@ -263,7 +263,7 @@ def test_a_dictionary_trained_from_a_url_is_the_one_trained_from_a_directory(
 @pytest.mark.parametrize("format", ["zarr", "hdf5"])
 def test_a_part_keeps_the_numbers_of_the_whole(make_store, tmp_path, format):
     store, values = make_store(format=format, codec="int8")
-    part, _ = pulled(store.root, tmp_path / "copy", hook="mlp.hook_post", rows="70:130")
+    part, _ = pulled(store.root, tmp_path / "copy", hook=("mlp.hook_post",), rows="70:130")
     assert part.hook_names == [SITE, OTHER]
     assert (part.first_row, part.stop_row, part.rows) == (64, 192, 216)
     assert part.manifest.fingerprint == store.manifest.fingerprint
@@ -280,6 +280,22 @@ def test_a_part_keeps_the_numbers_of_the_whole(make_store, tmp_path, format):
     arrays = part.open_array(SITE)
     assert len(arrays) == 2 if format == "hdf5" else arrays.shape == (192, 12)
     assert problems(part.root) == []
+
+
+def test_blocks_of_another_name_have_layers_too(make_store, tmp_path):
+    sites = {"L_blocks.0.mlp": 4, "L_blocks.1.mlp": 4, "H_blocks.1.mlp": 4, "embed.hook_out": 4}
+    store, _ = make_store(sites=sites)
+    part, _ = pulled(store.root, tmp_path / "layer", layers="1")
+    assert part.hook_names == ["L_blocks.1.mlp", "H_blocks.1.mlp"]
+    part, _ = pulled(store.root, tmp_path / "hook", hook="mlp")
+    assert part.hook_names == [name for name in sites if name != "embed.hook_out"]
+
+
+def test_of_several_hooks_each_must_be_in_the_store(make_store, tmp_path):
+    store, _ = make_store()
+    with pytest.raises(BadInput, match=r"hook mlp\.hook_pots is not in the store"):
+        pulled(store.root, tmp_path / "copy", hook=("mlp.hook_post", "mlp.hook_pots"))
+    assert not (tmp_path / "copy").exists()
 
 
 def test_what_a_part_lacks_is_refused_with_a_way_to_get_it(make_store, tmp_path):
@@ -303,7 +319,7 @@ def test_what_a_part_lacks_is_refused_with_a_way_to_get_it(make_store, tmp_path)
 def test_completing_a_part_gives_the_bytes_of_the_whole(make_store, tmp_path, format):
     store, _ = make_store(format=format)
     copy = tmp_path / "copy"
-    pulled(store.root, copy, layers="1", hook="mlp.hook_post", rows="192:")
+    pulled(store.root, copy, layers="1", hook=("mlp.hook_post",), rows="192:")
     said = []
     settings = PullSettings(out=str(copy), layers="0", rows="64:128")
     part, _ = pull(str(store.root), settings, said.append)
@@ -316,6 +332,41 @@ def test_completing_a_part_gives_the_bytes_of_the_whole(make_store, tmp_path, fo
     assert whole.part is None
     assert tree(copy) == tree(store.root)
     assert pulled(store.root, copy)[1].files == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, [0, 1, 2, 3, 4]),
+        ({"layers": "2"}, [2, 3]),
+        ({"layers": "0,2"}, [0, 1, 2, 3]),
+        ({"hook": ("hook_a",)}, [0, 1, 2]),
+        ({"hook": ("hook_*",)}, [0, 1, 2, 3]),
+        ({"hook": ("hook_a", "hook_b")}, [0, 1, 2, 3]),
+        ({"hook": ("H_blocks.0.*", "ln_final.hook_scale")}, [1, 4]),
+        ({"hook": ("hook_b", "hook_a"), "layers": "2"}, [2, 3]),
+    ],
+)
+def test_sites_are_pulled_by_layer_and_hook_whatever_their_blocks_are_called(
+    make_store, tmp_path, options, expected
+):
+    names = [
+        "blocks.0.hook_a",
+        "H_blocks.0.hook_a",
+        "encoder.layers.2.hook_a",
+        "encoder.layers.2.hook_b",
+        "ln_final.hook_scale",
+    ]
+    store, _ = make_store(rows=64, sites=dict.fromkeys(names, 3))
+    part, _ = pulled(store.root, tmp_path / "copy", **options)
+    assert part.hook_names == [names[i] for i in expected]
+
+
+def test_a_layer_between_others_that_is_not_there_is_refused(make_store, tmp_path):
+    store, _ = make_store(rows=64, sites={"blocks.0.hook_a": 3, "blocks.2.hook_a": 3})
+    with pytest.raises(BadInput, match=r"--layers 1 is not in the store .* has blocks\.0"):
+        pulled(store.root, tmp_path / "copy", layers="0-2")
+    assert not (tmp_path / "copy").exists()
 
 
 def test_rows_are_rounded_outward_and_it_is_said(make_store, tmp_path):
@@ -573,7 +624,7 @@ def test_a_part_can_be_pushed_grown_and_completed_but_not_over_more(make_store, 
     store, _ = make_store()
     remote = tmp_path / "remote"
     small, _ = pulled(store.root, tmp_path / "small", layers="0")
-    large, _ = pulled(store.root, tmp_path / "large", hook="mlp.hook_post")
+    large, _ = pulled(store.root, tmp_path / "large", hook=("mlp.hook_post",))
     push(small.root, str(remote))
     assert tree(remote) == tree(small.root)
     third, _ = pulled(store.root, tmp_path / "third", layers="1", rows="0:64")
@@ -723,15 +774,19 @@ def test_a_repair_from_another_store_or_too_small_a_part_is_refused(make_store, 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"layers": "7"}, "--layers is '7': the model has layers 0-1"),
+        ({"layers": "7"}, "layers is '7': the model has layers 0-1"),
         ({"layers": "first"}, "give 'all' or a list such as 0-3,8"),
-        ({"layers": "0", "hook": "hook_mlp_out"}, "--layers 0 and --hook hook_mlp_out is not in"),
-        ({"hook": "mlp.hook_pst"}, f"which has {SITE}, {OTHER}, {SMALL}"),
-        ({"rows": "many"}, "--rows is 'many': give a range such as 0:100000"),
+        (
+            {"layers": "0", "hook": ("hook_mlp_out",)},
+            "layers 0 and hook hook_mlp_out is not in",
+        ),
+        ({"hook": ("mlp.hook_pst",)}, f"which has {SITE}, {OTHER}, {SMALL}"),
+        ({"hook": ("mlp.hook_post", "hook_q")}, "hook hook_q is not in the store"),
+        ({"rows": "many"}, "rows is 'many': give a range such as 0:100000"),
         ({"rows": "10:5"}, "has rows 0:216"),
         ({"rows": "0:217"}, "has rows 0:216"),
         ({"out": "taken"}, r"taken is not empty and holds no store \(mine.txt is there\)"),
-        ({"out": "file"}, "file is a file: choose another --out"),
+        ({"out": "file"}, "file is a file: choose another out"),
         ({"out": "other"}, "is another store than other"),
     ],
 )

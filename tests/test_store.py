@@ -10,7 +10,7 @@ import pytest
 from conftest import SITES, flip, make_manifest, stored, tree, write_store
 
 import rkstore
-from rkstore import store as store_module
+from rkstore import descriptors
 from rkstore.codecs import CODECS
 from rkstore.errors import BadInput, DamagedStore
 from rkstore.formats import FORMATS
@@ -248,18 +248,31 @@ def test_layer_1_is_not_layer_11(make_store):
     assert store.site(1) == "blocks.1.mlp.hook_post"
 
 
+def test_a_layer_is_the_first_number_in_a_name_whatever_the_blocks_are_called(make_store):
+    names = ["H_blocks.1.mlp.hook_post", "encoder.layers.2.experts.3.hook_post"]
+    store, _ = make_store(sites=dict.fromkeys(names, 4), rows=64)
+    assert store.site(1) == store.site(1, "mlp.hook_post") == names[0]
+    assert store.site(2) == store.site(hook="experts.3.hook_post") == names[1]
+
+
 def test_a_hook_outside_the_blocks_has_a_name_too(make_store):
     store, _ = make_store(sites={"ln_final.hook_normalized": 4, HOOK: 4})
     assert store.site(hook="ln_final.hook_normalized") == "ln_final.hook_normalized"
 
 
+@pytest.mark.parametrize("stack", ["L_blocks", "decoder_blocks", "model.layers"])
+def test_the_layer_of_a_site_is_its_number_whatever_the_blocks_are_called(make_store, stack):
+    store, _ = make_store(sites={f"{stack}.{i}.mlp.hook_out": 4 for i in (1, 11)})
+    assert store.site(1) == store.site(1, "mlp.hook_out") == f"{stack}.1.mlp.hook_out"
+
+
 @pytest.mark.parametrize(
     ("layer", "hook", "asked"),
     [
-        (5, None, "--layer 5"),
-        (None, "hook_resid_post", "--hook hook_resid_post"),
-        (0, "hook_mlp_out", "--layer 0 and --hook hook_mlp_out"),
-        (0, "blocks.1.mlp.hook_post", "--layer 0 and --hook blocks.1.mlp.hook_post"),
+        (5, None, "layer 5"),
+        (None, "hook_resid_post", "hook hook_resid_post"),
+        (0, "hook_mlp_out", "layer 0 and hook hook_mlp_out"),
+        (0, "blocks.1.mlp.hook_post", "layer 0 and hook blocks.1.mlp.hook_post"),
     ],
 )
 def test_a_site_that_is_not_there_is_refused_with_what_there_is(make_store, layer, hook, asked):
@@ -317,7 +330,7 @@ def test_no_store_is_found_where_there_is_none(tmp_path):
 def test_several_stores_are_all_named(make_store, tmp_path):
     make_store("a")
     make_store("b")
-    with pytest.raises(BadInput, match=r"2 stores.*--store") as error:
+    with pytest.raises(BadInput, match=r"2 stores.*store") as error:
         find_store(None, tmp_path)
     assert all(str(tmp_path / name) in str(error.value) for name in ("a", "b"))
 
@@ -391,7 +404,7 @@ def test_damaged_statistics_are_noticed(make_store):
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("open_shards", [1, 3, 256])
 def test_many_threads_read_what_one_thread_reads(make_store, monkeypatch, format, open_shards):
-    monkeypatch.setattr(store_module, "OPEN_SHARDS", open_shards)
+    monkeypatch.setattr(descriptors, "OPEN_SHARDS", open_shards)
     store, values = make_store(codec="int8", format=format)
     expected = {name: stored(store.manifest, values[name]) for name in SITES}
     rng = np.random.default_rng(0)
@@ -407,7 +420,7 @@ def test_many_threads_read_what_one_thread_reads(make_store, monkeypatch, format
 
 
 def test_more_shards_than_may_be_open_at_once_can_be_read(make_store, monkeypatch):
-    monkeypatch.setattr(store_module, "OPEN_SHARDS", 2)
+    monkeypatch.setattr(descriptors, "OPEN_SHARDS", 2)
     store, values = make_store()
     for _ in range(2):
         np.testing.assert_array_equal(store.read(HOOK), values[HOOK])

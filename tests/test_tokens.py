@@ -1,19 +1,16 @@
-"""Text to token blocks: which token stands where, and which text was really read."""
+"""Documents to token blocks: which token stands where, and whose it is."""
 
 import hashlib
-import json
-import sys
+import random
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from rkstore import corpus, tokens
-from rkstore.errors import BadInput, RkstoreError
-from rkstore.settings import HarvestSettings
-from rkstore.tokens import TokenBlocks, open_text, token_blocks
+from rkstore import tokens
+from rkstore.errors import BadInput
+from rkstore.tokens import TokenBlocks, token_blocks
 
 SEPARATOR = 1000
 
@@ -32,55 +29,93 @@ def blocks_of(texts: list[str], **options: Any) -> TokenBlocks:
         "prepend_bos": True,
         "tokens": 10_000,
     }
-    return token_blocks(iter(texts), encode, **(usual | options))
+    return token_blocks(enumerate(texts), encode, **(usual | options))
 
 
 def slow_blocks(
     texts: list[str], separator: int | None, context_size: int, prepend_bos: bool, tokens: int
 ) -> tuple[list[list[int]], list[list[int]]]:
-    """The same, token by token."""
-    stream: list[tuple[int, int]] = []
-    number = 0
-    for text in texts:
+    """The same, token by token: blocks of (token, document), filled one after another."""
+    blocks: list[list[tuple[int, int]]] = [[]]
+    own = context_size - prepend_bos
+    for number, text in enumerate(texts):
         if not text.strip():
             continue
-        if number > 0 and separator is not None:
-            stream.append((separator, number))
+        begun = blocks[-1] if len(blocks[-1]) < own else []
+        if separator is not None and begun:
+            if len(begun) == own - 1:  # room for the separator alone: make room for a token more
+                begun.pop()
+            if begun and begun[-1][0] == separator:  # the document before had that one token
+                begun.pop()
+            if begun:
+                begun.append((separator, number))
         for token in encode([text])[0]:
-            stream.append((token, number))
-        number += 1
-    ids, documents = [], []
-    while True:
-        block = []
-        while len(block) < (context_size - 1 if prepend_bos else context_size) and stream:
-            block.append(stream.pop(0))
-        if prepend_bos and block:
-            block.insert(0, (separator or 0, block[0][1]))
-        if len(block) < context_size or (ids and (len(ids) + 1) * context_size > tokens):
-            return ids, documents
-        ids.append([token for token, _ in block])
-        documents.append([document for _, document in block])
+            if len(blocks[-1]) == own:
+                blocks.append([])
+            blocks[-1].append((token, number))
+    whole = [block for block in blocks if len(block) == own][: tokens // context_size]
+    if prepend_bos:
+        whole = [[(separator or 0, block[0][1]), *block] for block in whole]
+    ids = [[token for token, _ in block] for block in whole]
+    return ids, [[number for _, number in block] for block in whole]
 
 
-@pytest.mark.parametrize("tokens_wanted", [1, 8, 23, 24, 31, 10_000])
-@pytest.mark.parametrize("context_size", [2, 5, 8, 60])
+def random_texts(seed: int) -> list[str]:
+    """Up to twenty texts of up to twelve letters, some of them blank."""
+    rng = random.Random(seed)
+    return ["".join(rng.choices("abc", k=rng.randrange(13))) for _ in range(rng.randrange(1, 20))]
+
+
+@pytest.mark.parametrize("context_size", [2, 3, 4, 5, 8, 13])
 @pytest.mark.parametrize(
     ("separator", "prepend_bos"), [(SEPARATOR, True), (SEPARATOR, False), (None, False)]
 )
 def test_blocks_are_those_of_a_slow_program_that_says_what_is_meant(
-    separator, prepend_bos, context_size, tokens_wanted
+    separator, prepend_bos, context_size
 ):
-    options = {
-        "separator": separator,
-        "context_size": context_size,
-        "prepend_bos": prepend_bos,
-        "tokens": tokens_wanted,
-    }
-    ids, documents = slow_blocks(TEXTS, **options)
-    blocks = blocks_of(TEXTS, **options)
-    assert blocks.ids.tolist() == ids
-    assert blocks.document.tolist() == documents
-    assert blocks.rows == len(ids) * context_size
+    for seed in range(60):
+        texts = random_texts(seed)
+        options = {
+            "separator": separator,
+            "context_size": context_size,
+            "prepend_bos": prepend_bos,
+            "tokens": context_size + 7 * seed,
+        }
+        ids, documents = slow_blocks(texts, **options)
+        if not ids:
+            continue
+        blocks = blocks_of(texts, **options)
+        assert blocks.ids.tolist() == ids
+        assert blocks.document.tolist() == documents
+        assert blocks.rows == len(ids) * context_size
+
+
+@pytest.mark.parametrize("context_size", [2, 3, 4, 5, 8, 13])
+@pytest.mark.parametrize("prepend_bos", [True, False])
+def test_what_holds_of_all_blocks(prepend_bos, context_size):
+    seen = 0
+    for seed in range(60):
+        texts = random_texts(seed)
+        try:
+            blocks = blocks_of(texts, prepend_bos=prepend_bos, context_size=context_size)
+        except BadInput:
+            continue
+        ids = blocks.ids
+        is_separator = ids == SEPARATOR
+        own = is_separator[:, 1:] if prepend_bos else is_separator
+        assert not prepend_bos or is_separator[:, 0].all()
+        assert not own[:, [0, -1]].any()
+        assert not (own[:, 1:] & own[:, :-1]).any()
+        # A separator stands where one document ends and the next begins, and nowhere else.
+        changes = np.diff(blocks.document, axis=1) != 0
+        np.testing.assert_array_equal(changes, is_separator[:, 1:])
+        # Without the separators each document is there from its beginning, a token short at most.
+        for number in np.unique(blocks.document[blocks.document < blocks.document.max()]):
+            mine = ids[(blocks.document == number) & ~is_separator]
+            read = "".join(map(chr, mine))
+            assert texts[number] in (read, read + texts[number][-1])
+        seen += 1
+    assert seen > 10
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 3])
@@ -98,14 +133,41 @@ def test_one_separator_stands_between_two_documents_and_none_at_the_ends():
     assert blocks.document.tolist() == [[0, 0, 1, 1, 1]]
 
 
-def test_every_block_begins_with_bos_which_belongs_to_the_document_behind_it():
+def test_every_block_begins_with_one_bos_which_belongs_to_the_document_behind_it():
     blocks = blocks_of(["abcdef", "ghi"], context_size=4)
     assert blocks.ids.tolist() == [
         [SEPARATOR, *b"abc"],
         [SEPARATOR, *b"def"],
-        [SEPARATOR, SEPARATOR, *b"gh"],
+        [SEPARATOR, *b"ghi"],
     ]
     assert blocks.document.tolist() == [[0] * 4, [0] * 4, [1] * 4]
+
+
+def test_a_block_does_not_end_in_the_separator_of_a_document_in_the_next():
+    for prepend_bos in (True, False):
+        blocks = blocks_of(["abc", "defg"], context_size=4 + prepend_bos, prepend_bos=prepend_bos)
+        # There was room for one more behind abc: it is one shorter, so that there is for two.
+        assert blocks.ids[:, prepend_bos:].tolist() == [[*b"ab", SEPARATOR, *b"d"]]
+        assert blocks.document[0, prepend_bos:].tolist() == [0, 0, 1, 1]
+
+
+def test_documents_keep_their_numbers_whatever_is_passed_over():
+    blocks = token_blocks(
+        iter([(7, "ab"), (3, "  "), (9, "cd"), (1, "efgh")]),
+        encode,
+        separator=SEPARATOR,
+        context_size=5,
+        prepend_bos=False,
+        tokens=10,
+    )
+    assert blocks.document.tolist() == [[7, 7, 9, 9, 9]]
+    assert not blocks.counts_up
+
+
+def test_documents_count_up_where_none_is_passed_over_or_moved():
+    assert blocks_of(["ab", "cd", "efg"], context_size=3).counts_up
+    assert not blocks_of([" ", "cd", "efg"], context_size=3).counts_up
+    assert not blocks_of(["ab", "", "efg"], context_size=3).counts_up
 
 
 def test_tokens_and_documents_are_int32():
@@ -121,313 +183,29 @@ def test_no_more_text_is_read_than_is_needed(monkeypatch):
     monkeypatch.setattr(tokens, "DOCUMENTS_AT_ONCE", 2)
     read = []
 
-    def documents() -> Iterator[str]:
+    def documents() -> Iterator[tuple[int, str]]:
         for number in range(100):
             read.append(number)
-            yield "abcdefgh"
+            yield number, "abcdefgh"
 
     token_blocks(documents(), encode, separator=0, context_size=8, prepend_bos=False, tokens=16)
     assert len(read) == 2
 
 
-@pytest.mark.parametrize("texts", [["abc", "d"], ["", " "], []])
+@pytest.mark.parametrize("texts", [["abc", "d"], ["abcdef"], ["", " "], []])
 def test_text_of_less_than_one_block_is_refused_with_both_numbers(texts):
-    found = len("abc") + 1 + len("d") if texts[:1] == ["abc"] else 0
+    found = len("".join(texts).strip())
     with pytest.raises(BadInput, match=f"{found} tokens.*one block of 7"):
         blocks_of(texts, context_size=8)
+
+
+@pytest.mark.parametrize("tokens_wanted", [1, 7])
+def test_less_than_one_block_cannot_be_asked_for(tokens_wanted):
+    with pytest.raises(BadInput, match=f"tokens is {tokens_wanted}.*size 8.*tokens 8 or more"):
+        blocks_of(["a" * 100], context_size=8, tokens=tokens_wanted)
 
 
 def test_the_digest_is_that_of_the_tokens():
     a, b = blocks_of(TEXTS), blocks_of(TEXTS)
     assert a.sha256 == b.sha256 == hashlib.sha256(a.ids.astype("<i4").tobytes()).hexdigest()
     assert blocks_of([*TEXTS[:-1], "5"] * 2).sha256 != blocks_of(TEXTS * 2).sha256
-
-
-# Which text is read.
-
-
-def settings(**given: Any) -> HarvestSettings:
-    return HarvestSettings(**given)
-
-
-def jsonl(root: Path, rows: list[dict[str, Any]]) -> str:
-    """A local dataset with one split, ``train``."""
-    root.mkdir()
-    (root / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(root)
-
-
-def texts_of(**given: Any) -> list[str]:
-    return list(open_text(settings(**given)).documents)
-
-
-def test_each_file_is_one_document_in_the_order_given(tmp_path):
-    names = []
-    for name, text in (("b.txt", "second\r\n"), ("a.txt", "först")):
-        (tmp_path / name).write_bytes(text.encode())
-        names.append(str(tmp_path / name))
-    text = open_text(settings(text=tuple(names)))
-    assert list(text.documents) == ["second\r\n", "först"]
-    assert [file["name"] for file in text.source["files"]] == ["b.txt", "a.txt"]
-    assert text.source["files"][1] == {
-        "name": "a.txt",
-        "bytes": 6,
-        "sha256": hashlib.sha256("först".encode()).hexdigest(),
-    }
-
-
-def test_a_seed_shuffles_the_documents_the_same_way_each_time(tmp_path):
-    names = []
-    for number in range(8):
-        (tmp_path / f"{number}.txt").write_text(str(number))
-        names.append(str(tmp_path / f"{number}.txt"))
-    kept, first, second = (texts_of(text=tuple(names), seed=seed) for seed in (0, 1, 2))
-    assert kept == list("01234567")
-    assert sorted(first) == sorted(second) == kept
-    assert kept != first != second
-    assert texts_of(text=tuple(names), seed=1) == first
-
-
-def test_a_file_that_is_not_utf_8_is_refused_with_its_first_wrong_byte(tmp_path):
-    path = tmp_path / "latin1.txt"
-    path.write_bytes("abc é".encode("latin1"))
-    with pytest.raises(BadInput, match=r"not UTF-8 \(byte 4\).*iconv") as error:
-        texts_of(text=(str(path),))
-    assert str(path) in str(error.value)
-
-
-@pytest.mark.parametrize("content", [b"", b" \n\t\n"])
-def test_an_empty_file_is_refused(tmp_path, content):
-    (tmp_path / "empty.txt").write_bytes(content)
-    with pytest.raises(BadInput, match=r"empty\.txt is empty"):
-        texts_of(text=(str(tmp_path / "empty.txt"),))
-
-
-def test_a_missing_file_and_a_directory_are_refused_and_named(tmp_path):
-    with pytest.raises(BadInput, match=r"missing\.txt: No such file"):
-        texts_of(text=(str(tmp_path / "missing.txt"),))
-    with pytest.raises(BadInput, match=f"{tmp_path.name}: Is a directory"):
-        texts_of(text=(str(tmp_path),))
-
-
-def test_the_same_local_dataset_is_read_and_described_the_same_each_time(tmp_path):
-    rows = [{"text": f"document {i}"} for i in range(5)]
-    name = jsonl(tmp_path / "data", rows)
-    for seed in (0, 3):
-        a, b = (open_text(settings(dataset=name, seed=seed)) for _ in range(2))
-        assert a.source == b.source
-        read = list(a.documents)
-        assert read == list(b.documents)
-        assert sorted(read) == [row["text"] for row in rows]
-        assert (read == sorted(read)) == (seed == 0)
-    assert a.source["dataset"] == "data"
-    assert a.source["split"] == "train"
-
-
-def test_a_directory_of_text_or_parquet_files_is_a_dataset(tmp_path):
-    import pyarrow
-    from pyarrow import parquet
-
-    (tmp_path / "lines").mkdir()
-    (tmp_path / "lines" / "train.txt").write_text("one\ntwo\n")
-    assert texts_of(dataset=str(tmp_path / "lines")) == ["one", "two"]
-    (tmp_path / "parquet").mkdir()
-    table = pyarrow.table({"text": ["three", "four"], "id": [1, 2]})
-    parquet.write_table(table, tmp_path / "parquet" / "test.parquet")
-    assert texts_of(dataset=str(tmp_path / "parquet"), split="test") == ["three", "four"]
-
-
-@pytest.mark.parametrize("splits", [False, True])
-def test_a_dataset_saved_to_disk_is_read_from_there(tmp_path, splits):
-    import datasets
-
-    data = datasets.Dataset.from_dict({"text": ["one", "two"]})
-    saved = datasets.DatasetDict({"train": data}) if splits else data
-    saved.save_to_disk(str(tmp_path / "saved"))
-    assert texts_of(dataset=str(tmp_path / "saved")) == ["one", "two"]
-
-
-@pytest.mark.parametrize("saved", [False, True])
-def test_a_split_that_is_not_there_is_named_with_those_that_are(tmp_path, saved):
-    if saved:
-        import datasets
-
-        data = datasets.DatasetDict({"train": datasets.Dataset.from_dict({"text": ["one"]})})
-        data.save_to_disk(str(tmp_path / "data"))
-    else:
-        jsonl(tmp_path / "data", [{"text": "one"}])
-    with pytest.raises(RkstoreError, match=r"dev.*train"):
-        texts_of(dataset=str(tmp_path / "data"), split="dev")
-
-
-def test_a_dataset_without_a_text_column_is_refused_with_the_columns_it_has(tmp_path):
-    name = jsonl(tmp_path / "data", [{"body": "x", "id": 1}])
-    with pytest.raises(BadInput, match=r"no 'text' column \(it has body, id\)"):
-        open_text(settings(dataset=name))
-
-
-@pytest.mark.parametrize("rows", [0, None])
-def test_a_dataset_without_rows_is_refused(tmp_path, rows):
-    if rows is None:
-        import datasets
-
-        empty = datasets.Dataset.from_dict({"text": []})
-        empty.save_to_disk(str(tmp_path / "data"))
-    else:
-        jsonl(tmp_path / "data", [])
-    with pytest.raises(RkstoreError):
-        texts_of(dataset=str(tmp_path / "data"))
-
-
-def test_a_text_column_of_numbers_is_refused(tmp_path):
-    name = jsonl(tmp_path / "data", [{"text": 12}, {"text": 13}])
-    with pytest.raises(BadInput, match="text"):
-        blocks_of(open_text(settings(dataset=name)).documents, context_size=2)
-
-
-def test_a_row_without_a_text_is_left_out_or_refused(tmp_path):
-    name = jsonl(tmp_path / "data", [{"text": "one"}, {"text": None}, {"text": "two"}])
-    try:
-        blocks = blocks_of(
-            open_text(settings(dataset=name)).documents, context_size=7, prepend_bos=False
-        )
-    except BadInput:
-        return
-    assert blocks.ids.tolist() == [[*b"one", SEPARATOR, *b"two"]]
-
-
-def test_without_a_network_the_sentence_names_what_works_without_one():
-    with pytest.raises(RkstoreError) as error:
-        open_text(settings(dataset="nobody/no-such-dataset"))
-    for part in ("nobody/no-such-dataset", "--text", "--dataset", "rkstore demo"):
-        assert part in str(error.value)
-    assert not isinstance(error.value, BadInput)
-
-
-def test_the_default_is_wikitext_103_streamed_from_the_hub(monkeypatch):
-    import datasets
-
-    asked: list[Any] = []
-
-    def load_dataset(*names: Any, **options: Any) -> list[dict[str, str]]:
-        asked.append((*names, options))
-        return [{"text": "one"}]
-
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    text = open_text(settings())
-    assert asked == [
-        (
-            "Salesforce/wikitext",
-            "wikitext-103-raw-v1",
-            {"split": "train", "streaming": True},
-        )
-    ]
-    assert text.source["dataset"] == "Salesforce/wikitext"
-    assert text.source["config"] == "wikitext-103-raw-v1"
-    assert "asked" not in text.source
-
-
-def test_a_fallback_is_read_only_when_asked_for_and_said_on_stderr_and_in_the_manifest(
-    tmp_path, capsys
-):
-    name = jsonl(tmp_path / "data", [{"text": "one"}])
-    text = open_text(settings(dataset="nobody/first", fallback=("nobody/second:config", name)))
-    assert list(text.documents) == ["one"]
-    assert text.source["dataset"] == "data"
-    assert text.source["asked"][2] == "data"
-    assert text.source["asked"][:2] == ["nobody/first", "nobody/second:config"]
-    said = capsys.readouterr()
-    assert said.out == ""
-    first, second, third = said.err.splitlines()
-    assert first.startswith("nobody/first: ")
-    assert "trying the next of --fallback" in first
-    assert second.startswith("nobody/second: ")
-    assert third == f"reading {name}"
-
-
-def test_a_fallback_is_not_read_where_the_dataset_asked_for_is_there(tmp_path, capsys):
-    first = jsonl(tmp_path / "first", [{"text": "one"}])
-    second = jsonl(tmp_path / "second", [{"text": "two"}])
-    text = open_text(settings(dataset=first, fallback=(second,)))
-    assert list(text.documents) == ["one"]
-    assert text.source["dataset"] == "first"
-    assert capsys.readouterr().err == f"reading {first}\n"
-
-
-def test_a_fallback_does_not_stand_in_for_a_dataset_without_text(tmp_path):
-    first = jsonl(tmp_path / "first", [{"body": "one"}])
-    second = jsonl(tmp_path / "second", [{"text": "two"}])
-    with pytest.raises(BadInput, match="no 'text' column"):
-        open_text(settings(dataset=first, fallback=(second,)))
-
-
-def test_where_no_dataset_of_the_list_can_be_had_each_is_named_with_its_reason():
-    with pytest.raises(RkstoreError) as error:
-        open_text(settings(dataset="nobody/first", fallback=("nobody/second",)))
-    for part in ("nobody/first: ", "nobody/second: ", "--text", "rkstore demo"):
-        assert part in str(error.value)
-
-
-def test_a_configuration_stands_behind_a_colon(tmp_path):
-    name = jsonl(tmp_path / "data", [{"text": "one"}])
-    text = open_text(settings(dataset="nobody/first", fallback=(f"{name}:default",)))
-    assert text.source["config"] == "default"
-
-
-@pytest.fixture
-def small_python(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """Two hundred documents in place of the eleven megabytes that every Python carries."""
-    documents = {f"lib/{number}.py": f"x = {number}\n" for number in range(200)}
-    monkeypatch.setattr(corpus, "_topics", lambda: {("topics/if", "an if statement")})
-    monkeypatch.setattr(corpus, "_sources", lambda: set(documents.items()))
-    return {**documents, "topics/if": "an if statement"}
-
-
-def test_the_text_that_python_carries_is_a_dataset_without_a_network(small_python):
-    text = open_text(settings(dataset="python"))
-    names = sorted(small_python)
-    assert list(text.documents) == [small_python[name] for name in names]
-    together = "".join(small_python[name] for name in names).encode()
-    assert text.source == {
-        "dataset": "python",
-        "python": sys.version.split()[0],
-        "documents": 201,
-        "sha256": hashlib.sha256(together).hexdigest(),
-    }
-    shuffled = list(open_text(settings(dataset="python", seed=1)).documents)
-    assert sorted(shuffled) == sorted(small_python.values())
-    assert shuffled != [small_python[name] for name in names]
-
-
-def test_training_and_held_out_documents_are_all_documents_each_once(small_python):
-    parts = [dict(corpus.python_documents(part)) for part in ("train", "held-out")]
-    assert parts[0] | parts[1] == dict(corpus.python_documents()) == small_python
-    assert not parts[0].keys() & parts[1].keys()
-    assert all(corpus.is_held_out(name) for name in parts[1])
-    assert parts[1]
-
-
-def test_pythons_manual_and_sources_are_the_text_and_nothing_generated_or_installed(
-    tmp_path, monkeypatch
-):
-    left_out = (
-        "test/test_re.py",
-        "json/tests/test_x.py",
-        "site-packages/torch/x.py",
-        "json/__pycache__/x.py",
-        "config-3.11-x86/x.py",
-        "_sysconfigdata_linux.py",
-        "encodings/cp1252.py",
-        "notes.txt",
-    )
-    for name in ("re.py", "json/decoder.py", *left_out):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(f"# {name}\n")
-    (tmp_path / "latin1.py").write_bytes(b"# \xe9")
-    monkeypatch.setattr(corpus.sysconfig, "get_path", lambda _: str(tmp_path))
-    documents = list(corpus.python_documents())
-    assert documents == sorted(documents)
-    sources = {name: text for name, text in documents if not name.startswith("topics/")}
-    assert sources == {"lib/re.py": "# re.py\n", "lib/json/decoder.py": "# json/decoder.py\n"}
-    assert "statement" in dict(documents)["topics/if"]
-    assert len(documents) > 70

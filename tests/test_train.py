@@ -1,6 +1,7 @@
 """Training from a store: it learns, it resumes to the bit, it refuses what does not fit."""
 
 import json
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -8,9 +9,11 @@ import torch
 from safetensors.torch import load_file
 
 import rkstore.train as module
+from rkstore.batches import BatchPlan
 from rkstore.dictionaries import load_dictionary
 from rkstore.errors import BadInput
-from rkstore.settings import TrainSettings
+from rkstore.run import NOT_IDENTITY, RESOLVED, Diverged
+from rkstore.settings import TrainSettings, default_of, value_type
 from rkstore.train import STATE, default_name, prepare, schedule, train, train_all
 
 SITE = "blocks.0.mlp.hook_post"
@@ -155,7 +158,7 @@ def test_none_are_resampled_while_the_rate_falls(settings, monkeypatch):
 
 def test_a_resampled_latent_is_no_longer_dead(settings):
     run = prepare(settings(resample_every=5, dead_after=10))
-    batch = next(module.read_batches(run.store, [SITE], module.plan_batches(run.store, [0], 32)))
+    batch = next(module.read_batches(run.store, [SITE], run.plan))
     module._step(run, batch)
     run.idle[3:6] = 10
     module._resample(run)
@@ -165,7 +168,11 @@ def test_a_resampled_latent_is_no_longer_dead(settings):
 @pytest.mark.parametrize(
     ("change", "tokens"),
     [
-        ({"steps": 100, "batch_size": 40}, 200),
+        # An epoch has 368 rows: nine batches of 40 and one of 8, or a single batch.
+        ({"steps": 100, "batch_size": 40}, 3680 // 20),
+        ({"steps": 13, "batch_size": 40}, (368 + 120) // 20),
+        ({"steps": 40, "batch_size": 368}, 40 * 368 // 20),
+        ({"steps": 40, "batch_size": 100_000}, 40 * 368 // 20),
         ({"steps": 10**9}, 10_000_000),
         ({"steps": 1, "batch_size": 1}, 1),
         ({"dead_after": 77}, 77),
@@ -176,7 +183,7 @@ def test_a_latent_is_dead_after_a_twentieth_of_the_run_at_most(settings, change,
 
 
 def test_more_auxiliary_latents_than_there_are_are_refused(settings):
-    with pytest.raises(BadInput, match="--auxk is 25: it must be from 0 to the 24 latents"):
+    with pytest.raises(BadInput, match="auxk is 25: it must be from 0 to the 24 latents"):
         train(settings(auxk=25))
 
 
@@ -195,7 +202,7 @@ def test_only_the_last_checkpoint_keeps_what_resuming_needs(settings):
 
 def test_another_run_of_the_same_name_is_refused(settings):
     train(settings(name="run"))
-    with pytest.raises(BadInput, match=r"lr was 0.003, is 0.01.*--name"):
+    with pytest.raises(BadInput, match=r"lr was 0.003, is 0.01.*name"):
         train(settings(name="run", lr=0.01))
 
 
@@ -283,9 +290,9 @@ def test_one_reading_of_many_decodes_what_one_of_one_does(settings, monkeypatch)
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"batch_size": 16}, "the same --batch-size, not 32 and 16"),
-        ({"seed": 1}, "the same --data-seed, not 0 and 1"),
-        ({"hook": "blocks.1.mlp.hook_post"}, "the same --hook or --layer"),
+        ({"batch_size": 16}, "the same batch_size, not 32 and 16"),
+        ({"seed": 1}, "the same data_seed, not 0 and 1"),
+        ({"hook": "blocks.1.mlp.hook_post"}, "the same hook or layer"),
         ({}, "give each its own name"),
     ],
 )
@@ -296,7 +303,7 @@ def test_what_cannot_share_a_reading_is_refused(settings, change, said):
 
 def test_dictionaries_of_different_stores_are_refused(settings, make_store):
     other, _ = make_store("other", rows=300)
-    with pytest.raises(BadInput, match="the same --store"):
+    with pytest.raises(BadInput, match="the same store"):
         train_all([settings(), settings(store=str(other.root))])
 
 
@@ -305,10 +312,206 @@ def test_nothing_to_train_is_refused():
         train_all([])
 
 
-def test_default_names_differ_wherever_two_runs_do(settings):
-    names = {default_name(settings(**change), SITE) for change in ({}, {"lr": 0.1}, {"seed": 1})}
-    assert len(names) == 3
-    assert default_name(settings(out="elsewhere"), SITE) in names
+def other_value(spec):
+    """A value that is not the default of that setting."""
+    default = default_of(spec)
+    if spec.metadata["choices"]:
+        return next(choice for choice in spec.metadata["choices"] if choice != default)
+    return "other" if value_type(spec.type)[0] is str else (default or 1) + 1
+
+
+@pytest.mark.parametrize("spec", fields(TrainSettings), ids=lambda spec: spec.name)
+def test_default_names_differ_wherever_two_runs_do(settings, spec):
+    run = prepare(TrainSettings(store=settings().store, hook=SITE, d_sae=24, k=4))
+    changed = replace(run, settings=replace(run.settings, **{spec.name: other_value(spec)}))
+    same = spec.name in NOT_IDENTITY + RESOLVED
+    assert (default_name(changed.identity) == run.name) == same
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"source": {"text": {"sha256": "ab"}}}, {"codec": "int8"}, {"rows": 392}, {"shards": 3}],
+)
+def test_the_same_settings_on_another_store_have_another_name(settings, make_store, change):
+    other, _ = make_store("other", **({"rows": 400} | change))
+    assert prepare(settings(store=str(other.root))).name != prepare(settings()).name
+
+
+def test_a_site_has_one_name_however_it_is_asked_for(settings):
+    by_name, by_layer = settings(), settings(hook="mlp.hook_post", layer=0)
+    assert prepare(by_name).name == prepare(by_layer).name
+    assert prepare(settings(hook="blocks.1.mlp.hook_post")).name != prepare(by_name).name
+
+
+def test_the_checkpoint_says_which_model_and_text_it_was_trained_on(settings, make_store):
+    source = {
+        "model": {"name": "org/random", "weights_sha256": "12ab", "revision": None},
+        "text": {"sha256": "cd34"},
+    }
+    store, _ = make_store("known", rows=400, source=source)
+    path = train(settings(store=str(store.root)))
+    recorded = load_dictionary(path)[1]["rkstore"]
+    assert recorded["model"] == {"name": "org/random", "weights_sha256": "12ab"}
+    assert recorded["text"] == {"sha256": "cd34"}
+    assert recorded["store_fingerprint"] == store.manifest.fingerprint
+
+
+def test_a_run_of_version_0_1_that_was_given_a_name_goes_on(settings, monkeypatch):
+    path = train(settings(name="old"))
+    report = json.loads((path / "training.json").read_text())
+    # It kept the layer as it was typed, beside the site.
+    report["identity"]["layer"] = 0
+    (path / "training.json").write_text(json.dumps(report))
+    monkeypatch.setattr(module, "_step", None)
+    assert train(settings(name="old")) == path
+
+
+# Names are the user's own text.
+
+NAMES = [
+    *("k[8]", "k*", "a?", "[!a]*", "k{8}", "k 8", " ", "größe-κ", "k_8", "k_12_8", "_", "_8"),
+    *("sweep/k8", "sweep/k*/b[1]", "%s", "$HOME", "~", "-x", "a\\b", "k\n8", "k..", "8", "k.8"),
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_another_run_of_the_same_name_is_refused_whatever_the_name(settings, name):
+    train(settings(name=name))
+    with pytest.raises(BadInput, match=r"lr was 0.003, is 0.01.*name"):
+        train(settings(name=name, lr=0.01))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_run_goes_on_from_its_own_checkpoint_whatever_its_name(settings, tmp_path, name):
+    through = train(settings(name=name, out=str(tmp_path / "through")))
+    stopping = settings(name=name, checkpoint_every=10)
+    train_until(25, [stopping])
+    begun = []
+    with pytest.MonkeyPatch.context() as patch:
+        real = module._step
+        patch.setattr(module, "_step", lambda run, b: (begun.append(run.step), real(run, b)))
+        path = train(stopping)
+    assert begun[0] == 20
+    assert path == tmp_path / "checkpoints" / "sae" / "random" / f"{name}_40"
+    for file in FILES:
+        assert (path / file).read_bytes() == (through / file).read_bytes(), file
+
+
+def test_runs_whose_names_match_each_other_leave_each_other_alone(settings):
+    paths = {name: train(settings(name=name, seed=i)) for i, name in enumerate(NAMES)}
+    before = {name: [(path / file).read_bytes() for file in FILES] for name, path in paths.items()}
+    for i, name in enumerate(NAMES):
+        train(settings(name=name, seed=i))
+    assert len(set(paths.values())) == len(NAMES)
+    for name, path in paths.items():
+        assert [(path / file).read_bytes() for file in FILES] == before[name], name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", "/", "/tmp/k", "a//b", "a/", "..", "../k", "a/../../k", ".", "./k", ".k", "a/.b"),
+        *("k\0", "k" * 300, "\ud800"),
+    ],
+)
+def test_a_name_that_is_no_path_below_out_is_refused(settings, tmp_path, name):
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(BadInput, match=r"name is .*: give a name such as k8"):
+        train(settings(name=name))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("model", ["org/m", "..", "", "org/", "m*?[1]", "größe", ".hidden", None])
+def test_a_checkpoint_lies_below_out_whatever_the_model_is_called(
+    settings, make_store, tmp_path, model
+):
+    store, _ = make_store("named", rows=400, source={"model": {"name": model}} if model else {})
+    path = train(settings(store=str(store.root), name="k", steps=1))
+    assert path.parent.parent == tmp_path / "checkpoints" / "sae"
+    assert (path / "cfg.json").is_file()
+
+
+def test_a_name_inside_a_checkpoint_is_refused(settings):
+    path = train(settings(name="k"))
+    with pytest.raises(BadInput, match="k_40 is no directory of runs"):
+        train(settings(name="k_40/inner"))
+    assert sorted(file.name for file in path.iterdir()) == sorted(FILES)
+
+
+def test_a_directory_where_a_checkpoint_is_due_is_refused_and_kept(settings):
+    inner = train(settings(name="k_40/inner"))
+    with pytest.raises(BadInput, match="k_40 is in the way"):
+        train(settings(name="k"))
+    assert inner.is_dir()
+
+
+# Runs that diverge.
+
+
+def finite(path):
+    """Whether every number of a checkpoint is finite, and its JSON is JSON."""
+    for file in path.glob("*.json"):
+        json.loads(file.read_text(), parse_constant=pytest.fail)
+    tensors = [t for file in path.glob("*.safetensors") for t in load_file(file).values()]
+    return all(tensor.isfinite().all() for tensor in tensors)
+
+
+@pytest.mark.parametrize("every", [1, 7, 1000])
+@pytest.mark.parametrize("dictionary", SELECTS)
+def test_a_run_that_diverges_stops_and_saves_nothing_that_is_not_finite(
+    settings, tmp_path, dictionary, every
+):
+    chosen = settings(
+        dictionary=dictionary, lr=1e8, warmup=20, steps=2000, checkpoint_every=every, name="wild"
+    )
+    with pytest.raises(Diverged, match=r"wild has diverged: at step \d+ .* not finite.*lr"):
+        train(chosen)
+    for path in (tmp_path / "checkpoints").rglob("wild_*"):
+        assert finite(path)
+
+
+@pytest.mark.parametrize("broken", ["W_enc", "b_dec"])
+def test_the_last_good_checkpoint_of_a_diverged_run_stays(settings, monkeypatch, broken):
+    real = module._step
+
+    def breaking(run, batch):
+        real(run, batch)
+        if run.step == 25:
+            with torch.no_grad():
+                run.dictionary.get_parameter(broken)[0] = torch.nan
+
+    monkeypatch.setattr(module, "_step", breaking)
+    chosen = settings(name="k", checkpoint_every=10)
+    with pytest.raises(Diverged, match=r"at step 30 .*its checkpoint of step 20 is kept"):
+        train(chosen)
+    parent = prepare(chosen).parent
+    assert sorted(path.name for path in parent.iterdir()) == ["k_10", "k_20"]
+    assert finite(parent / "k_20")
+    monkeypatch.setattr(module, "_step", real)
+    assert train(chosen).name == "k_40"
+
+
+def test_a_run_that_diverges_leaves_those_on_the_same_reading_as_they_are(settings, tmp_path):
+    good = settings(name="good", out=str(tmp_path / "together"))
+    wild = settings(name="wild", lr=1e30, out=good.out)
+    with pytest.raises(Diverged, match="wild has diverged") as raised:
+        train_all([wild, good])
+    assert "good" not in str(raised.value)
+    alone = train(settings(name="good"))
+    for file in FILES:
+        assert (prepare(good).directory(40) / file).read_bytes() == (alone / file).read_bytes()
+
+
+def test_a_batch_of_one_row_has_no_unexplained_variance_and_says_so(settings):
+    path = train(settings(batch_size=1))
+    assert {entry["fvu"] for entry in history(path)} == {None}
+    assert finite(path)
+
+
+def test_a_plan_counts_the_rows_that_its_batches_have():
+    plan = BatchPlan(((0, 7), (20, 24)), batch_size=4)
+    sizes = [len(batch) for epoch in range(3) for batch in plan.batches(epoch)]
+    assert [plan.rows_before(n) for n in range(10)] == [sum(sizes[:n]) for n in range(10)]
 
 
 def test_the_rate_rises_stays_and_falls_to_zero():
@@ -344,12 +547,12 @@ def test_the_written_dictionary_does_to_rows_what_the_trained_one_does_to_scaled
 
 
 def test_a_layer_that_is_not_in_the_store_is_refused_with_those_that_are(settings):
-    with pytest.raises(BadInput, match=r"--layer 7 is not in.*blocks\.0\.mlp\.hook_post"):
+    with pytest.raises(BadInput, match=r"layer 7 is not in.*blocks\.0\.mlp\.hook_post"):
         train(settings(hook=None, layer=7))
 
 
 def test_too_large_a_k_is_refused(settings):
-    with pytest.raises(BadInput, match=r"--k is 25.*24 latents"):
+    with pytest.raises(BadInput, match=r"k is 25.*24 latents"):
         train(settings(k=25))
 
 

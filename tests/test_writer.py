@@ -345,17 +345,20 @@ def test_a_file_in_place_of_the_directory_is_refused(tmp_path):
     assert (tmp_path / "store").read_text() == "mine"
 
 
-@pytest.mark.parametrize(
-    ("change", "key"),
-    [
-        ({"codec": "float16"}, "codec: float32 there, float16 here"),
-        ({"format": "hdf5"}, "format: zarr there, hdf5 here"),
-        ({"rows": 220}, "rows: 216 there, 220 here"),
-        ({"context_size": 4}, "context_size: 8 there, 4 here"),
-        ({"sites": {HOOK: 12}}, "sites"),
-        ({"source": {"model": {"name": "other", "revision": None}}}, "source.model.name"),
-    ],
-)
+# Another configuration than that of ``make_manifest()``, and what is said of it.
+CHANGES = [
+    ({"codec": "float16"}, "codec: float32 there, float16 here"),
+    ({"format": "hdf5"}, "format: zarr there, hdf5 here"),
+    ({"compression": "none"}, "compression: absent there, none here"),
+    ({"rows": 220}, "rows: 216 there, 220 here"),
+    ({"shard_rows": 32}, "shard_rows: 64 there, 32 here"),
+    ({"context_size": 4}, "context_size: 8 there, 4 here"),
+    ({"sites": {HOOK: 12}}, "sites"),
+    ({"source": {"model": {"name": "other", "revision": None}}}, "source.model.name"),
+]
+
+
+@pytest.mark.parametrize(("change", "key"), CHANGES)
 def test_a_store_of_another_configuration_is_refused_and_the_key_named(tmp_path, change, key):
     manifest = make_manifest()
     write_store(tmp_path / "store", manifest, make_values(manifest), 1)
@@ -642,3 +645,140 @@ def test_a_writer_that_fails_lets_go_of_its_lock(tmp_path):
         die_between_shards()
     assert not (tmp_path / "store" / ".lock").exists()
     assert_good(tmp_path / "store", values, 64)
+
+
+def fail_with(error: BaseException) -> Callable[[StoreWriter, Path], None]:
+    """A first shard that ends in that error, all of whose rows were given but the last."""
+
+    def fail(writer: StoreWriter, root: Path) -> None:  # noqa: ARG001
+        values, columns = shard_of(writer.manifest, make_values(writer.manifest), 0)
+        writer.begin_shard().add(
+            {name: x[:63] for name, x in values.items()},
+            {name: x[:63] for name, x in columns.items()},
+        )
+        raise error
+
+    return fail
+
+
+def give(value: float) -> Callable[[StoreWriter, Path], None]:
+    """A first shard that holds that value."""
+
+    def write(writer: StoreWriter, root: Path) -> None:  # noqa: ARG001
+        values, columns = shard_of(writer.manifest, make_values(writer.manifest), 0)
+        values[HOOK] = values[HOOK].copy()
+        values[HOOK][9, 3] = value
+        writer.write_shard(values, columns)
+
+    return write
+
+
+def leave_a_column_out(writer: StoreWriter, root: Path) -> None:  # noqa: ARG001
+    values, columns = shard_of(writer.manifest, make_values(writer.manifest), 0)
+    del columns["position"]
+    writer.write_shard(values, columns)
+
+
+def fill_the_disk_last(writer: StoreWriter, root: Path) -> None:
+    """All files of the shard are in place when its line cannot be written."""
+    values = make_values(writer.manifest)
+    (root / "shards.jsonl").mkdir()
+    try:
+        writer.write_shard(*shard_of(writer.manifest, values, 0))
+    finally:
+        (root / "shards.jsonl").rmdir()
+
+
+# How a writer may end before its first shard is recorded.
+ENDS = {
+    "nan": give(np.nan),
+    "infinite": give(np.inf),
+    "too large": give(1e6),
+    "a column short": leave_a_column_out,
+    "no journal": fill_the_disk_last,
+    "Ctrl-C": fail_with(KeyboardInterrupt()),
+    "exit": fail_with(SystemExit(1)),
+    "bad input": fail_with(BadInput("no")),
+    "no memory": fail_with(MemoryError()),
+    "a bug": fail_with(ZeroDivisionError()),
+}
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("made", [True, False])
+def test_what_fails_before_its_first_shard_leaves_nothing(tmp_path, end, format, made):
+    root = tmp_path / "stores" / "one"
+    if not made:
+        root.mkdir(parents=True)
+    with (
+        pytest.raises((RkstoreError, KeyboardInterrupt, SystemExit, MemoryError, ArithmeticError)),
+        StoreWriter(root, make_manifest(codec="float16", format=format)) as writer,
+    ):
+        ENDS[end](writer, root)
+    assert root.exists() != made
+    assert list(root.rglob("*")) == []
+    # As it is advised: another codec.
+    assert whole_store(root, format=format) == whole_store(tmp_path / "direct", format=format)
+
+
+@pytest.mark.parametrize("end", [end for end in ENDS if end != "no journal"])
+def test_what_fails_later_leaves_the_shards_that_are_recorded(tmp_path, end):
+    root, manifest = tmp_path / "store", make_manifest(codec="float16")
+    write_store(root, manifest, make_values(manifest), 1)
+    before = tree(root)
+    with (
+        pytest.raises((RkstoreError, KeyboardInterrupt, SystemExit, MemoryError, ArithmeticError)),
+        StoreWriter(root, manifest) as writer,
+    ):
+        ENDS[end](writer, root)
+    assert tree(root) == before
+
+
+@pytest.mark.parametrize("moment", ["manifest", "files"])
+@pytest.mark.parametrize("change", [change for change, _ in CHANGES], ids=str)
+def test_a_store_that_was_killed_before_its_first_shard_gives_way_to_another(
+    tmp_path, change, moment
+):
+    root = tmp_path / "store"
+    killed = whole_store(tmp_path / "killed", rows=64, codec="int8") | {"shards.jsonl": b'{"cha'}
+    if moment == "manifest":
+        killed = {"manifest.json": killed["manifest.json"]}
+    for path, content in killed.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(content)
+    assert whole_store(root, **change) == whole_store(tmp_path / "direct", **change)
+    assert not [path for path in root.rglob("*") if path.is_dir() and not list(path.iterdir())]
+
+
+def test_what_is_not_of_the_store_is_never_removed_with_it(tmp_path):
+    root = tmp_path / "store"
+
+    def leave_notes(writer: StoreWriter) -> None:
+        (root / HOOK).mkdir()
+        for path in ("notes.txt", f"{HOOK}/notes.txt"):
+            (root / path).write_text("mine")
+        leave_a_column_out(writer, root)
+
+    with pytest.raises(BadInput), StoreWriter(root, make_manifest()) as writer:
+        leave_notes(writer)
+    assert tree(root) == {"notes.txt": b"mine", f"{HOOK}/notes.txt": b"mine"}
+
+
+def test_a_writer_that_fails_never_touches_what_another_writes(tmp_path):
+    root, manifest = tmp_path / "store", make_manifest()
+    with StoreWriter(root, manifest) as writer:
+        with pytest.raises(BadInput, match="being written"), StoreWriter(root, manifest):
+            pass
+        writer.write_shard(*shard_of(manifest, make_values(manifest), 0))
+    assert Store(root).rows == 64
+
+
+def test_the_advice_of_a_refused_command_can_be_followed(tmp_path, rkstore):
+    np.save(tmp_path / "x.npy", np.full((64, 3), 1e6, np.float32))
+    command = ("import", "--from", "npy", "x.npy", "--out", "store")
+    status, _, err = rkstore(*command, "--codec", "float16")
+    assert (status, "bfloat16" in err) == (2, True)
+    status, _, _ = rkstore(*command, "--codec", "bfloat16")
+    assert status == 0
+    assert Store(tmp_path / "store").rows == 64

@@ -10,8 +10,10 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from rkstore.dictionaries.config import read_config
 from rkstore.dictionaries.dictionary import Dictionary
-from rkstore.dictionaries.selects import SELECTS, select_named
+from rkstore.dictionaries.folding import fold
+from rkstore.dictionaries.selects import select_named
 from rkstore.errors import BadInput
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
@@ -35,45 +37,41 @@ def save_dictionary(dictionary: Dictionary, path: Path, metadata: dict[str, Any]
         "dtype": "float32",
         "device": "cpu",
         "apply_b_dec_to_input": True,
-        "normalize_activations": "none",
+        "normalize_activations": dictionary.norm,
         "reshape_activations": "none",
         **select.config(),
         "metadata": {"sae_lens_version": SAE_LENS_VERSION} | metadata,
     }
     tensors = dict(dictionary.named_parameters()) | dict(select.named_buffers())
     save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, path / WEIGHTS)
-    (path / CONFIG).write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+    text = json.dumps(config, indent=2, allow_nan=False) + "\n"
+    (path / CONFIG).write_text(text, "utf-8")
 
 
 def load_dictionary(path: str | Path) -> tuple[Dictionary, dict[str, Any]]:
-    """Read a dictionary, and the metadata it was written with.
+    """Read a dictionary that rkstore or SAELens wrote, and the metadata it was written with.
+
+    What a file asks for is in the weights then: ``encode`` gives the code that SAELens gives,
+    ``forward`` the reconstruction, and the weights themselves may differ from those on disk.
 
     Raises:
         BadInput: there is none in that directory, or it is of a kind that rkstore does
-            not know, or its tensors do not fit its configuration.
+            not know, or its tensors do not fit its configuration or are not finite.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not (path / CONFIG).is_file() or not (path / WEIGHTS).is_file():
         raise BadInput(f"{path} holds no dictionary ({CONFIG} and {WEIGHTS}): give a checkpoint")
     try:
-        config = json.loads((path / CONFIG).read_text("utf-8"))
-        tensors = load_file(path / WEIGHTS)
-        names = {s.architecture: name for name, s in SELECTS.items() if s.architecture}
-        if config["architecture"] not in names:
-            raise BadInput(
-                f"{path} is a '{config['architecture']}' dictionary: "
-                f"rkstore reads {', '.join(names)}"
-            )
-        select = select_named(names[config["architecture"]], config)
-        dictionary = Dictionary(config["d_in"], config["d_sae"], select)
+        config = read_config(json.loads((path / CONFIG).read_text("utf-8")))
+        tensors = fold(load_file(path / WEIGHTS), config, path)
+        select = select_named(config.select, config.options)
+        dictionary = Dictionary(config.d_in, config.d_sae, select, config.row_norm)
         buffers = dict(select.named_buffers())
         # On disk what the select keeps lies beside the weights: SAELens has one flat list.
         dictionary.load_state_dict(
             {f"select.{k}" if k in buffers else k: tensor for k, tensor in tensors.items()}
         )
-    except BadInput:
-        raise
     except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise BadInput(f"cannot read the dictionary in {path}: {reason}") from None
-    return dictionary.eval(), config.get("metadata", {})
+    return dictionary.eval(), config.metadata

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rkstore.dictionaries.rownorm import ROW_NORMS
 from rkstore.dictionaries.selects import Select
 from rkstore.errors import BadInput
 
@@ -17,8 +18,11 @@ class Dictionary(nn.Module):
     ``W_dec (d_sae, d_in)``, ``b_dec (d_in,)``. Rows of ``W_dec`` have norm 1.
     """
 
-    def __init__(self, d_in: int, d_sae: int, select: Select) -> None:
+    def __init__(self, d_in: int, d_sae: int, select: Select, norm: str = "none") -> None:
         """Make a dictionary of zeros; an init fills it.
+
+        Args:
+            norm: what is done to each row before and undone behind, one of ``ROW_NORMS``.
 
         Raises:
             BadInput: a size is not positive, or the select needs more latents.
@@ -27,7 +31,7 @@ class Dictionary(nn.Module):
         if d_in < 1 or d_sae < 1:
             raise BadInput(f"a dictionary needs positive sizes, not d_in {d_in}, d_sae {d_sae}")
         select.fit(d_sae)
-        self.d_in, self.d_sae, self.select = d_in, d_sae, select
+        self.d_in, self.d_sae, self.select, self.norm = d_in, d_sae, select, norm
         # In memory W_enc is its transpose: a latent's weights lie side by side, as in W_dec,
         # and the gradients of both are sums of such rows.
         self.W_enc = nn.Parameter(torch.zeros(d_sae, d_in).T)
@@ -37,18 +41,38 @@ class Dictionary(nn.Module):
 
     def encode(self, x: Tensor) -> Tensor:
         """Activations ``(..., d_in)`` → code ``(..., d_sae)``, non-negative and sparse."""
-        if x.shape[-1] != self.d_in:
-            raise BadInput(f"the dictionary takes activations {self.d_in} wide, not {x.shape[-1]}")
+        self._check_width(x)
+        if self.norm != "none":
+            mean, divisor, _ = ROW_NORMS[self.norm](x)
+            x = (x - mean) / divisor
         code: Tensor = self.select(F.linear(x - self.b_dec, self.W_enc.T, self.b_enc))
         return code
 
     def decode(self, f: Tensor) -> Tensor:
-        """Code ``(..., d_sae)`` → activations ``(..., d_in)``."""
+        """Code ``(..., d_sae)`` → activations ``(..., d_in)``.
+
+        Raises:
+            BadInput: rows were normalised, so the code alone does not say how long they are.
+        """
+        if self.norm != "none":
+            raise BadInput(f"a code of rows under {self.norm} has lost their size: use reconstruct")
         return F.linear(f, self.W_dec.T, self.b_dec)
+
+    def reconstruct(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Code ``(..., d_sae)`` and reconstruction ``(..., d_in)`` of activations."""
+        f = self.encode(x)
+        if self.norm == "none":
+            return f, self.decode(f)
+        mean, _, factor = ROW_NORMS[self.norm](x)
+        return f, F.linear(f, self.W_dec.T, self.b_dec) * factor + mean
 
     def forward(self, x: Tensor) -> Tensor:
         """Reconstruction ``(..., d_in)`` of activations ``(..., d_in)``."""
-        return self.decode(self.encode(x))
+        return self.reconstruct(x)[1]
+
+    def _check_width(self, x: Tensor) -> None:
+        if x.shape[-1] != self.d_in:
+            raise BadInput(f"the dictionary takes activations {self.d_in} wide, not {x.shape[-1]}")
 
     @torch.no_grad()
     def normalise_decoder(self) -> None:

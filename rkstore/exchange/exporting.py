@@ -9,7 +9,8 @@ from tqdm import tqdm
 
 from rkstore.errors import BadInput, RkstoreError
 from rkstore.exchange import exporter_named
-from rkstore.exchange.base import rows_of
+from rkstore.exchange.outgoing import Outgoing
+from rkstore.manifest import block_of, is_named
 from rkstore.settings import ExportSettings
 from rkstore.store import Store
 
@@ -18,7 +19,7 @@ def export_store(store: Store, settings: ExportSettings) -> Path:
     """Write sites and columns of a store for another program; returns the directory.
 
     Raises:
-        BadInput: no such site, no rows, or the directory is not empty.
+        BadInput: a hook that fits no site, no rows, or the directory is not empty.
         DamagedStore: see :meth:`Store.chunk`.
         RkstoreError: the disk has no room for it.
     """
@@ -28,22 +29,25 @@ def export_store(store: Store, settings: ExportSettings) -> Path:
     for name in hook_names:
         if name in exporter.reserved:
             raise BadInput(f"a site called '{name}' cannot be written as {exporter.name}")
-    out = Path(settings.out or Path("exports") / f"{store.root.absolute().name}-{exporter.name}")
+    default = Path("exports") / f"{store.root.absolute().name}-{exporter.name}"
+    out = Path(settings.out or default).expanduser()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BadInput(f"{out} is there already and not empty: choose another --out")
     out.parent.mkdir(parents=True, exist_ok=True)
-    _check_room(store, hook_names, dtype, out)
+    outgoing = Outgoing(store, hook_names, dtype)
+    _check_room(outgoing, out)
     aside = out.parent / f".{out.name}.{os.getpid()}"
     aside.mkdir()
     try:
         with tqdm(
-            total=rows_of(store) * len(hook_names),
+            total=outgoing.rows * len(hook_names),
             unit="row",
             unit_scale=True,
             desc="export",
             disable=None,
         ) as bar:
-            exporter.write(store, hook_names, dtype, aside, bar.update)
+            outgoing.advance = bar.update
+            exporter.write(outgoing, aside)
         aside.replace(out)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -51,24 +55,25 @@ def export_store(store: Store, settings: ExportSettings) -> Path:
 
 
 def _sites(store: Store, settings: ExportSettings) -> list[str]:
-    """The sites that fit a layer and a hook; all if neither is given."""
-    if not rows_of(store):
+    """The sites that fit the layer and any of the hooks; all if neither is given."""
+    rows = store.stop_row - store.first_row
+    if not rows:
         raise BadInput(f"the store at {store.root} has no rows yet: run its harvest again")
-    if rows_of(store) % store.manifest.context_size:
+    if rows % store.manifest.context_size:
         raise BadInput(f"the rows of {store.root} are no whole blocks: it was not harvested")
-    start = "" if settings.layer is None else f"blocks.{settings.layer}."
-    fitting = [
-        name
-        for name in store.hook_names
-        if name.startswith(start) and settings.hook in (None, name, name.split(".", 2)[-1])
-    ]
-    # None fits: the store says what there is.
-    return fitting or [store.site(settings.layer, settings.hook)]
+    layer = settings.layer
+    there = [name for name in store.hook_names if layer is None or block_of(name)[0] == layer]
+    chosen: set[str] = set()
+    for hook in settings.hook or (None,):
+        fitting = {name for name in there if hook is None or is_named(name, hook)}
+        # None fits: the store says what there is.
+        chosen |= fitting or {store.site(settings.layer, hook)}
+    return [name for name in there if name in chosen]
 
 
-def _check_room(store: Store, hook_names: list[str], dtype: np.dtype, out: Path) -> None:
-    widths = sum(map(store.manifest.width, hook_names))
-    needed, free = rows_of(store) * widths * dtype.itemsize, shutil.disk_usage(out.parent).free
+def _check_room(outgoing: Outgoing, out: Path) -> None:
+    per_row = sum(map(outgoing.width, outgoing.hook_names)) * outgoing.dtype.itemsize
+    needed, free = outgoing.rows * per_row, shutil.disk_usage(out.parent).free
     if needed > free:
         raise RkstoreError(
             f"{out} would take {needed / 1e9:,.1f} GB and {free / 1e9:,.1f} GB are free: make "

@@ -2,6 +2,8 @@
 
 import importlib.metadata
 import os
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,31 +16,50 @@ from rkstore.exchange import importer_named
 from rkstore.exchange.base import Floats, Source
 from rkstore.formats import compression_for
 from rkstore.manifest import CHUNK_ROWS, SITE_NAME, Manifest, largest_divisor
-from rkstore.settings import ImportSettings
+from rkstore.settings import ImportSettings, flag_of
 from rkstore.store import Store, sha256
 from rkstore.writer import StoreWriter
 
 INT32 = np.iinfo(np.int32)
 
+# The number of a layer, as most programs write it in a name.
+LAYER = re.compile(r"(?<![a-z])(?:layers?|blocks?|h)[._-]?([0-9]{1,18})(?![0-9])", re.IGNORECASE)
 
-def import_store(path: Path, settings: ImportSettings) -> Store:
+
+def import_store(
+    path: str | Path, settings: ImportSettings, say: Callable[[str], object] = lambda _: None
+) -> Store:
     """Write a store of the rows that lie in files of another program.
 
     Stopped, the same import goes on with the next shard. Columns that the files do not
     have are made: ``token_id`` is -1, ``document`` counts the blocks, ``position`` counts
-    inside a block. Without a context size each row is a block of its own.
+    inside a block. Without a context size each row is a block of its own. Of the files of
+    an export, blocks, columns, model and codec error are those of the store it was made of.
+
+    Args:
+        say: told which array became which site, if there are several or names were given.
 
     Raises:
         BadInput: the files are not what ``--from`` says, or a value is not finite.
         RkstoreError: they cannot be read, or the disk is full.
     """
+    path = Path(path).expanduser()
     importer = importer_named(settings.from_)
     if not path.exists():
         raise BadInput(f"there is nothing at {path} to import")
+    for name in ("hook_name", "dataset"):
+        _check_distinct(flag_of(name), getattr(settings, name))
+    if settings.dataset and not importer.datasets:
+        raise BadInput(
+            f"--dataset chooses from one file of many arrays, which no {importer.name} is"
+        )
     source = importer.open(path, settings)
     manifest = _manifest(path, source, settings)
-    out = Path(settings.out or Path("stores") / _name(path))
+    out = Path(settings.out or Path("stores") / _name(path)).expanduser()
     with StoreWriter(out, manifest) as writer:
+        if settings.hook_name or len(source.arrays) > 1:
+            for site, array in source.arrays.items():
+                say(_assigned(array, site))
         done = manifest.rows_recorded(writer.next_shard)
         with tqdm(
             total=manifest.rows,
@@ -61,6 +82,19 @@ def _name(path: Path) -> str:
     return path.absolute().name if path.is_dir() else path.stem
 
 
+def _check_distinct(flag: str, given: tuple[str, ...]) -> None:
+    for name in given:
+        if given.count(name) > 1:
+            raise BadInput(f"{flag} {name} is given {given.count(name)} times: give each once")
+
+
+def _assigned(array: str, site: str) -> str:
+    """Which array became which site, and whether their names say different layers."""
+    layers = [found[1] for name in (array, site) if (found := LAYER.search(name))]
+    differ = len({int(layer) for layer in layers}) > 1
+    return f"{array} → {site}" + (f": layer {' is called '.join(layers)}" if differ else "")
+
+
 def _manifest(path: Path, source: Source, settings: ImportSettings) -> Manifest:
     for site in source.sites:
         if not SITE_NAME.fullmatch(site.hook_name):
@@ -71,7 +105,6 @@ def _manifest(path: Path, source: Source, settings: ImportSettings) -> Manifest:
             )
     size = _context_size(path, source, settings)
     shard_rows = max(1, round(settings.shard_rows / size)) * size
-    model = {"model": {"name": settings.model_name}} if settings.model_name else {}
     return Manifest(
         rows=source.rows,
         context_size=size,
@@ -84,7 +117,8 @@ def _manifest(path: Path, source: Source, settings: ImportSettings) -> Manifest:
         ),
         sites=source.sites,
         source={
-            **model,
+            **(source.facts.inherited(source.arrays) if source.facts else {}),
+            **_model(path, source, settings),
             "imported_from": settings.from_,
             "dtype": source.dtype,
             "files": _described(source.files),
@@ -92,6 +126,19 @@ def _manifest(path: Path, source: Source, settings: ImportSettings) -> Manifest:
             "libraries": {name: importlib.metadata.version(name) for name in ("rkstore", "numpy")},
         },
     )
+
+
+def _model(path: Path, source: Source, settings: ImportSettings) -> dict[str, Any]:
+    """The model by the name that was given, unless the files know it better."""
+    known = source.facts.source.get("model", {}) if source.facts else {}
+    if known.get("name", settings.model_name) not in (None, settings.model_name):
+        if settings.model_name:
+            raise BadInput(
+                f"--model-name is {settings.model_name}: {path} was exported from a store of "
+                f"{known['name']}"
+            )
+        return {}
+    return {"model": known | {"name": settings.model_name}} if settings.model_name else {}
 
 
 def _context_size(path: Path, source: Source, settings: ImportSettings) -> int:

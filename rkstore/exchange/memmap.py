@@ -5,7 +5,6 @@ the token ids of all in ``tokens.pt`` beside those directories.
 """
 
 import json
-import re
 from bisect import bisect_right
 from dataclasses import dataclass
 from itertools import accumulate
@@ -15,17 +14,10 @@ from typing import Any
 import numpy as np
 
 from rkstore.errors import BadInput
-from rkstore.exchange.base import (
-    Floats,
-    Importer,
-    Matrix,
-    Source,
-    check_tokens,
-    float32,
-    names_of,
-    of_matrices,
-)
-from rkstore.exchange.pt import load_tensor
+from rkstore.exchange.base import Floats, Importer, Source
+from rkstore.exchange.matrices import Ids, Matrix, check_ids, float32, of_matrices
+from rkstore.exchange.pt import load_ids
+from rkstore.order import natural
 from rkstore.settings import ImportSettings
 
 TOKENS = "tokens.pt"
@@ -40,6 +32,18 @@ DTYPES: dict[str, np.dtype] = {
     "int16": np.dtype("<i2"),
 }
 
+# What the configuration of a submodule says of its rows, and of what type it is.
+MEANS: dict[str, type] = {
+    "shard_count": int,
+    "total_size": int,
+    "d_model": int,
+    "shuffle_shards": bool,
+    "store_tokens": bool,
+}
+# How the rows were made, which changes none: sequences differ in length and lie end to end.
+# ``io`` is in the name of the directory; sequence ranges lie in a file that is not read.
+MEANS_NOTHING = ("batch_size", "context_len", "shard_size", "io", "store_sequence_ranges")
+
 
 class Memmap(Importer):
     """Reads a whole cache, or the directory of one submodule."""
@@ -48,28 +52,34 @@ class Memmap(Importer):
 
     def open(self, path: Path, settings: ImportSettings) -> Source:
         directories = _directories(path)
-        names = names_of([directory.name for directory in directories], settings.hook_name)
-        if len(directories) > 1:
-            for directory in directories:
-                _check_order(directory)
         files: dict[str, Path] = {}
         matrices = {}
-        for name, directory in zip(names, directories, strict=True):
+        for directory in directories:
             shards = [_shard(file) for file in _shard_files(directory)]
             _check_widths(directory, shards)
-            matrices[name] = Matrix(_Joined(shards), _floats)
+            dtypes = sorted({shard.dtype for shard in shards})
+            joined = _Joined(shards)
+            matrices[directory.name] = Matrix(joined, _floats, ", ".join(dtypes))
             for shard in shards:
                 files[shard.path.relative_to(directory.parent).as_posix()] = shard.path
-        dtypes = sorted({shard.dtype for m in matrices.values() for shard in m.array.shards})
-        found = [place / TOKENS for place in (path, directories[0].parent)]
-        tokens = next((file for file in found if file.is_file()), None)
+        configs = [_config(d, m.array) for d, m in zip(directories, matrices.values(), strict=True)]
+        shuffled = any(config.get("shuffle_shards") for config in configs)
+        if shuffled and len(directories) > 1:
+            raise BadInput(
+                f"{path} was shuffled, each submodule in an order of its own: import them one at "
+                "a time"
+            )
+        if shuffled and (settings.context_size or 1) > 1:
+            raise BadInput(f"{path} was shuffled: its rows are no blocks, leave out --context-size")
         columns = {}
-        if tokens is not None:
-            ids = load_tensor(tokens).reshape(-1).numpy()
-            check_tokens(str(tokens), ids, next(iter(matrices.values())).rows)
-            columns["token_id"] = lambda start, stop: ids[start:stop]
-            files[TOKENS] = tokens
-        return of_matrices(matrices, files, ", ".join(dtypes), columns)
+        # Where the cache says that it kept no tokens, those beside it are of another.
+        if all(config.get("store_tokens", not shuffled) for config in configs):
+            found = [place / TOKENS for place in (path, directories[0].parent)]
+            for tokens in [file for file in found if file.is_file()][:1]:
+                columns["token_id"] = Ids(load_ids(tokens))
+                check_ids(str(tokens), columns["token_id"], next(iter(matrices.values())))
+                files[TOKENS] = tokens
+        return of_matrices(str(path), matrices, files, settings.hook_name, columns)
 
 
 @dataclass(frozen=True)
@@ -124,20 +134,15 @@ def _directories(path: Path) -> list[Path]:
     found = {file.parent for file in path.absolute().glob("*/shard_*.memmap")}
     if not found:
         raise BadInput(f"{path} has no shard_*.memmap, nor has any directory in it")
-    return sorted(found, key=lambda directory: _natural(directory.name))
+    return sorted(found, key=lambda directory: natural(directory.name))
 
 
 def _shard_files(directory: Path) -> list[Path]:
-    files = sorted(directory.glob("shard_*.memmap"), key=lambda file: _natural(file.name))
+    files = sorted(directory.glob("shard_*.memmap"), key=lambda file: natural(file.name))
     for number, file in enumerate(files):
         if file.name != f"shard_{number}.memmap":
             raise BadInput(f"{directory} has {file.name} where shard_{number}.memmap is due")
     return files
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """A key that puts layer_2 before layer_10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def _shard(path: Path) -> _Shard:
@@ -145,15 +150,19 @@ def _shard(path: Path) -> _Shard:
     try:
         stated = json.loads(meta.read_bytes())
         rows, width = (int(size) for size in stated["shape"])
-        dtype = str(stated["dtype"]).removeprefix("torch.")
+        unknown = [key for key in stated if key not in ("shape", "dtype")]
+        # The first caches were float32 and did not say so.
+        dtype = str(stated.get("dtype", "float32")).removeprefix("torch.")
     except FileNotFoundError:
         raise BadInput(
             f"{path} has no {meta.name} beside it: the shard was never finished"
         ) from None
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise BadInput(
             f'{meta} does not state a shard\'s "shape" (rows, d_in) and "dtype"'
         ) from None
+    if unknown:
+        raise BadInput(f"{meta} has '{unknown[0]}', which rkstore does not know: ask for it")
     if dtype not in DTYPES:
         raise BadInput(f"{meta} states dtype {dtype}: it may be {', '.join(DTYPES)}")
     if min(rows, width) < 1:
@@ -174,14 +183,35 @@ def _check_widths(directory: Path, shards: list[_Shard]) -> None:
             )
 
 
-def _check_order(directory: Path) -> None:
-    """Raise BadInput if the rows of several submodules cannot be the same tokens."""
+def _config(directory: Path, rows: _Joined) -> dict[str, Any]:
+    """What the cache says of a submodule; nothing if it says nothing.
+
+    Raises:
+        BadInput: it contradicts the shards, or has a key that could mean anything.
+    """
+    path = directory / CONFIG
+    if not path.is_file():
+        return {}
+    config = _object(path)
+    for key, value in config.items():
+        if key not in MEANS_NOTHING and key not in MEANS:
+            raise BadInput(f"{path} has '{key}', which rkstore does not know: ask for it")
+        if key in MEANS and type(value) is not MEANS[key]:
+            raise BadInput(f"{path} states {key} as {value!r}")
+    there = {"shard_count": len(rows.shards), "total_size": rows.shape[0], "d_model": rows.shape[1]}
+    for key, value in there.items():
+        if config.get(key, value) != value:
+            raise BadInput(f"{path} states {key} {config[key]:,}, the shards there have {value:,}")
+    if config.get("shuffle_shards") and config.get("store_tokens"):
+        raise BadInput(f"{path} states shuffled shards and tokens, which are in another order")
+    return config
+
+
+def _object(path: Path) -> dict[str, Any]:
     try:
-        config: Any = json.loads((directory / CONFIG).read_bytes())
+        document = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
-        return
-    if isinstance(config, dict) and config.get("shuffle_shards"):
-        raise BadInput(
-            f"{directory} was shuffled, each submodule in an order of its own: import them one "
-            "at a time"
-        )
+        document = None
+    if not isinstance(document, dict):
+        raise BadInput(f"{path} is no JSON object")
+    return document

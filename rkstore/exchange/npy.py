@@ -1,89 +1,41 @@
 """NumPy: one ``.npy`` a site, and ``tokens.npy`` beside them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from rkstore.errors import BadInput
-from rkstore.exchange.base import (
-    Exporter,
-    Importer,
-    Matrix,
-    Source,
-    check_floats,
-    check_tokens,
-    float32,
-    known_tokens,
-    names_of,
-    narrowed,
-    of_matrices,
-    rows_of,
-    spans_of,
-)
+from rkstore.exchange import facts
+from rkstore.exchange.base import Exporter, Importer, Source
+from rkstore.exchange.files import COLUMN_FILES, of_files
+from rkstore.exchange.matrices import matrix
+from rkstore.exchange.outgoing import Outgoing
+from rkstore.manifest import COLUMNS
 from rkstore.settings import ImportSettings
-from rkstore.store import Store
-
-TOKENS = "tokens.npy"
 
 
 class Npy(Importer, Exporter):
-    """Reads one file, or a directory of them in the order of their names; memory-mapped."""
+    """Reads one file, or a directory of them in natural order; memory-mapped."""
 
     name = "npy"
-    reserved: ClassVar = ("tokens",)
+    reserved: ClassVar = tuple(COLUMN_FILES)
 
     def open(self, path: Path, settings: ImportSettings) -> Source:
-        paths = _files(path)
-        names = names_of([file.stem for file in paths], settings.hook_name)
-        matrices = {}
-        for name, file in zip(names, paths, strict=True):
-            array = _mapped(file)
-            check_floats(str(file), array)
-            matrices[name] = Matrix(array, float32)
-        tokens = path / TOKENS
-        if not tokens.is_file():
-            return of_matrices(matrices, {f.name: f for f in paths}, str(array.dtype))
-        ids = _mapped(tokens)
-        check_tokens(str(tokens), ids, next(iter(matrices.values())).rows)
-        flat = ids.reshape(-1)
-        return of_matrices(
-            matrices,
-            {file.name: file for file in [*paths, tokens]},
-            str(array.dtype),
-            {"token_id": lambda start, stop: flat[start:stop]},
-        )
+        return of_files(path, settings, ".npy", lambda f: matrix(str(f), _mapped(f)), _mapped)
 
-    def write(
-        self,
-        store: Store,
-        hook_names: list[str],
-        dtype: np.dtype,
-        out: Path,
-        advance: Callable[[int], object],
-    ) -> None:
-        for name in hook_names:
-            shape = (rows_of(store), store.manifest.width(name))
-
-            def chunks(name: str = name) -> Iterator[np.ndarray]:
-                for first, last in spans_of(store):
-                    yield narrowed(name, store.read(name, first, last), dtype, first)
-                    advance(last - first)
-
-            _write(out / f"{name}.npy", shape, dtype, chunks())
-        if known_tokens(store):
-            ids = (store.column("token_id", *span) for span in spans_of(store))
-            _write(out / TOKENS, (rows_of(store),), np.dtype("<i4"), ids)
-
-
-def _files(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    found = sorted(file for file in path.glob("*.npy") if file.name != TOKENS)
-    if not found:
-        raise BadInput(f"{path} has no .npy files: give one, or a directory of them")
-    return found
+    def write(self, outgoing: Outgoing, out: Path) -> None:
+        spans, rows = outgoing.spans, outgoing.rows
+        for name in outgoing.hook_names:
+            values = (outgoing.values(name, *span) for span in spans)
+            _write(out / f"{name}.npy", (rows, outgoing.width(name)), outgoing.dtype, values)
+        known = outgoing.columns()
+        for stem, name in COLUMN_FILES.items():
+            if name in known:
+                ids = (outgoing.store.column(name, *span) for span in spans)
+                _write(out / f"{stem}.npy", (rows,), COLUMNS[name], ids)
+        (out / facts.FILE).write_text(outgoing.facts().to_text(), "ascii")
 
 
 def _mapped(path: Path) -> Any:

@@ -5,33 +5,33 @@ from pathlib import Path
 from typing import Any
 
 from rkstore.errors import BadInput
-from rkstore.exchange.base import (
-    Floats,
-    Importer,
-    Matrix,
-    Source,
-    check_shape,
-    names_of,
-    of_matrices,
-)
+from rkstore.exchange.base import Floats, Importer, Source
+from rkstore.exchange.files import of_files
+from rkstore.exchange.matrices import Matrix, check_shape
 from rkstore.settings import ImportSettings
 
 DTYPES = ("float32", "float16", "bfloat16", "float64")
 
 
 class Pt(Importer):
-    """Reads what ``torch.save(tensor)`` wrote."""
+    """Reads what ``torch.save(tensor)`` wrote: one file, or a directory in natural order."""
 
     name = "pt"
 
     def open(self, path: Path, settings: ImportSettings) -> Source:
-        [name] = names_of([path.stem], settings.hook_name)
-        tensor = load_tensor(path)
-        dtype = str(tensor.dtype).removeprefix("torch.")
-        check_shape(str(path), tensor.shape)
-        if dtype not in DTYPES:
-            raise BadInput(f"{path} holds {dtype}: activations are {', '.join(DTYPES)}")
-        return of_matrices({name: Matrix(tensor, _floats)}, {path.name: path}, dtype)
+        return of_files(path, settings, ".pt", _matrix, load_ids)
+
+
+def load_ids(path: Path) -> Any:
+    """The tensor in a file as an array of NumPy.
+
+    Raises:
+        BadInput: see :func:`load_tensor`; or NumPy knows no such numbers.
+    """
+    tensor = load_tensor(path)
+    if tensor.is_floating_point():
+        raise BadInput(f"{path} holds {tensor.dtype}: token ids are integers")
+    return tensor.numpy()
 
 
 def load_tensor(path: Path) -> Any:
@@ -65,6 +65,15 @@ def load_tensor(path: Path) -> Any:
     if loaded.layout != torch.strided or loaded.device.type != "cpu":
         raise BadInput(f"{path} holds a sparse or empty tensor: save it dense")
     return loaded.detach()
+
+
+def _matrix(path: Path) -> Matrix:
+    tensor = load_tensor(path)
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    check_shape(str(path), tensor.shape)
+    if dtype not in DTYPES:
+        raise BadInput(f"{path} holds {dtype}: activations are {', '.join(DTYPES)}")
+    return Matrix(tensor, _floats, dtype)
 
 
 def _floats(tensor: Any) -> Floats:

@@ -69,7 +69,8 @@ class Shard(ABC):
 
         Raises:
             ValueError, OSError: the bytes are not what was written. The message
-                says how; the caller knows which site and rows.
+                says how; the caller knows which site and rows. An OSError with an ``errno`` is
+                the system's, and says nothing of the bytes.
         """
 
 
@@ -124,5 +125,9 @@ class Format(ABC):
         """Files, by path, that let other tools open arrays of that many rows."""
 
     @abstractmethod
-    def open_array(self, root: Path, spec: ArraySpec) -> Any:
-        """The stored numbers of one array as the format's own library hands them out."""
+    def open_array(self, root: Path, spec: ArraySpec, shards: Sequence[int]) -> Any:
+        """The stored numbers of one array as the format's own library hands them out.
+
+        Args:
+            shards: those that are there.
+        """

@@ -73,10 +73,9 @@ class Hdf5(Format):
     def metadata(self, rows: dict[ArraySpec, int]) -> dict[str, bytes]:  # noqa: ARG002
         return {}  # each file says all there is to know of itself
 
-    def open_array(self, root: Path, spec: ArraySpec) -> Any:
+    def open_array(self, root: Path, spec: ArraySpec, shards: Sequence[int]) -> Any:
         """The list of h5py datasets, one a shard, in order."""
-        paths = sorted((root / spec.name).glob("*.h5"), key=lambda path: int(path.stem))
-        return [h5py.File(path)[DATASET] for path in paths]
+        return [h5py.File(root / self.shard_path(spec, shard))[DATASET] for shard in shards]
 
 
 class Hdf5Shard(Shard):

@@ -73,7 +73,7 @@ class Zarr(Format):
         }
         return {"zarr.json": _json(group)} | files
 
-    def open_array(self, root: Path, spec: ArraySpec) -> Any:
+    def open_array(self, root: Path, spec: ArraySpec, shards: Sequence[int]) -> Any:  # noqa: ARG002
         import zarr
 
         return zarr.open_array(root / spec.name, mode="r")
@@ -159,4 +159,4 @@ def _array_metadata(spec: ArraySpec, rows: int) -> dict[str, Any]:
 
 
 def _json(value: dict[str, Any]) -> bytes:
-    return json.dumps(value, indent=2).encode() + b"\n"
+    return json.dumps(value, indent=2, allow_nan=False).encode() + b"\n"

@@ -1,17 +1,24 @@
 """What a probe found."""
 
+import hashlib
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 
 from rkstore.errors import BadInput
 
 TENSORS, DESCRIPTION = "probe.safetensors", "probe.json"
+NAMES = (
+    *("top_subsets", "top_scores", "all_subsets", "all_scores", "top_directions"),
+    "parents",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,17 +72,53 @@ class RkCNNResult:
         Raises:
             BadInput: the path is a file.
         """
-        path = Path(path)
+        path = Path(path).expanduser()
         if path.exists() and not path.is_dir():
             raise BadInput(f"{path} is a file: choose a directory for the result")
         path.mkdir(parents=True, exist_ok=True)
-        names = ("top_subsets", "top_scores", "all_subsets", "all_scores", "top_directions")
-        found = {name: getattr(self, name) for name in (*names, "parents")}
-        tensors = {name: t.cpu().contiguous() for name, t in found.items() if t is not None}
-        described = {"settings": self.settings, "source": self.source, "scores": self.summary()}
+        found = {name: getattr(self, name) for name in NAMES}
+        tensors = save({name: t.cpu().contiguous() for name, t in found.items() if t is not None})
+        described = {
+            "settings": self.settings,
+            "source": self.source,
+            "scores": {k: v if math.isfinite(v) else None for k, v in self.summary().items()},
+            "sha256": _sha256(tensors),
+        }
         text = json.dumps(described, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        _replace(path / TENSORS, lambda aside: aside.write_bytes(save(tensors)))
+        _replace(path / TENSORS, lambda aside: aside.write_bytes(tensors))
         _replace(path / DESCRIPTION, lambda aside: aside.write_bytes(text.encode()))
+
+    @classmethod
+    def load(cls, path: str | Path) -> "RkCNNResult":
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            BadInput: there is no result in that directory, or not a whole one.
+        """
+        path = Path(path).expanduser()
+        if not (path / TENSORS).is_file() or not (path / DESCRIPTION).is_file():
+            raise BadInput(
+                f"{path} holds no probe ({DESCRIPTION} and {TENSORS}): "
+                "give a directory that 'rkstore probe' wrote"
+            )
+        try:
+            raw = (path / TENSORS).read_bytes()
+            described = json.loads((path / DESCRIPTION).read_text("utf-8"))
+            # Results of version 0.1 have no digest.
+            if described.get("sha256", _sha256(raw)) != _sha256(raw):
+                raise ValueError(f"{TENSORS} is not the one that {DESCRIPTION} was written with")
+            tensors = load(raw)
+            return cls(
+                **{name: tensors[name] for name in NAMES if name in tensors},
+                settings=described["settings"],
+                source=described["source"],
+            )
+        except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+            raise BadInput(f"cannot read the probe in {path} ({error}): probe again") from None
+
+
+def _sha256(raw: bytes) -> str:
+    return hashlib.sha256(raw).hexdigest()
 
 
 def _replace(target: Path, write: Callable[[Path], Any]) -> None:

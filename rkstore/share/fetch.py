@@ -13,7 +13,8 @@ from tqdm import tqdm
 from rkstore.errors import BadInput, DamagedStore
 from rkstore.info import size
 from rkstore.lock import let_go, take_lock
-from rkstore.manifest import JOURNAL, MANIFEST, PART, FileRecord, Manifest
+from rkstore.manifest import JOURNAL, MANIFEST, PART, FileRecord, Manifest, record_of
+from rkstore.paths import own, place
 from rkstore.share.listed import check_same
 from rkstore.share.moving import Moved, each, intact
 from rkstore.store import ASIDE, LOCK, Store
@@ -58,7 +59,7 @@ def fetch_missing(location: Location, wanted: dict[str, FileRecord], root: Path)
 
         missing = {}
         for path, recorded in wanted.items():
-            if intact(root / path, recorded):
+            if intact(root, path, recorded):
                 advance(recorded.bytes)
             else:
                 missing[path] = recorded
@@ -106,8 +107,7 @@ def fetch(
 
 def replace(root: Path, path: str, content: bytes) -> None:
     """Put a small file in place as a whole, unless it is there already."""
-    target = root / path
-    if target.is_file() and target.read_bytes() == content:
+    if intact(root, path, record_of(content)):
         return
     aside = _aside(root, path)
     with aside.open("wb") as file:
@@ -119,13 +119,13 @@ def replace(root: Path, path: str, content: bytes) -> None:
 
 def _aside(root: Path, path: str) -> Path:
     # Two processes may fetch the same file into one cache.
-    aside = root / ASIDE / f"{path.replace('/', '__')}.{os.getpid()}"
+    aside = own(root, f"{ASIDE}/{path.replace('/', '__')}.{os.getpid()}")
     aside.parent.mkdir(exist_ok=True)
     return aside
 
 
 def _into_place(root: Path, aside: Path, path: str) -> None:
-    target = root / path
+    target = place(root, path)
     target.parent.mkdir(parents=True, exist_ok=True)
     aside.replace(target)
     sync_directory(target.parent)

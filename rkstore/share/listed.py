@@ -42,7 +42,7 @@ def read_listed(location: Location) -> Listed:
     try:
         raw = location.read(MANIFEST, LARGEST_MANIFEST)
     except NotThere as error:
-        raise BadInput(f"there is no store at {location.url}: {error}") from None
+        raise BadInput(f"there is no store at {location.url}: {error.sentence}") from None
     manifest = parse_manifest(raw, location.url)
     journal = location.read_optional(JOURNAL, LARGEST_JOURNAL)
     records = parse_journal(journal or b"", manifest, location.url)

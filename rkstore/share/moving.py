@@ -5,8 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from rkstore.errors import DamagedStore
 from rkstore.info import size
 from rkstore.manifest import FileRecord
+from rkstore.paths import inside, reading
 from rkstore.store import sha256
 
 
@@ -23,11 +25,17 @@ class Moved:
         return f"{self.files} files, {size(self.bytes)}; {self.present} were there"
 
 
-def intact(file: Path, recorded: FileRecord) -> bool:
-    """Whether a file is what was recorded of it."""
+def intact(root: Path, path: str, recorded: FileRecord) -> bool:
+    """Whether a file of a store is what was recorded of it.
+
+    Raises:
+        RkstoreError: the system does not let it be read.
+    """
     try:
-        return file.stat().st_size == recorded.bytes and sha256(file) == recorded.sha256
-    except OSError:
+        with reading(path, root):
+            file = inside(root, path)
+            return file.stat().st_size == recorded.bytes and sha256(file) == recorded.sha256
+    except (DamagedStore, OSError):
         return False
 
 

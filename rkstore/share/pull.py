@@ -1,13 +1,13 @@
 """Bringing a store, or a part of one, into a directory."""
 
-import fnmatch
 import re
 from collections.abc import Callable
 from pathlib import Path
 
-from rkstore.errors import BadInput
-from rkstore.manifest import JOURNAL, MANIFEST, PART
+from rkstore.errors import BadInput, few
+from rkstore.manifest import JOURNAL, MANIFEST, PART, block_of, is_named
 from rkstore.part import NOTHING, Part, whole
+from rkstore.paths import directory
 from rkstore.settings import PullSettings, parse_layers
 from rkstore.share.fetch import claimed, fetch_missing, replace
 from rkstore.share.listed import Listed, check_one_history, read_listed
@@ -19,7 +19,7 @@ from rkstore.writer import DiskErrors, sync_directory
 Say = Callable[[str], object]
 
 
-def pull(url: str, settings: PullSettings, say: Say = lambda _: None) -> tuple[Store, Moved]:
+def pull(url: str | Path, settings: PullSettings, say: Say = lambda _: None) -> tuple[Store, Moved]:
     """Bring a store, or a part of one, into a directory; what is there already is kept.
 
     Args:
@@ -37,7 +37,7 @@ def pull(url: str, settings: PullSettings, say: Say = lambda _: None) -> tuple[S
     location = Location(url)
     listed = read_listed(location)
     asked = _asked(settings, listed, location, say)
-    root = Path(settings.out or Path("stores") / location.name)
+    root = directory(settings.out or Path("stores") / location.name)
     with DiskErrors(root), claimed(root, listed.manifest, location):
         local = _begin(root, listed, location)
         target = local.held.spanning(asked, listed.manifest)
@@ -95,21 +95,25 @@ def _asked(settings: PullSettings, listed: Listed, location: Location, say: Say)
 
 
 def _sites(settings: PullSettings, names: list[str], location: Location) -> tuple[str, ...]:
-    blocks = {name: int(n[1]) for name in names if (n := re.match(r"blocks\.([0-9]+)\.", name))}
-    chosen = set(names)
-    if settings.layers != "all":
-        layers = set(parse_layers(settings.layers, max(blocks.values(), default=0) + 1))
-        chosen = {name for name in names if blocks.get(name) in layers}
-    if settings.hook is not None:
-        patterns = (settings.hook, f"blocks.*.{settings.hook}")
-        chosen = {name for name in chosen if any(fnmatch.fnmatchcase(name, p) for p in patterns)}
-    if not chosen:
-        hook = "" if settings.hook is None else f" and --hook {settings.hook}"
+    """The sites that one of the hooks names in one of the layers, in the order of the store.
+
+    Raises:
+        BadInput: a layer or a hook is not there.
+    """
+    layers, hooks = settings.layers, settings.hook
+    blocks = {name: block_of(name)[0] for name in names}
+    numbers = {number for number in blocks.values() if number is not None}
+    asked = None if layers == "all" else set(parse_layers(layers, max(numbers, default=0) + 1))
+    in_layers = names if asked is None else [name for name in names if blocks[name] in asked]
+    within = "" if asked is None else f"--layers {layers} and "
+    lacking = [f"--layers {number}" for number in sorted((asked or set()) - numbers)] or [
+        f"{within}--hook {hook}" for hook in hooks if not any(is_named(n, hook) for n in in_layers)
+    ]
+    if lacking:
         raise BadInput(
-            f"--layers {settings.layers}{hook} is not in the store at {location.url}, "
-            f"which has {', '.join(names[:16])}{' and more' if len(names) > 16 else ''}"
+            f"{lacking[0]} is not in the store at {location.url}, which has {few(names)}"
         )
-    return tuple(name for name in names if name in chosen)
+    return tuple(n for n in in_layers if not hooks or any(is_named(n, hook) for hook in hooks))
 
 
 def _begin(root: Path, listed: Listed, location: Location) -> Store:

@@ -18,7 +18,7 @@ from rkstore.url import Location
 JOURNAL_SECONDS = 30.0
 
 
-def push(path: str | Path, url: str) -> Moved:
+def push(path: str | Path, url: str | Path) -> Moved:
     """Copy a store, or a part of one, to a URL; what is there already is left as it is.
 
     Raises:
@@ -77,13 +77,13 @@ def _send(store: Store, location: Location, missing: dict[str, FileRecord], ther
     """Send files, shard after shard, and now and then the journal as far as they reach."""
 
     def one(path: str) -> None:
-        file, recorded = store.root / path, missing[path]
-        if not intact(file, recorded):
+        recorded = missing[path]
+        if not intact(store.root, path, recorded):
             raise DamagedStore(
                 f"{path} of {store.where} is not what was recorded, and was not pushed: "
                 "'rkstore verify --repair-from URL' mends it from a copy"
             )
-        location.put(path, file)
+        location.put(path, store.root / path)
         with lock:
             bar.update(recorded.bytes)
 

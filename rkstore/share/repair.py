@@ -1,6 +1,7 @@
 """Making a damaged store whole from a copy of it."""
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from rkstore.errors import BadInput
 from rkstore.share.fetch import claimed, fetch_missing, replace
@@ -10,7 +11,7 @@ from rkstore.url import Location
 from rkstore.writer import DiskErrors
 
 
-def repair(store: Store, problems: Iterable[Problem], url: str) -> list[Problem]:
+def repair(store: Store, problems: Iterable[Problem], url: str | Path) -> list[Problem]:
     """Fetch the files that were found missing or changed, each checked before it is put in place.
 
     Returns:

@@ -17,6 +17,7 @@ from rkstore.dictionaries.inits.centre import centre
 from rkstore.dictionaries.inits.controls import rkcnn_unscored, sparse_random
 from rkstore.dictionaries.inits.data import InitData
 from rkstore.dictionaries.inits.datapoint import datapoint
+from rkstore.dictionaries.inits.mining import TAKE_DIRECTIONS
 from rkstore.dictionaries.inits.random import random
 from rkstore.dictionaries.inits.rkcnn import rkcnn
 from rkstore.dictionaries.inits.rkcnn_decoder import rkcnn_decoder
@@ -48,6 +49,11 @@ def initialise(dictionary: Dictionary, data: InitData, settings: TrainSettings) 
     """
     if settings.init not in INITS:
         raise BadInput(f"unknown init '{settings.init}': choose one of {', '.join(INITS)}")
+    if data.directions is not None and settings.init not in TAKE_DIRECTIONS:
+        raise BadInput(
+            f"--init {settings.init} begins at no directions of a probe: "
+            f"leave out --directions, or choose --init {' or '.join(TAKE_DIRECTIONS)}"
+        )
     generator = torch.Generator().manual_seed(settings.seed)
     dictionary.W_dec.normal_(generator=generator)
     dictionary.normalise_decoder()

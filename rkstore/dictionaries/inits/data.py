@@ -1,4 +1,4 @@
-"""What an init may look at: the training rows of one site of a store."""
+"""What an init may look at: the training rows of one site, and directions found in them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +26,8 @@ class InitData:
     hook_name: str
     chunks: Sequence[int]
     scale: float
+    directions: Tensor | None = None
+    """Unit directions ``(n, d_in)``, the best first, to begin at in place of mined ones."""
 
     def sample(self, rows: int = SAMPLE_ROWS) -> Tensor:
         """About so many rows, whole chunks evenly spread, as they are trained on, ``(n, d_in)``."""

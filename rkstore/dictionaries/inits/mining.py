@@ -8,6 +8,9 @@ from rkstore.errors import BadInput
 from rkstore.rkcnn import RkCNNProbe, StoreSite
 from rkstore.settings import TrainSettings
 
+# Inits that ``--directions`` may be given to. The others mine only to be compared with these.
+TAKE_DIRECTIONS = ("rkcnn", "rkcnn-decoder")
+
 # Rows that scores and directions are computed from: enough for a covariance of 3,072 dimensions
 # with forty rows to each, where all rows of a large store would take longer than training.
 MINED_ROWS = 131_072
@@ -26,6 +29,16 @@ def mined_latents(dictionary: Dictionary, settings: TrainSettings) -> int:
             "it must leave from 1 to all of them"
         )
     return mined
+
+
+def directions_of(data: InitData, settings: TrainSettings, *, drawn: int, wanted: int) -> Tensor:
+    """The directions ``(n, d_in)`` that latents begin at: those of ``--directions``, or mined.
+
+    As many as are wanted, or as there are; no more are mined than subsets are drawn.
+    """
+    if data.directions is not None:
+        return data.directions[:wanted]
+    return mine(data, settings, drawn=drawn, kept=min(wanted, drawn))
 
 
 def mine(data: InitData, settings: TrainSettings, *, drawn: int, kept: int) -> Tensor:
@@ -50,7 +63,7 @@ def mine(data: InitData, settings: TrainSettings, *, drawn: int, kept: int) -> T
     except BadInput as error:
         raise BadInput(
             f"--init {settings.init} mines r={kept} directions (latents × --rkcnn-fraction): "
-            f"{error}"
+            f"{error.sentence}"
         ) from None
     assert directions is not None
     return directions

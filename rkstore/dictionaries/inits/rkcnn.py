@@ -6,7 +6,7 @@ from torch import Tensor
 from rkstore.dictionaries.dictionary import Dictionary
 from rkstore.dictionaries.inits.data import InitData
 from rkstore.dictionaries.inits.datapoint import blend_rows
-from rkstore.dictionaries.inits.mining import mine, mined_latents
+from rkstore.dictionaries.inits.mining import directions_of, mined_latents
 from rkstore.dictionaries.inits.tied import tied
 from rkstore.settings import TrainSettings
 
@@ -27,7 +27,8 @@ def rkcnn(
     """
     mined = mined_latents(dictionary, settings)
     drawn = round(mined * settings.rkcnn_oversample)
-    begin_at(mine(data, settings, drawn=drawn, kept=mined), dictionary, data, settings, generator)
+    directions = directions_of(data, settings, drawn=drawn, wanted=mined)
+    begin_at(directions, dictionary, data, settings, generator)
 
 
 def begin_at(

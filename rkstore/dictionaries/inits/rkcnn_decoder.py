@@ -4,7 +4,7 @@ import torch
 
 from rkstore.dictionaries.dictionary import Dictionary
 from rkstore.dictionaries.inits.data import InitData
-from rkstore.dictionaries.inits.mining import mine, mined_latents
+from rkstore.dictionaries.inits.mining import directions_of, mined_latents
 from rkstore.dictionaries.inits.random import random
 from rkstore.settings import TrainSettings
 
@@ -20,5 +20,6 @@ def rkcnn_decoder(
     published: there the sign of a direction was that of the eigenvector routine.
     """
     random(dictionary, data, settings, generator)
-    kept = min(mined_latents(dictionary, settings), settings.rkcnn_h)
-    dictionary.W_dec[:kept] = mine(data, settings, drawn=settings.rkcnn_h, kept=kept)
+    wanted = mined_latents(dictionary, settings)
+    directions = directions_of(data, settings, drawn=settings.rkcnn_h, wanted=wanted)
+    dictionary.W_dec[: len(directions)] = directions

@@ -1,0 +1,217 @@
+"""What SAELens' ``cfg.json`` means: each key that changes a value is obeyed, or refused by name.
+
+SAELens passes over a key that it does not know, and so would a reader that takes the four
+tensors and asks no more; the numbers would then be of another dictionary. Both layouts are
+read: that of SAELens 6, with what is not needed to run a dictionary in ``metadata``, and the
+flat ones before it.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from rkstore.dictionaries.rownorm import ROW_NORMS
+from rkstore.dictionaries.selects import SELECTS
+from rkstore.errors import BadInput
+
+DTYPES = {
+    f"{prefix}{name}": getattr(torch, name)
+    for prefix in ("", "torch.")
+    for name in ("float32", "float64", "float16", "bfloat16")
+}
+
+# SAELens' architectures, and the name of the select of each.
+ARCHITECTURES = {str(s.architecture): name for name, s in SELECTS.items() if s.architecture}
+
+# The mean norm of the activations was divided out, by a factor that lies in a file beside.
+AVERAGE = "expected_average_only_in"
+
+# What changes a value, by the values that are understood. The first goes without saying.
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "architecture": tuple(ARCHITECTURES),
+    "apply_b_dec_to_input": (True, False),
+    "normalize_activations": (*ROW_NORMS, AVERAGE),
+    # Rows are flat in a store, which is what hook_z asks for.
+    "reshape_activations": ("none", "hook_z"),
+    "rescale_acts_by_decoder_norm": (False, True),
+    "finetuning_scaling_factor": (False, True),
+    "activation_fn": ("relu", "topk"),
+    "dtype": tuple(DTYPES),
+}
+
+# What changes a value, too, and is a number or holds one.
+NUMBERS = ("d_in", "d_sae", "k", "activation_fn_kwargs")
+
+# Active latents where a topk dictionary does not say.
+TOPK_IF_UNSAID = 100
+
+# Other names of the same in flat files.
+RENAMED = {
+    "hook_point": "hook_name",
+    "hook_point_layer": "hook_layer",
+    "hook_point_head_index": "hook_head_index",
+    "activation_fn_str": "activation_fn",
+}
+
+# Whose activations a dictionary is for. In a flat file they lie beside the rest.
+METADATA_KEYS = """
+    context_size dataset_path dataset_trust_remote_code exclude_special_tokens hf_hook_name
+    hook_head_index hook_layer hook_name model_class_name model_from_pretrained_kwargs model_name
+    neuronpedia_id prepend_bos sae_lens_training_version sae_lens_version seqpos_slice
+"""
+METADATA = frozenset(METADATA_KEYS.split())
+
+# If any of these says something, a row of the store is not what goes in or not what comes out.
+NOT_A_ROW = ("hook_head_index", "hook_name_out", "hook_head_index_out", "hf_hook_name_out")
+
+# How a dictionary was trained, or where: nothing that it computes depends on it.
+TRAINING_KEYS = """
+    act_store_device activations_mixing_fraction adam_beta1 adam_beta2 autocast autocast_lm
+    aux_loss_coefficient b_dec_init_method cached_activations_path checkpoint_path compile_llm
+    compile_sae d_head dead_feature_estimation_method dead_feature_threshold dead_feature_window
+    decoder_heuristic_init decoder_heuristic_init_norm decoder_init_norm decoder_orthogonal_init
+    device disable_concat_sequences eval_batch_size_prompts eval_every_n_wandb_logs
+    expansion_factor feature_reinit_scale feature_sampling_method feature_sampling_window
+    finetuning_method finetuning_tokens from_pretrained_path hook_eval
+    init_encoder_as_decoder_transpose is_dataset_tokenized jumprelu_bandwidth
+    jumprelu_init_threshold jumprelu_sparsity_loss_mode jumprelu_ste_to_input jumprelu_tanh_scale
+    l0_coefficient l0_lambda l0_warm_up_steps l1_coefficient l1_warm_up_steps llm_compilation_mode
+    llm_device log_activations_store_to_wandb log_optimizer_state_to_wandb log_to_wandb
+    log_weights_to_wandb logger lp_norm lr lr_decay_steps lr_end lr_scheduler_name lr_warm_up_steps
+    model_kwargs mse_loss_normalization n_batches_for_norm_estimate n_batches_in_buffer
+    n_checkpoints n_eval_batches n_restart_cycles noise_scale normalize_sae_decoder output_path
+    pre_act_loss_coefficient prefetch_llm_batches resample_batches resume resume_from_checkpoint
+    run_name sae_compilation_mode save_final_checkpoint scale_sparsity_penalty_by_decoder_norm seed
+    sequence_separator_token store_batch_size store_batch_size_prompts streaming target_l0
+    tokens_per_buffer total_training_tokens train_batch_size train_batch_size_tokens
+    training_tokens use_cached_activations use_chat_formatting use_ghost_grads
+    use_sparse_activations verbose wandb_entity wandb_id wandb_log_frequency wandb_project
+"""
+WITHOUT_EFFECT = frozenset(TRAINING_KEYS.split())
+
+
+@dataclass(frozen=True)
+class Config:
+    """A ``cfg.json`` that is understood.
+
+    Args:
+        select: name of the select, with its ``options``.
+        dtype: what the weights are rounded to; None as they are.
+        centred: whether the encoder takes ``x - b_dec``.
+        norm: how rows are normalised, one of ``CHOICES``.
+        by_decoder_norms: whether pre-activations are multiplied by the norms of ``W_dec``'s
+            rows, and the code divided by them.
+        finetuned: whether the code is multiplied by a factor for each latent.
+        metadata: whose activations it is for, and what else was kept.
+    """
+
+    d_in: int
+    d_sae: int
+    select: str
+    options: dict[str, int]
+    dtype: torch.dtype | None
+    centred: bool
+    norm: str
+    by_decoder_norms: bool
+    finetuned: bool
+    metadata: dict[str, Any]
+
+    @property
+    def row_norm(self) -> str:
+        """What is to be done to each row; a factor for all of them is in the weights."""
+        return "none" if self.norm == AVERAGE else self.norm
+
+
+def read_config(document: Any) -> Config:
+    """Understand a ``cfg.json``.
+
+    Raises:
+        BadInput: a key or a value of one is not known, or two contradict each other.
+    """
+    if not isinstance(document, dict):
+        raise BadInput("its configuration is not an object")
+    config: dict[str, Any] = {RENAMED.get(str(key), str(key)): v for key, v in document.items()}
+    if len(config) < len(document):
+        raise BadInput("its configuration has a key under two names")
+    _check_known(config)
+    chosen = {key: _choice(config, key) for key in CHOICES}
+    architecture, k = chosen["architecture"], _k(config)
+    if chosen["activation_fn"] == "topk" and architecture == "standard" and k:
+        architecture = "topk"  # what it was before it had a name of its own
+    if chosen["activation_fn"] == "topk" and architecture != "topk":
+        raise BadInput(f"activation_fn is 'topk', which a {architecture} dictionary has not")
+    if architecture != "topk" and (k or chosen["rescale_acts_by_decoder_norm"]):
+        key = "k" if k else "rescale_acts_by_decoder_norm"
+        raise BadInput(f"{key} is {k or True}, which a {architecture} dictionary has not")
+    return Config(
+        d_in=_size(config, "d_in"),
+        d_sae=_size(config, "d_sae"),
+        select=ARCHITECTURES[architecture],
+        options={"k": k or TOPK_IF_UNSAID} if architecture == "topk" else {},
+        dtype=DTYPES[chosen["dtype"]] if "dtype" in config else None,
+        centred=chosen["apply_b_dec_to_input"],
+        norm=chosen["normalize_activations"],
+        by_decoder_norms=chosen["rescale_acts_by_decoder_norm"],
+        finetuned=chosen["finetuning_scaling_factor"],
+        metadata=_metadata(config),
+    )
+
+
+def _check_known(config: dict[str, Any]) -> None:
+    known = {*CHOICES, *NUMBERS, *METADATA, *NOT_A_ROW, *WITHOUT_EFFECT, "metadata"}
+    unknown = sorted(str(key) for key in config.keys() - known)
+    if unknown:
+        raise BadInput(
+            f"{unknown[0]} is {config[unknown[0]]!r}, and what that changes is not known: remove "
+            "the key if it has no effect"
+        )
+
+
+def _choice(config: dict[str, Any], key: str) -> Any:
+    """The value of a key, or what goes without saying."""
+    usual = CHOICES[key][0]
+    value = config.get(key, usual)
+    if key == "normalize_activations" and (value is None or isinstance(value, bool)):
+        value = AVERAGE if value else usual  # as it was first written
+    if type(value) is not type(usual) or value not in CHOICES[key]:
+        known = ", ".join(str(choice) for choice in CHOICES[key])
+        raise BadInput(f"{key} is {value!r}: rkstore reads {known}")
+    return value
+
+
+def _size(config: dict[str, Any], key: str) -> int:
+    value = config.get(key)
+    if type(value) is not int:
+        raise BadInput(f"{key} is {value!r}, not a whole number")
+    return value
+
+
+def _k(config: dict[str, Any]) -> int | None:
+    """Active latents of a topk dictionary; in flat files an argument of its activation."""
+    inner = config.get("activation_fn_kwargs") or {}
+    if not isinstance(inner, dict) or inner.keys() - {"k"}:
+        raise BadInput(f"activation_fn_kwargs is {inner!r}: rkstore reads k")
+    stated = [value for value in (config.get("k"), inner.get("k")) if value is not None]
+    if stated and stated[0] != stated[-1]:
+        raise BadInput(f"k is {stated[0]!r}, and {stated[-1]!r} in activation_fn_kwargs")
+    return _size({"k": stated[0]}, "k") if stated else None
+
+
+def _metadata(config: dict[str, Any]) -> dict[str, Any]:
+    """``metadata``, and what lies beside it in a flat file."""
+    metadata = config.get("metadata") or {}
+    if not isinstance(metadata, dict):
+        raise BadInput("its metadata is not an object")
+    flat = {key: config[key] for key in config.keys() & {*METADATA, *NOT_A_ROW}}
+    for key in flat.keys() & metadata.keys():
+        if flat[key] != metadata[key]:
+            raise BadInput(f"{key} is {flat[key]!r}, and {metadata[key]!r} in metadata")
+    found: dict[str, Any] = flat | metadata
+    for key in NOT_A_ROW:
+        if found.get(key) is not None:
+            raise BadInput(
+                f"{key} is {found[key]!r}: rkstore reads dictionaries of whole rows, which "
+                "reconstruct what goes in"
+            )
+    return found

@@ -1,0 +1,29 @@
+"""Documents and their numbers: what every source of text comes to."""
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+# The number by which a document is found again where it came from, and its text.
+Document = tuple[int, str]
+
+
+@dataclass(frozen=True)
+class Text:
+    """Documents in the order they are read, and what a manifest says of where they came from.
+
+    A document's number is that of its file in the list, or of its row in the split: it is
+    counted before anything is shuffled, cut out or passed over, so that it leads back there.
+    """
+
+    documents: Iterator[Document]
+    source: dict[str, Any]
+
+
+def shuffled(items: Sequence[T], seed: int) -> list[tuple[int, T]]:
+    """Items and their numbers in the order of a seed; 0 keeps the order they come in."""
+    numbered = list(enumerate(items))
+    return random.Random(seed).sample(numbered, len(numbered)) if seed else numbered

@@ -1,0 +1,24 @@
+"""JSON as every reader takes it: a number that does not exist is null, never NaN or Infinity."""
+
+import json
+import math
+from typing import Any
+
+
+def to_json(value: Any, *, indent: int | None = None) -> str:
+    """JSON of dicts, lists and plain values, in which ``nan`` and ``inf`` are ``null``.
+
+    For reports, whose readers are told what is missing. What is read back as a setting or a
+    weight must exist: there ``json.dumps(..., allow_nan=False)`` refuses to write it.
+    """
+    return json.dumps(_existing(value), indent=indent, allow_nan=False)
+
+
+def _existing(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _existing(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_existing(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

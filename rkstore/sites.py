@@ -1,0 +1,92 @@
+"""Which sites a training is of: the one asked for, the one probed last, or one a layer."""
+
+from dataclasses import replace
+
+from rkstore.errors import BadInput
+from rkstore.opening import open_store
+from rkstore.probe import last_probed
+from rkstore.settings import TrainSettings, parse_layers
+from rkstore.store import Store
+
+
+def at_probed_site(settings: TrainSettings) -> tuple[TrainSettings, str | None]:
+    """Settings that say nothing of a site, at the one probed last, and a sentence that says so.
+
+    Others, and those of a store of one site, stay as they are, without a sentence.
+
+    Raises:
+        BadInput: there are several sites and none was probed.
+    """
+    said = (settings.layer, settings.hook, settings.layers, settings.directions)
+    if any(value is not None for value in said):
+        return settings, None
+    store = open_store(settings.store)
+    try:
+        store.site()
+    except BadInput as error:
+        found = last_probed(store)
+        if found is None:
+            raise BadInput(
+                f"{error}, probe one first, or train one a layer with --layers all"
+            ) from None
+        hook_name, path = found
+        sentence = f"{hook_name}, the site of {store.where} that was probed last ({path})"
+        return replace(settings, hook=hook_name), sentence
+    return settings, None
+
+
+def one_a_layer(settings: TrainSettings) -> list[TrainSettings]:
+    """Settings for each layer that ``--layers`` asks for, in order; without it, these alone.
+
+    A name becomes a directory of runs, each named after its site.
+
+    Raises:
+        BadInput: the store has no such layer, or several sites at one; or something is
+            asked for besides that only one site can have.
+    """
+    if settings.layers is None:
+        return [settings]
+    for flag, value in (("--layer", settings.layer), ("--directions", settings.directions)):
+        if value is not None:
+            raise BadInput(f"--layers trains one dictionary a layer: leave out {flag}")
+    store = open_store(settings.store)
+    sites = [store.site(n, settings.hook) for n in layers_of(store, settings.layers, settings.hook)]
+    return [
+        replace(
+            settings,
+            layers=None,
+            hook=site,
+            name=None if settings.name is None else f"{settings.name}/{site}",
+        )
+        for site in sites
+    ]
+
+
+def layers_of(store: Store, layers: str, hook: str | None = None) -> list[int]:
+    """The layers that ``all`` or a list names, of those at which a store has the hook.
+
+    Raises:
+        BadInput: the store has the hook nowhere, or not at all that are asked for.
+    """
+    there = sorted(
+        {
+            layer
+            for name in store.hook_names
+            if hook is None or name == hook or name.endswith(f".{hook}")
+            if (layer := _layer(name)) is not None
+        }
+    )
+    if not there:
+        raise BadInput(f"--hook {hook} is not in the store at {store.where}")
+    if layers == "all":
+        return there
+    asked = parse_layers(layers, there[-1] + 1)
+    for layer in asked:
+        if layer not in there:
+            store.site(layer, hook)
+    return asked
+
+
+def _layer(hook_name: str) -> int | None:
+    """The block that a site is in: ``8`` of ``blocks.8.mlp.hook_post``."""
+    return next((int(part) for part in hook_name.split(".") if part.isdecimal()), None)

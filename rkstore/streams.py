@@ -1,0 +1,56 @@
+"""Where the command line speaks. Nobody may be listening, which is no reason to end a harvest."""
+
+import io
+import os
+import sys
+from contextlib import suppress
+from typing import Any
+
+
+def prepare() -> None:
+    """Make the standard streams safe to speak to, whatever the program was started with."""
+    # A number that is free is given to the next file that is opened: what a library then says on
+    # stderr would lie in a shard.
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    if not isinstance(sys.stderr, Unheard):
+        sys.stderr = Unheard(sys.stderr or open(os.devnull, "w"))  # noqa: PTH123, SIM115
+    # A letter that a terminal has not got, ‖ or a byte of a name, is written as its number.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+class Unheard(io.TextIOBase):
+    """A stream that may be closed, full or a pipe without a reader: what is said there is lost.
+
+    It has no ``buffer``, round which click would go past it where letters are ASCII.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    @property
+    def encoding(self) -> Any:  # type: ignore[override]
+        return self._stream.encoding
+
+    @property
+    def errors(self) -> Any:  # type: ignore[override]
+        return self._stream.errors
+
+    def write(self, text: str) -> int:
+        with suppress(OSError, ValueError):  # ValueError: closed by this program
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def isatty(self) -> bool:
+        return not self._stream.closed and bool(self._stream.isatty())
+
+    def fileno(self) -> int:
+        return int(self._stream.fileno())

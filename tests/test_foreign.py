@@ -1,0 +1,338 @@
+"""Checkpoints that others wrote: what their ``cfg.json`` says is what is computed, or refused."""
+
+import json
+import random
+import subprocess
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from rkstore.dictionaries import load_dictionary, save_dictionary
+from rkstore.dictionaries.config import (
+    ARCHITECTURES,
+    AVERAGE,
+    CHOICES,
+    DTYPES,
+    METADATA,
+    NOT_A_ROW,
+    NUMBERS,
+    WITHOUT_EFFECT,
+)
+from rkstore.errors import BadInput
+
+PYTHON = Path(__file__).parents[1] / ".venv-saelens" / "bin" / "python"
+
+D_IN, D_SAE, K, SCALE = 12, 40, 5, 0.25
+METADATA_OF_ALL = {"model_name": "gpt2", "hook_name": "blocks.0.hook_z", "sae_lens_version": "6.0"}
+
+# A plain one of each architecture, to which a test adds.
+PLAIN = {
+    name: {"architecture": name} | ({"k": K} if name == "topk" else {}) for name in ARCHITECTURES
+}
+
+# Every value of every key, with each architecture that has it.
+ALONE = [
+    PLAIN[architecture] | {key: value}
+    for key, values in CHOICES.items()
+    if key not in ("architecture", "activation_fn")
+    for value in values
+    for architecture in ARCHITECTURES
+    if architecture == "topk" or key != "rescale_acts_by_decoder_norm"
+]
+
+
+def together(seed):
+    """A configuration in which every key is chosen at random."""
+    chosen = {key: random.Random(f"{seed}{key}").choice(CHOICES[key]) for key in CHOICES}
+    if chosen["architecture"] != "topk":
+        del chosen["rescale_acts_by_decoder_norm"]
+    del chosen["activation_fn"]
+    return PLAIN[chosen["architecture"]] | chosen
+
+
+def make_tensors(config, seed=0):
+    """Weights of a dictionary whose decoder has rows of every length."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def randn(*shape):
+        return torch.randn(*shape, generator=generator)
+
+    tensors = {
+        "W_enc": randn(D_IN, D_SAE),
+        "b_enc": randn(D_SAE),
+        "W_dec": randn(D_SAE, D_IN) * torch.linspace(0.2, 3, D_SAE).unsqueeze(1),
+        "b_dec": randn(D_IN),
+    }
+    if config["architecture"] == "jumprelu":
+        tensors["threshold"] = randn(D_SAE).abs()
+    if config.get("finetuning_scaling_factor"):
+        tensors["scaling_factor"] = 1 + randn(D_SAE).abs()
+    return tensors
+
+
+def write(directory, config, tensors=None):
+    """The checkpoint of that configuration, as SAELens lays it out."""
+    directory.mkdir(exist_ok=True)
+    document = {"d_in": D_IN, "d_sae": D_SAE, "metadata": METADATA_OF_ALL} | config
+    (directory / "cfg.json").write_text(json.dumps(document))
+    save_file(
+        make_tensors(config) if tensors is None else tensors, directory / "sae_weights.safetensors"
+    )
+    (directory / "activation_scaler.json").write_text(json.dumps({"scaling_factor": SCALE}))
+    return directory
+
+
+def make_rows():
+    """Rows of different size, the last of which is zero."""
+    x = torch.randn(30, D_IN, generator=torch.Generator().manual_seed(1)) * 3 + 1
+    return x * torch.arange(30).flip(0).unsqueeze(1) / 10
+
+
+def reference(config, x):
+    """Code and reconstruction by the definitions, in float64."""
+    dtype = DTYPES[config.get("dtype", "float32")]
+    w = {k: t.to(dtype).double().numpy() for k, t in make_tensors(config).items()}
+    x, norm = x.double().numpy(), config.get("normalize_activations", "none")
+    shift, divisor, factor = 0.0, 1.0, 1.0
+    if norm == "layer_norm":
+        shift, factor = x.mean(-1, keepdims=True), x.std(-1, ddof=1, keepdims=True)
+        divisor = factor + 1e-5
+    elif norm == "constant_norm_rescale":
+        factor = np.linalg.norm(x, axis=-1, keepdims=True) / D_IN**0.5
+        divisor = np.where(factor == 0, 1, factor)
+    elif norm == AVERAGE:
+        divisor = factor = 1 / SCALE
+    z = (x - shift) / divisor - w["b_dec"] * config.get("apply_b_dec_to_input", True)
+    pre = z @ w["W_enc"] + w["b_enc"]
+    # SAELens folds the factor into the weights, by which the code of this kind is divided.
+    average = factor if norm == AVERAGE else 1.0
+    norms = np.linalg.norm(w["W_dec"], axis=1) * average
+    rescale = config.get("rescale_acts_by_decoder_norm", False)
+    pre = pre * norms if rescale else pre
+    if config["architecture"] == "topk":
+        smallest = np.sort(pre, axis=1)[:, -K][:, None]
+        f = np.where(pre >= smallest, pre, 0).clip(0)
+    else:
+        f = pre.clip(0) * (pre > w.get("threshold", 0))
+    code = f / norms * average if rescale else f
+    code = code * w.get("scaling_factor", 1)
+    return f, (code @ w["W_dec"] + w["b_dec"]) * factor + shift
+
+
+def same(found, expected):
+    torch.testing.assert_close(found, torch.as_tensor(expected).float(), atol=2e-4, rtol=2e-4)
+
+
+@pytest.mark.parametrize("config", [*ALONE, *map(together, range(30))], ids=repr)
+def test_what_a_configuration_says_is_what_is_computed(tmp_path, config):
+    dictionary, _ = load_dictionary(write(tmp_path, config))
+    with torch.no_grad():
+        f, reconstruction = dictionary.reconstruct(make_rows())
+    same(f, reference(config, make_rows())[0])
+    same(reconstruction, reference(config, make_rows())[1])
+
+
+@pytest.mark.parametrize("config", ALONE, ids=repr)
+def test_a_loaded_dictionary_that_is_saved_loads_the_same(tmp_path, config):
+    dictionary, metadata = load_dictionary(write(tmp_path / "theirs", config))
+    (tmp_path / "ours").mkdir()
+    save_dictionary(dictionary, tmp_path / "ours", metadata)
+    again, _ = load_dictionary(tmp_path / "ours")
+    assert torch.equal(again(make_rows()), dictionary(make_rows()))
+
+
+CHANGED = [
+    {"apply_b_dec_to_input": False},
+    {"normalize_activations": AVERAGE},
+    {"normalize_activations": "layer_norm"},
+    {"normalize_activations": "constant_norm_rescale"},
+    {"rescale_acts_by_decoder_norm": True},
+    {"dtype": "bfloat16"},
+]
+
+
+@pytest.mark.parametrize("change", CHANGED, ids=repr)
+def test_a_key_that_changes_a_value_changes_it(tmp_path, change):
+    plain, _ = load_dictionary(write(tmp_path / "plain", PLAIN["topk"]))
+    other, _ = load_dictionary(write(tmp_path / "other", PLAIN["topk"] | change))
+    assert (plain(make_rows()) - other(make_rows())).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("key", sorted(WITHOUT_EFFECT))
+def test_how_it_was_trained_changes_nothing(tmp_path, key):
+    plain, _ = load_dictionary(write(tmp_path / "plain", PLAIN["topk"]))
+    other, _ = load_dictionary(write(tmp_path / "other", PLAIN["topk"] | {key: 7}))
+    assert torch.equal(plain(make_rows()), other(make_rows()))
+
+
+@pytest.mark.parametrize("key", ["unheard_of", "d_out", "use_error_term"])
+def test_a_key_that_is_not_known_is_refused_by_name(tmp_path, key):
+    with pytest.raises(BadInput, match=f"{key} is 7, and what that changes is not known"):
+        load_dictionary(write(tmp_path, PLAIN["topk"] | {key: 7}))
+
+
+@pytest.mark.parametrize("key", sorted(CHOICES))
+@pytest.mark.parametrize("value", ["covariance_whitening", 3, [1], {"k": 1}], ids=repr)
+def test_a_value_that_is_not_known_is_refused_by_name(tmp_path, key, value):
+    with pytest.raises(BadInput, match=f"{key} is .*: rkstore reads "):
+        load_dictionary(write(tmp_path, PLAIN["topk"] | {key: value}, make_tensors(PLAIN["topk"])))
+
+
+@pytest.mark.parametrize("key", NOT_A_ROW)
+@pytest.mark.parametrize("where", ["flat", "metadata"])
+def test_a_dictionary_of_something_else_than_rows_is_refused_by_name(tmp_path, key, where):
+    change = {key: 3} if where == "flat" else {"metadata": {key: 3}}
+    with pytest.raises(BadInput, match=f"{key} is 3: .* whole rows"):
+        load_dictionary(write(tmp_path, PLAIN["topk"] | change))
+
+
+CONTRADICTIONS = [
+    (PLAIN["standard"] | {"k": 5}, "k is 5, which a standard dictionary has not"),
+    (PLAIN["jumprelu"] | {"rescale_acts_by_decoder_norm": True}, "which a jumprelu dictionary has"),
+    (PLAIN["jumprelu"] | {"activation_fn": "topk"}, "which a jumprelu dictionary has not"),
+    (PLAIN["standard"] | {"activation_fn": "topk"}, "which a standard dictionary has not"),
+    (PLAIN["topk"] | {"activation_fn_kwargs": {"k": 6}}, "k is 5, and 6 in activation_fn_kwargs"),
+    (PLAIN["topk"] | {"activation_fn_kwargs": {"p": 6}}, "activation_fn_kwargs is .* reads k"),
+    (PLAIN["topk"] | {"hook_name": "other"}, "hook_name is 'other', and 'blocks.0.hook_z' in"),
+    (PLAIN["topk"] | {"hook_point": "a", "hook_name": "a"}, "a key under two names"),
+    (PLAIN["topk"] | {"d_in": "12"}, "d_in is '12', not a whole number"),
+    (PLAIN["topk"] | {"metadata": [1]}, "metadata is not an object"),
+]
+
+
+@pytest.mark.parametrize(
+    ("config", "said"), CONTRADICTIONS, ids=[said for _, said in CONTRADICTIONS]
+)
+def test_a_configuration_that_contradicts_itself_is_refused(tmp_path, config, said):
+    with pytest.raises(BadInput, match=said):
+        load_dictionary(write(tmp_path, config))
+
+
+def test_a_normalised_dictionary_without_its_factor_is_refused(tmp_path):
+    write(tmp_path, PLAIN["topk"] | {"normalize_activations": AVERAGE})
+    (tmp_path / "activation_scaler.json").unlink()
+    with pytest.raises(
+        BadInput, match=rf"normalize_activations is '{AVERAGE}'.*factor is not there"
+    ):
+        load_dictionary(tmp_path)
+
+
+def test_a_factor_that_is_not_asked_for_is_refused_unless_it_is_one(tmp_path):
+    tensors = make_tensors(PLAIN["topk"])
+    write(tmp_path, PLAIN["topk"], tensors | {"scaling_factor": torch.ones(D_SAE)})
+    load_dictionary(tmp_path)
+    write(tmp_path, PLAIN["topk"], tensors | {"scaling_factor": torch.full((D_SAE,), 2.0)})
+    with pytest.raises(BadInput, match="finetuning_scaling_factor is false"):
+        load_dictionary(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["W_enc", "b_enc", "W_dec", "b_dec", "threshold"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(tmp_path, name, value):
+    tensors = make_tensors(PLAIN["jumprelu"])
+    tensors[name].view(-1)[3] = value
+    with pytest.raises(BadInput, match=f"{name} holds values that are not finite"):
+        load_dictionary(write(tmp_path, PLAIN["jumprelu"], tensors))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_precision_are_read(tmp_path, dtype):
+    tensors = {name: t.to(dtype) for name, t in make_tensors(PLAIN["topk"]).items()}
+    dictionary, _ = load_dictionary(write(tmp_path, PLAIN["topk"], tensors))
+    assert dictionary.W_dec.dtype == torch.float32
+    assert torch.equal(dictionary.W_dec, tensors["W_dec"].float())
+
+
+FLAT = {
+    "model_name": "gpt2-small",
+    "hook_point": "blocks.8.hook_resid_pre",
+    "hook_point_layer": 8,
+    "hook_point_head_index": None,
+    "dataset_path": "Skylion007/openwebtext",
+    "context_size": 128,
+    "dtype": "torch.float32",
+    "device": "cuda",
+    "l1_coefficient": 8e-05,
+    "normalize_activations": False,
+    "metadata": {},
+}
+
+
+@pytest.mark.parametrize(
+    ("layout", "architecture"),
+    [
+        (FLAT, "standard"),
+        (FLAT | {"activation_fn_str": "topk", "activation_fn_kwargs": {"k": K}}, "topk"),
+        (FLAT | {"activation_fn": "relu", "finetuning_scaling_factor": False}, "standard"),
+    ],
+)
+def test_the_flat_layout_is_read_as_it_was_meant(tmp_path, layout, architecture):
+    tensors = make_tensors(PLAIN[architecture])
+    dictionary, metadata = load_dictionary(write(tmp_path, layout, tensors))
+    same(dictionary(make_rows()), reference(PLAIN[architecture], make_rows())[1])
+    assert metadata["hook_name"] == "blocks.8.hook_resid_pre"
+    assert metadata["model_name"] == "gpt2-small"
+
+
+# SAELens computes in the precision of its weights, and has no tuned factors any more.
+COMPARED = [
+    config
+    for config in [*ALONE, *map(together, range(30))]
+    if config.get("dtype", "float32") in ("float32", "torch.float32")
+    and not config.get("finetuning_scaling_factor")
+]
+
+PROGRAM = textwrap.dedent("""
+    import json, sys
+    from dataclasses import fields
+    from pathlib import Path
+    from safetensors.torch import load_file, save_file
+    from sae_lens import SAE
+    from sae_lens.config import LanguageModelSAERunnerConfig
+    from sae_lens.loading.pretrained_sae_loaders import LLM_METADATA_KEYS
+    from sae_lens.registry import get_sae_class, get_sae_training_class
+
+    root, architectures = Path(sys.argv[1]), sys.argv[2:]
+    x = load_file(root / "x.safetensors")["x"]
+    for path in sorted(root.glob("sae_*")):
+        sae = SAE.load_from_disk(path, device="cpu")
+        if sae.cfg.normalize_activations == "expected_average_only_in":
+            scale = json.loads((path / "activation_scaler.json").read_text())["scaling_factor"]
+            sae.fold_activation_norm_scaling_factor(scale)
+        sae.turn_off_forward_pass_hook_z_reshaping()
+        f = sae.encode(x)
+        save_file({"f": f.contiguous(), "x": sae.decode(f).contiguous()}, path / "out.safetensors")
+    known = {field.name for field in fields(LanguageModelSAERunnerConfig)} - {"sae"}
+    known |= set(LLM_METADATA_KEYS)
+    for name in architectures:
+        for kind in (get_sae_class(name)[1], get_sae_training_class(name)[1]):
+            known |= {field.name for field in fields(kind)}
+    print(json.dumps(sorted(known)))
+""")
+
+
+@pytest.mark.skipif(not PYTHON.exists(), reason="no SAELens: 'make saelens' installs it")
+def test_saelens_knows_no_key_that_is_not_known_here_and_computes_the_same(tmp_path):
+    # A row of norm 0 is left out: SAELens divides by it.
+    x = make_rows()[:-1].contiguous()
+    save_file({"x": x}, tmp_path / "x.safetensors")
+    paths = [
+        write(tmp_path / f"sae_{i:02}", {"dtype": "float32"} | c) for i, c in enumerate(COMPARED)
+    ]
+    done = subprocess.run(
+        [PYTHON, "-c", PROGRAM, tmp_path, *ARCHITECTURES], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    known = {*CHOICES, *NUMBERS, *METADATA, *NOT_A_ROW, *WITHOUT_EFFECT, "metadata"}
+    assert set(json.loads(done.stdout.splitlines()[-1])) <= known
+    for path in paths:
+        dictionary, _ = load_dictionary(path)
+        theirs = load_file(path / "out.safetensors")
+        with torch.no_grad():
+            f, reconstruction = dictionary.reconstruct(x)
+        same(f, theirs["f"])
+        same(reconstruction, theirs["x"])
