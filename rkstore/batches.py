@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from rkstore.codecs import Encoded
 from rkstore.errors import BadInput
+from rkstore.kept import ALL_KEPT, LeftOut
 from rkstore.store import Store
 
 # One chunk in ten is held out.
@@ -44,7 +45,7 @@ class Batch:
     x: dict[str, NDArray[np.float32]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BatchPlan:
     """Which rows form which batch.
 
@@ -54,17 +55,21 @@ class BatchPlan:
         batch_size: rows in a batch; the last one of an epoch may have fewer.
         seed: of the order.
         window_rows: how many rows are shuffled among themselves, about.
+        left_out: rows that are passed over.
     """
 
     row_ranges: tuple[tuple[int, int], ...]
     batch_size: int
     seed: int = 0
     window_rows: int = WINDOW_ROWS
+    left_out: LeftOut = ALL_KEPT
 
     @cached_property
     def rows(self) -> int:
         """Rows in an epoch."""
-        return sum(stop - start for start, stop in self.row_ranges)
+        return sum(
+            stop - start - len(self.left_out.within(start, stop)) for start, stop in self.row_ranges
+        )
 
     @property
     def batches_per_epoch(self) -> int:
@@ -87,7 +92,7 @@ class BatchPlan:
         windows = []
         for first in range(0, len(order), size):
             chunks = order[first : first + size]
-            rows = np.concatenate([np.arange(*self.row_ranges[chunk]) for chunk in chunks])
+            rows = np.concatenate([self.left_out.kept(*self.row_ranges[chunk]) for chunk in chunks])
             windows.append((chunks, generator.permutation(rows)))
         return windows
 
@@ -119,18 +124,32 @@ def split_chunks(store: Store) -> tuple[list[int], list[int]]:
     return [chunk for chunk in here if chunk % every != every - 1], held_out
 
 
-def plan_batches(store: Store, chunks: Sequence[int], batch_size: int, seed: int = 0) -> BatchPlan:
+def plan_batches(
+    store: Store,
+    chunks: Sequence[int],
+    batch_size: int,
+    seed: int = 0,
+    left_out: LeftOut = ALL_KEPT,
+) -> BatchPlan:
     """A plan over some chunks of a store.
 
+    Args:
+        left_out: rows that are passed over; :func:`rkstore.kept.left_out` finds those of
+            special tokens.
+
     Raises:
-        BadInput: there are none, as a small part may have none of one kind.
+        BadInput: there are no rows, as a small part may have none of one kind.
     """
     if not chunks:
         raise BadInput(
             f"the store at {store.where} has no chunk to draw rows from in its rows "
             f"{store.first_row}:{store.stop_row}: pull more of them"
         )
-    return BatchPlan(tuple(store.rows_of_chunk(chunk) for chunk in chunks), batch_size, seed)
+    ranges = tuple(store.rows_of_chunk(chunk) for chunk in chunks)
+    plan = BatchPlan(ranges, batch_size, seed, left_out=left_out)
+    if not plan.rows:
+        raise BadInput(f"every row of these chunks of {store.where} is left out")
+    return plan
 
 
 def read_batches(
@@ -167,13 +186,19 @@ def read_batches(
 
 
 def read_rows(
-    store: Store, hook_names: Sequence[str], chunks: Sequence[int], batch_size: int
+    store: Store,
+    hook_names: Sequence[str],
+    chunks: Sequence[int],
+    batch_size: int,
+    left_out: LeftOut = ALL_KEPT,
 ) -> Iterator[Batch]:
-    """Read the rows of some chunks once, in order."""
+    """Read the rows of some chunks once, in order, but for those left out."""
     pending: list[Batch] = []
     for chunk in chunks:
-        rows = np.arange(*store.rows_of_chunk(chunk))
-        pending.append(Batch(rows, {name: store.chunk(name, chunk) for name in hook_names}))
+        rows = left_out.kept(*store.rows_of_chunk(chunk))
+        if len(rows):
+            x = {name: left_out.read(store, name, chunk) for name in hook_names}
+            pending.append(Batch(rows, x))
         if sum(len(batch.rows) for batch in pending) >= batch_size:
             yield _joined(pending)
             pending = []

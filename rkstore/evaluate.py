@@ -17,6 +17,7 @@ from rkstore.device import check_device
 from rkstore.dictionaries import Dictionary, load_dictionary
 from rkstore.errors import BadInput
 from rkstore.jsontext import to_json
+from rkstore.kept import LeftOut, left_out
 from rkstore.opening import open_store
 from rkstore.settings import EvaluateSettings
 from rkstore.statistics import Statistics
@@ -57,6 +58,8 @@ class Evaluation:
     of tokens; rarer than the first edge counts to the first bin)."""
     zero_rows: int
     """Tokens whose x is zero, which ``cosine`` and ``norm_ratio`` leave out."""
+    left_out: int = 0
+    """Held-out rows that were not measured: of special tokens, or longer than ``--max-norm``."""
     path: str = ""
     """The checkpoint as it was given."""
     notes: tuple[str, ...] = ()
@@ -162,8 +165,11 @@ def evaluate(paths: Iterable[str | Path], settings: EvaluateSettings) -> list[Ev
     if not given:
         raise BadInput("there is nothing to evaluate: give at least one checkpoint")
     measured = [_prepare(*each, store, settings) for each in zip(given, names(given), strict=True)]
+    passed_over = {}
     for hook_name in dict.fromkeys(one.hook_name for one in measured):
-        for batch in _held_out(store, hook_name, chunks, settings.batch_size):
+        rows = left_out(store, hook_name, chunks, settings)
+        passed_over[hook_name] = len(rows.rows)
+        for batch in _held_out(store, hook_name, chunks, settings.batch_size, rows):
             x = torch.from_numpy(batch.x[hook_name]).to(settings.device)
             for one in measured:
                 if one.hook_name == hook_name:
@@ -173,6 +179,7 @@ def evaluate(paths: Iterable[str | Path], settings: EvaluateSettings) -> list[Ev
             one.measure.result(one.name, one.hook_name, store.codec_fvu(one.hook_name)),
             path=one.path,
             notes=one.notes,
+            left_out=passed_over[one.hook_name],
         )
         for one in measured
     ]
@@ -216,10 +223,12 @@ def write_results(results: list[Evaluation], store: Store, path: Path) -> None:
     path.write_text(to_json(document, indent=2) + "\n", "utf-8")
 
 
-def _held_out(store: Store, hook_name: str, chunks: list[int], size: int) -> Iterable[Batch]:
+def _held_out(
+    store: Store, hook_name: str, chunks: list[int], size: int, rows: LeftOut
+) -> Iterable[Batch]:
     total = sum(stop - start for start, stop in map(store.rows_of_chunk, chunks))
     with tqdm(total=total, unit="row", desc=f"evaluate {hook_name}", disable=None) as bar:
-        for batch in read_rows(store, [hook_name], chunks, size):
+        for batch in read_rows(store, [hook_name], chunks, size, rows):
             yield batch
             bar.update(len(batch.rows))
 

@@ -1,11 +1,13 @@
 """What a harvest, a store or a probe looks like to a person, and to a program."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rkstore.codecs import codec_named
+from rkstore.codecs import SCHEMA_1
 from rkstore.manifest import Manifest, Site
 from rkstore.plain import listed
+from rkstore.statistics import Statistics
 from rkstore.store import Store
 
 if TYPE_CHECKING:
@@ -71,6 +73,7 @@ def store_facts(store: Store) -> dict[str, Any]:
         facts: dict[str, Any] = {"hook_name": site.hook_name, "d_in": site.d_in}
         if rows:
             statistics = store.statistics(site.hook_name)
+            ordinary = store.ordinary_statistics(site.hook_name)
             stored = store.stored_bytes(site.hook_name)
             values = rows * site.d_in
             facts |= {
@@ -78,9 +81,12 @@ def store_facts(store: Store) -> dict[str, Any]:
                 "bits_per_value": 8 * stored / values,
                 "ratio_to_float32": 4 * values / stored,
                 "codec_fvu": store.codec_fvu(site.hook_name),
+                "massive_rows": store.massive_rows(site.hook_name),
+                "massive_error": store.massive_error(site.hook_name),
                 "mean_square_norm": statistics.mean_square_norm,
-                "mean": float(statistics.mean.mean()),
-                "std": float(statistics.variance.mean() ** 0.5),
+                "mean": float(ordinary.mean.mean()),
+                "std": float(ordinary.variance.mean() ** 0.5),
+                "gamma": _gamma(ordinary),
                 "min": float(statistics.min.min()),
                 "max": float(statistics.max.max()),
                 "positive": float((statistics.positive / statistics.count).mean()),
@@ -126,7 +132,7 @@ def describe_store(store: Store) -> str:
         f"{store.where}  {manifest.fingerprint}",
         *_origin(manifest.source),
         f"  rows    {rows}",
-        f"  files   {manifest.codec} ({codec_named(manifest.codec).dtype}, {manifest.compression}) "
+        f"  files   {_codec(manifest)} ({manifest.stored_codec.dtype}, {manifest.compression}) "
         f"in {manifest.format}, "
         f"{len(store.shards)} shards, {size(facts['bytes'])}",
     ]
@@ -180,15 +186,38 @@ def size(count: float) -> str:
 
 def _site_table(sites: list[dict[str, Any]]) -> str:
     width = max(len(site["hook_name"]) for site in sites)
-    numbers = "bits/value  × float32  codec FVU     mean     std"
+    numbers = "bits/value  × float32  codec FVU     mean     std      γ  massive"
     head = f"  {'site':{width}}  {'d_in':>5}  {numbers}"
     lines = [
         f"  {site['hook_name']:{width}}  {site['d_in']:>5}  {site['bits_per_value']:>10.2f}  "
         f"{site['ratio_to_float32']:>9.2f}  {site['codec_fvu']:>9.1e}  "
-        f"{site['mean']:>7.3f}  {site['std']:>6.3f}"
+        f"{site['mean']:>7.3f}  {site['std']:>6.3f}  {site['gamma'] or 0:>5.2f}  "
+        f"{site['massive_rows']:>7,}"
         for site in sites
     ]
+    if any(site["massive_rows"] for site in sites):
+        worst = max(site["massive_error"] for site in sites)
+        lines += [
+            "",
+            "  Massive rows lie ten times as far from the mean as others. All numbers but bits are",
+            f"  of the others; of the massive ones the codec loses {worst:.0e} of ‖x‖² at most.",
+        ]
     return "\n".join([head, *lines])
+
+
+def _gamma(statistics: Statistics) -> float | None:
+    """γ = ‖μ‖ / ‖σ‖: how far the rows lie from zero, by their spread.
+
+    A large one is said to predict dead latents (arXiv 2605.31518). None if they do not vary.
+    """
+    spread = float(statistics.variance.sum())
+    return math.sqrt(float((statistics.mean**2).sum()) / spread) if spread else None
+
+
+def _codec(manifest: Manifest) -> str:
+    """The codec's name, which in stores of schema 1 meant another."""
+    first = manifest.schema == 1 and manifest.codec in SCHEMA_1
+    return f"{manifest.codec} of schema 1" if first else manifest.codec
 
 
 def _span(names: list[str]) -> str:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 # A row is massive at so many times the distance that is usual.
 FACTOR = 10.0
 
-# One row in so many is enough for a first centre. Odd, because blocks begin alike at even places.
-SAMPLE_EVERY = 31
+# About so many rows are enough for a first centre.
+SAMPLE_ROWS = 33
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,9 @@ class Usual:
         The centre is the mean of those within reach of the median of a few, so that massive rows
         do not pull it towards themselves. Where most rows are the same, none is massive.
         """
-        usual = _around(np.median(x[::SAMPLE_EVERY], axis=0), x)
+        # An odd stride: the blocks of a text begin alike, at even places.
+        stride = len(x) // SAMPLE_ROWS | 1
+        usual = _around(np.median(x[::stride], axis=0), x)
         return _around(x[~usual.massive(x)].mean(axis=0, dtype=np.float64), x)
 
     def massive(self, x: NDArray[np.float32]) -> NDArray[np.bool_]:

@@ -93,6 +93,12 @@ class Model:
         chosen: int | None = bos if bos is not None else eos
         return chosen
 
+    @property
+    def special_tokens(self) -> list[int]:
+        """Ids of the tokens that stand for no text, ascending."""
+        known = {*self.tokenizer.all_special_ids, self.bos}
+        return sorted(int(id) for id in known if id is not None)
+
     def encode(self, texts: list[str]) -> list[list[int]]:
         """Token ids of each text, without special tokens: one that is written out is text.
 
@@ -181,6 +187,7 @@ class Model:
                 "sha256": hashlib.sha256(text.encode()).hexdigest(),
                 "tokens": len(self.tokenizer),
                 "bos_token_id": self.bos,
+                "special_token_ids": self.special_tokens,
             },
         }
 

@@ -9,6 +9,7 @@ import torch
 
 from rkstore.batches import split_chunks
 from rkstore.errors import BadInput
+from rkstore.kept import left_out
 from rkstore.opening import open_store
 from rkstore.rkcnn import RkCNNProbe, RkCNNResult, StoreSite
 from rkstore.rkcnn.result import DESCRIPTION
@@ -62,7 +63,8 @@ def probe(settings: ProbeSettings) -> tuple[RkCNNResult, Path]:
         rounds=settings.rounds,
         max_cosine=settings.max_cosine,
     )
-    result = finder.probe(StoreSite(store, hook_name, chunks), labels=settings.labels)
+    kept = left_out(store, hook_name, chunks, settings)
+    result = finder.probe(StoreSite(store, hook_name, chunks, kept), labels=settings.labels)
     path = Path(settings.out or f"{RESULTS}/{hook_name}-{settings.score}").expanduser()
     result.save(path)
     return result, path

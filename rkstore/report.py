@@ -60,7 +60,19 @@ def table(results: list[Evaluation]) -> str:
         "-" * (width + 2) if i == 0 else "-" * (width + 1) + ":" for i, width in enumerate(widths)
     )
     note = f"Held-out rows only; a latent is dead if it fires on none of the {_window(results)}."
-    return "\n".join([line(head), rule + "|", *map(line, rows), "", note])
+    return "\n".join([line(head), rule + "|", *map(line, rows), "", note, *_left_out(results)])
+
+
+def _left_out(results: list[Evaluation]) -> list[str]:
+    """How many rows were not measured, site by site where that differs."""
+    counts = dict.fromkeys((result.hook_name, result.left_out) for result in results)
+    if not any(count for _, count in counts):
+        return []
+    if len({count for _, count in counts}) == 1:
+        [(_, count), *_] = counts
+        return [f"{count:,} rows of special tokens or of too large a norm are left out."]
+    told = ", ".join(f"{count:,} of {hook_name}" for hook_name, count in counts)
+    return [f"Rows of special tokens or of too large a norm are left out: {told}."]
 
 
 def comparison(results: list[Evaluation], checkpoints: list[Path], path: Path) -> None:

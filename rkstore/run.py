@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import shutil
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from rkstore.dictionaries import (
 )
 from rkstore.dictionaries.inits import InitData
 from rkstore.errors import BadInput, RkstoreError
+from rkstore.kept import LeftOut, left_out
 from rkstore.naming import (
     TRAINING,
     check_free,
@@ -63,6 +64,7 @@ class Run:
     store: Store
     hook_name: str
     chunks: list[int]
+    left_out: LeftOut
     scale: float
     dictionary: Dictionary
     optimizer: torch.optim.Adam
@@ -77,7 +79,7 @@ class Run:
     @property
     def data(self) -> InitData:
         """The rows to train on, for whoever wants some of them besides the batches."""
-        return InitData(self.store, self.hook_name, self.chunks, self.scale)
+        return InitData(self.store, self.hook_name, self.chunks, self.scale, left_out=self.left_out)
 
     @property
     def dead_after(self) -> int:
@@ -95,7 +97,8 @@ class Run:
     @property
     def plan(self) -> BatchPlan:
         """Which rows the run sees at which step."""
-        return plan_batches(self.store, self.chunks, self.settings.batch_size, self.data_seed)
+        size, seed = self.settings.batch_size, self.data_seed
+        return plan_batches(self.store, self.chunks, size, seed, self.left_out)
 
     @cached_property
     def name(self) -> str:
@@ -156,16 +159,24 @@ def prepare(settings: TrainSettings) -> Run:
     if settings.auxk > d_sae:
         raise BadInput(f"--auxk is {settings.auxk}: it must be from 0 to the {d_sae} latents")
     dictionary = Dictionary(d_in, d_sae, select_named(settings.dictionary, asdict(settings)))
-    scale = _scale(store, hook_name, settings.norm)
-    directions = None if found is None else found.directions
-    initialise(dictionary, InitData(store, hook_name, chunks, scale, directions), settings)
+    data = InitData(
+        store,
+        hook_name,
+        chunks,
+        scale=1.0,
+        directions=None if found is None else found.directions,
+        left_out=left_out(store, hook_name, chunks, settings),
+    )
+    data = replace(data, scale=_scale(data, settings.norm))
+    initialise(dictionary, data, settings)
     dictionary.to(settings.device)
     return Run(
         settings,
         store,
         hook_name,
         chunks,
-        scale,
+        data.left_out,
+        data.scale,
         dictionary,
         torch.optim.Adam(dictionary.parameters(), lr=settings.lr, fused=True),
         idle=torch.zeros(d_sae, dtype=torch.int64, device=settings.device),
@@ -188,12 +199,12 @@ def _site(settings: TrainSettings, store: Store, found: Probed | None) -> str:
     return hook_name
 
 
-def _scale(store: Store, hook_name: str, norm: str) -> float:
+def _scale(data: InitData, norm: str) -> float:
     """The factor that gives ``‖x‖²`` the mean that ``--norm`` asks for."""
-    found = store.statistics(hook_name).mean_square_norm
+    found = data.statistics.mean_square_norm
     if found == 0:
-        raise BadInput(f"{hook_name} is zero in every row: there is nothing to train on")
-    wanted = {"d_in": store.manifest.width(hook_name), "one": 1.0, "none": found}
+        raise BadInput(f"{data.hook_name} is zero in every row: there is nothing to train on")
+    wanted = {"d_in": len(data.statistics.mean), "one": 1.0, "none": found}
     return math.sqrt(wanted[norm] / found)
 
 

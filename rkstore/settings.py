@@ -304,6 +304,17 @@ class SiteSettings(Settings):
     )
     layer: int | None = option(None, "Transformer block of the site.", least=0)
     hook: str | None = option(None, "Hook of the site, if the store has several at that layer.")
+    special_tokens: bool = option(
+        False,
+        "Use the rows of special tokens, such as BOS, too; they are left out by default, for they "
+        "are massive or all the same.",
+    )
+    max_norm: float | None = option(
+        None,
+        "Leave out rows whose norm is more than so many times the site's median; 10 leaves out "
+        "attention sinks that are no special tokens.",
+        least=1.0,
+    )
 
 
 SCORES = (
@@ -519,6 +530,17 @@ class EvaluateSettings(Settings):
         path=True,
     )
     rows: int | None = option(None, "Held-out rows to use; all by default.", least=1)
+    special_tokens: bool = option(
+        False,
+        "Use the rows of special tokens, such as BOS, too; they are left out by default, for they "
+        "are massive or all the same.",
+    )
+    max_norm: float | None = option(
+        None,
+        "Leave out rows whose norm is more than so many times the site's median; 10 leaves out "
+        "attention sinks that are no special tokens.",
+        least=1.0,
+    )
     any_model: bool = option(
         False, "Measure dictionaries of another model, too: those are refused otherwise."
     )

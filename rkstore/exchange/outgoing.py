@@ -70,6 +70,6 @@ class Outgoing:
         )
 
     def _error(self, hook_name: str) -> float:
-        variation = float(self.store.statistics(hook_name).m2.sum())
+        variation = float(self.store.ordinary_statistics(hook_name).m2.sum())
         added = self._squared_error[hook_name] / variation if variation > 0 else 0.0
         return self.store.codec_fvu(hook_name) + added

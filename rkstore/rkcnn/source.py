@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from rkstore.errors import BadInput
+from rkstore.kept import ALL_KEPT, LeftOut
 from rkstore.rkcnn.moments import Floats
 from rkstore.rkcnn.subsets import Indices
 from rkstore.store import Store
@@ -63,6 +64,8 @@ class StoreSite:
     hook_name: str
     chunks: Sequence[int] | None = None
     """Which chunks of the store to read, in this order; all by default."""
+    left_out: LeftOut = ALL_KEPT
+    """Rows that are passed over."""
 
     def __post_init__(self) -> None:
         self.store.check_site(self.hook_name)
@@ -78,7 +81,7 @@ class StoreSite:
         return self.store.manifest.width(self.hook_name)
 
     def parts(self) -> Iterator[Floats]:
-        return (self.store.chunk(self.hook_name, chunk) for chunk in self._chunks)
+        return (self.left_out.read(self.store, self.hook_name, chunk) for chunk in self._chunks)
 
     def column(self, name: str, rows: Indices) -> np.ndarray:
         out = np.empty(len(rows), np.int32)
@@ -87,7 +90,9 @@ class StoreSite:
         for i in np.flatnonzero(np.diff(edges)).tolist():
             values = self._column_of_chunk(name, self._chunks[i])
             here = slice(edges[i], edges[i + 1])
-            out[here] = values[rows[here] - self._starts[i]]
+            first, stop = self.store.rows_of_chunk(self._chunks[i])
+            kept = self.left_out.kept(first, stop) - first
+            out[here] = values[kept[rows[here] - self._starts[i]]]
         return out
 
     def describe(self) -> dict[str, Any]:
@@ -96,6 +101,10 @@ class StoreSite:
             "hook_name": self.hook_name,
             "chunks": None if self.chunks is None else [int(chunk) for chunk in self.chunks],
             "rows": self.rows,
+            "left_out": sum(
+                len(self.left_out.within(*self.store.rows_of_chunk(chunk)))
+                for chunk in self._chunks
+            ),
         }
 
     def _column_of_chunk(self, name: str, chunk: int) -> np.ndarray:
@@ -121,8 +130,8 @@ class StoreSite:
     @cached_property
     def _starts(self) -> Indices:
         """Row at which each chunk begins, and behind the last the number of rows."""
-        ranges = [self.store.rows_of_chunk(chunk) for chunk in self._chunks]
-        return np.cumsum([0] + [stop - start for start, stop in ranges], dtype=np.int64)
+        kept = [len(self.left_out.kept(*self.store.rows_of_chunk(c))) for c in self._chunks]
+        return np.cumsum([0, *kept], dtype=np.int64)
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from rkstore.kept import ALL_KEPT, LeftOut
 from rkstore.statistics import Statistics
 from rkstore.store import Store
 
@@ -28,10 +30,12 @@ class InitData:
     scale: float
     directions: Tensor | None = None
     """Unit directions ``(n, d_in)``, the best first, to begin at in place of mined ones."""
+    left_out: LeftOut = ALL_KEPT
+    """Rows that are not trained on."""
 
     def sample(self, rows: int = SAMPLE_ROWS) -> Tensor:
         """About so many rows, whole chunks evenly spread, as they are trained on, ``(n, d_in)``."""
-        parts = [self.store.chunk(self.hook_name, chunk) for chunk in self.spread(rows)]
+        parts = [self._read(chunk) for chunk in self.spread(rows)]
         return torch.from_numpy(np.concatenate(parts)) * self.scale
 
     def spread(self, rows: int) -> Sequence[int]:
@@ -48,16 +52,26 @@ class InitData:
         count = -(-DRAWN_FROM * rows // self.store.manifest.chunk_rows)
         order = torch.randperm(len(self.chunks), generator=generator)[:count].tolist()
         chunks = [self.chunks[i] for i in order]
-        edges = np.cumsum([0] + [len(range(*self.store.rows_of_chunk(c))) for c in chunks])
+        kept = [len(self.left_out.kept(*self.store.rows_of_chunk(chunk))) for chunk in chunks]
+        edges = np.cumsum([0, *kept])
         places = torch.randperm(int(edges[-1]), generator=generator)[:rows].sort().values.numpy()
         within = np.searchsorted(places, edges)
         parts = [
-            self.store.chunk(self.hook_name, chunk)[places[a:b] - first]
+            self._read(chunk)[places[a:b] - first]
             for chunk, first, a, b in zip(chunks, edges, within, within[1:], strict=False)
         ]
         return torch.from_numpy(np.concatenate(parts)) * self.scale
 
     @property
     def statistics(self) -> Statistics:
-        """Exact statistics of the site, in the units of the store."""
+        """Exact statistics of the site, in the units of the store.
+
+        Where rows are left out, of the rows that are not massive: nearly the same ones, and
+        known without a reading.
+        """
+        if len(self.left_out.rows):
+            return self.store.ordinary_statistics(self.hook_name)
         return self.store.statistics(self.hook_name)
+
+    def _read(self, chunk: int) -> NDArray[np.float32]:
+        return self.left_out.read(self.store, self.hook_name, chunk)

@@ -58,7 +58,7 @@ def mine(data: InitData, settings: TrainSettings, *, drawn: int, kept: int) -> T
             score_method=settings.rkcnn_score,
             seed=settings.seed,
         )
-        site = StoreSite(data.store, data.hook_name, data.spread(MINED_ROWS))
+        site = StoreSite(data.store, data.hook_name, data.spread(MINED_ROWS), data.left_out)
         directions = probe.probe(site).top_directions
     except BadInput as error:
         raise BadInput(
