@@ -41,6 +41,7 @@ def open_rows(name: str, config: str | None, settings: HarvestSettings) -> Text:
     if path.is_dir() and list(path.glob("dataset_*.json")):
         if config is not None:
             raise BadInput(f"{name} was saved to disk and has no configurations: it is {config}")
+        _check_name(path, ("::",))
         saved = datasets.load_from_disk(name)
         if not isinstance(saved, dict):
             saved = {str(saved.split or "train"): saved}
@@ -65,14 +66,22 @@ def open_rows(name: str, config: str | None, settings: HarvestSettings) -> Text:
     return Text(_texts(name, rows), source)
 
 
+def _check_name(path: Path, signs: tuple[str, ...]) -> None:
+    """Refuse what ``datasets`` would take for a pattern or for a file inside an archive."""
+    where = str(path.resolve())
+    found = [sign for sign in signs if sign in where]
+    if found:
+        raise BadInput(f"datasets takes {where} for a pattern: rename it without {found[0]}")
+
+
 def _builder(name: str, config: str | None) -> Any:
     import datasets
 
     path, options = Path(name), {}
     if path.is_file():
         name, options = str(path.parent), {"data_files": path.name}
-    if path.exists() and (set("[]?*") & set(where := str(path.resolve())) or "::" in where):
-        raise BadInput(f"datasets takes {where} for a pattern: rename it without [ ] ? * and ::")
+    if path.exists():
+        _check_name(path, ("[", "]", "?", "*", "::"))
     builder = datasets.load_dataset_builder(name, config, **options)
     if builder.name == "text":  # one document a file, as with --text
         options["sample_by"] = "document"
