@@ -384,6 +384,20 @@ def test_a_dataset_saved_as_one_split_has_that_split(tmp_path):
     assert texts_of(dataset=str(tmp_path / "data"), split="test") == ["one"]
 
 
+def test_a_part_of_a_split_that_was_saved_is_that_split(tmp_path):
+    import datasets
+
+    data = datasets.Dataset.from_dict({"text": ["one", "two"]}, split="train[:2]")
+    data.save_to_disk(str(tmp_path / "data"))
+    assert read(dataset=str(tmp_path / "data")) == [(0, "one"), (1, "two")]
+    assert read(dataset=str(tmp_path / "data"), split="train[1:]") == [(1, "two")]
+
+
+def test_a_dataset_is_recorded_under_its_name_and_not_its_place(tmp_path, monkeypatch):
+    monkeypatch.chdir(jsonl(tmp_path / "data", [{"text": "one"}]))
+    assert open_text(settings(dataset=".")).source["dataset"] == "data"
+
+
 class Streamed:
     """``as_rows`` as if it lay on the Hub."""
 
