@@ -86,10 +86,11 @@ def _builder(name: str, config: str | None) -> Any:
     import datasets
 
     path, options = Path(name), {}
-    if path.is_file():
-        name, options = str(path.parent), {"data_files": path.name}
     if path.exists():
         _check_name(path, ("[", "]", "?", "*", "::"))
+        name = str(path.resolve())
+    if path.is_file():
+        name, options = str(path.resolve().parent), {"data_files": path.resolve().name}
     builder = datasets.load_dataset_builder(name, config, **options)
     if builder.name == "text":  # one document a file, as with --text
         options["sample_by"] = "document"
