@@ -1,7 +1,7 @@
 """Inits: how the tensors of a dictionary begin. One file each.
 
 An init is a function ``(dictionary, data, settings, generator)``; to add one, write
-its file and add it to ``INITS``, and to ``INIT_OPTIONS`` with the options that not every init reads.
+its file and add it to ``INITS``, and to ``INIT_OPTIONS`` with the options that not all inits read.
 It finds random unit rows in ``W_dec``, of a seed the same for every init, so that two inits differ
 in nothing but what they do; and ``b_dec`` where ``--center`` puts it (``centre.py``).
 ``--init-bias`` and ``--init-scale`` may follow (``calibration.py``).
