@@ -357,7 +357,7 @@ def evaluate(settings: EvaluateSettings, checkpoints: tuple[str, ...]) -> None:
     from rkstore.report import comparison, table
 
     store = open_store(settings.store)
-    paths = [Path(path) for path in checkpoints] or newest(store)
+    paths = [Path(path).expanduser() for path in checkpoints] or newest(store)
     if not checkpoints:
         which = f"the last checkpoint of each run under {CHECKPOINTS}/ that trained on"
         click.echo(f"{which} {store.where}: {', '.join(map(str, paths))}", err=True)
