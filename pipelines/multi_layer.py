@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from rkstore.cli import options_of
 from rkstore.errors import BadInput
-from rkstore.report import look, png
+from rkstore.report import look, png, whole
 from rkstore.settings import option, parse_layers
 from rkstore.store import Store
 
@@ -198,7 +198,7 @@ def figure(runs: Runs, settings: MultiLayerSettings) -> Any:
     axes[0].set(title="Dead latents, held out (lower is better)", xlabel="layer", ylabel="%")
     axes[1].set(title="Explained variance, held out", xlabel="layer")
     for axis in axes:
-        axis.set_xticks(layers)
+        whole(axis, 12)
         axis.spines[["top", "right"]].set_visible(False)
     drawn.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
     return drawn
