@@ -152,12 +152,9 @@ def main(
                 f"step {step} loss {loss.item():.3f} {time.monotonic() - began:.0f}s", err=True
             )
 
-    # Half precision on disk is half the size; what is measured is what is written.
-    model = model.cpu().half()
+    # Half precision on disk is half the size; what is measured is what is written, afterwards.
+    model = model.cpu().half().float().eval()
     model.config.activation_function = "gelu_new"
-    model.save_pretrained(out)
-    tokenizer.save_pretrained(out)
-    model.float().eval()
     report = {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -177,6 +174,8 @@ def main(
         ),
         "minutes": round((time.monotonic() - began) / 60, 1),
     }
+    model.half().save_pretrained(out)
+    tokenizer.save_pretrained(out)
     (out / "training.json").write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
     click.echo(json.dumps(report, indent=2, allow_nan=False))
 

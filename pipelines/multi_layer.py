@@ -30,7 +30,7 @@ from results import Row, Runs, start, table, write_together
 from tqdm import tqdm
 
 from rkstore.cli import Command, options_of
-from rkstore.report import look, png
+from rkstore.report import look, png, whole
 from rkstore.settings import option
 from rkstore.sites import layers_of
 
@@ -176,7 +176,7 @@ def figure(runs: Runs, settings: MultiLayerSettings) -> Any:
     axes[0].set(title="Dead latents, held out (lower is better)", xlabel="layer", ylabel="%")
     axes[1].set(title="Explained variance, held out", xlabel="layer")
     for axis in axes:
-        axis.set_xticks(layers)
+        whole(axis, 12)
         axis.spines[["top", "right"]].set_visible(False)
     drawn.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
     return drawn

@@ -23,7 +23,7 @@ from toy import NO_FEATURE, Floats, Toy, make_toy, random_basis
 from tqdm import tqdm
 
 from rkstore.cli import Command, options_of
-from rkstore.report import COLOURS, png
+from rkstore.report import COLOURS, look, png, whole
 from rkstore.rkcnn import RkCNNProbe, RkCNNResult
 from rkstore.rkcnn.recovery import feature_recovery
 from rkstore.settings import SCORES, Settings, option
@@ -340,8 +340,10 @@ def figure(document: Row) -> Any:
     names = ["found", "as published"]
     runs = {r["of"]: r for r in document["runs"] if r["of"] in names}
     for i, name in enumerate(names):
-        axes[1, 1].plot(runs[name]["scores"][:10], "o-", label=name, color=COLOURS[i])
+        best = runs[name]["scores"][:10]
+        axes[1, 1].plot(range(1, len(best) + 1), best, marker="o", label=name, **look(i))
     axes[1, 1].set(title="Scores of the ten best subsets", xlabel="rank", ylabel="score")
+    whole(axes[1, 1])
     axes[1, 1].legend(frameon=False)
     for axis in (axes[0, 0], axes[0, 1], axes[1, 1]):
         axis.spines[["top", "right"]].set_visible(False)
@@ -366,8 +368,9 @@ def _draw_recovery(axis: Any, runs: dict[str, Row]) -> None:
         xlabel="share of features",
         ylabel="share of draws",
     )
-    axis.set_ylim(0, 1.5 * axis.get_ylim()[1])
-    axis.legend(frameon=False, loc="upper left")
+    axis.set_ylim(bottom=0)
+    # Below: the lines stand wherever they stand.
+    axis.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.15))
 
 
 def _draw_scores(axis: Any, runs: list[Row]) -> None:

@@ -33,7 +33,7 @@ from tqdm import tqdm
 
 from rkstore.cli import Command, options_of
 from rkstore.errors import BadInput
-from rkstore.report import draw_curve, logarithmic, look, png
+from rkstore.report import draw_curve, logarithmic, look, png, whole
 from rkstore.settings import option
 from rkstore.text import PYTHON_CORPUS
 
@@ -177,19 +177,22 @@ def figure(runs: Runs, settings: Phase2Settings) -> Any:
         for row in rows:
             told = {"label": arm, "linewidth": 1} if row is rows[0] else {"linewidth": 1}
             draw_curve(axes[0], row["history"]["step"], row["history"]["fvu"], **told, **look(i))
-        for axis, key, factor in ((axes[1], "dead_share", 100), (axes[2], "explained_variance", 1)):
-            values = [factor * row[key] for row in rows]
-            axis.plot(values, [i] * len(rows), "o", color=look(i)["color"])
+        color = look(i)["color"]
+        axes[1].plot([100 * row["dead_share"] for row in rows], [i] * len(rows), "o", color=color)
+        axes[2].plot([row["explained_variance"] for row in rows], [i] * len(rows), "o", color=color)
     axes[0].set(title="Training", xlabel="step", ylabel="FVU of the batch")
     axes[0].set_xlim(left=0)
+    whole(axes[0])
     logarithmic(axes[0])
+    most = max(100 * row["dead_share"] for row in runs.rows) or 1
+    axes[1].set_xlim(-0.05 * most, 1.05 * most)
     axes[1].set_title("Dead latents, held out, %")
     axes[1].set_yticks(range(len(settings.arms)), settings.arms)
     axes[2].set_title("Explained variance, held out")
     axes[2].set_yticks(range(len(settings.arms)), [""] * len(settings.arms))
     for axis in axes[1:]:
         axis.set_ylim(len(settings.arms) - 0.5, -0.5)
-        axis.margins(x=0.1)
+        axis.locator_params(axis="x", nbins=4)
     drawn.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)

@@ -18,7 +18,7 @@ from results import Row, start, table, write_together
 
 from rkstore.cli import Command
 from rkstore.errors import BadInput
-from rkstore.report import png
+from rkstore.report import logarithmic, png, whole
 
 # The page as it is written; what is in braces comes of the runs.
 TEMPLATE = Path(__file__).with_suffix(".md")
@@ -265,11 +265,12 @@ def layers_figure(document: Row) -> Any:
             ends = np.array([interval([group]) for group in groups])
             axis.plot(found.layers, [g.mean() for g in groups], label=arm, **_look(arm))
             axis.fill_between(found.layers, *ends.T, color=_look(arm)["color"], alpha=0.15, lw=0)
-        axis.set(title=title, xlabel="layer", xticks=found.layers)
+        axis.set(title=title, xlabel="layer")
+        whole(axis, 12)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_yscale("symlog", linthresh=1)
     axes[0].set_ylim(0, 1.3 * found.settings["d_sae"])
-    ticks = [0, 1, 10, 100, 1000]
+    ticks = [0, *(10**i for i in range(len(str(found.settings["d_sae"]))))]
     axes[0].set_yticks(ticks, [f"{tick:,}" for tick in ticks])
     drawn.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return drawn
@@ -292,9 +293,8 @@ def front_figure(front: Row) -> Any:
             axis.plot(*mean, label=arm, **_look(arm))
             axis.scatter(*([run[key] for run in runs] for key in ("l0", "fvu")), s=6, alpha=0.5,
                          color=_look(arm)["color"])  # fmt: skip
-        axis.set(title=f"ReLU, layer {layer}", xlabel="L0", ylabel="FVU", xscale="log")
-        axis.set_xticks([3, 10, 30, 100], ["3", "10", "30", "100"])
-        axis.minorticks_off()
+        axis.set(title=f"ReLU, layer {layer}", xlabel="L0", ylabel="FVU")
+        logarithmic(axis, "x")
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(frameon=False)
     return drawn

@@ -12,8 +12,10 @@ import multiprocessing
 import signal
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
+from multiprocessing.pool import Pool
 from pathlib import Path
 from typing import Any
 
@@ -125,14 +127,28 @@ def _finished(settings: StudySettings, cells: list[Cell]) -> Iterator[list[Row]]
     if not settings.jobs:
         yield from (_runs(settings, cell) for cell in cells)
         return
-    # Not forked: a copy of a process that has threads may hang.
-    with multiprocessing.get_context("spawn").Pool(settings.jobs, _begin_worker) as pool:
+    with _workers(settings.jobs) as pool:
         yield from pool.imap_unordered(partial(_runs, settings), cells)
 
 
+@contextmanager
+def _workers(jobs: int) -> Iterator[Pool]:
+    """Processes of one thread each. Ctrl-C, which reaches all, is the first one's to handle."""
+    # They inherit it, so that it holds while they still import.
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        # Not forked: a copy of a process that has threads may hang.
+        pool = multiprocessing.get_context("spawn").Pool(jobs, _begin_worker)
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    try:
+        yield pool
+    finally:
+        pool.terminate()
+        pool.join()
+
+
 def _begin_worker() -> None:
-    """One thread each; and Ctrl-C, which reaches all processes, is the first one's to handle."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
 
 

@@ -307,7 +307,7 @@ def figure(summary: Row) -> Any:
     axis.axhline(0, color="grey", linewidth=0.8)
     axis.set_xticks(range(len(penalties)), [f"{value:g}" for value in penalties])
     axis.set(title="Every pair of the sweep", xlabel="L1", ylabel="fewer dead, % of all latents")
-    axis.legend(frameon=False)
+    drawn.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     axis.spines[["top", "right"]].set_visible(False)
     return drawn
 

@@ -326,9 +326,15 @@ def train(settings: list[TrainSettings]) -> None:
     Without --layer and --hook, where a store has several sites, the one probed last is taken.
     Run again after an interruption, the same command goes on from its last checkpoint.
     """
+    from rkstore.dictionaries.unused import unused
     from rkstore.sites import at_probed_site
     from rkstore.train import train_all
 
+    typed = [spec.name for spec in fields(TrainSettings) if _typed(spec.name)]
+    of_each = [unused(one, typed) for one in settings]
+    for name, sentence in of_each[0].items():
+        if all(name in others for others in of_each):
+            click.echo(sentence, err=True)
     found = [at_probed_site(one) for one in settings]
     for sentence in dict.fromkeys(said for _, said in found if said is not None):
         click.echo(sentence)
@@ -351,7 +357,7 @@ def evaluate(settings: EvaluateSettings, checkpoints: tuple[str, ...]) -> None:
     from rkstore.report import comparison, table
 
     store = open_store(settings.store)
-    paths = [Path(path) for path in checkpoints] or newest(store)
+    paths = [Path(path).expanduser() for path in checkpoints] or newest(store)
     if not checkpoints:
         which = f"the last checkpoint of each run under {CHECKPOINTS}/ that trained on"
         click.echo(f"{which} {store.where}: {', '.join(map(str, paths))}", err=True)

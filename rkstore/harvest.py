@@ -177,5 +177,9 @@ def _check_widths(model: Model, sites: list[Site], settings: HarvestSettings) ->
         for hook in nearest(block_of(other.hook_name)[1], model.hooks(settings.layers))
         if all(site.d_in == width for site in model.sites(hook, settings.layers))
     ]
-    there = f"--hook {' or '.join(fitting[:3])} would be" if fitting else "no hook of the model is"
+    there = (
+        f"--hook {' or '.join(fitting[:3])} would be"
+        if fitting
+        else f"no hook is, with --layers {settings.layers}"
+    )
     raise BadInput(f"{other.hook_name} is {other.d_in} wide, not {width} as asked; {there}")

@@ -254,13 +254,13 @@ def read_manifest(root: Path) -> Manifest:
         DamagedStore: the manifest is not one that rkstore wrote.
         RkstoreError: the system does not let it be read.
     """
-    with reading(MANIFEST, root):
-        path = inside(root, MANIFEST)
-        if not path.is_file():
-            raise BadInput(
-                f"there is no store at {root} (no {MANIFEST}): write one with 'rkstore harvest'"
-            )
-        raw = read_at_most(path, LARGEST_MANIFEST)
+    try:
+        with reading(MANIFEST, root):
+            raw = read_at_most(inside(root, MANIFEST), LARGEST_MANIFEST)
+    except (FileNotFoundError, NotADirectoryError):
+        raise BadInput(
+            f"there is no store at {root} (no {MANIFEST}): write one with 'rkstore harvest'"
+        ) from None
     return parse_manifest(raw, str(root))
 
 
@@ -416,9 +416,11 @@ def read_journal(root: Path, manifest: Manifest) -> list[ShardRecord]:
         DamagedStore: a line was changed, or belongs to another store.
         RkstoreError: the system does not let it be read.
     """
-    with reading(JOURNAL, root):
-        path = inside(root, JOURNAL)
-        raw = read_at_most(path, LARGEST_JOURNAL) if path.exists() else b""
+    try:
+        with reading(JOURNAL, root):
+            raw = read_at_most(inside(root, JOURNAL), LARGEST_JOURNAL)
+    except FileNotFoundError:
+        return []
     return parse_journal(raw, manifest, str(root))
 
 

@@ -133,7 +133,7 @@ class Model:
             if not named or (chosen and chosen - {block_of(name)[0] for name in named}):
                 raise BadInput(
                     f"--layers is '{layers}', and not each of these has the hook '{pattern}': "
-                    f"{self.name} has {few(everywhere, SHOWN)}"
+                    f"with --layers all, {self.name} has {few(everywhere, SHOWN)}"
                 )
             wanted.update(named)
         return [Site(name, width) for name, width in self.widths.items() if name in wanted]

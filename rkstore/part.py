@@ -83,11 +83,11 @@ def read_part(root: Path, manifest: Manifest, records: list[ShardRecord]) -> Par
         DamagedStore: ``part.json`` names what the store does not have.
         RkstoreError: the system does not let it be read.
     """
-    with reading(PART, root):
-        path = inside(root, PART)
-        if not path.is_file():
-            return None
-        raw = read_at_most(path, LARGEST_MANIFEST)
+    try:
+        with reading(PART, root):
+            raw = read_at_most(inside(root, PART), LARGEST_MANIFEST)
+    except FileNotFoundError:
+        return None
     return parse_part(raw, manifest, records, str(root))
 
 

@@ -135,21 +135,27 @@ def draw_curve(axis: Any, steps: Sequence[float], values: Sequence[float], **how
     axis.plot(steps, values, marker="o" if len(steps) == 1 else None, markersize=4, **how)
 
 
-def logarithmic(axis: Any) -> None:
-    """Make the y axis of what is drawn logarithmic; its ticks are written out, however short it is,
-    and few."""
+def logarithmic(axis: Any, which: str = "y") -> None:
+    """Make an axis of what is drawn logarithmic; its ticks are few, however long it is, there,
+    however short it is, and written out."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-    axis.set_yscale("log")
-    low, high = axis.get_ylim()
-    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
-    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}"))
-    axis.yaxis.set_minor_locator(NullLocator())
+    axis.set(**{f"{which}scale": "log"})
+    low, high = getattr(axis, f"get_{which}lim")()
+    ticks = getattr(axis, f"{which}axis")
+    ticks.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+    ticks.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}"))
+    ticks.set_minor_locator(NullLocator())
+
+
+def whole(axis: Any, most: int | None = None) -> None:
+    """Let the x axis have ticks at whole numbers, ``most`` or as many as there is room for."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.xaxis.set_major_locator(MaxNLocator(most or "auto", integer=True, steps=[1, 2, 5, 10]))
 
 
 def _draw_training(axis: Any, files: Sequence[Path]) -> None:
-    from matplotlib.ticker import MaxNLocator
-
     recorded = [(i, file) for i, file in enumerate(files) if file.is_file()]
     if not recorded:
         axis.set_axis_off()
@@ -162,7 +168,7 @@ def _draw_training(axis: Any, files: Sequence[Path]) -> None:
     axis.set_title(f"Training{some}", fontsize=10)
     axis.set(xlabel="step", ylabel="FVU of the batch")
     axis.set_xlim(left=0)
-    axis.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 2.5, 5, 10]))
+    whole(axis)
     logarithmic(axis)
 
 

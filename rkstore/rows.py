@@ -39,15 +39,9 @@ def open_rows(name: str, config: str | None, settings: HarvestSettings) -> Text:
     path, split, seed = Path(name), settings.split, settings.seed
     source = {"dataset": public_name(name), "config": config, "split": split}
     if path.is_dir() and list(path.glob("dataset_*.json")):
-        if config is not None:
-            raise BadInput(f"{name} was saved to disk and has no configurations: it is {config}")
-        saved = datasets.load_from_disk(name)
-        if not isinstance(saved, dict):
-            saved = {str(saved.split or "train"): saved}
-        data = _whole(saved, name, split)
-        rows = _stored_rows(data, split, seed)
+        data = _saved(path, config, split)
         source["fingerprint"] = data._fingerprint
-        return Text(_texts(name, rows), source)
+        return Text(_texts(name, _stored_rows(data, split, seed)), source)
     builder = _builder(name, config)
     if path.exists() and builder.name == "text":
         return _text_files(path, builder, split, seed, source)
@@ -65,14 +59,38 @@ def open_rows(name: str, config: str | None, settings: HarvestSettings) -> Text:
     return Text(_texts(name, rows), source)
 
 
+def _saved(path: Path, config: str | None, split: str) -> Any:
+    """What ``save_to_disk`` wrote: splits by name, or one, which may know what it was a part of."""
+    import datasets
+
+    _check_name(path, ("::",))
+    if config is not None:
+        raise BadInput(
+            f"{path} was saved to disk and has no configurations: leave out --dataset-config"
+        )
+    saved = datasets.load_from_disk(str(path))
+    if not isinstance(saved, dict):
+        saved = {str(saved.split or "train").partition("[")[0]: saved}
+    return _whole(saved, str(path), split)
+
+
+def _check_name(path: Path, signs: tuple[str, ...]) -> None:
+    """Refuse what ``datasets`` would take for a pattern or for a file inside an archive."""
+    where = str(path.resolve())
+    found = [sign for sign in signs if sign in where]
+    if found:
+        raise BadInput(f"datasets takes {where} for a pattern: rename it without {found[0]}")
+
+
 def _builder(name: str, config: str | None) -> Any:
     import datasets
 
     path, options = Path(name), {}
+    if path.exists():
+        _check_name(path, ("[", "]", "?", "*", "::"))
+        name = str(path.resolve())
     if path.is_file():
-        name, options = str(path.parent), {"data_files": path.name}
-    if path.exists() and (set("[]?*") & set(where := str(path.resolve())) or "::" in where):
-        raise BadInput(f"datasets takes {where} for a pattern: rename it without [ ] ? * and ::")
+        name, options = str(path.resolve().parent), {"data_files": path.resolve().name}
     builder = datasets.load_dataset_builder(name, config, **options)
     if builder.name == "text":  # one document a file, as with --text
         options["sample_by"] = "document"
@@ -89,7 +107,7 @@ def _chosen(splits: Iterable[Any], name: str, split: str) -> list[str]:
     whole = split.partition("[")[0]
     if whole == "all" and "all" not in there:
         return there
-    names = [wanted.strip() for wanted in whole.split("+")]
+    names = [whole] if whole in there else [wanted.strip() for wanted in whole.split("+")]
     missing = [wanted for wanted in names if wanted not in there]
     if missing:
         raise BadInput(f"{name} has no split '{missing[0]}': it has {', '.join(there)}")
@@ -196,4 +214,4 @@ def _text_files(path: Path, builder: Any, split: str, seed: int, source: dict[st
 
 def public_name(name: str) -> str:
     """A dataset as it was asked for, without the paths of one machine."""
-    return Path(name).name if Path(name).exists() else name
+    return Path(name).resolve().name if Path(name).exists() else name

@@ -324,11 +324,18 @@ class Store:
         )
 
     def open_array(self, hook_name: str) -> Any:
-        """The stored numbers of a site, not decoded, as Zarr or h5py hand them out."""
+        """The stored numbers of a site, not decoded, as Zarr or h5py hand them out.
+
+        Raises:
+            BadInput, RkstoreError: see :meth:`chunk`.
+        """
         self.check_site(hook_name)
         spec = self.manifest.specs(hook_name)[""]
-        with reading(hook_name, self.where):
-            return self._format.open_array(self.root, spec, self.shards)
+        try:
+            with reading(hook_name, self.where):
+                return self._format.open_array(self.root, spec, self.shards)
+        except (OSError, KeyError, ValueError) as error:
+            raise DamagedStore(f"{hook_name} of {self.where} is damaged: {error}") from None
 
     def _check_rows(self, start: int | None, stop: int | None) -> tuple[int, int]:
         start = self.first_row if start is None else start

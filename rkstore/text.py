@@ -77,8 +77,8 @@ def _open(name: str, config: str | None, settings: HarvestSettings) -> Text:
 
 
 def _reason(error: Exception) -> str:
-    # What datasets raises where it looks for the columns of a first row and there is none.
-    if isinstance(error, StopIteration):
+    # What datasets raises where it looks for a first row, or for the first file, and there is none.
+    if isinstance(error, (StopIteration, IndexError)):
         return "it has no rows"
     return " ".join(str(error).split())[:200] or type(error).__name__
 

@@ -78,13 +78,12 @@ def test_the_four_commands_as_written(shell, hub, tmp_path):
     assert all(f"blocks.{layer}.mlp.hook_post" in harvested.stdout for layer in range(12))
     shell("rkstore probe --store stores/gpt2 --layer 8")
     trained = shell("rkstore train --init rkcnn")
-    first = trained.stderr.splitlines()[0]
-    assert "blocks.8.mlp.hook_post" in first
-    assert "probe" in first
+    said, checkpoint = trained.stdout.splitlines()
+    assert "blocks.8.mlp.hook_post" in said
+    assert "probed last" in said
     evaluated = shell("rkstore evaluate")
     assert any(path.startswith("/gpt2/resolve/") for path in hub.asked)
     assert any(path.startswith("/datasets/Salesforce/wikitext/resolve/") for path in hub.asked)
-    [checkpoint] = trained.stdout.splitlines()
     assert checkpoint.rsplit("/", 1)[-1] in evaluated.stderr.splitlines()[0]
     [row] = json.loads((tmp_path / "here/results/evaluate/results.json").read_text())["results"]
     assert row["hook_name"] == "blocks.8.mlp.hook_post"

@@ -9,12 +9,13 @@ import torch
 from scipy.optimize import minimize
 
 from rkstore.batches import split_chunks
-from rkstore.dictionaries import INITS, Dictionary, initialise, select_named
-from rkstore.dictionaries.inits import InitData, mining
+from rkstore.dictionaries import INITS, SELECTS, Dictionary, initialise, select_named
+from rkstore.dictionaries.inits import INIT_OPTIONS, InitData, mining
 from rkstore.dictionaries.inits.calibration import fire_at_rate, match_reconstruction
 from rkstore.dictionaries.inits.centre import UNCENTRED, geometric_median
 from rkstore.dictionaries.inits.mining import mine
 from rkstore.dictionaries.inits.subspace import principal_subspace
+from rkstore.dictionaries.unused import unused
 from rkstore.errors import BadInput
 from rkstore.settings import TrainSettings
 
@@ -90,6 +91,53 @@ def test_a_latent_encodes_along_the_direction_it_decodes_to(init, begin):
 def test_the_encoder_of_a_tied_init_is_the_transposed_decoder(init, begin):
     made = begin(init, init_scale="none")
     torch.testing.assert_close(made.W_enc, made.W_dec.T)
+
+
+# Another value than the usual of each option that some inits alone read.
+OTHER_VALUES = {
+    "datapoint_share": 0.3,
+    "subspace_dim": 4,
+    "rkcnn_fraction": 0.25,
+    "rkcnn_h": 30,
+    "rkcnn_m": 4,
+    "rkcnn_oversample": 1.5,
+    "rkcnn_score": "variance_ratio",
+}
+
+
+def test_every_init_says_which_options_it_reads():
+    assert INIT_OPTIONS.keys() == INITS.keys()
+    read = {option for options in INIT_OPTIONS.values() for option in options}
+    assert read == OTHER_VALUES.keys() | {"directions"}
+
+
+@pytest.mark.parametrize("option", OTHER_VALUES)
+@pytest.mark.parametrize("init", INITS)
+def test_an_option_is_said_to_have_no_part_exactly_where_it_changes_nothing(init, option, data):
+    made = []
+    for given in ({}, {option: OTHER_VALUES[option]}):
+        settings = TrainSettings(init=init, k=5, **({"rkcnn_m": M} | given))
+        dictionary = Dictionary(D_IN, D_SAE, select_named("topk", {"k": 5}))
+        initialise(dictionary, data, settings)
+        made.append(dictionary.W_dec.detach())
+    assert torch.equal(*made) == (option in unused(settings, [option]))
+
+
+@pytest.mark.parametrize("option", ["k", "l1"])
+@pytest.mark.parametrize("name", SELECTS.keys() - {"jumprelu"})
+def test_an_option_of_another_code_is_said_to_have_no_part(name, option):
+    said = unused(TrainSettings(dictionary=name), [option])
+    assert (option not in said) == (option in SELECTS[name].options)
+
+
+def test_quantile_biases_give_k_a_part_in_every_code():
+    assert unused(TrainSettings(dictionary="relu", init_bias="quantile"), ["k"]) == {}
+
+
+def test_nothing_that_mining_depends_on_has_a_part_where_directions_are_given():
+    settings = TrainSettings(init="rkcnn", directions="there")
+    said = unused(settings, ["rkcnn_m", "rkcnn_score", "rkcnn_fraction", "directions"])
+    assert list(said) == ["rkcnn_m", "rkcnn_score"]
 
 
 # random

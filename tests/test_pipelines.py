@@ -7,18 +7,22 @@ import json
 import re
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import click
 import numpy as np
 import pytest
 import torch
 import yaml
+from matplotlib.lines import Line2D
+from pictures import drawn, legible_texts
 
 from rkstore import settings as commands
 from rkstore.batches import plan_batches, split_chunks
 from rkstore.cli import Command
+from rkstore.errors import BadInput
 from rkstore.evaluate import evaluate
-from rkstore.settings import EvaluateSettings, from_yaml, value_type
+from rkstore.settings import INITS, EvaluateSettings, from_yaml, value_type
 from rkstore.train import prepare
 
 ROOT = Path(__file__).parents[1]
@@ -433,6 +437,9 @@ def test_training_options_are_those_of_rkstore_train():
         ("sweep", ["--layer", 1, "--score", "magic"], "--rkcnn-score is 'magic'"),
         ("sweep", ["--layer", 1, "--h", 1, "--fraction", 0.1], "it must be from 1"),
         ("sweep", ["--dictionary", "topk"], "--l1 has no part"),
+        ("sweep", ["--tokens", 512], "--tokens has no part"),
+        ("multi_layer", ["--model", "demo", "--store", "stores/demo"], "--model has no part"),
+        ("phase2_gpt2", ["--dry-run", "--steps", 5], "--dry-run has its own"),
     ],
 )
 def test_a_pipeline_fails_in_one_sentence(pipeline, harvested, name, words, sentence):
@@ -462,3 +469,153 @@ def test_runs_with_other_settings_are_not_added_to(pipeline, harvested):
     after, _, said = pipeline("multi_layer", *words, "--lr", 0.5)
     assert "lr was 0.001, is 0.5" in said
     assert after == document
+
+
+# --- what they write
+
+
+COMMANDS = sorted(
+    path.stem for path in (ROOT / "pipelines").glob("*.py") if "@click.command" in path.read_text()
+)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_pipeline_takes_the_place_to_write_to(name):
+    command = importlib.import_module(name).main
+    assert "out" in {option.name for option in command.params}
+
+
+def test_files_are_written_together_or_not_at_all(tmp_path):
+    results = importlib.import_module("results")
+    one, other = tmp_path / "new" / "one", tmp_path / "other"
+    other.write_bytes(b"before")
+    (tmp_path / ".other.writing").mkdir()  # so that the second cannot be written
+    with pytest.raises(OSError, match="writing"):
+        results.write_together({one: b"1", other: b"2"})
+    assert not list(one.parent.iterdir())
+    assert other.read_bytes() == b"before"
+    (tmp_path / ".other.writing").rmdir()
+    results.write_together({one: b"1", other: b"2"})
+    assert (one.read_bytes(), other.read_bytes()) == (b"1", b"2")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "other"]
+
+
+def test_a_number_that_is_none_is_never_written():
+    with pytest.raises(ValueError, match="JSON"):
+        importlib.import_module("results").as_json({"fvu": float("nan")})
+
+
+# --- pictures
+
+
+def runs_with(rows):
+    return importlib.import_module("results").Runs(Path("nowhere.json"), {}, rows)
+
+
+def made_up(layer, seed, init, points, dead):
+    """A run as phase 2 and the study of all layers record it."""
+    steps = [20 * point for point in range(1, points + 1)]
+    i = INITS.index(init)
+    return {"layer": layer, "seed": seed, "init": init, "hook_name": "blocks.8.mlp.hook_post"} | {
+        "dead_share": dead * i / 100,
+        "explained_variance": 0.5 - 0.2 * i,
+        "history": {"step": steps, "fvu": [1 / step + 0.1 * i for step in steps]},
+    }
+
+
+@pytest.mark.parametrize("dead", [0, 5])
+@pytest.mark.parametrize("points", [1, 2, 50])
+@pytest.mark.parametrize("arms", [INITS, INITS[:2]])
+def test_the_picture_of_phase_2_can_be_read_and_has_every_curve(arms, points, dead):
+    chosen = options("phase2_gpt2", arms=arms)
+    rows = [made_up(8, seed, arm, points, dead) for seed in (42, 43) for arm in arms]
+    figure = importlib.import_module("phase2_gpt2").figure(runs_with(rows), chosen)
+    assert set(arms) <= set(legible_texts(figure))
+    training = figure.axes[0]
+    shown = drawn(figure, Line2D)
+    curves = [line for line in training.lines if line in shown]
+    assert len(curves) == len(rows)
+    assert all(len(line.get_xdata()) > 1 or line.get_marker() == "o" for line in curves)
+
+
+def test_the_curve_of_a_run_ends_where_the_run_does(tmp_path):
+    arms = importlib.import_module("arms")
+    for length in (1, 2, 99, 1234):
+        history = [{"step": step, "fvu": 1 / step} for step in range(1, length + 1)]
+        (tmp_path / "training.json").write_text(json.dumps({"history": history}))
+        found = arms.curve(tmp_path)
+        assert found["step"][-1] == length
+        assert found["fvu"][-1] == 1 / length
+        assert len(found["step"]) <= 2 * arms.CURVE_POINTS
+
+
+@pytest.mark.parametrize("layers", [1, 12, 48])
+def test_the_picture_of_all_layers_can_be_read(layers):
+    rows = [made_up(layer, 42, arm, 1, layer % 3) for layer in range(layers) for arm in INITS]
+    figure = importlib.import_module("multi_layer").figure(
+        runs_with(rows), options("multi_layer", arms=INITS)
+    )
+    assert set(INITS) <= set(legible_texts(figure))
+
+
+@pytest.mark.parametrize("points", [0.0, 3.0])
+def test_the_picture_of_a_sweep_can_be_read(points):
+    scores = commands.SCORES
+    pairs = [
+        {"l1": l1, "score": score, "points": points * i}
+        for i, score in enumerate(scores)
+        for l1 in (0.0005, 0.001, 0.005)
+    ]
+    summary = {"pairs": pairs, "noise": {"points": points}}
+    assert set(scores) <= set(legible_texts(importlib.import_module("sweep").figure(summary)))
+
+
+def test_the_picture_of_phase_1_can_be_read(phase1):
+    shown = legible_texts(importlib.import_module("phase1_toy").figure(phase1))
+    assert {"found", "as published", "threshold"} <= set(shown)
+
+
+# --- the study of codecs
+
+
+@pytest.fixture
+def codecs():
+    """One layer in which seeds differ, and int8 from float32 by a little."""
+    fvu = {("float32", 0): 0.5, ("float32", 1): 0.6, ("float32", 2): 0.4, ("int8", 0): 0.51}
+    rows = [
+        {"codec": codec, "layer": 3, "seed": seed, "fvu": fvu[codec, seed]} for codec, seed in fvu
+    ]
+    return {"codecs": ["float32", "int8"], "layers": [3], "dictionaries": rows}
+
+
+def test_seeds_are_compared_in_all_pairs(codecs):
+    study = importlib.import_module("codec_study")
+    assert study.by_seed(codecs, 3) == pytest.approx([0.2, -0.2, -1 / 3])
+    assert study.by_codec(codecs, 3, "int8") == pytest.approx(0.02)
+    codecs["dictionaries"].reverse()
+    assert study.by_seed(codecs, 3) == pytest.approx([0.2, -0.2, -1 / 3])
+
+
+def test_the_picture_of_codecs_has_every_pair_either_way_round(codecs):
+    figure = importlib.import_module("codec_study").figure(codecs)
+    assert "another seed" in legible_texts(figure)
+    [_, seeds, _] = figure.axes[0].lines
+    assert sorted(seeds.get_ydata()) == pytest.approx([-100 / 3, -20, -20, 20, 20, 100 / 3])
+
+
+def test_the_study_of_codecs_writes_nothing_before_all_is_measured(pipeline, monkeypatch):
+    study = importlib.import_module("codec_study")
+    document = json.loads((ROOT / "docs/codecs.json").read_text())
+    monkeypatch.setattr(study, "study", lambda _: document)
+    with monkeypatch.context() as patch:
+        patch.setattr(study, "figure", Mock(side_effect=KeyboardInterrupt))
+        assert "stopped" in pipeline("codec_study")[2]
+    assert not Path("out").exists()
+    pipeline("codec_study")
+    written = sorted(path.name for path in Path("out").rglob("*.*"))
+    assert written == ["codecs.json", "codecs.md", "codecs.png"]
+
+
+def test_one_seed_says_nothing_of_another():
+    with pytest.raises(BadInput, match="seeds is 1"):
+        importlib.import_module("codec_study").CodecStudySettings(seeds=1)

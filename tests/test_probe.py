@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from rkstore import RkCNNProbe, RkCNNResult, StoreSite
 from rkstore.batches import split_chunks
 from rkstore.dictionaries import INITS, load_dictionary
-from rkstore.dictionaries.inits.mining import TAKE_DIRECTIONS
+from rkstore.dictionaries.inits import INIT_OPTIONS
 from rkstore.errors import BadInput
 from rkstore.probe import last_probed, probe
 from rkstore.rkcnn.result import DESCRIPTION, NAMES, TENSORS
@@ -22,6 +22,7 @@ from rkstore.train import train
 
 SITE, OTHER = "blocks.0.mlp.hook_post", "blocks.1.mlp.hook_post"
 D_SAE = 24
+TAKE_DIRECTIONS = [init for init, options in INIT_OPTIONS.items() if "directions" in options]
 
 
 @pytest.fixture
@@ -164,6 +165,19 @@ def test_python_is_told_a_site_or_asks_for_one(settings, look):
     look()
     with pytest.raises(BadInput, match="leaves 3 sites to choose from"):
         train(settings())
+
+
+def test_an_option_that_has_no_part_is_said_when_it_is_typed_and_not_in_a_file(
+    rkstore, store, tmp_path
+):
+    words = ("train", "--store", store.root, "--hook", SITE, *WORDS)
+    (tmp_path / "run.yaml").write_text("l1: 3.0\nrkcnn_m: 3\nsubspace_dim: 5\n")
+    status, _, err = rkstore(*words, "--config", "run.yaml", "--l1", 2)
+    assert status == 0
+    lines = err.splitlines()
+    assert "--l1 has no part in a topk code" in lines
+    assert "--rkcnn-m has no part in --init datapoint" in lines
+    assert "subspace" not in err
 
 
 # One dictionary a layer

@@ -5,9 +5,8 @@ import json
 
 import numpy as np
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.lines import Line2D
-from matplotlib.text import Text
+from pictures import drawn, legible_texts
 
 from rkstore.evaluate import DENSITY_EDGES, Evaluation
 from rkstore.report import comparison, comparison_figure, look, table
@@ -57,26 +56,6 @@ def checkpoints(tmp_path):
         return paths
 
     return make
-
-
-def drawn(figure, kind=Text):
-    """What a figure draws of a kind, and where, in pixels. Ticks outside of an axis are not."""
-    found = {}
-    with pytest.MonkeyPatch.context() as patch:
-        plain = kind.draw
-        patch.setattr(kind, "draw", lambda one, renderer: found.update({one: plain(one, renderer)}))
-        FigureCanvasAgg(figure).draw()
-    return {one: one.get_window_extent() for one in found if one.get_visible()}
-
-
-def legible_texts(figure):
-    """What is written in a figure, checked to be on the canvas, and no two on each other."""
-    boxes = {one: box for one, box in drawn(figure).items() if one.get_text()}
-    for text, box in boxes.items():
-        assert all(map(figure.bbox.contains, (box.x0, box.x1), (box.y0, box.y1))), text
-    for (one, a), (other, b) in itertools.combinations(boxes.items(), 2):
-        assert not a.overlaps(b), f"{one} lies on {other}"
-    return [text.get_text() for text in boxes]
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 8, 24])

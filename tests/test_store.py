@@ -183,6 +183,14 @@ def test_stored_bytes_are_those_on_the_disk(make_store, format, codec):
         assert store.stored_bytes(hook_name) == sum(own) > 0
 
 
+@pytest.mark.parametrize("format", FORMATS)
+def test_an_array_of_which_a_file_is_lost_is_not_opened_as_a_shorter_one(make_store, format):
+    store, _ = make_store(format=format)
+    (store.root / HOOK / ("zarr.json" if format == "zarr" else "00001.h5")).unlink()
+    with pytest.raises(DamagedStore, match=HOOK):
+        store.open_array(HOOK)
+
+
 def test_an_unfinished_store_is_one_of_as_many_rows_as_are_recorded(make_store):
     store, values = make_store(shards=2)
     assert not store.complete

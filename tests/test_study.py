@@ -2,12 +2,15 @@
 
 import importlib
 import json
+import signal
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
+from pictures import legible_texts
 from scipy import stats
 
 from rkstore.dictionaries import Dictionary, select_named
@@ -164,6 +167,23 @@ def test_processes_come_to_the_same_as_one(settings, tmp_path):
         assert other["fvu"] == pytest.approx(one["fvu"], rel=1e-3)
 
 
+def test_ctrl_c_is_the_first_process_s_to_handle_from_the_start(monkeypatch):
+    study, seen = load("rkcnn_study"), []
+    pool = Mock(side_effect=lambda *_: seen.append(signal.getsignal(signal.SIGINT)) or pool)
+    monkeypatch.setattr(study.multiprocessing, "get_context", lambda _: Mock(Pool=pool))
+    before = signal.getsignal(signal.SIGINT)
+
+    def stopped():
+        with study._workers(2):
+            assert signal.getsignal(signal.SIGINT) is before
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    assert seen == [signal.SIG_IGN]
+    assert [call[0] for call in pool.method_calls] == ["terminate", "join"]
+
+
 def test_the_record_of_another_study_is_refused(settings):
     study = load("rkcnn_study")
     study.study(settings(seeds=1))
@@ -178,6 +198,9 @@ def test_the_record_of_another_study_is_refused(settings):
         ({"windows": ("217",)}, "217 tokens"),
         ({"windows": ("many",)}, "numbers of tokens"),
         ({"layers": "7"}, "layers"),
+        ({"arms": ("tied", "tied")}, "tied, tied: give some, each once"),
+        ({"windows": ("50", "50")}, "50, 50: give some, each once"),
+        ({"arms": ()}, "empty"),
     ],
 )
 def test_a_study_that_cannot_be_is_refused(settings, change, said):
@@ -228,6 +251,8 @@ def test_fronts_of_one_study_are_joined_and_others_refused(document):
     other["settings"]["l1"] = 2.0
     joined = page.joined([document, other])
     assert [run["l1"] for run in joined["runs"]] == [1.0] * 10 + [2.0] * 10
+    with pytest.raises(BadInput, match="one l1"):
+        page.joined([document, other, other])
     other["settings"]["d_sae"] = 41
     with pytest.raises(BadInput, match="more than l1"):
         page.joined([document, other])
@@ -257,3 +282,58 @@ def test_the_studys_configurations_are_whole(name):
     study, page = load("rkcnn_study"), load("rkcnn_page")
     settings = from_yaml(study.StudySettings, PIPELINES.parent / "configs" / f"{name}.yaml", {})
     assert set(settings.arms) <= set(study.ARMS) & set(page.ARMS)
+
+
+DOCS = PIPELINES.parent / "docs"
+
+
+def published():
+    """The runs beside the page of this repository: of TopK codes, and of ReLU codes."""
+    return [json.loads((DOCS / f"{name}.json").read_text()) for name in ("rkcnn", "rkcnn_front")]
+
+
+@pytest.fixture
+def call(tmp_path):
+    """Call it with words to make the page under ``tmp_path``; returns what is there afterwards."""
+    page = load("rkcnn_page")
+
+    def run(*words):
+        out = tmp_path / "out"
+        page.main(["--out", str(out), *map(str, words)], standalone_mode=False)
+        return out
+
+    return run
+
+
+def test_the_page_and_all_that_belongs_to_it_are_written_where_one_says(call, tmp_path):
+    document, front = published()
+    (tmp_path / "study.json").write_text(json.dumps(document))
+    fronts = []
+    for l1 in sorted({run["l1"] for run in front["runs"]}):
+        runs = [run for run in front["runs"] if run["l1"] == l1]
+        fronts.append(tmp_path / f"front_{l1}.json")
+        settings = front["settings"] | {"l1": l1}
+        fronts[-1].write_text(json.dumps({"settings": settings, "runs": runs}))
+    out = call(tmp_path / "study.json", *fronts)
+    assert (out / "rkcnn.md").read_text() == (DOCS / "rkcnn.md").read_text()
+    written = sorted(str(path.relative_to(out)) for path in out.rglob("*.*"))
+    assert written == [
+        "images/rkcnn.png", "images/rkcnn_front.png",
+        "rkcnn.json", "rkcnn.md", "rkcnn_front.json",
+    ]  # fmt: skip
+
+
+def test_a_page_that_lacks_an_arm_leaves_nothing(call, tmp_path, document):
+    (tmp_path / "front.json").write_text(json.dumps(document))
+    document["runs"] = [run for run in document["runs"] if run["arm"] != "rkcnn"]
+    (tmp_path / "study.json").write_text(json.dumps(document))
+    with pytest.raises(BadInput, match="no rkcnn in some layer"):
+        call(tmp_path / "study.json", tmp_path / "front.json")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_pictures_of_the_page_can_be_read():
+    page = load("rkcnn_page")
+    document, front = published()
+    assert set(page.Results(document).arms) <= set(legible_texts(page.layers_figure(document)))
+    assert "ReLU, layer 2" in legible_texts(page.front_figure(front))

@@ -384,6 +384,20 @@ def test_a_dataset_saved_as_one_split_has_that_split(tmp_path):
     assert texts_of(dataset=str(tmp_path / "data"), split="test") == ["one"]
 
 
+def test_a_part_of_a_split_that_was_saved_is_that_split(tmp_path):
+    import datasets
+
+    data = datasets.Dataset.from_dict({"text": ["one", "two"]}, split="train[:2]")
+    data.save_to_disk(str(tmp_path / "data"))
+    assert read(dataset=str(tmp_path / "data")) == [(0, "one"), (1, "two")]
+    assert read(dataset=str(tmp_path / "data"), split="train[1:]") == [(1, "two")]
+
+
+def test_a_dataset_is_recorded_under_its_name_and_not_its_place(tmp_path, monkeypatch):
+    monkeypatch.chdir(jsonl(tmp_path / "data", [{"text": "one"}]))
+    assert open_text(settings(dataset=".")).source["dataset"] == "data"
+
+
 class Streamed:
     """``as_rows`` as if it lay on the Hub."""
 
@@ -506,11 +520,19 @@ ODD = ["what?", "a [1]", "all *", "zip::x"]
 
 @pytest.mark.parametrize("name", ODD)
 def test_a_directory_of_any_name_is_read_or_refused_for_its_name(tmp_path, name):
-    assert texts_of(dataset=save(tmp_path / name, {"train": ["one"]})) == ["one"]
+    if "::" not in name:
+        assert texts_of(dataset=save(tmp_path / name, {"train": ["one"]})) == ["one"]
     (path,) = files(tmp_path / f"{name} text", {"a.txt": "one"})
     assert texts_of(text=(path,)) == texts_of(text=(str(Path(path).parent),)) == ["one"]
     with pytest.raises(BadInput, match="for a pattern: rename it"):
         texts_of(dataset=jsonl(tmp_path / f"{name} rows", [{"text": "one"}]))
+
+
+def test_a_dataset_on_disk_whose_name_is_that_of_an_archives_file_is_refused(tmp_path):
+    (tmp_path / "zip::x").mkdir()
+    (tmp_path / "zip::x" / "dataset_dict.json").write_text("{}")
+    with pytest.raises(BadInput, match="for a pattern: rename it without ::"):
+        texts_of(dataset=str(tmp_path / "zip::x"))
 
 
 def test_a_text_column_of_numbers_is_refused(tmp_path):

@@ -1,10 +1,10 @@
 """Inits: how the tensors of a dictionary begin. One file each.
 
 An init is a function ``(dictionary, data, settings, generator)``; to add one, write
-its file and add it to ``INITS``. It finds random unit rows in ``W_dec``, of a seed the same for
-every init, so that two inits differ in nothing but what they do; and ``b_dec`` where
-``--center`` puts it (``centre.py``). ``--init-bias`` and ``--init-scale`` may follow
-(``calibration.py``).
+its file and add it to ``INITS``, and to ``INIT_OPTIONS`` with the options that not all inits read.
+It finds random unit rows in ``W_dec``, of a seed the same for every init, so that two inits differ
+in nothing but what they do; and ``b_dec`` where ``--center`` puts it (``centre.py``).
+``--init-bias`` and ``--init-scale`` may follow (``calibration.py``).
 """
 
 from collections.abc import Callable
@@ -17,7 +17,6 @@ from rkstore.dictionaries.inits.centre import centre
 from rkstore.dictionaries.inits.controls import rkcnn_unscored, sparse_random
 from rkstore.dictionaries.inits.data import InitData
 from rkstore.dictionaries.inits.datapoint import datapoint
-from rkstore.dictionaries.inits.mining import TAKE_DIRECTIONS
 from rkstore.dictionaries.inits.random import random
 from rkstore.dictionaries.inits.rkcnn import rkcnn
 from rkstore.dictionaries.inits.rkcnn_decoder import rkcnn_decoder
@@ -39,6 +38,20 @@ INITS: dict[str, Init] = {
     "sparse-random": sparse_random,
 }
 
+# The options that have a part in some inits only. A score orders what is mined even where it
+# selects nothing.
+_MINED = ("rkcnn_fraction", "rkcnn_m", "rkcnn_score")
+INIT_OPTIONS: dict[str, tuple[str, ...]] = {
+    "random": (),
+    "tied": (),
+    "datapoint": ("datapoint_share",),
+    "subspace": ("subspace_dim",),
+    "rkcnn": (*_MINED, "datapoint_share", "rkcnn_oversample", "directions"),
+    "rkcnn-decoder": (*_MINED, "rkcnn_h", "directions"),
+    "rkcnn-unscored": (*_MINED, "datapoint_share"),
+    "sparse-random": (*_MINED, "datapoint_share"),
+}
+
 
 @torch.no_grad()
 def initialise(dictionary: Dictionary, data: InitData, settings: TrainSettings) -> None:
@@ -49,10 +62,11 @@ def initialise(dictionary: Dictionary, data: InitData, settings: TrainSettings) 
     """
     if settings.init not in INITS:
         raise BadInput(f"unknown init '{settings.init}': choose one of {', '.join(INITS)}")
-    if data.directions is not None and settings.init not in TAKE_DIRECTIONS:
+    if data.directions is not None and "directions" not in INIT_OPTIONS[settings.init]:
+        able = [name for name, options in INIT_OPTIONS.items() if "directions" in options]
         raise BadInput(
             f"--init {settings.init} begins at no directions of a probe: "
-            f"leave out --directions, or choose --init {' or '.join(TAKE_DIRECTIONS)}"
+            f"leave out --directions, or choose --init {' or '.join(able)}"
         )
     generator = torch.Generator().manual_seed(settings.seed)
     dictionary.W_dec.normal_(generator=generator)
@@ -63,4 +77,4 @@ def initialise(dictionary: Dictionary, data: InitData, settings: TrainSettings) 
     calibrate(dictionary, data, settings)
 
 
-__all__ = ["INITS", "Init", "InitData", "initialise"]
+__all__ = ["INITS", "INIT_OPTIONS", "Init", "InitData", "initialise"]

@@ -8,8 +8,8 @@ from rkstore.errors import BadInput
 from rkstore.rkcnn import RkCNNProbe, StoreSite
 from rkstore.settings import TrainSettings
 
-# Inits that ``--directions`` may be given to. The others mine only to be compared with these.
-TAKE_DIRECTIONS = ("rkcnn", "rkcnn-decoder")
+# What only mining depends on, and so has no part where directions are given.
+MINING_OPTIONS = ("rkcnn_h", "rkcnn_m", "rkcnn_oversample", "rkcnn_score")
 
 # Rows that scores and directions are computed from: enough for a covariance of 3,072 dimensions
 # with forty rows to each, where all rows of a large store would take longer than training.
