@@ -31,8 +31,8 @@ WEIGHTS = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 CARD = f"""# SmolLM2-135M-Instruct, dequantised Q4
 
-Made by rkstore's `pipelines/real_model.py` from the package `{PACKAGE}` of the Python index, whose
-weights of 4 bits (GGUF, Q4_1) are written here as bfloat16. It is not bit for bit the model that was
+Made by `pipelines/real_model.py` of rkstore from the package `{PACKAGE}` of the Python index. Its
+weights of 4 bits (GGUF, Q4_1) are written here as bfloat16. That is not bit for bit the model as
 published: say "dequantised Q4" beside every number that is measured on it.
 
 Apache License 2.0, as is the model by Hugging Face (Allal et al. 2025, arXiv 2502.02737).

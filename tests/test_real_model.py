@@ -1,4 +1,4 @@
-"""The way to a real language model: whole or not there, from these weights or none, one sentence."""
+"""The way to a real language model: whole or not there, these weights or none, one sentence."""
 
 import hashlib
 import importlib
