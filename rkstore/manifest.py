@@ -220,7 +220,10 @@ class Manifest:
 
     def differences(self, other: "Manifest") -> list[str]:
         """What the other manifest says differently, ``key: there, not here``."""
-        mine, theirs = _leaves(self._as_dict()), _leaves(other._as_dict())
+        mine, theirs = (
+            _leaves({"rkstore_schema": manifest.schema} | manifest._as_dict())
+            for manifest in (self, other)
+        )
         return [
             f"{'.'.join(key)}: {theirs.get(key, 'absent')} there, {mine.get(key, 'absent')} here"
             for key in sorted(mine.keys() | theirs.keys())
