@@ -20,6 +20,7 @@ import numpy as np
 from numcodecs.zstd import Zstd
 from tqdm import tqdm
 
+from rkstore.cli import Command
 from rkstore.codecs import CODECS
 from rkstore.formats import compression_for
 from rkstore.harvest import Harvest, prepare
@@ -139,7 +140,7 @@ def _compressed(codes: np.ndarray) -> int:
     return len(Zstd(1).encode(np.ascontiguousarray(codes)))
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--model", "models", multiple=True, default=("demo",), help="NAME or NAME=DIR.")
 @click.option("--text", type=click.Path(exists=True), help="What all but the demo model read.")
 @click.option("--tokens", default=2048, show_default=True)

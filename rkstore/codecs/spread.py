@@ -86,7 +86,7 @@ class Spread(Codec):
         x *= encoded.side["scale"]
         x += encoded.side["offset"]
         if encoded.apart is not None:
-            encoded.apart.put(x, encoded.rows)
+            encoded.apart.put(x)
         return x
 
     def _wide(self, x: Floats, offset: Floats, per: Floats) -> NDArray[np.int32]:
