@@ -184,7 +184,7 @@ def planted(n=2000, d=64, every=128, times=100.0, seed=0):
 
 
 @pytest.mark.parametrize("name", SPREAD)
-@pytest.mark.parametrize("size", [1e-30, 1e-3, 1.0, 1e4, 1e30])
+@pytest.mark.parametrize("size", [1e-41, 1e-38, 1e-30, 1e-3, 1.0, 1e4, 1e30])
 @pytest.mark.parametrize("offset", [0.0, 5.0, -1000.0])
 def test_no_value_is_off_by_more_than_half_a_step(name, size, offset):
     x = (rows() * size + np.float32(offset * size)).astype(np.float32)
