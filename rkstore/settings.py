@@ -228,7 +228,7 @@ def parse_layers(text: str, layers: int) -> list[int]:
 
 
 DTYPES = ("float32", "bfloat16", "float16")
-CODECS = ("float32", "float16", "bfloat16", "int8", "int6")
+CODECS = ("float32", "float16", "bfloat16", "int8", "int6", "int4")
 COMPRESSIONS = ("auto", "zstd", "blosc-zstd", "blosc-lz4", "deflate", "none")
 COMPRESSION_HELP = (
     "Lossless compression of the stored numbers; auto takes the smallest for the codec. "
