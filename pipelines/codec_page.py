@@ -35,6 +35,9 @@ EVEN = ("int8", "int6", "int4")
 
 LARGEST_FVU = 1.4e-4
 
+# What a step of 0.04 standard deviations makes, if values lie anywhere in a step.
+EVEN_ERROR = 0.04**2 / 12
+
 
 @dataclass(frozen=True)
 class Goal:
@@ -226,7 +229,9 @@ def _misses(rows: Sequence[Row], tokens: int) -> str:
     ]
     told += [
         f"- {NAMES[row['model']]} `{row['site']}`: error of massive rows "
-        f"{row['massive_error']:.1e}."
+        f"{row['massive_error']:.1e}. {row['massive']} rows have ten times the median norm, "
+        f"{row['whole']} of all lie ten times the usual distance from the mean, which is what the "
+        "codec goes by."
         for row in rows
         if row["codec"] == "int8" and row["massive"] and _massive_missed(row, rows)
     ]
@@ -235,14 +240,17 @@ def _misses(rows: Sequence[Row], tokens: int) -> str:
 
 def _cause(row: Row, goal: Goal, tokens: int) -> str:
     if row["fvu"] > LARGEST_FVU:
-        return "Its spread in the first rows, which set the step, is not that of the others."
-    if row["massive"] and _codes(row) <= goal.bits:
         return (
-            f"{row['massive']} of {tokens:,} rows are massive: what is kept apart takes "
-            f"{row['bits_apart']:.2f} bits a value, and all else {_codes(row):.2f}."
+            "The spread of its first 1,024 rows, which set the step, is larger than that of all "
+            f"by {np.sqrt(row['fvu'] / EVEN_ERROR) - 1:.0%}."
+        )
+    if row["whole"] and _codes(row) <= goal.bits:
+        return (
+            f"{row['whole']} of {tokens:,} rows are massive, and kept as float16: what is kept "
+            f"apart takes {row['bits_apart']:.2f} bits a value, and all else {_codes(row):.2f}."
         )
     return (
-        f"By the bound no such code of this error takes fewer than {row['least_bits']:.2f}; "
+        f"No such code of this error could take fewer than {row['least_bits']:.2f}, by the bound; "
         f"{row['bits_apart']:.2f} are of what is kept apart."
     )
 

@@ -53,8 +53,11 @@ def test_a_shape_keeps_words_and_drops_numbers():
 
 def test_the_page_on_codecs_says_what_was_measured(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "pipelines")
-    study = json.loads((ROOT / "docs/codecs.json").read_text("utf-8"))
-    page = load(ROOT / "pipelines" / "codec_study.py").page(study)
+    measured = [
+        json.loads((ROOT / f"docs/{name}.json").read_text("utf-8"))
+        for name in ("codec_values", "codecs")
+    ]
+    page = load(ROOT / "pipelines" / "codec_page.py").page(*measured)
     assert (ROOT / "docs/codecs.md").read_text("utf-8") == page
 
 
