@@ -8,13 +8,14 @@ Each model reads the same number of tokens, the demo model Python's own document
 ``--text``. Ordinary rows are those with a norm of at most ten times the site's median, whatever a
 codec itself takes for massive. Beside rkstore's codecs stand what int8 was in stores of schema 1
 (even steps from the least to the greatest value of each dimension of a chunk), one scale for a
-whole layer, as other tools store it, and the least that any code of this error could take.
+whole layer, as other tools store it, and the least that such a code of this error could take.
 """
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,8 @@ HOOKS = ("hook_resid_mid", "hook_resid_post", "mlp.hook_post")
 CONTEXT = 128
 MASSIVE = 10
 
-EXTREMES, ONE_SCALE = "int8 of schema 1", "int8, one scale"
+EXTREMES = "int8 of schema 1"
+ONE_SCALE, ONE_SCALE_ORDINARY = "int8, one scale", "int8, one scale of ordinary rows"
 
 # Width of the histogram's steps, in standard deviations: far below the step of int8, for wider
 # ones smooth the density, whose entropy seems larger then.
@@ -175,10 +177,10 @@ def from_extremes(x: np.ndarray) -> Stored:
     return Stored(8 * size / x.size, 0.0, decoded)
 
 
-def one_scale(x: np.ndarray) -> Stored:
-    """Int8 with one symmetric scale for a whole site, from its largest absolute value."""
-    scale = np.abs(x).max() / np.float32(127)
-    codes = np.rint(x / scale).astype(np.int8)
+def one_scale(x: np.ndarray, known: np.ndarray) -> Stored:
+    """Int8 with one symmetric scale for a whole site, from the largest absolute value known."""
+    scale = np.abs(known).max() / np.float32(127)
+    codes = np.rint(x / scale).clip(-127, 127).astype(np.int8)
     chunks = (codes[first : first + CHUNK_ROWS] for first in range(0, len(x), CHUNK_ROWS))
     return Stored(8 * sum(map(_compressed, chunks)) / x.size, 0.0, codes * scale)
 
@@ -226,9 +228,15 @@ def measured(name: str, x: np.ndarray) -> Iterator[Row]:
     alike = ~massive & ~Usual.of(x).massive(x)
     bound = Bound(x[alike])
     common = {"site": name, "d_in": x.shape[1], "massive": int(massive.sum())}
-    for way in [*(codec for codec in CODECS if codec != "float32"), EXTREMES, ONE_SCALE]:
+    ways: dict[str, Callable[[], Stored]] = {
+        **{codec: partial(stored, x, codec) for codec in CODECS if codec != "float32"},
+        EXTREMES: partial(from_extremes, x),
+        ONE_SCALE: partial(one_scale, x, x),
+        ONE_SCALE_ORDINARY: partial(one_scale, x, ordinary),
+    }
+    for way, store in ways.items():
         try:
-            found = _store(x, way)
+            found = store()
         except BadInput as error:
             yield common | {"codec": way, "refused": str(error)}
             continue
@@ -245,11 +253,6 @@ def measured(name: str, x: np.ndarray) -> Iterator[Row]:
             "fvu": fvu,
             "massive_error": of_massive,
         }
-
-
-def _store(x: np.ndarray, way: str) -> Stored:
-    others = {EXTREMES: from_extremes, ONE_SCALE: one_scale}
-    return others[way](x) if way in others else stored(x, way)
 
 
 def study(settings: ModelsSettings) -> Row:
