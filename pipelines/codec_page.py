@@ -237,9 +237,8 @@ def _misses(rows: Sequence[Row], tokens: int) -> str:
     ]
     told += [
         f"- {NAMES[row['model']]} `{row['site']}`: error of massive rows "
-        f"{row['massive_error']:.1e}. {row['massive']} rows have ten times the median norm, "
-        f"{row['whole']} of all lie ten times the usual distance from the mean, which is what the "
-        "codec goes by."
+        f"{row['massive_error']:.1e}. {row['massive']} rows have ten times the median norm, but "
+        f"{row['whole']} lie at ten times the usual distance from the mean."
         for row in rows
         if row["codec"] == "int8" and row["massive"] and _massive_missed(row, rows)
     ]
@@ -257,10 +256,12 @@ def _cause(row: Row, goal: Goal, tokens: int) -> str:
             f"{row['whole']} of {tokens:,} rows are massive, and kept as float16: what is kept "
             f"apart takes {row['bits_apart']:.2f} bits a value, and all else {_codes(row):.2f}."
         )
-    return (
-        f"No such code of this error could take fewer than {row['least_bits']:.2f}, by the bound; "
-        f"{row['bits_apart']:.2f} are of what is kept apart."
-    )
+    least = f"{row['least_bits']:.2f}"
+    if row["bits"] < row["least_bits"]:
+        return f"The bound is {least}; rows of the same token repeat, which Zstandard finds."
+    if row["least_bits"] > goal.bits:
+        return f"The bound itself is {least}."
+    return f"The bound is {least}; {row['bits_apart']:.2f} are of what is kept apart."
 
 
 def _codes(row: Row) -> float:

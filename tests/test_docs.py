@@ -61,6 +61,14 @@ def test_the_page_on_codecs_says_what_was_measured(monkeypatch):
     assert (ROOT / "docs/codecs.md").read_text("utf-8") == page
 
 
+def test_the_dictionaries_of_every_codec_saw_the_same_rows_in_the_same_order():
+    orders = {}
+    for row in json.loads((ROOT / "docs/codecs.json").read_text("utf-8"))["dictionaries"]:
+        key = row["model"], row["site"], row["seed"]
+        orders.setdefault(key, set()).add((row["order_of_rows"], row["rows"], row["left_out"]))
+    assert all(len(found) == 1 for found in orders.values())
+
+
 def test_the_page_on_rkcnn_says_what_was_measured(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "pipelines")
     runs = [
