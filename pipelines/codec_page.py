@@ -257,8 +257,6 @@ def _cause(row: Row, goal: Goal, tokens: int) -> str:
             f"apart takes {row['bits_apart']:.2f} bits a value, and all else {_codes(row):.2f}."
         )
     least = f"{row['least_bits']:.2f}"
-    if row["bits"] < row["least_bits"]:
-        return f"The bound is {least}; rows of the same token repeat, which Zstandard finds."
     if row["least_bits"] > goal.bits:
         return f"The bound itself is {least}."
     return f"The bound is {least}; {row['bits_apart']:.2f} are of what is kept apart."

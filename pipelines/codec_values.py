@@ -192,29 +192,36 @@ def _compressed(codes: np.ndarray) -> int:
 class Bound:
     """Shannon's lower bound on the bits of values ``x (n, d_in)``, if all are coded alike.
 
-    A code that knows neither which dimension a standardised value is of, nor the others of its
-    row, and whose error has the mean square ``D`` in units of the variance, takes at least
-    ``h(x / σ) - ½ log₂(2πe D)`` bits a value (Cover & Thomas, "Elements of Information
-    Theory", §10.3), with the differential entropy ``h`` of all values together.
+    A code that does not tell one value from another once all are centred and divided by σ, and
+    whose error has the mean square ``D`` in units of the variance, takes at least
+    ``h - ½ log₂(2πe D)`` bits a value (Cover & Thomas, "Elements of Information Theory", §10.3),
+    with the differential entropy ``h`` of all values together. As in the codecs, the centre of
+    a dimension is its mean or its least value, whichever leaves less.
     """
 
     def __init__(self, x: np.ndarray) -> None:
         deviation = x.std(axis=0, dtype=np.float64)
         self._known = deviation > 0
         self._variance = np.square(deviation[self._known])
-        steps = x[:, self._known] - x.mean(axis=0, dtype=np.float64).astype(np.float32)[self._known]
-        steps *= (1 / (STEP * deviation[self._known])).astype(np.float32)
-        reach = round(REACH / STEP)
-        codes = np.rint(steps.clip(-reach, reach, out=steps), out=steps).astype(np.int32).ravel()
-        counts = np.bincount(codes + reach)
-        share = counts[counts > 0] / codes.size
-        self._entropy = float(-(share * np.log2(share)).sum() + np.log2(STEP))
+        per = (1 / (STEP * deviation[self._known])).astype(np.float32)
+        centres = x.mean(axis=0, dtype=np.float64).astype(np.float32), x.min(axis=0)
+        known = x[:, self._known]
+        self._entropy = min(_entropy((known - centre[self._known]) * per) for centre in centres)
 
     def bits(self, difference: np.ndarray) -> float:
         """What an error ``(n, d_in)`` of these values takes at least."""
         of_each = np.einsum("nd,nd->d", difference, difference, dtype=np.float64) / len(difference)
         error = float(np.mean(of_each[self._known] / self._variance))
         return self._entropy - 0.5 * float(np.log2(2 * np.pi * np.e * error))
+
+
+def _entropy(steps: np.ndarray) -> float:
+    """Differential entropy in bits of values given in units of ``STEP``."""
+    reach = round(REACH / STEP)
+    codes = np.rint(steps.clip(-reach, reach, out=steps), out=steps).astype(np.int32).ravel()
+    counts = np.bincount(codes + reach)
+    share = counts[counts > 0] / codes.size
+    return float(-(share * np.log2(share)).sum() + np.log2(STEP))
 
 
 def measured(name: str, x: np.ndarray) -> Iterator[Row]:
