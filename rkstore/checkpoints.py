@@ -8,6 +8,7 @@ from typing import Any
 
 from rkstore.dictionaries.checkpoint import CONFIG
 from rkstore.errors import BadInput
+from rkstore.paths import named
 from rkstore.settings import TrainSettings
 from rkstore.store import Store
 
@@ -55,7 +56,7 @@ def names(paths: Sequence[str | Path]) -> list[str]:
     Raises:
         BadInput: two are the same directory.
     """
-    parts = [Path(path).expanduser().resolve().parts for path in paths]
+    parts = [named(path).resolve().parts for path in paths]
     for i, own in enumerate(parts):
         if own in parts[:i]:
             raise BadInput(f"{paths[i]} is given twice: name each checkpoint once")

@@ -15,6 +15,7 @@ import rkstore
 from rkstore import streams
 from rkstore.errors import BadInput, RkstoreError
 from rkstore.jsontext import to_json
+from rkstore.paths import expanded
 from rkstore.settings import (
     KINDS,
     EvaluateSettings,
@@ -26,7 +27,6 @@ from rkstore.settings import (
     Settings,
     TrainSettings,
     default_of,
-    expanded,
     flag_of,
     from_yaml,
     read_as,
@@ -357,7 +357,7 @@ def evaluate(settings: EvaluateSettings, checkpoints: tuple[str, ...]) -> None:
     from rkstore.report import comparison, table
 
     store = open_store(settings.store)
-    paths = [Path(path).expanduser() for path in checkpoints] or newest(store)
+    paths = [Path(path) for path in checkpoints] or newest(store)
     if not checkpoints:
         which = f"the last checkpoint of each run under {CHECKPOINTS}/ that trained on"
         click.echo(f"{which} {store.where}: {', '.join(map(str, paths))}", err=True)

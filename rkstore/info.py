@@ -191,7 +191,7 @@ def _site_table(sites: list[dict[str, Any]]) -> str:
     lines = [
         f"  {site['hook_name']:{width}}  {site['d_in']:>5}  {site['bits_per_value']:>10.2f}  "
         f"{site['ratio_to_float32']:>9.2f}  {site['codec_fvu']:>9.1e}  "
-        f"{site['mean']:>7.3f}  {site['std']:>6.3f}  {site['gamma'] or 0:>5.2f}  "
+        f"{site['mean']:>7.3f}  {site['std']:>6.3f}  {_or_dash(site['gamma'], '.2f'):>5}  "
         f"{site['massive_rows']:>7,}"
         for site in sites
     ]
@@ -203,6 +203,10 @@ def _site_table(sites: list[dict[str, Any]]) -> str:
             f"  of the others; of the massive ones the codec loses {worst:.0e} of ‖x‖² at most.",
         ]
     return "\n".join([head, *lines])
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
 
 
 def _gamma(statistics: Statistics) -> float | None:

@@ -23,6 +23,7 @@ from rkstore import hub
 from rkstore.device import check_device
 from rkstore.errors import BadInput, RkstoreError, few
 from rkstore.manifest import Site, block_of, is_named
+from rkstore.paths import expanded
 from rkstore.settings import parse_layers
 from rkstore.tokens import TokenBlocks
 
@@ -255,7 +256,7 @@ def load_model(
     check_device(device)
     if name == EMBEDDED:
         name = str(EMBEDDED_PATH)
-    name, tokenizer = _home(name), tokenizer and _home(tokenizer)
+    name, tokenizer = expanded(name), tokenizer and expanded(tokenizer)
     local = Path(name).is_dir()
     if local:
         _check_directory(Path(name))
@@ -278,10 +279,6 @@ def load_model(
     known = Path(name).resolve().name if local else name
     commit = None if local else hub.commit_of(name, revision)
     return Model(known, bridge, words, widths, repeated, commit)
-
-
-def _home(name: str) -> str:
-    return str(Path(name).expanduser()) if name.startswith("~") else name
 
 
 def _load_plain(

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rkstore.errors import BadInput
+from rkstore.paths import named
 
 # The file that makes a directory a checkpoint.
 TRAINING = "training.json"
@@ -30,7 +31,7 @@ def check_name(name: str) -> None:
 def parent_of(out: str | Path, model: str | None) -> Path:
     """The directory for the runs on a model, by the last part of its name."""
     last = str(model or "").rstrip("/").split("/")[-1]
-    return Path(out).expanduser() / "sae" / ("unknown" if _unfit(last) else last)
+    return named(out) / "sae" / ("unknown" if _unfit(last) else last)
 
 
 def checkpoint_of(parent: Path, name: str, step: int) -> Path:

@@ -1,4 +1,4 @@
-"""Paths: a directory as a user names it, and the files in it, whose names may be a stranger's."""
+"""Paths: as a user names them, and those of the files in it, whose names may be a stranger's."""
 
 import errno
 import os
@@ -13,9 +13,17 @@ LOST = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 TOO_MANY_OPEN = (errno.EMFILE, errno.ENFILE)
 
 
-def directory(path: str | Path) -> Path:
-    """A directory that a user named: ``~`` is theirs, and nothing else in a name has a meaning."""
-    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path's own refuses a name such as ~x
+def expanded(path: str | os.PathLike[str]) -> str:
+    """The path with ``~`` as the home directory; a URL or a name on the Hub is as it was.
+
+    ``~nobody``, where there is no such user, is a file of the working directory.
+    """
+    return os.path.expanduser(os.fspath(path))  # noqa: PTH111 - Path's own refuses ~nobody
+
+
+def named(path: str | os.PathLike[str]) -> Path:
+    """A file or directory as a user named it: ``~`` is theirs, nothing else has a meaning."""
+    return Path(expanded(path))
 
 
 def place(root: Path, path: str) -> Path:

@@ -16,6 +16,7 @@ from typing import Any
 from rkstore.documents import Text, shuffled
 from rkstore.errors import BadInput
 from rkstore.order import natural
+from rkstore.paths import named
 
 # What is no plain text, by the end of its name (a second end, as in .jsonl.gz, goes before) …
 ENDS = {
@@ -57,7 +58,7 @@ def text_files(names: Sequence[str]) -> list[tuple[str, Path]]:
         BadInput: a directory holds no text files.
     """
     found: list[tuple[str, Path]] = []
-    for path in (Path(name).expanduser() for name in names):
+    for path in (named(name) for name in names):
         if path.is_dir():
             found += [(file.relative_to(path).as_posix(), file) for file in _inside(path)]
         else:

@@ -65,7 +65,7 @@ def probe(settings: ProbeSettings) -> tuple[RkCNNResult, Path]:
     )
     kept = left_out(store, hook_name, chunks, settings)
     result = finder.probe(StoreSite(store, hook_name, chunks, kept), labels=settings.labels)
-    path = Path(settings.out or f"{RESULTS}/{hook_name}-{settings.score}").expanduser()
+    path = Path(settings.out or f"{RESULTS}/{hook_name}-{settings.score}")
     result.save(path)
     return result, path
 

@@ -19,7 +19,7 @@ from rkstore.errors import BadInput
 from rkstore.formats import ArraySpec, Shard
 from rkstore.info import size
 from rkstore.manifest import FileRecord
-from rkstore.paths import directory
+from rkstore.paths import named
 from rkstore.share.fetch import fetch
 from rkstore.share.listed import read_listed
 from rkstore.share.moving import intact
@@ -32,7 +32,7 @@ CACHE_BYTES = 10 * 10**9
 
 def default_cache() -> Path:
     """``$RKSTORE_CACHE``, or a directory in the user's own cache."""
-    return Path(os.environ.get("RKSTORE_CACHE") or "~/.cache/rkstore").expanduser()
+    return named(os.environ.get("RKSTORE_CACHE") or "~/.cache/rkstore")
 
 
 class RemoteStore(Store):
@@ -52,7 +52,7 @@ class RemoteStore(Store):
             DamagedStore: its manifest or journal was changed.
             RkstoreError: the server cannot be reached.
         """
-        self._cache = default_cache() if cache is None else directory(cache)
+        self._cache = default_cache() if cache is None else named(cache)
         self._cache_bytes = cache_bytes
         self._locate(url)
         self.where = self._location.url

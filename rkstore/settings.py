@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import yaml
 
 from rkstore.errors import BadInput, for_yaml
+from rkstore.paths import expanded
 
 T = TypeVar("T", bound="Settings")
 
@@ -118,15 +119,6 @@ def _whole(number: Any) -> Any:
         return int(number)
     exact = Fraction(number if isinstance(number, str) else float(number))
     return int(exact) if exact.denominator == 1 else number
-
-
-def expanded(path: str | os.PathLike[str]) -> str:
-    """The path with ``~`` as the home directory; a URL or a name on the Hub is as it was."""
-    text = os.fspath(path)
-    if text.startswith("~"):
-        with suppress(RuntimeError):  # ~nobody: a directory of the working directory, if anything
-            return str(Path(text).expanduser())
-    return text
 
 
 def value_type(annotation: Any) -> tuple[type, bool]:

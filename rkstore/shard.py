@@ -159,7 +159,9 @@ class ShardEncoder:
         if site.fit is None:
             if site.count < min(FIT_ROWS, self._rows):
                 return []
-            first = np.concatenate(site.waiting)[:FIT_ROWS]
+            first = site.waiting[0][:FIT_ROWS]
+            if len(first) < min(FIT_ROWS, site.count):
+                first = np.concatenate(site.waiting)[:FIT_ROWS]
             site.fit = self._pool.submit(self._learn, first)
         sent = []
         while (rows := min(size, self._rows - site.sent)) and site.sent + rows <= site.count:
@@ -170,11 +172,12 @@ class ShardEncoder:
 
     def _learn(self, x: np.ndarray) -> _Fit:
         # A row that is not finite is refused when its chunk is encoded.
-        x = x[np.isfinite(x).all(axis=1)]
-        if not len(x):
-            x = np.zeros((1, x.shape[1]), np.float32)
+        finite = np.isfinite(x).all(axis=1)
+        if not finite.all():
+            x = x[finite] if finite.any() else np.zeros((1, x.shape[1]), np.float32)
         usual = Usual.of(x[::USUAL_EVERY])
-        return _Fit(usual, self._codec.fit(x[~usual.massive(x)]))
+        massive = usual.massive(x)
+        return _Fit(usual, self._codec.fit(x[~massive] if massive.any() else x))
 
     def _encode(
         self, name: str, parts: list[np.ndarray], first: int, learned: Future[_Fit]

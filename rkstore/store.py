@@ -37,7 +37,7 @@ from rkstore.manifest import (
     record_of,
 )
 from rkstore.part import Part, read_part, whole
-from rkstore.paths import directory, inside, reading
+from rkstore.paths import inside, named, reading
 from rkstore.statistics import ShardStatistics, Statistics
 
 # Scales, offsets and what is kept apart that stay decoded: those of some dozens of shards at
@@ -70,7 +70,7 @@ class Store:
             DamagedStore: its manifest or journal was changed.
             RkstoreError: the system does not let it be read.
         """
-        self.root = directory(root)
+        self.root = named(root)
         self.where = str(self.root)
         manifest = read_manifest(self.root)
         records = read_journal(self.root, manifest)
@@ -382,7 +382,7 @@ class Store:
 
         found: Apart = self._remembered((path, shard), load)
         start = chunk * self.manifest.chunk_rows
-        return found.part(start, start + rows) or None
+        return found.part(start, start + rows)
 
     def _remembered(self, key: tuple[str, int], load: Callable[[], Any]) -> Any:
         """What was loaded under that key; of all that was, what was used last is remembered."""
@@ -524,8 +524,8 @@ def find_store(path: str | Path | None, under: str | Path = "stores") -> Path:
         BadInput: there is none, or there are several; lists them.
     """
     if path is not None:
-        return directory(path)
-    found = sorted(file.parent for file in directory(under).glob(f"*/{MANIFEST}"))
+        return named(path)
+    found = sorted(file.parent for file in named(under).glob(f"*/{MANIFEST}"))
     if len(found) == 1:
         return found[0]
     if not found:

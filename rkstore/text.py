@@ -48,7 +48,7 @@ def open_text(settings: HarvestSettings) -> Text:
     if settings.text:
         return read_files(text_files(settings.text), settings.seed)
     asked = [_name_and_config(name) for name in settings.fallback]
-    asked.insert(0, (_expanded(settings.dataset), settings.dataset_config))
+    asked.insert(0, (settings.dataset, settings.dataset_config))
     tried: list[str] = []
     for name, config in asked:
         try:
@@ -100,14 +100,10 @@ def _from_python(seed: int) -> Text:
 
 def _name_and_config(text: str) -> tuple[str, str | None]:
     """A fallback: a path as it is, or ``NAME:CONFIG``."""
-    if Path(_expanded(text)).exists():
-        return _expanded(text), None
+    if Path(text).exists():
+        return text, None
     name, _, config = text.partition(":")
     return name, config or None
-
-
-def _expanded(name: str) -> str:
-    return str(Path(name).expanduser()) if name.startswith("~") else name
 
 
 def _usual_config(name: str) -> str | None:

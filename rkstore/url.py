@@ -19,7 +19,7 @@ import fsspec
 
 from rkstore.errors import BadInput, RkstoreError
 from rkstore.lock import let_go, take_lock
-from rkstore.paths import directory, inside, own, place
+from rkstore.paths import inside, named, own, place
 from rkstore.retry import patiently, status_of
 from rkstore.store import ASIDE
 
@@ -283,7 +283,7 @@ def _stream(fs: Any, url: str, at: int) -> Any:
 def _file_system(scheme: str, url: str) -> tuple[Any, str]:
     """What speaks to a URL, and the path it has there, without a slash at its end."""
     if scheme == "file":
-        path = Path(unquote(url.partition("://")[2])) if is_url(url) else directory(url)
+        path = Path(unquote(url.partition("://")[2])) if is_url(url) else named(url)
         return fsspec.filesystem("file"), str(path.resolve())
     headers: dict[str, str] = {}
     if scheme == "hf":
@@ -328,7 +328,7 @@ def _known_hosts_only() -> Any:
 
     class KnownHosts(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]
         def missing_host_key(self, client: Any, hostname: str, key: Any) -> None:  # noqa: ARG002
-            file = Path("~/.ssh/known_hosts").expanduser()
+            file = named("~/.ssh/known_hosts")
             known = paramiko.HostKeys(str(file)) if file.is_file() else paramiko.HostKeys()
             if not known.check(hostname, key):
                 raise BadInput(

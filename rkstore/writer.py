@@ -30,7 +30,7 @@ from rkstore.manifest import (
     ShardRecord,
     check_manifest,
 )
-from rkstore.paths import directory, own
+from rkstore.paths import named, own
 from rkstore.shard import EncodedChunk, ShardEncoder, statistics_of
 from rkstore.store import ASIDE, LOCK, Store, sha256
 
@@ -50,7 +50,7 @@ class StoreWriter:
         except ValueError as error:
             raise BadInput(f"there can be no such store: {error}") from None
         self._codec, self._format = manifest.stored_codec, format_named(manifest.format)
-        self.root, self.manifest = directory(root), manifest
+        self.root, self.manifest = named(root), manifest
         self._lock: BinaryIO | None = None
         self._made_root = False
         self._pool = ThreadPoolExecutor(os.cpu_count())

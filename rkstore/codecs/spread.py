@@ -23,7 +23,7 @@ MARGIN = 2
 # A deviation above this could make a code decode to infinity.
 LARGEST_DEVIATION = 1e36
 
-LARGEST = np.finfo(np.float32).max
+SMALLEST = np.finfo(np.float32).tiny
 
 
 class Spread(Codec):
@@ -56,6 +56,8 @@ class Spread(Codec):
                 f"{self.name} cannot hold values that lie 3.4e38 apart: use --codec float32"
             )
         scale = (self.step * deviation).astype(np.float32)
+        # Below it, 1 / scale would be infinite: such a dimension counts as constant.
+        scale[scale < SMALLEST] = 0
         offsets = [known.mean - self.codes // 2 * scale, known.min - MARGIN * scale]
         starts = [offset.astype(np.float32) for offset in offsets]
         # An odd stride: the blocks of a text begin alike, at even places.
@@ -67,13 +69,17 @@ class Spread(Codec):
     def encode(
         self, x: Floats, side: dict[str, Floats], massive: NDArray[np.bool_] | None = None
     ) -> Encoded:
-        offset, per = side["offset"], _inverse(side["scale"])
+        offset, scale = side["offset"], side["scale"]
+        constant = np.flatnonzero(scale == 0)
+        constant = constant[(x[:, constant] != offset[constant]).any(axis=0)]
         massive = np.zeros(len(x), bool) if massive is None else massive
         codes = np.empty(x.shape, self.dtype)
         apart = []
         for start in range(0, len(x), BLOCK_ROWS):
             rows = slice(start, start + BLOCK_ROWS)
-            wide = self._wide(x[rows], offset, per)
+            wide = self._wide(x[rows], offset, scale)
+            if len(constant):  # one value has a code, and there are others
+                wide[:, constant] = np.where(x[rows, constant] == offset[constant], 0, -1)
             wide[massive[rows]] = self.codes // 2
             beyond = np.flatnonzero(wide.view(np.uint32) >= self.codes)
             wide.reshape(-1)[beyond] = self.codes // 2
@@ -87,27 +93,22 @@ class Spread(Codec):
         x *= encoded.side["scale"]
         x += encoded.side["offset"]
         if encoded.apart is not None:
-            encoded.apart.put(x, encoded.rows)
+            encoded.apart.put(x)
         return x
 
-    def _wide(self, x: Floats, offset: Floats, per: Floats) -> NDArray[np.int32]:
+    def _wide(self, x: Floats, offset: Floats, scale: Floats) -> NDArray[np.int32]:
         """Codes without an end; what int32 cannot hold becomes its least or greatest."""
+        per_step = np.divide(1, scale, out=np.zeros_like(scale), where=scale > 0)
         with np.errstate(over="ignore", invalid="ignore"):
             steps = x - offset
-            steps *= per
+            steps *= per_step
             np.rint(steps, out=steps)
             return steps.astype(np.int32)
 
     def _bits(self, x: Floats, offset: Floats, scale: Floats) -> float:
         """About what a value would take: the entropy of the codes, and what is kept apart."""
-        wide = self._wide(x, offset, _inverse(scale)).view(np.uint32)
+        wide = self._wide(x, offset, scale).view(np.uint32)
         codes = np.minimum(wide, self.codes).astype(np.uint16).reshape(-1)
         *counts, beyond = np.bincount(codes, minlength=self.codes + 1)
         share = np.array([count for count in counts if count]) / codes.size
         return float(-(share * np.log2(share)).sum() + ENTRY_BITS * beyond / codes.size)
-
-
-def _inverse(scale: Floats) -> Floats:
-    """``1 / scale``; for a constant dimension so large that any other value is beyond the codes."""
-    with np.errstate(divide="ignore"):
-        return np.minimum(1 / scale, LARGEST).astype(np.float32)

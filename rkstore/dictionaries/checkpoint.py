@@ -15,6 +15,7 @@ from rkstore.dictionaries.dictionary import Dictionary
 from rkstore.dictionaries.folding import fold
 from rkstore.dictionaries.selects import select_named
 from rkstore.errors import BadInput
+from rkstore.paths import named
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 
@@ -58,7 +59,7 @@ def load_dictionary(path: str | Path) -> tuple[Dictionary, dict[str, Any]]:
         BadInput: there is none in that directory, or it is of a kind that rkstore does
             not know, or its tensors do not fit its configuration or are not finite.
     """
-    path = Path(path).expanduser()
+    path = named(path)
     if not (path / CONFIG).is_file() or not (path / WEIGHTS).is_file():
         raise BadInput(f"{path} holds no dictionary ({CONFIG} and {WEIGHTS}): give a checkpoint")
     try:

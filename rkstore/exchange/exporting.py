@@ -30,7 +30,7 @@ def export_store(store: Store, settings: ExportSettings) -> Path:
         if name in exporter.reserved:
             raise BadInput(f"a site called '{name}' cannot be written as {exporter.name}")
     default = Path("exports") / f"{store.root.absolute().name}-{exporter.name}"
-    out = Path(settings.out or default).expanduser()
+    out = Path(settings.out or default)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BadInput(f"{out} is there already and not empty: choose another --out")
     out.parent.mkdir(parents=True, exist_ok=True)

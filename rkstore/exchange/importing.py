@@ -16,6 +16,7 @@ from rkstore.exchange import importer_named
 from rkstore.exchange.base import Floats, Source
 from rkstore.formats import compression_for
 from rkstore.manifest import CHUNK_ROWS, SITE_NAME, Manifest, largest_divisor
+from rkstore.paths import named
 from rkstore.settings import ImportSettings, flag_of
 from rkstore.store import Store, sha256
 from rkstore.writer import StoreWriter
@@ -43,7 +44,7 @@ def import_store(
         BadInput: the files are not what ``--from`` says, or a value is not finite.
         RkstoreError: they cannot be read, or the disk is full.
     """
-    path = Path(path).expanduser()
+    path = named(path)
     importer = importer_named(settings.from_)
     if not path.exists():
         raise BadInput(f"there is nothing at {path} to import")
@@ -55,7 +56,7 @@ def import_store(
         )
     source = importer.open(path, settings)
     manifest = _manifest(path, source, settings)
-    out = Path(settings.out or Path("stores") / _name(path)).expanduser()
+    out = Path(settings.out or Path("stores") / _name(path))
     with StoreWriter(out, manifest) as writer:
         if settings.hook_name or len(source.arrays) > 1:
             for site, array in source.arrays.items():

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from rkstore.errors import BadInput
+from rkstore.paths import named
 
 TENSORS, DESCRIPTION = "probe.safetensors", "probe.json"
 NAMES = (
@@ -72,7 +73,7 @@ class RkCNNResult:
         Raises:
             BadInput: the path is a file.
         """
-        path = Path(path).expanduser()
+        path = named(path)
         if path.exists() and not path.is_dir():
             raise BadInput(f"{path} is a file: choose a directory for the result")
         path.mkdir(parents=True, exist_ok=True)
@@ -95,7 +96,7 @@ class RkCNNResult:
         Raises:
             BadInput: there is no result in that directory, or not a whole one.
         """
-        path = Path(path).expanduser()
+        path = named(path)
         if not (path / TENSORS).is_file() or not (path / DESCRIPTION).is_file():
             raise BadInput(
                 f"{path} holds no probe ({DESCRIPTION} and {TENSORS}): "

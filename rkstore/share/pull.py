@@ -7,7 +7,7 @@ from pathlib import Path
 from rkstore.errors import BadInput, few
 from rkstore.manifest import JOURNAL, MANIFEST, PART, block_of, is_named
 from rkstore.part import NOTHING, Part, whole
-from rkstore.paths import directory
+from rkstore.paths import named
 from rkstore.settings import PullSettings, parse_layers
 from rkstore.share.fetch import claimed, fetch_missing, replace
 from rkstore.share.listed import Listed, check_one_history, read_listed
@@ -37,7 +37,7 @@ def pull(url: str | Path, settings: PullSettings, say: Say = lambda _: None) -> 
     location = Location(url)
     listed = read_listed(location)
     asked = _asked(settings, listed, location, say)
-    root = directory(settings.out or Path("stores") / location.name)
+    root = named(settings.out or Path("stores") / location.name)
     with DiskErrors(root), claimed(root, listed.manifest, location):
         local = _begin(root, listed, location)
         target = local.held.spanning(asked, listed.manifest)
