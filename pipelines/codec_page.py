@@ -6,6 +6,7 @@ writes docs/codecs.md and its pictures of docs/codec_values.json and docs/codecs
 """
 
 import json
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -15,7 +16,7 @@ from typing import Any
 import click
 import numpy as np
 from codec_study import SEEDS
-from codec_values import EXTREMES, ONE_SCALE
+from codec_values import EXTREMES
 from results import Row, start, table, write_together
 
 from rkstore.cli import Command
@@ -24,9 +25,8 @@ from rkstore.report import COLOURS, logarithmic, png
 # The page as it is written; what is in braces comes of the measurements.
 TEMPLATE = Path(__file__).with_suffix(".md")
 
-NAMES = {"demo": "demo", "smollm2": "SmolLM2", "gemma3": "Gemma"}
-
-# Models that are not quite the published ones, as must stand beside every figure, by full name.
+# Those of models that are not quite the published ones say so beside every figure.
+NAMES = {"demo": "demo", "smollm2": "SmolLM2 Q4", "gemma3": "Gemma Q4"}
 DEQUANTISED = {"smollm2": "SmolLM2-135M-Instruct", "gemma3": "Gemma 3 270M"}
 KINDS = ("residual", "mlp.hook_post")
 
@@ -34,6 +34,9 @@ KINDS = ("residual", "mlp.hook_post")
 EVEN = ("int8", "int6", "int4")
 
 LARGEST_FVU = 1.4e-4
+
+# What a step of 0.04 standard deviations makes, if values lie anywhere in a step.
+EVEN_ERROR = 0.04**2 / 12
 
 
 @dataclass(frozen=True)
@@ -74,10 +77,9 @@ def kind(row: Row) -> str:
 def page(values: Row, study: Row) -> str:
     """docs/codecs.md."""
     rows = values["values"]
-    of_extremes = [row for row in rows if row["codec"] == EXTREMES and row["model"] != "demo"]
     epochs = study["steps"] * study["batch_size"] / (0.9 * study["tokens"])
     probed = sorted({f"`{row['site']}`" for row in study["probes"]}, key=_natural)
-    return TEMPLATE.read_text("utf-8").format(
+    text = TEMPLATE.read_text("utf-8").format(
         **{name: f"{study[name]:,}" for name in ("d_sae", "k", "steps", "batch_size", "seeds")},
         summary=_summary(rows, study),
         models=_listed(
@@ -88,7 +90,7 @@ def page(values: Row, study: Row) -> str:
         given=" ".join(
             f"--model {name}" + ("" if name == "demo" else "=DIR") for name in values["models"]
         ),
-        extremes=_extremes(of_extremes),
+        extremes=_extremes(rows),
         tokens=f"{values['tokens']:,}",
         context=values["context"],
         values=_values_table(rows),
@@ -102,6 +104,15 @@ def page(values: Row, study: Row) -> str:
         probed=_listed(probed),
         probes=_probes_table(study),
     )
+    return "\n\n".join(_filled(block) for block in text.split("\n\n"))
+
+
+def _filled(block: str) -> str:
+    """A paragraph in lines of a hundred characters; anything else as it is."""
+    if block.startswith(("#", "|", "!", "- ", " ")):
+        return block
+    end = "\n" if block.endswith("\n") else ""
+    return textwrap.fill(block, 100, break_long_words=False, break_on_hyphens=False) + end
 
 
 def _present(document: Row) -> list[str]:
@@ -118,8 +129,8 @@ def _dequantised(document: Row) -> str:
         return ""
     return (
         f"The weights of {_listed(names)} are dequantised Q4: 4-bit weights, as they are packed "
-        "for a small machine, multiplied out again. They are real language models, but not the "
-        "published ones to the last digit. Activations are float32."
+        "for small machines, multiplied out again. They are real language models, but not the "
+        "published ones to the last digit; hence Q4 in their names below. Activations are float32."
     )
 
 
@@ -193,7 +204,7 @@ def _goals_table(rows: Sequence[Row]) -> str:
     for goal in GOALS:
         if sites := goal.sites(rows):
             held = sum(not goal.missed(row) for row in sites)
-            who = "demo" if goal.models == "demo" else "SmolLM2, Gemma"
+            who = "demo" if goal.models == "demo" else "SmolLM2 Q4, Gemma Q4"
             asked = f"FVU ≤ {LARGEST_FVU:.1e} at ≤ {goal.bits} bits"
             lines.append([f"{who}, {goal.kind}", asked, f"{held} of {len(sites)} sites"])
     massive = [row for row in rows if row["codec"] == "int8" and row["massive"]]
@@ -226,7 +237,8 @@ def _misses(rows: Sequence[Row], tokens: int) -> str:
     ]
     told += [
         f"- {NAMES[row['model']]} `{row['site']}`: error of massive rows "
-        f"{row['massive_error']:.1e}."
+        f"{row['massive_error']:.1e}. {row['massive']} rows have ten times the median norm, but "
+        f"{row['whole']} lie at ten times the usual distance from the mean."
         for row in rows
         if row["codec"] == "int8" and row["massive"] and _massive_missed(row, rows)
     ]
@@ -235,16 +247,19 @@ def _misses(rows: Sequence[Row], tokens: int) -> str:
 
 def _cause(row: Row, goal: Goal, tokens: int) -> str:
     if row["fvu"] > LARGEST_FVU:
-        return "Its spread in the first rows, which set the step, is not that of the others."
-    if row["massive"] and _codes(row) <= goal.bits:
         return (
-            f"{row['massive']} of {tokens:,} rows are massive: what is kept apart takes "
-            f"{row['bits_apart']:.2f} bits a value, and all else {_codes(row):.2f}."
+            "The spread of its first 1,024 rows, which set the step, is larger than that of all "
+            f"by {np.sqrt(row['fvu'] / EVEN_ERROR) - 1:.0%}."
         )
-    return (
-        f"By the bound no such code of this error takes fewer than {row['least_bits']:.2f}; "
-        f"{row['bits_apart']:.2f} are of what is kept apart."
-    )
+    if row["whole"] and _codes(row) <= goal.bits:
+        return (
+            f"{row['whole']} of {tokens:,} rows are massive, and kept as float16: what is kept "
+            f"apart takes {row['bits_apart']:.2f} bits a value, and all else {_codes(row):.2f}."
+        )
+    least = f"{row['least_bits']:.2f}"
+    if row["least_bits"] > goal.bits:
+        return f"The bound itself is {least}."
+    return f"The bound is {least}; {row['bits_apart']:.2f} are of what is kept apart."
 
 
 def _codes(row: Row) -> float:
@@ -252,21 +267,20 @@ def _codes(row: Row) -> float:
     return float(row["bits"] - row["bits_apart"])
 
 
-def _extremes(of_extremes: Sequence[Row]) -> str:
-    residual = [row for row in of_extremes if kind(row) == "residual"]
-    if not residual:
+def _extremes(rows: Sequence[Row]) -> str:
+    """What was lost of the ordinary rows of the language models, site by site."""
+    found = [
+        row["fvu"]
+        for row in rows
+        if row["codec"] == EXTREMES and row["model"] != "demo" and kind(row) == "residual"
+    ]
+    if not found:
         return ""
-    lost = sum(row["fvu"] > 0.01 for row in residual)
     return (
-        f"Of ordinary rows {_percent(float(np.median([row['fvu'] for row in residual])))} of the "
-        f"variance was lost at the median residual site of the two language models, and "
-        f"{_percent(max(row['fvu'] for row in residual))} at the worst; more than 1 % at {lost} of "
-        f"{len(residual)}."
+        f"Of {len(found)} residual sites of the two language models, {sum(f > 0.1 for f in found)} "
+        f"lost more than 10 % of the variance of their ordinary rows, "
+        f"{sum(f > 0.01 for f in found)} more than 1 %."
     )
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.2g} %"
 
 
 # --- dictionaries
@@ -361,21 +375,27 @@ def _dictionaries_table(study: Row) -> str:
     return table(("site", "trained from", "FVU", "cosine", "correlation", "dead"), lines)
 
 
-def _mean(study: Row, between: str) -> tuple[float, float, float]:
-    """Change, cosine and correlation, mean over the sites that a codec can hold."""
+def _everywhere(study: Row, between: str) -> list[Likeness]:
+    """Of every site that a codec can hold."""
     found = [likenesses(made, pairs) for _, made, pairs in _sites(study)]
-    known = [of_site[between] for of_site in found if between in of_site]
-    numbers = [(like.change, like.cosine, like.correlation) for like in known]
-    change, cosine, correlation = np.mean(numbers, axis=0).tolist()
-    return change, cosine, correlation
+    return [of_site[between] for of_site in found if between in of_site]
+
+
+def _change(study: Row, between: str) -> float:
+    """Mean size of the change of FVU, over the sites."""
+    return float(np.mean([like.change for like in _everywhere(study, between)]))
 
 
 def _verdict(study: Row) -> str:
     lines = []
     for between in [*study["codecs"], SEEDS]:
-        change, cosine, correlation = _mean(study, between)
-        lines.append([between, f"{change:.2%}", f"{cosine:.4f}", f"{correlation:.4f}"])
-    head = ("mean over the sites", "size of the change of FVU", "cosine", "correlation")
+        if found := _everywhere(study, between):
+            cosine, correlation = (
+                np.mean([getattr(like, key) for like in found]) for key in ("cosine", "correlation")
+            )
+            change = f"{_change(study, between):.2%}"
+            lines.append([between, str(len(found)), change, f"{cosine:.4f}", f"{correlation:.4f}"])
+    head = ("mean over the sites", "sites", "size of the change of FVU", "cosine", "correlation")
     refused = [
         f"{NAMES.get(row['model'], row['model'])} has no {row['codec']}: {row['refused']}."
         for row in study["refused"]
@@ -385,17 +405,18 @@ def _verdict(study: Row) -> str:
 
 def _summary(rows: Sequence[Row], study: Row) -> str:
     kept = [row for row in rows if row["codec"] == "int8"]
-    one = [row["fvu"] for row in rows if row["codec"] == ONE_SCALE and row["model"] != "demo"]
-    bits = ", ".join(
-        f"{np.mean([row['bits'] for row in found]):.1f} bits a value on {NAMES.get(model, model)}"
-        for model, found in _by(kept, lambda row: row["model"])
+    bits = _listed(
+        [
+            f"{np.mean(_held(found, 'bits')):.1f} on {NAMES.get(model, model)}"
+            for model, found in _by(kept, lambda row: row["model"])
+        ]
     )
-    apart = f", with one scale for a whole layer up to {_percent(max(one))}" if one else ""
     return (
-        f"In short: int8, the default, takes {bits}, and ordinary rows lose at most "
-        f"{max(row['fvu'] for row in kept):.1e} of their variance{apart}. A dictionary trained "
-        f"from it has an FVU that differs by {_mean(study, 'int8')[0]:.2%} from that of one "
-        f"trained from float32, where another seed makes {_mean(study, SEEDS)[0]:.2%}."
+        f"In short: int8, the default, takes so many bits a value on average: {bits}. Of the "
+        f"variance of ordinary rows it loses {max(_held(kept, 'fvu')):.1e} at the worst of "
+        f"{len(kept)} sites. A dictionary trained from it has an FVU that differs by "
+        f"{_change(study, 'int8'):.2%} from that of one trained from float32, where another seed "
+        f"makes {_change(study, SEEDS):.2%}."
     )
 
 
@@ -427,15 +448,12 @@ def values_figure(values: Row) -> Any:
                 _held(found, "bits"), _held(found, "fvu"), "o", ms=3, alpha=0.6,
                 color=COLOURS[i % len(COLOURS)], label=codec,
             )  # fmt: skip
-        quantised = " (dequantised Q4)" if model in DEQUANTISED else ""
-        axis.set(title=NAMES.get(model, model) + quantised, xlabel="bits a value")
+        axis.set(title=NAMES.get(model, model), xlabel="bits a value")
         logarithmic(axis)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("FVU of ordinary rows")
     handles, labels = axes[0].get_legend_handles_labels()
-    drawn.legend(
-        handles, labels, loc="outside lower center", ncols=2 * len(models) + 1, frameon=False
-    )
+    drawn.legend(handles, labels, loc="outside lower center", ncols=1 + len(models), frameon=False)
     return drawn
 
 
@@ -468,8 +486,8 @@ def figure(study: Row) -> Any:
             drawings = (percent, [like.cosine], [like.correlation])
             for axis, heights in zip(axes, drawings, strict=True):
                 places = [place + aside] * len(heights)
-                first = label if place == 0 else None
-                axis.plot(places, heights, "o", ms=4, color=COLOURS[i % len(COLOURS)], label=first)
+                told = label if between == SEEDS else None
+                axis.plot(places, heights, "o", ms=4, color=COLOURS[i % len(COLOURS)], label=told)
     handles, labels = axes[0].get_legend_handles_labels()
     drawn.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
     return drawn

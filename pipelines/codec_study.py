@@ -67,7 +67,7 @@ class CodecStudySettings(ModelsSettings):
         "Site of a model that dictionaries are trained of, MODEL:HOOK; may be repeated.",
     )
     codec: tuple[str, ...] = option(
-        ("float16", "int8", "int6", "int4"),
+        ("float16", "bfloat16", "int8", "int6", "int4"),
         "Codec that is compared with float32; may be repeated.",
     )
     probe: tuple[str, ...] = option(("demo",), "Model whose sites are probed; may be repeated.")

@@ -8,13 +8,14 @@ Each model reads the same number of tokens, the demo model Python's own document
 ``--text``. Ordinary rows are those with a norm of at most ten times the site's median, whatever a
 codec itself takes for massive. Beside rkstore's codecs stand what int8 was in stores of schema 1
 (even steps from the least to the greatest value of each dimension of a chunk), one scale for a
-whole layer, as other tools store it, and the least that any code of this error could take.
+whole layer, as other tools store it, and the least that such a code of this error could take.
 """
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,8 @@ HOOKS = ("hook_resid_mid", "hook_resid_post", "mlp.hook_post")
 CONTEXT = 128
 MASSIVE = 10
 
-EXTREMES, ONE_SCALE = "int8 of schema 1", "int8, one scale"
+EXTREMES = "int8 of schema 1"
+ONE_SCALE, ONE_SCALE_ORDINARY = "int8, one scale", "int8, one scale of ordinary rows"
 
 # Width of the histogram's steps, in standard deviations: far below the step of int8, for wider
 # ones smooth the density, whose entropy seems larger then.
@@ -175,10 +177,10 @@ def from_extremes(x: np.ndarray) -> Stored:
     return Stored(8 * size / x.size, 0.0, decoded)
 
 
-def one_scale(x: np.ndarray) -> Stored:
-    """Int8 with one symmetric scale for a whole site, from its largest absolute value."""
-    scale = np.abs(x).max() / np.float32(127)
-    codes = np.rint(x / scale).astype(np.int8)
+def one_scale(x: np.ndarray, known: np.ndarray) -> Stored:
+    """Int8 with one symmetric scale for a whole site, from the largest absolute value known."""
+    scale = np.abs(known).max() / np.float32(127)
+    codes = np.rint(x / scale).clip(-127, 127).astype(np.int8)
     chunks = (codes[first : first + CHUNK_ROWS] for first in range(0, len(x), CHUNK_ROWS))
     return Stored(8 * sum(map(_compressed, chunks)) / x.size, 0.0, codes * scale)
 
@@ -190,29 +192,36 @@ def _compressed(codes: np.ndarray) -> int:
 class Bound:
     """Shannon's lower bound on the bits of values ``x (n, d_in)``, if all are coded alike.
 
-    A code that knows neither which dimension a standardised value is of, nor the others of its
-    row, and whose error has the mean square ``D`` in units of the variance, takes at least
-    ``h(x / σ) - ½ log₂(2πe D)`` bits a value (Cover & Thomas, "Elements of Information
-    Theory", §10.3), with the differential entropy ``h`` of all values together.
+    A code that does not tell one value from another once all are centred and divided by σ, and
+    whose error has the mean square ``D`` in units of the variance, takes at least
+    ``h - ½ log₂(2πe D)`` bits a value (Cover & Thomas, "Elements of Information Theory", §10.3),
+    with the differential entropy ``h`` of all values together. As in the codecs, the centre of
+    a dimension is its mean or its least value, whichever leaves less.
     """
 
     def __init__(self, x: np.ndarray) -> None:
         deviation = x.std(axis=0, dtype=np.float64)
         self._known = deviation > 0
         self._variance = np.square(deviation[self._known])
-        steps = x[:, self._known] - x.mean(axis=0, dtype=np.float64).astype(np.float32)[self._known]
-        steps *= (1 / (STEP * deviation[self._known])).astype(np.float32)
-        reach = round(REACH / STEP)
-        codes = np.rint(steps.clip(-reach, reach, out=steps), out=steps).astype(np.int32).ravel()
-        counts = np.bincount(codes + reach)
-        share = counts[counts > 0] / codes.size
-        self._entropy = float(-(share * np.log2(share)).sum() + np.log2(STEP))
+        per = (1 / (STEP * deviation[self._known])).astype(np.float32)
+        centres = x.mean(axis=0, dtype=np.float64).astype(np.float32), x.min(axis=0)
+        known = x[:, self._known]
+        self._entropy = min(_entropy((known - centre[self._known]) * per) for centre in centres)
 
     def bits(self, difference: np.ndarray) -> float:
         """What an error ``(n, d_in)`` of these values takes at least."""
         of_each = np.einsum("nd,nd->d", difference, difference, dtype=np.float64) / len(difference)
         error = float(np.mean(of_each[self._known] / self._variance))
         return self._entropy - 0.5 * float(np.log2(2 * np.pi * np.e * error))
+
+
+def _entropy(steps: np.ndarray) -> float:
+    """Differential entropy in bits of values given in units of ``STEP``."""
+    reach = round(REACH / STEP)
+    codes = np.rint(steps.clip(-reach, reach, out=steps), out=steps).astype(np.int32).ravel()
+    counts = np.bincount(codes + reach)
+    share = counts[counts > 0] / codes.size
+    return float(-(share * np.log2(share)).sum() + np.log2(STEP))
 
 
 def measured(name: str, x: np.ndarray) -> Iterator[Row]:
@@ -226,9 +235,15 @@ def measured(name: str, x: np.ndarray) -> Iterator[Row]:
     alike = ~massive & ~Usual.of(x).massive(x)
     bound = Bound(x[alike])
     common = {"site": name, "d_in": x.shape[1], "massive": int(massive.sum())}
-    for way in [*(codec for codec in CODECS if codec != "float32"), EXTREMES, ONE_SCALE]:
+    ways: dict[str, Callable[[], Stored]] = {
+        **{codec: partial(stored, x, codec) for codec in CODECS if codec != "float32"},
+        EXTREMES: partial(from_extremes, x),
+        ONE_SCALE: partial(one_scale, x, x),
+        ONE_SCALE_ORDINARY: partial(one_scale, x, ordinary),
+    }
+    for way, store in ways.items():
         try:
-            found = _store(x, way)
+            found = store()
         except BadInput as error:
             yield common | {"codec": way, "refused": str(error)}
             continue
@@ -245,11 +260,6 @@ def measured(name: str, x: np.ndarray) -> Iterator[Row]:
             "fvu": fvu,
             "massive_error": of_massive,
         }
-
-
-def _store(x: np.ndarray, way: str) -> Stored:
-    others = {EXTREMES: from_extremes, ONE_SCALE: one_scale}
-    return others[way](x) if way in others else stored(x, way)
 
 
 def study(settings: ModelsSettings) -> Row:

@@ -201,6 +201,18 @@ def test_a_step_is_a_share_of_the_deviation_of_each_dimension(name):
 
 
 @pytest.mark.parametrize("name", SPREAD)
+def test_rows_that_begin_every_block_do_not_pass_for_one_in_eight(name):
+    # Long, but not massive; half of the dimensions have a tail on one side.
+    x = np.random.default_rng(0).laplace(size=(1024, 16)).astype(np.float32)
+    x[:, ::2] = np.abs(x[:, ::2])
+    x[::128] += 6
+    codec = CODECS[name]
+    side = codec.fit(x)
+    middle = side["offset"] + codec.codes // 2 * side["scale"]
+    np.testing.assert_allclose(middle, x.mean(0), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", SPREAD)
 @pytest.mark.parametrize("times", [20, 100, 1e4, 1e8])
 def test_massive_rows_change_nothing_for_the_others(name, times):
     x, massive = planted(times=times)

@@ -61,9 +61,20 @@ def test_a_shape_keeps_words_and_drops_numbers():
 
 def test_the_page_on_codecs_says_what_was_measured(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "pipelines")
-    study = json.loads((ROOT / "docs/codecs.json").read_text("utf-8"))
-    page = load(ROOT / "pipelines" / "codec_study.py").page(study)
+    measured = [
+        json.loads((ROOT / f"docs/{name}.json").read_text("utf-8"))
+        for name in ("codec_values", "codecs")
+    ]
+    page = load(ROOT / "pipelines" / "codec_page.py").page(*measured)
     assert (ROOT / "docs/codecs.md").read_text("utf-8") == page
+
+
+def test_the_dictionaries_of_every_codec_saw_the_same_rows_in_the_same_order():
+    orders = {}
+    for row in json.loads((ROOT / "docs/codecs.json").read_text("utf-8"))["dictionaries"]:
+        key = row["model"], row["site"], row["seed"]
+        orders.setdefault(key, set()).add((row["order_of_rows"], row["rows"], row["left_out"]))
+    assert all(len(found) == 1 for found in orders.values())
 
 
 def test_the_page_on_rkcnn_says_what_was_measured(monkeypatch):

@@ -632,40 +632,131 @@ def test_the_picture_of_phase_1_can_be_read(phase1):
 
 @pytest.fixture
 def codecs():
-    """One layer in which seeds differ, and int8 from float32 by a little."""
+    """One site at which seeds differ, and int8 from float32 by a little."""
     fvu = {("float32", 0): 0.5, ("float32", 1): 0.6, ("float32", 2): 0.4, ("int8", 0): 0.51}
-    rows = [
-        {"codec": codec, "layer": 3, "seed": seed, "fvu": fvu[codec, seed]} for codec, seed in fvu
-    ]
-    return {"codecs": ["float32", "int8"], "layers": [3], "dictionaries": rows}
+    site = {"model": "demo", "site": "blocks.3.mlp.hook_post"}
+    kinds = ("cosine", "matched_cosine", "correlation", "matched_correlation")
+    return {
+        "codecs": ["int8"],
+        "refused": [],
+        "dictionaries": [
+            site | {"codec": codec, "seed": seed, "fvu": fvu[codec, seed], "dead": 0}
+            for codec, seed in fvu
+        ],
+        "pairs": [
+            site | {"between": name} | dict.fromkeys(kinds, 0.9)
+            for name in ("int8", "another seed")
+        ],
+    }
+
+
+def values_of(x):
+    """What every codec makes of rows, by codec."""
+    found = importlib.import_module("codec_values").measured("blocks.0.hook_resid_mid", x)
+    return {row["codec"]: row for row in found}
+
+
+def rows_with_a_massive_one(size=100.0):
+    x = np.random.default_rng(0).standard_normal((1024, 16)).astype(np.float32)
+    x[0] = size
+    return x
+
+
+def test_one_massive_row_takes_the_digits_of_the_others_only_from_codes_between_extremes():
+    found = values_of(rows_with_a_massive_one())
+    assert found["int8"]["massive"] == found["int8"]["whole"] == 1
+    assert found["int8"]["fvu"] < 1.5e-4
+    assert found["int8 of schema 1"]["fvu"] > 1e-2
+    assert found["int8, one scale"]["fvu"] > 1e-2
+    assert found["int8"]["massive_error"] <= found["float16"]["massive_error"]
+
+
+def test_a_codec_that_cannot_hold_a_site_says_so():
+    found = values_of(rows_with_a_massive_one(1e6))
+    assert "65504" in found["float16"]["refused"]
+    assert "refused" not in found["int8"]
+
+
+@pytest.mark.parametrize("codec", ["int8", "int6", "int4"])
+def test_no_code_takes_less_than_the_bound(codec):
+    row = values_of(np.random.default_rng(0).standard_normal((2048, 16)).astype(np.float32))[codec]
+    assert row["least_bits"] < row["bits"] < row["least_bits"] + 1
+
+
+def test_the_bound_of_a_normal_distribution_is_half_the_logarithm_of_its_error():
+    x = np.random.default_rng(0).standard_normal((4096, 64)).astype(np.float32)
+    bound = importlib.import_module("codec_values").Bound(3 * x + 1)
+    assert bound.bits(0.03 * x) == pytest.approx(np.log2(100), abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("module", "file"), [("codec_values", "codec_values"), ("codec_study", "codecs")]
+)
+def test_a_model_that_is_not_there_is_left_out_with_a_reason(module, file, pipeline):
+    errors = pipeline(module, "--model", "smollm2=nowhere")[2]
+    assert "smollm2 is left out" in errors
+    found = json.loads(Path(f"out/{file}.json").read_text("utf-8"))
+    assert "is not there" in found["models"]["smollm2"]["left_out"]
+
+
+def test_a_dictionary_whose_latents_are_in_another_order_is_found_again():
+    likeness = importlib.import_module("codec_study").likeness
+    decoder = torch.eye(4)
+    code = torch.rand(50, 4, generator=torch.Generator().manual_seed(0))
+    order = [1, 2, 3, 0]
+    found = likeness(decoder, code, decoder[order], code[:, order])
+    assert (found["matched_cosine"], found["matched_correlation"]) == pytest.approx((1, 1))
+    assert found["cosine"] == 0
+    assert found["correlation"] < 0.5
+
+
+def test_a_latent_that_the_other_never_uses_is_like_none_and_a_silent_one_does_not_count():
+    likeness = importlib.import_module("codec_study").likeness
+    code = torch.rand(50, 3, generator=torch.Generator().manual_seed(0))
+    code[:, 2] = 0
+    other = code.clone()
+    other[:, 1] = 0
+    found = likeness(torch.eye(3), code, torch.eye(3), other)
+    assert found["latents"] == 2
+    assert found["correlation"] == pytest.approx(0.5)
 
 
 def test_seeds_are_compared_in_all_pairs(codecs):
-    study = importlib.import_module("codec_study")
-    assert study.by_seed(codecs, 3) == pytest.approx([0.2, -0.2, -1 / 3])
-    assert study.by_codec(codecs, 3, "int8") == pytest.approx(0.02)
-    codecs["dictionaries"].reverse()
-    assert study.by_seed(codecs, 3) == pytest.approx([0.2, -0.2, -1 / 3])
+    page = importlib.import_module("codec_page")
+    both_ways = [0.2, -0.2, -1 / 6, -1 / 3, 0.25, 0.5]
+    assert page.by_seed(codecs["dictionaries"]) == pytest.approx(both_ways)
+    assert page.by_codec(codecs["dictionaries"], "int8") == pytest.approx(0.02)
 
 
 def test_the_picture_of_codecs_has_every_pair_either_way_round(codecs):
-    figure = importlib.import_module("codec_study").figure(codecs)
-    assert "another seed" in legible_texts(figure)
-    [_, seeds, _] = figure.axes[0].lines
-    assert sorted(seeds.get_ydata()) == pytest.approx([-100 / 3, -20, -20, 20, 20, 100 / 3])
+    figure = importlib.import_module("codec_page").figure(codecs)
+    assert "another\nseed" in legible_texts(figure)
+    seeds = figure.axes[0].lines[-1].get_ydata()
+    assert sorted(seeds) == pytest.approx([-100 / 3, -20, -100 / 6, 20, 25, 50])
 
 
-def test_the_study_of_codecs_writes_nothing_before_all_is_measured(pipeline, monkeypatch):
-    study = importlib.import_module("codec_study")
-    document = json.loads((ROOT / "docs/codecs.json").read_text())
-    monkeypatch.setattr(study, "study", lambda _: document)
+def test_the_pictures_of_the_page_on_codecs_can_be_read():
+    page = importlib.import_module("codec_page")
+    values, study = (
+        json.loads((ROOT / "docs" / f"{name}.json").read_text("utf-8"))
+        for name in ("codec_values", "codecs")
+    )
+    assert "int8, one scale" in legible_texts(page.values_figure(values))
+    assert legible_texts(page.figure(study))
+
+
+def test_the_page_on_codecs_is_written_with_its_pictures_or_not_at_all(pipeline, monkeypatch):
+    Path("out").mkdir()
+    for name in ("codec_values", "codecs"):
+        (Path("out") / f"{name}.json").write_text((ROOT / f"docs/{name}.json").read_text("utf-8"))
+    page = importlib.import_module("codec_page")
     with monkeypatch.context() as patch:
-        patch.setattr(study, "figure", Mock(side_effect=KeyboardInterrupt))
-        assert "stopped" in pipeline("codec_study")[2]
-    assert not Path("out").exists()
-    pipeline("codec_study")
-    written = sorted(path.name for path in Path("out").rglob("*.*"))
-    assert written == ["codecs.json", "codecs.md", "codecs.png"]
+        patch.setattr(page, "figure", Mock(side_effect=KeyboardInterrupt))
+        assert "stopped" in pipeline("codec_page")[2]
+    assert not Path("out/codecs.md").exists()
+    pipeline("codec_page")
+    written = {path.name for path in Path("out").rglob("*.*")}
+    assert {"codecs.md", "codecs.png", "codecs_values.png"} <= written
 
 
 def test_one_seed_says_nothing_of_another():
