@@ -102,7 +102,7 @@ class Manifest:
     @cached_property
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits that name the store."""
-        named = self._as_dict() | ({"rkstore_schema": self.schema} if self.schema > 1 else {})
+        named = self._as_dict() if self.schema == 1 else self._stated
         return hashlib.sha256(_canonical(named).encode()).hexdigest()[:16]
 
     @property
@@ -214,18 +214,22 @@ class Manifest:
 
     def to_bytes(self) -> bytes:
         """The one text that ``manifest.json`` may have."""
-        named = {"rkstore_schema": self.schema, "fingerprint": self.fingerprint} | self._as_dict()
+        named = {"rkstore_schema": self.schema, "fingerprint": self.fingerprint} | self._stated
         text = json.dumps(named, indent=2, ensure_ascii=False, allow_nan=False)
         return f"{text}\n".encode()
 
     def differences(self, other: "Manifest") -> list[str]:
         """What the other manifest says differently, ``key: there, not here``."""
-        mine, theirs = _leaves(self._as_dict()), _leaves(other._as_dict())
+        mine, theirs = _leaves(self._stated), _leaves(other._stated)
         return [
             f"{'.'.join(key)}: {theirs.get(key, 'absent')} there, {mine.get(key, 'absent')} here"
             for key in sorted(mine.keys() | theirs.keys())
             if mine.get(key) != theirs.get(key)
         ]
+
+    @property
+    def _stated(self) -> dict[str, Any]:
+        return {"rkstore_schema": self.schema} | self._as_dict()
 
     def _as_dict(self) -> dict[str, Any]:
         return {
