@@ -317,7 +317,10 @@ def other_value(spec):
     default = default_of(spec)
     if spec.metadata["choices"]:
         return next(choice for choice in spec.metadata["choices"] if choice != default)
-    return "other" if value_type(spec.type)[0] is str else (default or 1) + 1
+    kind = value_type(spec.type)[0]
+    if kind is bool:
+        return not default
+    return "other" if kind is str else (default or 1) + 1
 
 
 @pytest.mark.parametrize("spec", fields(TrainSettings), ids=lambda spec: spec.name)
