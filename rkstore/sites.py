@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from rkstore.errors import BadInput
+from rkstore.errors import BadInput, few
+from rkstore.manifest import block_of, is_named
 from rkstore.opening import open_store
 from rkstore.probe import last_probed
 from rkstore.settings import TrainSettings, parse_layers
@@ -66,18 +67,13 @@ def layers_of(store: Store, layers: str, hook: str | None = None) -> list[int]:
     """The layers that ``all`` or a list names, of those at which a store has the hook.
 
     Raises:
-        BadInput: the store has the hook nowhere, or not at all that are asked for.
+        BadInput: the store has the hook in no layer, or not in each that is asked for.
     """
-    there = sorted(
-        {
-            layer
-            for name in store.hook_names
-            if hook is None or name == hook or name.endswith(f".{hook}")
-            if (layer := _layer(name)) is not None
-        }
-    )
+    blocks = [block_of(name) for name in store.hook_names if hook is None or is_named(name, hook)]
+    there = sorted({layer for layer, _ in blocks if layer is not None})
     if not there:
-        raise BadInput(f"--hook {hook} is not in the store at {store.where}")
+        what = "layers" if hook is None else f"--hook {hook} in any layer"
+        raise BadInput(f"the store at {store.where} has no {what}, it has {few(store.hook_names)}")
     if layers == "all":
         return there
     asked = parse_layers(layers, there[-1] + 1)
@@ -85,8 +81,3 @@ def layers_of(store: Store, layers: str, hook: str | None = None) -> list[int]:
         if layer not in there:
             store.site(layer, hook)
     return asked
-
-
-def _layer(hook_name: str) -> int | None:
-    """The block that a site is in: ``8`` of ``blocks.8.mlp.hook_post``."""
-    return next((int(part) for part in hook_name.split(".") if part.isdecimal()), None)

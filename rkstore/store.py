@@ -32,6 +32,7 @@ from rkstore.manifest import (
     Manifest,
     ShardRecord,
     block_of,
+    is_named,
     read_journal,
     read_manifest,
     record_of,
@@ -283,7 +284,7 @@ class Store:
 
         Args:
             layer: transformer block; may be left out if only one site fits.
-            hook: full name (``blocks.8.mlp.hook_post``) or the part behind the block.
+            hook: full name (``blocks.8.mlp.hook_post``), the part behind the block, or a glob.
 
         Raises:
             BadInput: no site fits, or several do; names what there is.
@@ -292,7 +293,7 @@ class Store:
         fitting = [
             name
             for name in names
-            if layer in (None, block_of(name)[0]) and hook in (None, name, block_of(name)[1])
+            if layer in (None, block_of(name)[0]) and (hook is None or is_named(name, hook))
         ]
         if len(fitting) == 1:
             return fitting[0]

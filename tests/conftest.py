@@ -17,7 +17,7 @@ import pytest
 
 from rkstore.codecs import Codec, Encoded
 from rkstore.errors import BadInput
-from rkstore.manifest import COLUMNS, Manifest, Site
+from rkstore.manifest import COLUMNS, SCHEMA, Manifest, Site
 from rkstore.massive import Usual
 from rkstore.shard import FIT_ROWS, USUAL_EVERY
 from rkstore.store import Store
@@ -50,6 +50,7 @@ def make_manifest(
     context_size: int = CONTEXT,
     sites: dict[str, int] = SITES,
     source: dict[str, Any] | None = None,
+    schema: int = SCHEMA,
 ) -> Manifest:
     """A manifest of small numbers, each of which can be chosen."""
     return Manifest(
@@ -62,6 +63,7 @@ def make_manifest(
         compression=compression,
         sites=tuple(Site(name, width) for name, width in sites.items()),
         source={"model": {"name": "random", "revision": None}} if source is None else source,
+        schema=schema,
     )
 
 

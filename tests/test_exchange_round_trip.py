@@ -6,15 +6,17 @@ from dataclasses import fields
 import h5py
 import numpy as np
 import pytest
-from conftest import make_manifest
+from conftest import make_manifest, make_values, write_store
 from foreign_files import EXPORTED, export
 
 from rkstore.codecs import CODECS
 from rkstore.errors import DamagedStore
 from rkstore.exchange import EXPORTERS, IMPORTERS
 from rkstore.exchange.facts import FILE, Facts
+from rkstore.exchange.outgoing import Outgoing
 from rkstore.info import describe_store
 from rkstore.manifest import COLUMNS, read_manifest
+from rkstore.store import Store
 
 BOTH = [kind for kind in EXPORTERS if kind in IMPORTERS]
 SITE = "blocks.0.mlp.hook_post"
@@ -69,6 +71,12 @@ def test_blocks_and_columns_come_back(round_trip, kind):
 
 
 @pytest.mark.parametrize("kind", BOTH)
+def test_the_directory_of_an_export_is_imported_as_it_is(make_store, bring, tmp_path, kind):
+    store, _ = make_store(source=SOURCE)
+    assert bring(export(store, kind, tmp_path / "out"), kind).rows == store.rows
+
+
+@pytest.mark.parametrize("kind", BOTH)
 def test_the_next_token_labels_rows_as_before(round_trip, kind):
     from rkstore.rkcnn.source import StoreSite
 
@@ -112,6 +120,19 @@ def test_the_errors_of_two_codecs_add_up(round_trip, kind, codec):
         fvu = back.codec_fvu(name)
         assert fvu > store.codec_fvu(name)
         assert fvu == pytest.approx(actual_fvu(back, name, values), rel=0.3)
+
+
+def test_what_massive_rows_lose_in_float16_is_not_counted_for_the_others(tmp_path):
+    manifest = make_manifest(sites={SITE: 6})
+    values = make_values(manifest)
+    values[SITE][::32] = 1001.3  # a thousand times what float16 rounds away elsewhere
+    write_store(tmp_path / "store", manifest, values)
+    outgoing = Outgoing(Store(tmp_path / "store"), [SITE], np.dtype(np.float16))
+    for span in outgoing.spans:
+        outgoing.values(SITE, *span)
+    x = np.delete(values[SITE], np.s_[::32], axis=0).astype(np.float64)
+    expected = np.square(x.astype(np.float16) - x).sum() / np.square(x - x.mean(axis=0)).sum()
+    assert outgoing.facts().codec_fvu[SITE] == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("kind", BOTH)

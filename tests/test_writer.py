@@ -355,6 +355,7 @@ CHANGES = [
     ({"context_size": 4}, "context_size: 8 there, 4 here"),
     ({"sites": {HOOK: 12}}, "sites"),
     ({"source": {"model": {"name": "other", "revision": None}}}, "source.model.name"),
+    ({"schema": 1}, "rkstore_schema: 2 there, 1 here"),
 ]
 
 

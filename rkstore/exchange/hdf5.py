@@ -32,10 +32,15 @@ class Hdf5Exchange(Importer, Exporter):
     datasets: ClassVar = True
 
     def open(self, path: Path, settings: ImportSettings) -> Source:
+        if path.is_dir():
+            path /= FILE  # where an export puts it
+            if not path.is_file():
+                raise BadInput(f"{path.parent} is a directory: give the HDF5 file in it")
         try:
             file = h5py.File(path, "r")
         except OSError as error:
-            raise BadInput(f"{path} is no HDF5 file, or is cut short: {error}") from None
+            reason = " ".join(str(error).split())
+            raise BadInput(f"{path} is no HDF5 file, or is cut short: {reason}") from None
         found = {name: _dataset(path, file, name) for name in _chosen(path, file, settings)}
         files = {path.name: path}
         if len(found) == 1:

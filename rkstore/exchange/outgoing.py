@@ -7,6 +7,8 @@ import numpy as np
 from rkstore.errors import BadInput
 from rkstore.exchange.facts import Facts
 from rkstore.manifest import COLUMNS
+from rkstore.massive import Usual
+from rkstore.shard import FIT_ROWS
 from rkstore.store import Store
 
 
@@ -21,6 +23,7 @@ class Outgoing:
         self.advance: Callable[[int], object] = lambda _: None
         """Told the rows of each site as they are read."""
         self._squared_error = dict.fromkeys(hook_names, 0.0)
+        self._usual: dict[str, Usual] = {}
 
     @property
     def spans(self) -> list[tuple[int, int]]:
@@ -47,7 +50,7 @@ class Outgoing:
                 f"{self.dtype}: use --dtype float32"
             )
         if values.dtype != x.dtype:
-            error = values.astype(np.float32) - x
+            error = (values.astype(np.float32) - x)[~self._massive(hook_name, x)]
             self._squared_error[hook_name] += float(np.square(error, dtype=np.float64).sum())
         self.advance(last - first)
         return values
@@ -68,6 +71,14 @@ class Outgoing:
         return Facts(
             manifest.fingerprint, self.rows, manifest.context_size, manifest.codec, errors, source
         )
+
+    def _massive(self, hook_name: str, x: np.ndarray) -> np.ndarray:
+        """Which rows are massive, ``(rows,)``: the error on record is that of the others."""
+        if hook_name not in self._usual:
+            first = self.store.first_row
+            last = min(first + FIT_ROWS, self.store.stop_row)
+            self._usual[hook_name] = Usual.of(self.store.read(hook_name, first, last))
+        return self._usual[hook_name].massive(x)
 
     def _error(self, hook_name: str) -> float:
         variation = float(self.store.ordinary_statistics(hook_name).m2.sum())
