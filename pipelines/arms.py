@@ -203,7 +203,10 @@ def run_arms(chosen: Sequence[TrainSettings], store: Store, keep: bool = True) -
     paths = train_all(chosen)
     hook_name = store.site(one.layer, one.hook)
     train_chunks, held_out = split_chunks(store)
-    seen, unseen = (left_out(store, hook_name, chunks, one) for chunks in (train_chunks, held_out))
+    seen, unseen = (
+        left_out(store, hook_name, chunks, special_tokens=one.special_tokens, max_norm=one.max_norm)
+        for chunks in (train_chunks, held_out)
+    )
     plan = plan_batches(store, train_chunks, one.batch_size, one.seed, seen)
     orders = {
         "order_of_rows": digest(np.concatenate(list(plan.batches(epoch=0)))),

@@ -171,7 +171,7 @@ def dictionaries(
 def held_out(store: Store, site: str) -> Tensor:
     """The rows that :func:`dictionaries` are evaluated on, float32 ``(rows, d_in)``."""
     chunks = split_chunks(store)[1]
-    rows = left_out(store, site, chunks, EvaluateSettings(max_norm=MASSIVE))
+    rows = left_out(store, site, chunks, max_norm=MASSIVE)
     found = [batch.x[site] for batch in read_rows(store, [site], chunks, store.rows, rows)]
     return torch.from_numpy(np.concatenate(found))
 

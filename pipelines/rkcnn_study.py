@@ -175,7 +175,13 @@ def _runs(settings: StudySettings, cell: Cell) -> list[Row]:
         paths = train_all(chosen)
         dictionaries = [load_dictionary(path)[0].to(settings.device) for path in paths]
     site = held_out.site(cell.layer)
-    passed_over = left_out(held_out, site, held_out.chunk_range, settings)
+    passed_over = left_out(
+        held_out,
+        site,
+        held_out.chunk_range,
+        special_tokens=settings.special_tokens,
+        max_norm=settings.max_norm,
+    )
     lives = [Lifetimes(dictionary) for dictionary in dictionaries]
     measures = [Measure(dictionary) for dictionary in dictionaries]
     for rows in _rows(held_out, site, passed_over, max(_windows(settings))):
@@ -252,7 +258,15 @@ def _check(settings: StudySettings, store: Store, held_out: Store, layers: list[
         raise BadInput(f"{store.where} and {held_out.where} have not the same sites")
     needed, rows = max(_windows(settings)), held_out.stop_row - held_out.first_row
     for site in map(held_out.site, layers):
-        out = len(left_out(held_out, site, held_out.chunk_range, settings).rows)
+        out = len(
+            left_out(
+                held_out,
+                site,
+                held_out.chunk_range,
+                special_tokens=settings.special_tokens,
+                max_norm=settings.max_norm,
+            ).rows
+        )
         if rows - out < needed:
             raise BadInput(
                 f"the largest window is {needed:,} tokens and {held_out.where} has "

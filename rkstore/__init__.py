@@ -14,6 +14,7 @@ from rkstore.errors import BadInput, DamagedStore, RkstoreError
 if TYPE_CHECKING:
     from rkstore.batches import plan_batches, read_batches, split_chunks
     from rkstore.dictionaries import Dictionary, load_dictionary
+    from rkstore.kept import left_out
     from rkstore.rkcnn import RkCNNProbe, RkCNNResult, StoreSite
     from rkstore.rkcnn.classifier import RkCNNClassifier
     from rkstore.store import Store, verify
@@ -30,6 +31,7 @@ __all__ = [
     "RkstoreError",
     "Store",
     "StoreSite",
+    "left_out",
     "load_dictionary",
     "open",
     "plan_batches",
@@ -46,6 +48,7 @@ _WHERE = {
     "RkCNNResult": "rkcnn",
     "Store": "store",
     "StoreSite": "rkcnn",
+    "left_out": "kept",
     "load_dictionary": "dictionaries",
     "plan_batches": "batches",
     "read_batches": "batches",

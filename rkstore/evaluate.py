@@ -167,7 +167,13 @@ def evaluate(paths: Iterable[str | Path], settings: EvaluateSettings) -> list[Ev
     measured = [_prepare(*each, store, settings) for each in zip(given, names(given), strict=True)]
     passed_over = {}
     for hook_name in dict.fromkeys(one.hook_name for one in measured):
-        rows = left_out(store, hook_name, chunks, settings)
+        rows = left_out(
+            store,
+            hook_name,
+            chunks,
+            special_tokens=settings.special_tokens,
+            max_norm=settings.max_norm,
+        )
         passed_over[hook_name] = len(rows.rows)
         for batch in _held_out(store, hook_name, chunks, settings.batch_size, rows):
             x = torch.from_numpy(batch.x[hook_name]).to(settings.device)

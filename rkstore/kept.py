@@ -6,7 +6,6 @@ themselves on a point. The store keeps every row; what is left out is decided wh
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,15 +17,6 @@ from rkstore.store import Store
 MEDIAN_ROWS = 8192
 
 NONE = np.empty(0, np.int64)
-
-
-class Wishes(Protocol):
-    """The options that decide which rows are left out."""
-
-    @property
-    def special_tokens(self) -> bool: ...
-    @property
-    def max_norm(self) -> float | None: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,14 +43,26 @@ class LeftOut:
 ALL_KEPT = LeftOut()
 
 
-def left_out(store: Store, hook_name: str, chunks: Sequence[int], wishes: Wishes) -> LeftOut:
+def left_out(
+    store: Store,
+    hook_name: str,
+    chunks: Sequence[int],
+    *,
+    special_tokens: bool = False,
+    max_norm: float | None = None,
+) -> LeftOut:
     """The rows of some chunks of a site that are not to be read.
+
+    Args:
+        special_tokens: whether rows of special tokens are read, too.
+        max_norm: rows whose norm is more than so many times the site's median are left out; none
+            by default.
 
     Raises:
         BadInput: nothing would be left.
     """
-    special = np.array(() if wishes.special_tokens else special_tokens(store), np.int32)
-    longest = None if wishes.max_norm is None else wishes.max_norm * _median(store, hook_name)
+    special = np.array(() if special_tokens else special_ids(store), np.int32)
+    longest = None if max_norm is None else max_norm * _median(store, hook_name)
     found = [_of_chunk(store, hook_name, chunk, special, longest) for chunk in chunks]
     rows = np.concatenate([NONE, *found])
     total = sum(len(range(*store.rows_of_chunk(chunk))) for chunk in chunks)
@@ -72,7 +74,7 @@ def left_out(store: Store, hook_name: str, chunks: Sequence[int], wishes: Wishes
     return LeftOut(np.sort(rows))
 
 
-def special_tokens(store: Store) -> tuple[int, ...]:
+def special_ids(store: Store) -> tuple[int, ...]:
     """The ids of the tokenizer's special tokens, of an earlier store of BOS alone.
 
     Where no token is known, as with most imports, there are none.

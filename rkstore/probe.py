@@ -63,7 +63,9 @@ def probe(settings: ProbeSettings) -> tuple[RkCNNResult, Path]:
         rounds=settings.rounds,
         max_cosine=settings.max_cosine,
     )
-    kept = left_out(store, hook_name, chunks, settings)
+    kept = left_out(
+        store, hook_name, chunks, special_tokens=settings.special_tokens, max_norm=settings.max_norm
+    )
     result = finder.probe(StoreSite(store, hook_name, chunks, kept), labels=settings.labels)
     path = Path(settings.out or f"{RESULTS}/{hook_name}-{settings.score}")
     result.save(path)

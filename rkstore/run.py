@@ -165,7 +165,13 @@ def prepare(settings: TrainSettings) -> Run:
         chunks,
         scale=1.0,
         directions=None if found is None else found.directions,
-        left_out=left_out(store, hook_name, chunks, settings),
+        left_out=left_out(
+            store,
+            hook_name,
+            chunks,
+            special_tokens=settings.special_tokens,
+            max_norm=settings.max_norm,
+        ),
     )
     data = replace(data, scale=_scale(data, settings.norm))
     initialise(dictionary, data, settings)

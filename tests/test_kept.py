@@ -6,7 +6,7 @@ import pytest
 from rkstore.batches import plan_batches, read_batches, read_rows, split_chunks
 from rkstore.errors import BadInput
 from rkstore.evaluate import evaluate
-from rkstore.kept import left_out, special_tokens
+from rkstore.kept import left_out, special_ids
 from rkstore.probe import probe
 from rkstore.rkcnn import StoreSite
 from rkstore.settings import EvaluateSettings, ProbeSettings, TrainSettings
@@ -15,7 +15,6 @@ from rkstore.train import prepare, train
 SITE = "blocks.0.mlp.hook_post"
 BOS, PAD = 7, 9
 SOURCE = {"tokenizer": {"bos_token_id": BOS, "special_token_ids": [BOS, PAD]}}
-WISHES = ProbeSettings()
 
 
 def tokens(rows=216):
@@ -41,10 +40,10 @@ def every(store):
 
 
 def test_special_tokens_are_those_of_the_tokenizer_and_before_schema_2_bos_alone(make_store):
-    assert special_tokens(make_store(source=SOURCE)[0]) == (BOS, PAD)
+    assert special_ids(make_store(source=SOURCE)[0]) == (BOS, PAD)
     old = {"tokenizer": {"bos_token_id": BOS}}
-    assert special_tokens(make_store("old", source=old)[0]) == (BOS,)
-    assert special_tokens(make_store("import", source={})[0]) == ()
+    assert special_ids(make_store("old", source=old)[0]) == (BOS,)
+    assert special_ids(make_store("import", source={})[0]) == ()
 
 
 def test_the_model_says_which_tokens_are_special(model):
@@ -54,7 +53,7 @@ def test_the_model_says_which_tokens_are_special(model):
 
 @pytest.mark.parametrize("batch_size", [1, 7, 20, 500])
 def test_an_epoch_visits_every_kept_row_exactly_once(store, batch_size):
-    out = left_out(store, SITE, every(store), WISHES)
+    out = left_out(store, SITE, every(store))
     plan = plan_batches(store, every(store), batch_size, seed=3, left_out=out)
     seen = np.concatenate(list(plan.batches(epoch=0)))
     np.testing.assert_array_equal(np.sort(seen), kept_rows())
@@ -63,7 +62,7 @@ def test_an_epoch_visits_every_kept_row_exactly_once(store, batch_size):
 
 
 def test_batches_hold_the_values_of_their_rows(store):
-    out = left_out(store, SITE, every(store), WISHES)
+    out = left_out(store, SITE, every(store))
     plan = plan_batches(store, every(store), 20, left_out=out)
     x = store.read(SITE)
     for batch, _ in zip(read_batches(store, [SITE], plan), range(20), strict=False):
@@ -72,7 +71,7 @@ def test_batches_hold_the_values_of_their_rows(store):
 
 
 def test_rows_in_order_pass_over_what_is_left_out(store):
-    out = left_out(store, SITE, every(store), WISHES)
+    out = left_out(store, SITE, every(store))
     batches = list(read_rows(store, [SITE], every(store), 50, out))
     np.testing.assert_array_equal(np.concatenate([b.rows for b in batches]), kept_rows())
     x = np.concatenate([b.x[SITE] for b in batches])
@@ -80,13 +79,13 @@ def test_rows_in_order_pass_over_what_is_left_out(store):
 
 
 def test_with_special_tokens_nothing_is_left_out(store):
-    assert not len(left_out(store, SITE, every(store), ProbeSettings(special_tokens=True)).rows)
+    assert not len(left_out(store, SITE, every(store), special_tokens=True).rows)
 
 
 def test_a_norm_above_so_many_medians_is_left_out_too(store):
-    wishes = ProbeSettings(special_tokens=True, max_norm=10.0)
     np.testing.assert_array_equal(
-        left_out(store, SITE, every(store), wishes).rows, np.arange(0, 216, 8)
+        left_out(store, SITE, every(store), special_tokens=True, max_norm=10.0).rows,
+        np.arange(0, 216, 8),
     )
 
 
@@ -94,11 +93,11 @@ def test_a_site_of_which_nothing_would_be_left_is_refused(make_store):
     ids = np.full(216, BOS, np.int32)
     store, _ = make_store(source=SOURCE, values={"token_id": ids})
     with pytest.raises(BadInput, match=r"every row of .* is of a special token"):
-        left_out(store, SITE, every(store), WISHES)
+        left_out(store, SITE, every(store))
 
 
 def test_a_probes_rows_and_columns_are_those_kept(store):
-    out = left_out(store, SITE, every(store), WISHES)
+    out = left_out(store, SITE, every(store))
     site = StoreSite(store, SITE, left_out=out)
     kept = kept_rows()
     assert site.rows == len(kept)
@@ -118,7 +117,7 @@ def test_probe_leaves_special_tokens_out_unless_asked(store, tmp_path):
     chunks, _ = split_chunks(store)
     total = sum(len(range(*store.rows_of_chunk(chunk))) for chunk in chunks)
     assert rows(special_tokens=True) == total
-    assert rows() == total - len(left_out(store, SITE, chunks, WISHES).rows)
+    assert rows() == total - len(left_out(store, SITE, chunks).rows)
 
 
 def settings_of(store, tmp_path, **given):
@@ -152,7 +151,7 @@ def test_evaluate_measures_the_kept_rows_and_reports_the_others(store, tmp_path)
         for special in (False, True)
     }
     _, held_out = split_chunks(store)
-    out = left_out(store, SITE, held_out, WISHES)
+    out = left_out(store, SITE, held_out)
     assert found[False].left_out == len(out.rows) > 0
     assert found[True].left_out == 0
     assert found[False].rows + len(out.rows) == found[True].rows

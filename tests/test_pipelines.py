@@ -253,13 +253,10 @@ def test_what_a_pipeline_counts_is_over_the_rows_that_are_kept(pipeline, harvest
     document, _, _ = pipeline(
         "multi_layer", "--store", harvested.root, "--layers", "1", *QUICK, *words
     )
-    wishes = commands.EvaluateSettings(
-        special_tokens=document["settings"]["special_tokens"],
-        max_norm=document["settings"]["max_norm"],
-    )
+    wishes = {key: document["settings"][key] for key in ("special_tokens", "max_norm")}
     train_chunks, held_out = split_chunks(harvested)
     site = harvested.site(1, "mlp.hook_post")
-    seen, unseen = (left_out(harvested, site, part, wishes) for part in (train_chunks, held_out))
+    seen, unseen = (left_out(harvested, site, part, **wishes) for part in (train_chunks, held_out))
     order = np.concatenate(
         list(plan_batches(harvested, train_chunks, 32, 42, left_out=seen).batches(0))
     )
