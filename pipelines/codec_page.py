@@ -464,10 +464,9 @@ def values_figure(values: Row) -> Any:
     axes: Any = drawn.subplots(1, len(models), sharex=True, sharey=True, squeeze=False)[0]
     for axis, (model, rows) in zip(axes, models, strict=True):
         for i, (codec, found) in enumerate(_by(rows, lambda row: row["codec"])):
-            axis.plot(
-                _held(found, "bits"), _held(found, "fvu"), "o", ms=3, alpha=0.6,
-                color=COLOURS[i % len(COLOURS)], label=codec,
-            )  # fmt: skip
+            mark = {"marker": "ox"[i // len(COLOURS)], "color": COLOURS[i % len(COLOURS)]}
+            places = _held(found, "bits"), _held(found, "fvu")
+            axis.plot(*places, ls="", ms=3, alpha=0.6, label=codec, **mark)
         axis.set(title=NAMES.get(model, model), xlabel="bits a value")
         logarithmic(axis)
         axis.spines[["top", "right"]].set_visible(False)
