@@ -93,6 +93,7 @@ def page(values: Row, study: Row) -> str:
         extremes=_extremes(rows),
         tokens=f"{values['tokens']:,}",
         context=values["context"],
+        below=_below(rows),
         values=_values_table(rows),
         goals=_goals_table(rows),
         misses=_misses(rows, values["tokens"]),
@@ -197,6 +198,20 @@ def _by(rows: Sequence[Row], key: Callable[[Row], Any]) -> list[tuple[Any, list[
     order = {name: i for i, name in enumerate(dict.fromkeys(map(key, rows)))}
     together = sorted(rows, key=lambda row: order[key(row)])
     return [(name, list(found)) for name, found in groupby(together, key)]
+
+
+def _below(rows: Sequence[Row]) -> str:
+    """How often a store takes less than the bound, which knows of no row that comes again."""
+    even = [row for row in rows if row["codec"] in EVEN]
+    below = [row for row in even if row["bits"] < row["least_bits"]]
+    if not below:
+        return ""
+    codecs = _listed(sorted({row["codec"] for row in below}))
+    sites = _listed([f"{NAMES[row['model']]} `{row['site']}`" for row in below])
+    return (
+        f" Zstandard does find rows that come again, as those of one token in a first block: "
+        f"{codecs} takes fewer bits than the bound at {sites}."
+    )
 
 
 def _goals_table(rows: Sequence[Row]) -> str:
@@ -386,15 +401,17 @@ def _change(study: Row, between: str) -> float:
     return float(np.mean([like.change for like in _everywhere(study, between)]))
 
 
+def _correlation(study: Row, between: str) -> float:
+    return float(np.mean([like.correlation for like in _everywhere(study, between)]))
+
+
 def _verdict(study: Row) -> str:
     lines = []
     for between in [*study["codecs"], SEEDS]:
         if found := _everywhere(study, between):
-            cosine, correlation = (
-                np.mean([getattr(like, key) for like in found]) for key in ("cosine", "correlation")
-            )
-            change = f"{_change(study, between):.2%}"
-            lines.append([between, str(len(found)), change, f"{cosine:.4f}", f"{correlation:.4f}"])
+            cosine = np.mean([like.cosine for like in found])
+            numbers = [f"{cosine:.4f}", f"{_correlation(study, between):.4f}"]
+            lines.append([between, str(len(found)), f"{_change(study, between):.2%}", *numbers])
     head = ("mean over the sites", "sites", "size of the change of FVU", "cosine", "correlation")
     refused = [
         f"{NAMES.get(row['model'], row['model'])} has no {row['codec']}: {row['refused']}."
@@ -416,7 +433,10 @@ def _summary(rows: Sequence[Row], study: Row) -> str:
         f"variance of ordinary rows it loses {max(_held(kept, 'fvu')):.1e} at the worst of "
         f"{len(kept)} sites. A dictionary trained from it has an FVU that differs by "
         f"{_change(study, 'int8'):.2%} from that of one trained from float32, where another seed "
-        f"makes {_change(study, SEEDS):.2%}."
+        f"makes {_change(study, SEEDS):.2%}; its latents have a correlation of "
+        f"{_correlation(study, 'int8'):.2f} with those from float32, those from bfloat16 of "
+        f"{_correlation(study, 'bfloat16'):.2f}, and those of another seed of "
+        f"{_correlation(study, SEEDS):.2f}."
     )
 
 
@@ -444,10 +464,9 @@ def values_figure(values: Row) -> Any:
     axes: Any = drawn.subplots(1, len(models), sharex=True, sharey=True, squeeze=False)[0]
     for axis, (model, rows) in zip(axes, models, strict=True):
         for i, (codec, found) in enumerate(_by(rows, lambda row: row["codec"])):
-            axis.plot(
-                _held(found, "bits"), _held(found, "fvu"), "o", ms=3, alpha=0.6,
-                color=COLOURS[i % len(COLOURS)], label=codec,
-            )  # fmt: skip
+            mark = {"marker": "ox"[i // len(COLOURS)], "color": COLOURS[i % len(COLOURS)]}
+            places = _held(found, "bits"), _held(found, "fvu")
+            axis.plot(*places, ls="", ms=3, alpha=0.6, label=codec, **mark)
         axis.set(title=NAMES.get(model, model), xlabel="bits a value")
         logarithmic(axis)
         axis.spines[["top", "right"]].set_visible(False)
@@ -465,13 +484,14 @@ def figure(study: Row) -> Any:
     """
     from matplotlib.figure import Figure
 
-    drawn = Figure(figsize=(11, 4), layout="constrained")
+    drawn = Figure(figsize=(12, 4), layout="constrained")
     axes: Any = drawn.subplots(1, 3)
     groups = [*study["codecs"], SEEDS]
     titles = ("change of FVU, %", "cosine of decoder rows", "correlation of activations")
     for axis, title in zip(axes, titles, strict=True):
         axis.set(title=title)
         axis.set_xticks(range(len(groups)), [group.replace(" ", "\n") for group in groups])
+        axis.tick_params(axis="x", labelsize=8)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].axhline(0, color="grey", linewidth=0.8)
     sites = _sites(study)
