@@ -8,7 +8,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from rkstore.batches import plan_batches, read_rows, split_chunks
 from rkstore.dictionaries import load_dictionary
 from rkstore.errors import BadInput
 from rkstore.evaluate import Measure
+from rkstore.kept import LeftOut, left_out
 from rkstore.naming import TRAINING, checkpoints_beside
 from rkstore.opening import open_store
 from rkstore.settings import (
@@ -102,6 +103,8 @@ class RecipeSettings(Settings):
     datapoint_share: float | None = as_in(TrainSettings, "datapoint_share")
     auxk: int = as_in(TrainSettings, "auxk")
     resample_every: int = as_in(TrainSettings, "resample_every")
+    special_tokens: bool = as_in(TrainSettings, "special_tokens")
+    max_norm: float | None = as_in(TrainSettings, "max_norm")
     checkpoint_every: int = as_in(TrainSettings, "checkpoint_every")
     seed: int = as_in(TrainSettings, "seed", default=42)
     device: str = as_in(TrainSettings, "device")
@@ -200,14 +203,15 @@ def run_arms(chosen: Sequence[TrainSettings], store: Store, keep: bool = True) -
     paths = train_all(chosen)
     hook_name = store.site(one.layer, one.hook)
     train_chunks, held_out = split_chunks(store)
-    plan = plan_batches(store, train_chunks, one.batch_size, one.seed)
+    seen, unseen = (left_out(store, hook_name, chunks, one) for chunks in (train_chunks, held_out))
+    plan = plan_batches(store, train_chunks, one.batch_size, one.seed, seen)
     orders = {
         "order_of_rows": digest(np.concatenate(list(plan.batches(epoch=0)))),
         "held_out_rows": digest(
-            np.concatenate([np.arange(*store.rows_of_chunk(c)) for c in held_out])
+            np.concatenate([unseen.kept(*store.rows_of_chunk(c)) for c in held_out])
         ),
     }
-    found = measure(store, hook_name, held_out, paths, chosen)
+    found = measure(store, hook_name, held_out, unseen, paths, chosen)
     rows = [
         {"layer": arm.layer, "seed": arm.seed, "init": arm.init, **numbers, **orders}
         for arm, numbers in zip(chosen, found, strict=True)
@@ -223,6 +227,7 @@ def measure(
     store: Store,
     hook_name: str,
     chunks: Sequence[int],
+    passed_over: LeftOut,
     paths: Sequence[Path],
     chosen: Sequence[TrainSettings],
 ) -> list[Row]:
@@ -233,18 +238,21 @@ def measure(
     """
     device = chosen[0].device
     measures = [Measure(load_dictionary(path)[0].to(device)) for path in paths]
-    for batch in read_rows(store, [hook_name], chunks, EvaluateSettings().batch_size):
+    size = EvaluateSettings().batch_size
+    for batch in read_rows(store, [hook_name], chunks, size, passed_over):
         x = torch.from_numpy(batch.x[hook_name]).to(device)
         for one in measures:
             one.add(x)
     rows = []
     for one, path, arm in zip(measures, paths, chosen, strict=True):
         result = one.result(path.name, hook_name, store.codec_fvu(hook_name))
+        numbers = replace(result, left_out=len(passed_over.rows)).as_dict()
+        del numbers["path"]  # the same runs may lie elsewhere
         mined = mined_latents(arm, result.d_sae)
         dead = int((one.fired[:mined] == 0).sum())
         rows.append(
             {"mined": mined, "dead_mined": dead, "dead_others": result.dead - dead}
-            | result.as_dict()
+            | numbers
             | {"history": curve(path)}
         )
     return rows

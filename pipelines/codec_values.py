@@ -1,7 +1,8 @@
-"""What every codec makes of the values of real models: bits, and the error of ordinary rows.
+"""What every codec makes of the values of several models: bits, and the error of ordinary rows.
 
-    python pipelines/codec_values.py --model demo --model smollm2=DIR --model gemma3=DIR
-                                     # writes docs/codec_values.json
+    python pipelines/codec_values.py --model demo --model smollm2=DIR --model gemma3=DIR \\
+        --text FILE                  # writes docs/codec_values.json, of which codec_page.py
+                                     # makes the first half of docs/codecs.md
 
 Each model reads the same number of tokens, the demo model Python's own documents, the others
 ``--text``. Ordinary rows are those with a norm of at most ten times the site's median, whatever a
@@ -10,45 +11,132 @@ codec itself takes for massive. Beside rkstore's codecs stand what int8 was in s
 whole layer, as other tools store it, and the least that any code of this error could take.
 """
 
+import json
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
+from arms import as_in, directory
 from numcodecs.zstd import Zstd
+from results import Row, start, write_together
 from tqdm import tqdm
 
+from rkstore.cli import Command, options_of
 from rkstore.codecs import CODECS
+from rkstore.errors import BadInput
 from rkstore.formats import compression_for
 from rkstore.harvest import Harvest, prepare
-from rkstore.jsontext import to_json
 from rkstore.manifest import CHUNK_ROWS, COLUMNS, Manifest, Site, largest_divisor
-from rkstore.settings import HarvestSettings
+from rkstore.massive import Usual
+from rkstore.settings import HarvestSettings, Settings, option
 from rkstore.store import Store
 from rkstore.text import PYTHON_CORPUS
 from rkstore.writer import StoreWriter
 
+# hook_resid_pre is hook_resid_post of the block before.
 HOOKS = ("hook_resid_mid", "hook_resid_post", "mlp.hook_post")
 CONTEXT = 128
 MASSIVE = 10
 
+EXTREMES, ONE_SCALE = "int8 of schema 1", "int8, one scale"
 
-def rows_of(ready: Harvest, hook: str) -> Iterator[tuple[str, np.ndarray]]:
-    """Name and float32 rows ``(tokens, d_in)`` of each site with that hook."""
-    sites = ready.model.sites(hook, "all")
+# Width of the histogram's steps, in standard deviations: far below the step of int8, for wider
+# ones smooth the density, whose entropy seems larger then.
+STEP = 0.002
+REACH = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelsSettings(Settings):
+    """Which models read how much of which text."""
+
+    model: tuple[str, ...] = option(
+        ("demo",), "Model as NAME, or NAME=DIR for a local directory; may be repeated."
+    )
+    text: tuple[str, ...] = as_in(
+        HarvestSettings, "text", help="Plain text for all models but the demo model."
+    )
+    tokens: int = as_in(HarvestSettings, "tokens", default=2048)
+    out: str = directory("docs")
+
+    def places(self) -> dict[str, str]:
+        """Hub name or directory of each model, by the name it goes by."""
+        named = [given.partition("=") for given in self.model]
+        return {name: place or name for name, _, place in named}
+
+    def harvest(self, name: str, **given: Any) -> HarvestSettings:
+        """How the activations of a model are made: the demo model reads what it was trained on.
+
+        Raises:
+            BadInput: the directory of the model is not there, or it has no text to read.
+        """
+        given |= {"tokens": self.tokens, "context_size": CONTEXT}
+        if name == "demo":
+            return HarvestSettings(model=name, dataset=PYTHON_CORPUS, seed=1, **given)
+        place = self.places()[name]
+        if place != name and not Path(place).expanduser().is_dir():
+            raise BadInput("its directory is not there")
+        if not self.text:
+            raise BadInput("there is no --text for it to read")
+        return HarvestSettings(model=place, text=self.text, **given)
+
+
+def each_model(settings: ModelsSettings, **given: Any) -> Iterator[tuple[str, Harvest | str]]:
+    """Name of each model, and its harvest ready to run, or why it is left out."""
+    for name in settings.places():
+        try:
+            yield name, prepare(settings.harvest(name, **given))
+        except BadInput as error:
+            click.echo(f"{name} is left out: {error}", err=True)
+            yield name, str(error)
+
+
+def described(ready: Harvest | str) -> Row:
+    """What a file says of a model: what its weights and its text were, or why it is left out."""
+    if isinstance(ready, str):
+        return {"left_out": ready}
+    model = ready.manifest.source["model"]
+    return {key: model[key] for key in ("architecture", "layers", "dtype", "weights_sha256")} | {
+        "tokens_sha256": ready.blocks.sha256
+    }
+
+
+def rows_of(ready: Harvest) -> Iterator[tuple[str, np.ndarray]]:
+    """Name and float32 rows ``(tokens, d_in)`` of each site."""
+    sites = list(ready.manifest.sites)
     pieces: dict[str, list[np.ndarray]] = {site.hook_name: [] for site in sites}
-    for start in tqdm(range(0, len(ready.blocks.ids), 8), desc=hook, disable=None):
-        ids = ready.blocks.ids[start : start + 8]
+    for first in tqdm(range(0, len(ready.blocks.ids), 8), desc="model", disable=None):
+        ids = ready.blocks.ids[first : first + 8]
         for name, x in ready.model.activations(ids, sites).items():
             pieces[name].append(x)
-    for name in list(pieces):
+    for name in tqdm(list(pieces), desc="sites", disable=None):
         yield name, np.concatenate(pieces.pop(name))
 
 
-def stored(x: np.ndarray, codec: str) -> tuple[float, np.ndarray]:
-    """Bits a value, and the values as they are read, of rows in a store of their own."""
+@dataclass(frozen=True)
+class Stored:
+    """What a codec makes of the rows of a site."""
+
+    bits: float
+    """A value, with everything that is kept beside the codes."""
+    bits_apart: float
+    """Of those, what is kept apart from the codes takes."""
+    back: np.ndarray
+    """The values as they are read."""
+    whole: int = 0
+    """Rows that the codec takes for massive, and keeps apart as a whole."""
+
+
+def stored(x: np.ndarray, codec: str) -> Stored:
+    """What rows are like in a store of their own.
+
+    Raises:
+        BadInput: the codec cannot hold one of them.
+    """
     shard_rows = HarvestSettings().shard_rows
     manifest = Manifest(
         rows=len(x),
@@ -63,110 +151,144 @@ def stored(x: np.ndarray, codec: str) -> tuple[float, np.ndarray]:
     )
     row = np.arange(len(x))
     columns = dict.fromkeys(COLUMNS, row % CONTEXT)
-    with tempfile.TemporaryDirectory() as directory:
-        with StoreWriter(Path(directory) / "store", manifest) as writer:
+    with tempfile.TemporaryDirectory() as work:
+        with StoreWriter(Path(work) / "store", manifest) as writer:
             while writer.next_shard < manifest.shards:
                 part = slice(*manifest.rows_of_shard(writer.next_shard))
                 writer.write_shard({"x": x[part]}, {n: c[part] for n, c in columns.items()})
-        store = Store(Path(directory) / "store")
-        return 8 * store.stored_bytes("x") / x.size, store.read("x")
+        store = Store(Path(work) / "store")
+        apart = sum(path.stat().st_size for path in store.root.rglob("apart/*"))
+        bits = 8 * store.stored_bytes("x") / x.size
+        return Stored(bits, 8 * apart / x.size, store.read("x"), store.massive_rows("x"))
 
 
-def from_extremes(x: np.ndarray) -> tuple[float, np.ndarray]:
+def from_extremes(x: np.ndarray) -> Stored:
     """Int8 of schema 1: 255 steps between the extremes of each dimension of a chunk."""
     size, decoded = 0, np.empty_like(x)
-    for start in range(0, len(x), CHUNK_ROWS):
-        chunk = x[start : start + CHUNK_ROWS]
+    for first in range(0, len(x), CHUNK_ROWS):
+        chunk = x[first : first + CHUNK_ROWS]
         least, span = chunk.min(axis=0), np.ptp(chunk, axis=0)
         scale = np.where(span > 0, span / np.float32(255), np.float32(1))
         codes = np.rint((chunk - least) / scale).clip(0, 255)
-        decoded[start : start + CHUNK_ROWS] = least + codes * scale
+        decoded[first : first + CHUNK_ROWS] = least + codes * scale
         size += _compressed(codes.astype(np.uint8)) + least.nbytes + scale.nbytes
-    return 8 * size / x.size, decoded
+    return Stored(8 * size / x.size, 0.0, decoded)
 
 
-def one_scale(x: np.ndarray) -> tuple[float, np.ndarray]:
+def one_scale(x: np.ndarray) -> Stored:
     """Int8 with one symmetric scale for a whole site, from its largest absolute value."""
     scale = np.abs(x).max() / np.float32(127)
     codes = np.rint(x / scale).astype(np.int8)
-    chunks = (codes[start : start + CHUNK_ROWS] for start in range(0, len(x), CHUNK_ROWS))
-    return 8 * sum(map(_compressed, chunks)) / x.size, codes * scale
-
-
-def least_bits(x: np.ndarray, error: float) -> float:
-    """Shannon's lower bound for values of which no dimension is told from another.
-
-    A code whose error is the share ``error`` of the variance takes at least
-    ``h(x / σ) - ½ log₂(2πe · error)`` bits a value (Cover & Thomas, "Elements of Information
-    Theory", §10.3), with the differential entropy ``h`` of all standardised values together,
-    from a histogram of steps of 0.02.
-    """
-    step, deviation = 0.02, x.std(axis=0, dtype=np.float64)
-    known = deviation > 0
-    standard = (x[:, known] - x[:, known].mean(axis=0, dtype=np.float64)) / deviation[known]
-    codes = np.rint(standard.clip(-100, 100) / step).astype(np.int64).ravel()
-    counts = np.bincount(codes - codes.min())
-    share = counts[counts > 0] / codes.size
-    entropy = -(share * np.log2(share)).sum() + np.log2(step)
-    return float(entropy - 0.5 * np.log2(2 * np.pi * np.e * error))
-
-
-def measured(name: str, x: np.ndarray) -> Iterator[dict[str, Any]]:
-    """One row for each way to store the rows of a site."""
-    norms = np.linalg.norm(x.astype(np.float64), axis=1)
-    massive = norms > MASSIVE * np.median(norms)
-    ordinary = x[~massive].astype(np.float64)
-    variance = np.square(ordinary - ordinary.mean(axis=0)).sum()
-    ways = {codec: stored(x, codec) for codec in CODECS if codec != "float32"}
-    ways |= {"int8 of schema 1": from_extremes(x), "int8, one scale": one_scale(x)}
-    for way, (bits, back) in ways.items():
-        error = np.square(back.astype(np.float64) - x).sum(axis=1)
-        fvu = error[~massive].sum() / variance
-        yield {
-            "site": name,
-            "codec": way,
-            "bits": bits,
-            "fvu": fvu,
-            "massive": int(massive.sum()),
-            "massive_error": error[massive].sum() / np.square(norms[massive]).sum()
-            if massive.any()
-            else None,
-            "least_bits": least_bits(x[~massive], fvu),
-        }
+    chunks = (codes[first : first + CHUNK_ROWS] for first in range(0, len(x), CHUNK_ROWS))
+    return Stored(8 * sum(map(_compressed, chunks)) / x.size, 0.0, codes * scale)
 
 
 def _compressed(codes: np.ndarray) -> int:
     return len(Zstd(1).encode(np.ascontiguousarray(codes)))
 
 
-@click.command()
-@click.option("--model", "models", multiple=True, default=("demo",), help="NAME or NAME=DIR.")
-@click.option("--text", type=click.Path(exists=True), help="What all but the demo model read.")
-@click.option("--tokens", default=2048, show_default=True)
-@click.option("--out", type=Path, default=Path("docs/codec_values.json"), show_default=True)
-def main(models: tuple[str, ...], text: str | None, tokens: int, out: Path) -> None:
-    """Store every residual site and every mlp.hook_post with every codec."""
-    found = []
-    for given in models:
-        name, _, place = given.partition("=")
-        own = name == "demo" or text is None
-        ready = prepare(
-            HarvestSettings(
-                model=place or name,
-                hook=HOOKS,
-                tokens=tokens,
-                context_size=CONTEXT,
-                text=() if own else (text or "",),
-                dataset=PYTHON_CORPUS if own else HarvestSettings().dataset,
-                seed=1 if own else 0,
-            )
-        )
-        for hook in HOOKS:
-            for site, x in rows_of(ready, hook):
-                found += [{"model": name} | row for row in measured(site, x)]
-    out.write_text(to_json({"tokens": tokens, "values": found}, indent=1) + "\n", "utf-8")
+class Bound:
+    """Shannon's lower bound on the bits of values ``x (n, d_in)``, if all are coded alike.
+
+    A code that knows neither which dimension a standardised value is of, nor the others of its
+    row, and whose error has the mean square ``D`` in units of the variance, takes at least
+    ``h(x / σ) - ½ log₂(2πe D)`` bits a value (Cover & Thomas, "Elements of Information
+    Theory", §10.3), with the differential entropy ``h`` of all values together.
+    """
+
+    def __init__(self, x: np.ndarray) -> None:
+        deviation = x.std(axis=0, dtype=np.float64)
+        self._known = deviation > 0
+        self._variance = np.square(deviation[self._known])
+        steps = x[:, self._known] - x.mean(axis=0, dtype=np.float64).astype(np.float32)[self._known]
+        steps *= (1 / (STEP * deviation[self._known])).astype(np.float32)
+        reach = round(REACH / STEP)
+        codes = np.rint(steps.clip(-reach, reach, out=steps), out=steps).astype(np.int32).ravel()
+        counts = np.bincount(codes + reach)
+        share = counts[counts > 0] / codes.size
+        self._entropy = float(-(share * np.log2(share)).sum() + np.log2(STEP))
+
+    def bits(self, difference: np.ndarray) -> float:
+        """What an error ``(n, d_in)`` of these values takes at least."""
+        of_each = np.einsum("nd,nd->d", difference, difference, dtype=np.float64) / len(difference)
+        error = float(np.mean(of_each[self._known] / self._variance))
+        return self._entropy - 0.5 * float(np.log2(2 * np.pi * np.e * error))
+
+
+def measured(name: str, x: np.ndarray) -> Iterator[Row]:
+    """One row for each way to store the rows of a site."""
+    squares = np.einsum("nd,nd->n", x, x, dtype=np.float64)
+    norms = np.sqrt(squares)
+    massive = norms > MASSIVE * np.median(norms)
+    ordinary = x[~massive]
+    variance = ordinary.var(axis=0, dtype=np.float64).sum() * len(ordinary)
+    # Rows that a codec keeps whole are not coded as the others are.
+    alike = ~massive & ~Usual.of(x).massive(x)
+    bound = Bound(x[alike])
+    common = {"site": name, "d_in": x.shape[1], "massive": int(massive.sum())}
+    for way in [*(codec for codec in CODECS if codec != "float32"), EXTREMES, ONE_SCALE]:
+        try:
+            found = _store(x, way)
+        except BadInput as error:
+            yield common | {"codec": way, "refused": str(error)}
+            continue
+        difference = found.back - x
+        lost = np.einsum("nd,nd->n", difference, difference, dtype=np.float64)
+        fvu = float(lost[~massive].sum() / variance)
+        of_massive = float(lost[massive].sum() / squares[massive].sum()) if massive.any() else None
+        yield common | {
+            "codec": way,
+            "bits": found.bits,
+            "bits_apart": found.bits_apart,
+            "least_bits": bound.bits(difference[alike]),
+            "whole": found.whole,
+            "fvu": fvu,
+            "massive_error": of_massive,
+        }
+
+
+def _store(x: np.ndarray, way: str) -> Stored:
+    others = {EXTREMES: from_extremes, ONE_SCALE: one_scale}
+    return others[way](x) if way in others else stored(x, way)
+
+
+def study(settings: ModelsSettings) -> Row:
+    """Every model, and every site of it in every codec."""
+    models, values = {}, []
+    for name, ready in each_model(settings, hook=HOOKS):
+        models[name] = described(ready)
+        if isinstance(ready, Harvest):
+            for site, x in rows_of(ready):
+                values += [{"model": name} | row for row in measured(site, x)]
+    return {"tokens": settings.tokens, "context": CONTEXT, "models": models, "values": values}
+
+
+def write(document: Row, out: Path) -> None:
+    """Write it, whole or not at all, with a line for each measurement."""
+    write_together({out: compact(document).encode()})
     click.echo(out)
 
 
+def compact(document: Row) -> str:
+    """JSON in which each member of a list stands in a line of its own."""
+    parts = []
+    for key, value in document.items():
+        texts = [json.dumps(row, allow_nan=False) for row in value] if _is_table(value) else []
+        written = "[\n" + ",\n".join(texts) + "\n]" if texts else json.dumps(value, allow_nan=False)
+        parts.append(f"{json.dumps(key)}: {written}")
+    return "{" + ",\n".join(parts) + "}\n"
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+
+
+@click.command("codec_values", cls=Command)
+@options_of(ModelsSettings)
+def main(settings: ModelsSettings) -> None:
+    """Store every residual site and every mlp.hook_post with every codec."""
+    write(study(settings), Path(settings.out) / "codec_values.json")
+
+
 if __name__ == "__main__":
-    main()
+    start(main)

@@ -31,8 +31,10 @@ from rkstore.cli import Command, options_of
 from rkstore.dictionaries import load_dictionary
 from rkstore.errors import BadInput
 from rkstore.evaluate import Evaluation, Measure
+from rkstore.kept import LeftOut, left_out
 from rkstore.opening import open_store
-from rkstore.settings import Settings, TrainSettings, option, parse_layers
+from rkstore.settings import Settings, TrainSettings, option
+from rkstore.sites import layers_of
 from rkstore.store import Store
 from rkstore.train import train_all
 
@@ -56,6 +58,12 @@ ARMS: dict[str, dict[str, Any]] = {
 # How much of a study is done may grow; where things lie, and who works at it, is not part of it.
 NOT_IDENTITY = ("store", "held_out", "out", "layers", "arms", "seeds", "device", "jobs")
 
+# What every arm is trained with.
+SHARED = (
+    *("dictionary", "d_sae", "k", "l1", "steps", "batch_size", "lr", "warmup", "device"),
+    *("special_tokens", "max_norm"),
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class StudySettings(Settings):
@@ -72,6 +80,8 @@ class StudySettings(Settings):
         ("10000", "100000", "1000000"), "Tokens in which a latent must fire to be alive."
     )
     fvu_rows: int = option(16_384, "Held-out rows for FVU and L0.", least=1)
+    special_tokens: bool = as_in(TrainSettings, "special_tokens")
+    max_norm: float | None = as_in(TrainSettings, "max_norm")
     dictionary: str = option("topk", "Kind of sparse code.", choices=("topk", "relu"))
     d_sae: int = option(2048, "Latents.", least=1)
     k: int = option(32, "Active latents of a topk code.", least=1)
@@ -104,10 +114,10 @@ class Cell:
 def study(settings: StudySettings) -> Runs:
     """Run whatever is not recorded yet; return all there is."""
     train_store, held_out = open_store(settings.store), open_store(settings.held_out)
-    _check(settings, train_store, held_out)
+    layers = layers_of(train_store, settings.layers)
+    _check(settings, train_store, held_out, layers)
     runs = Runs(Path(settings.out), _identity(settings, train_store, held_out))
     done = {(run["layer"], run["seed"], run["arm"]) for run in runs.rows}
-    layers = parse_layers(settings.layers, len(train_store.hook_names))
     left = [
         Cell(layer, seed, arms)
         for seed in range(settings.seeds)
@@ -165,18 +175,20 @@ def _runs(settings: StudySettings, cell: Cell) -> list[Row]:
         paths = train_all(chosen)
         dictionaries = [load_dictionary(path)[0].to(settings.device) for path in paths]
     site = held_out.site(cell.layer)
+    passed_over = left_out(held_out, site, held_out.chunk_range, settings)
     lives = [Lifetimes(dictionary) for dictionary in dictionaries]
     measures = [Measure(dictionary) for dictionary in dictionaries]
-    for rows in _rows(held_out, site, max(_windows(settings))):
+    for rows in _rows(held_out, site, passed_over, max(_windows(settings))):
         x = rows.to(settings.device)
         for life, measure in zip(lives, measures, strict=True):
             if life.tokens < settings.fvu_rows:
-                measure.add(x)
+                measure.add(x[: settings.fvu_rows - life.tokens])
             life.add(x)
     return [
         {"layer": cell.layer, "seed": cell.seed, "arm": arm}
         | _dead(life, _windows(settings), round(settings.d_sae * trained.rkcnn_fraction))
         | _fit(measure.result(arm, site, held_out.codec_fvu(site)))
+        | {"left_out": len(passed_over.rows)}
         for arm, trained, life, measure in zip(cell.arms, chosen, lives, measures, strict=True)
     ]
 
@@ -199,8 +211,7 @@ def _train_settings(settings: StudySettings, cell: Cell, arm: str, out: str) -> 
     change = dict(ARMS[arm])
     # Another seed for weights and subsets; the rows still come in the same order.
     weights = cell.seed + change.pop("seed", 0)
-    shared = ("dictionary", "d_sae", "k", "l1", "steps", "batch_size", "lr", "warmup", "device")
-    common = {name: getattr(settings, name) for name in shared}
+    common = {name: getattr(settings, name) for name in SHARED}
     return TrainSettings(
         store=settings.store,
         layer=cell.layer,
@@ -213,10 +224,10 @@ def _train_settings(settings: StudySettings, cell: Cell, arm: str, out: str) -> 
     )
 
 
-def _rows(store: Store, site: str, most: int) -> Iterator[torch.Tensor]:
-    """The first rows of a site, some at a time, exactly ``most`` of them."""
+def _rows(store: Store, site: str, passed_over: LeftOut, most: int) -> Iterator[torch.Tensor]:
+    """The first rows of a site that are kept, some at a time, exactly ``most`` of them."""
     left = most
-    for batch in read_rows(store, [site], store.chunk_range, 4096):
+    for batch in read_rows(store, [site], store.chunk_range, 4096, passed_over):
         x = torch.from_numpy(batch.x[site][:left])
         yield x
         left -= len(x)
@@ -228,7 +239,7 @@ def _windows(settings: StudySettings) -> list[int]:
     return [int(window) for window in settings.windows]
 
 
-def _check(settings: StudySettings, store: Store, held_out: Store) -> None:
+def _check(settings: StudySettings, store: Store, held_out: Store, layers: list[int]) -> None:
     unknown = [arm for arm in settings.arms if arm not in ARMS]
     if unknown:
         raise BadInput(f"--arms has no '{unknown[0]}': choose of {', '.join(ARMS)}")
@@ -237,14 +248,17 @@ def _check(settings: StudySettings, store: Store, held_out: Store) -> None:
             raise BadInput(f"{flag} is {', '.join(chosen) or 'empty'}: give some, each once")
     if any(not window.isdigit() or int(window) < 1 for window in settings.windows):
         raise BadInput(f"--windows takes numbers of tokens, not {', '.join(settings.windows)}")
-    needed, there = max(_windows(settings)), held_out.stop_row - held_out.first_row
-    if there < needed:
-        raise BadInput(
-            f"the largest window is {needed:,} tokens and {held_out.where} has {there:,} rows: "
-            "harvest more, or give smaller --windows"
-        )
     if store.hook_names != held_out.hook_names:
         raise BadInput(f"{store.where} and {held_out.where} have not the same sites")
+    needed, rows = max(_windows(settings)), held_out.stop_row - held_out.first_row
+    for site in map(held_out.site, layers):
+        out = len(left_out(held_out, site, held_out.chunk_range, settings).rows)
+        if rows - out < needed:
+            raise BadInput(
+                f"the largest window is {needed:,} tokens and {held_out.where} has "
+                f"{rows - out:,} rows of {site} that are not left out: harvest more, or give "
+                "smaller --windows"
+            )
 
 
 def _identity(settings: StudySettings, store: Store, held_out: Store) -> Row:
@@ -254,6 +268,7 @@ def _identity(settings: StudySettings, store: Store, held_out: Store) -> Row:
         "model": store.manifest.source.get("model", {}).get("name"),
         "hook_names": list(store.hook_names),
         "d_in": store.manifest.sites[0].d_in,
+        "codec": f"{store.manifest.codec} of schema {store.manifest.schema}",
         "store_fingerprint": store.manifest.fingerprint,
         "store_rows": [store.first_row, store.stop_row],
         "held_out_fingerprint": held_out.manifest.fingerprint,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rkstore.rkcnn.classifier import RkCNNClassifier
     from rkstore.store import Store, verify
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "BadInput",

@@ -18,6 +18,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from rkstore.apart import Apart, joined
 from rkstore.codecs import Encoded
 from rkstore.errors import BadInput
 from rkstore.kept import ALL_KEPT, LeftOut
@@ -243,6 +244,27 @@ def _pieces(plan: BatchPlan, start: int) -> Iterator[list[_Piece]]:
         epoch += 1
 
 
+class _Window:
+    """The chunks of a window, on their way, by their index in ``row_ranges``; a future a site."""
+
+    def __init__(self, chunks: dict[int, list[Future[Encoded]]]) -> None:
+        self.chunks = chunks
+        self._apart: dict[int, Apart] = {}
+        self._lock = threading.Lock()
+
+    def apart(self, site: int) -> Apart:
+        """What is kept apart of the rows of all chunks, one behind another.
+
+        Together, because what it takes to find the few values of a batch is the same for the rows
+        of one chunk as for those of many.
+        """
+        with self._lock:
+            if site not in self._apart:
+                parts = [futures[site].result().apart for futures in self.chunks.values()]
+                self._apart[site] = joined([part for part in parts if part is not None])
+            return self._apart[site]
+
+
 class _Reader:
     """Reads the chunks of a window when the first row of it is wanted, and a little before."""
 
@@ -250,50 +272,74 @@ class _Reader:
         self, store: Store, hook_names: Sequence[str], plan: BatchPlan, pool: ThreadPoolExecutor
     ) -> None:
         self._store, self._names, self._plan, self._pool = store, hook_names, plan, pool
-        self._windows: dict[tuple[int, int], dict[int, list[Future[Encoded]]]] = {}
+        self._windows: dict[tuple[int, int], _Window] = {}
         self._memory = _Memory((AHEAD + 2) * len(hook_names))
 
     def submit(self, pieces: list[_Piece]) -> Future[Batch]:
         """Have a batch put together; the chunks it needs are sent for before it."""
-        chunks = [self._chunks(piece) for piece in pieces]
-        batch = self._pool.submit(self._assemble, pieces, chunks)
+        windows = [self._window(piece) for piece in pieces]
+        batch = self._pool.submit(self._assemble, pieces, windows)
         for piece in pieces:
             if piece.last:  # the batches on their way hold what they need of it
                 del self._windows[piece.window]
         return batch
 
-    def _chunks(self, piece: _Piece) -> dict[int, list[Future[Encoded]]]:
-        """The chunks of a window, by their index in ``row_ranges``, on their way."""
+    def _window(self, piece: _Piece) -> _Window:
         if piece.window not in self._windows:
-            self._windows[piece.window] = {
-                int(chunk): [
-                    self._pool.submit(self._load, name, int(chunk)) for name in self._names
-                ]
-                for chunk in piece.chunks
-            }
+            self._windows[piece.window] = _Window(
+                {
+                    int(chunk): [
+                        self._pool.submit(self._load, name, int(chunk)) for name in self._names
+                    ]
+                    for chunk in piece.chunks
+                }
+            )
         return self._windows[piece.window]
 
     def _load(self, name: str, chunk: int) -> Encoded:
         first, _ = self._plan.row_ranges[chunk]
         return self._store.stored_chunk(name, first // self._store.manifest.chunk_rows)
 
-    def _assemble(
-        self, pieces: list[_Piece], chunks: list[dict[int, list[Future[Encoded]]]]
-    ) -> Batch:
+    def _assemble(self, pieces: list[_Piece], windows: list[_Window]) -> Batch:
         rows = np.concatenate([piece.rows for piece in pieces])
         x = {
             name: self._memory.take((len(rows), self._store.manifest.width(name)))
             for name in self._names
         }
-        gathers = {name: _Gather(self._store, name) for name in self._names}
-        for piece, loading in zip(pieces, chunks, strict=True):
-            for chunk, futures in loading.items():
-                first, stop = self._plan.row_ranges[chunk]
-                places = np.flatnonzero((piece.rows >= first) & (piece.rows < stop))
-                within = piece.rows[places] % self._store.manifest.chunk_rows
-                for name, future in zip(self._names, futures if len(places) else (), strict=False):
-                    gathers[name](future.result(), within, x[name], piece.first + places)
+        gathers = [_Gather(self._store, name) for name in self._names]
+        for piece, window in zip(pieces, windows, strict=True):
+            here = slice(piece.first, piece.first + len(piece.rows))
+            among = self._gather(piece, window, gathers, [x[name][here] for name in self._names])
+            if self._store.codec.keeps_apart:
+                for site, name in enumerate(self._names):
+                    window.apart(site).put(x[name][here], among)
         return Batch(rows, x)
+
+    def _gather(
+        self,
+        piece: _Piece,
+        window: _Window,
+        gathers: list["_Gather"],
+        x: list[NDArray[np.float32]],
+    ) -> NDArray[np.int64]:
+        """Decode the rows of a piece into their places, all but what is kept apart.
+
+        Returns:
+            The place of each row among those of the window's chunks, one behind another.
+        """
+        among, before = np.empty(len(piece.rows), np.int64), 0
+        for chunk, futures in window.chunks.items():
+            first, stop = self._plan.row_ranges[chunk]
+            places = np.flatnonzero((piece.rows >= first) & (piece.rows < stop))
+            within = piece.rows[places] % self._store.manifest.chunk_rows
+            among[places] = before + within
+            before += len(
+                range(*self._store.rows_of_chunk(first // self._store.manifest.chunk_rows))
+            )
+            if len(places):
+                for future, gather, out in zip(futures, gathers, x, strict=True):
+                    gather(future.result(), within, out, places)
+        return among
 
 
 class _Memory:
@@ -325,7 +371,10 @@ class _Memory:
 
 
 class _Gather:
-    """Decodes some rows of a chunk into their places, by way of memory that stays in the cache."""
+    """Decodes some rows of a chunk into their places, by way of memory that stays in the cache.
+
+    What is kept apart of them is not put in place.
+    """
 
     def __init__(self, store: Store, name: str) -> None:
         self._codec = store.codec
@@ -344,8 +393,9 @@ class _Gather:
     ) -> None:
         for start in range(0, len(within), GATHER_ROWS):
             some = within[start : start + GATHER_ROWS]
-            stored = chunk.take(some, self._stored[: len(some)])
-            decoded = self._codec.decode(stored, self._decoded[: len(some)])
+            # With the default mode, "raise", NumPy gathers into memory of its own first.
+            stored = chunk.values.take(some, axis=0, out=self._stored[: len(some)], mode="clip")
+            decoded = self._codec.decode(Encoded(stored, chunk.side), self._decoded[: len(some)])
             x[places[start : start + GATHER_ROWS]] = decoded
 
 

@@ -314,7 +314,9 @@ def _report(run: Run, path: Path) -> dict[str, Any]:
     """What a checkpoint says of its training, which must be this run's."""
     try:
         report: dict[str, Any] = json.loads((path / TRAINING).read_text("utf-8"))
-        before = {k: v for k, v in report["identity"].items() if k != "layer"}
+        # Version 0.1 kept the layer as it was typed, and left no row out.
+        before = {"special_tokens": True, **report["identity"]}
+        before.pop("layer", None)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _unreadable(path, error) from None
     # What went without saying when it was written is None.

@@ -28,7 +28,7 @@ def at_probed_site(settings: TrainSettings) -> tuple[TrainSettings, str | None]:
         found = last_probed(store)
         if found is None:
             raise BadInput(
-                f"{error}, probe one first, or train one a layer with --layers all"
+                f"{error.sentence}, probe one first, or train one a layer with --layers all"
             ) from None
         hook_name, path = found
         sentence = f"{hook_name}, the site of {store.where} that was probed last ({path})"

@@ -383,7 +383,7 @@ class Store:
 
         found: Apart = self._remembered((path, shard), load)
         start = chunk * self.manifest.chunk_rows
-        return found.part(start, start + rows) or None
+        return found.part(start, start + rows)
 
     def _remembered(self, key: tuple[str, int], load: Callable[[], Any]) -> Any:
         """What was loaded under that key; of all that was, what was used last is remembered."""

@@ -5,6 +5,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -38,12 +39,19 @@ def test_a_page_shows_what_its_commands_print(page, tmp_path):
         assert console.shape(found) == console.shape(block[2])
 
 
-def test_the_program_of_the_format_page_reads_a_store(make_store, tmp_path):
+@pytest.mark.parametrize("codec", ["int8", "int6", "int4"])
+def test_the_program_of_the_format_page_reads_a_store(make_store, tmp_path, codec):
     site = "blocks.6.mlp.hook_post"
+    x = np.random.default_rng(0).standard_normal((1040, 12)).astype(np.float32)
+    x[[3, 900]] *= 200  # massive
+    x[40, 5] = 9.0  # beyond the codes
     sizes = {"rows": 1040, "chunk_rows": 512, "shard_rows": 1024, "sites": {site: 12}}
-    make_store("stores/demo", codec="int8", **sizes)
+    source = {"model": {"name": "demo"}}
+    store, _ = make_store("stores/demo", codec=codec, values={site: x}, source=source, **sizes)
+    assert store.massive_rows(site) == 2
     [block] = console.blocks((ROOT / "docs/format.md").read_text("utf-8"))
-    console.run(block[1], block[2], tmp_path)
+    same = "\nimport rkstore\nassert (x == rkstore.open(store).read(hook, 0, len(x))).all()\n"
+    console.run(block[1], block[2] + same, tmp_path)
 
 
 def test_a_shape_keeps_words_and_drops_numbers():

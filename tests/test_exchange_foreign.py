@@ -69,8 +69,8 @@ def test_blocks_of_two_rows_with_heads_are_no_disc_buffer(bring, tmp_path, x):
 def test_what_may_be_either_is_asked_for(bring, refused, tmp_path, x):
     path = hdf5(tmp_path / "acts.h5", "z", x.reshape(-1, 2, 3, 2))
     sentence = refused(path, "hdf5")
-    assert "context-size 1" in sentence
-    assert "context-size 2" in sentence
+    assert "context_size 1" in sentence
+    assert "context_size 2" in sentence
     np.testing.assert_array_equal(bring(path, "hdf5", context_size=2).read("z"), x)
     buffer = bring(path, "hdf5", out="buffer", context_size=1)
     np.testing.assert_array_equal(buffer.read("blocks.0.hook_mlp_out"), x[1::2, :2])

@@ -1,6 +1,8 @@
 """Stores that an earlier rkstore wrote: they stay readable, to the last value."""
 
 import importlib.util
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +10,11 @@ import pytest
 from conftest import tree
 
 from rkstore.codecs import CODECS
+from rkstore.errors import BadInput
 from rkstore.formats import FORMATS
+from rkstore.manifest import JOURNAL, SCHEMA
 from rkstore.store import Store, verify
+from rkstore.writer import StoreWriter
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -78,6 +83,22 @@ def test_a_golden_store_has_the_statistics_of_its_formula(root):
 @every_store
 def test_a_golden_store_knows_its_massive_rows(root):
     assert Store(root).massive_rows(golden.HOOK) == (2 if schema_of(root) > 1 else 0)
+
+
+@every_store
+def test_an_unfinished_store_of_an_earlier_schema_is_not_gone_on_with(root, tmp_path):
+    """Its first shards would mean one thing and its last another."""
+    begun = shutil.copytree(root, tmp_path / "begun")
+    journal = begun / JOURNAL
+    journal.write_bytes(journal.read_bytes().splitlines(keepends=True)[0])
+    before, now = tree(begun), replace(Store(begun).manifest, schema=SCHEMA)
+    if schema_of(root) == SCHEMA:
+        with StoreWriter(begun, now) as writer:
+            assert writer.next_shard == 1
+        return
+    with pytest.raises(BadInput, match=f"rkstore_schema: {schema_of(root)} there, {SCHEMA} here"):
+        StoreWriter(begun, now).__enter__()
+    assert tree(begun) == before
 
 
 @pytest.mark.parametrize("name", golden.STORES)

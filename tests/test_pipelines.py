@@ -1,8 +1,10 @@
 """The pipelines: every run is on record, arms are paired, chance stands beside what was found."""
 
+import ast
 import contextlib
 import dataclasses
 import importlib
+import inspect
 import json
 import re
 import sys
@@ -22,6 +24,7 @@ from rkstore.batches import plan_batches, split_chunks
 from rkstore.cli import Command
 from rkstore.errors import BadInput
 from rkstore.evaluate import evaluate
+from rkstore.kept import left_out
 from rkstore.settings import INITS, EvaluateSettings, from_yaml, value_type
 from rkstore.train import prepare
 
@@ -210,15 +213,63 @@ def test_arms_begin_alike_outside_the_mined_latents(arms):
     assert torch.equal(begun["rkcnn-decoder"].W_enc, begun["random"].W_enc)
 
 
-def test_arms_see_the_same_rows_in_the_same_order(harvested, arms):
-    train_chunks, _ = split_chunks(harvested)
+def test_arms_see_the_same_rows_in_the_same_order(arms):
     runs = [prepare(one) for one in arms.values()]
-    [first, *others] = [
-        np.concatenate(list(plan_batches(harvested, train_chunks, 32, run.data_seed).batches(0)))
-        for run in runs
-    ]
+    [first, *others] = [np.concatenate(list(run.plan.batches(0))) for run in runs]
     for order in others:
         np.testing.assert_array_equal(order, first)
+
+
+# --- the rows that are read
+
+READERS = ("read_rows", "plan_batches", "StoreSite", "InitData")
+READING = sorted(
+    path
+    for path in (ROOT / "pipelines").glob("*.py")
+    if any(name in path.read_text("utf-8") for name in READERS)
+)
+
+
+@pytest.mark.parametrize("path", READING, ids=lambda p: p.stem)
+def test_a_pipeline_that_reads_rows_says_which_it_passes_over(path):
+    for call in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(call, ast.Call) and getattr(call.func, "id", None) in READERS:
+            reader = importlib.import_module(path.stem).__dict__[call.func.id]
+            names = list(inspect.signature(reader).parameters)[: len(call.args)]
+            given = {*names, *(word.arg for word in call.keywords)}
+            assert "left_out" in given, ast.unparse(call)
+
+
+@pytest.mark.parametrize("name", ["phase2_gpt2", "multi_layer", "sweep", "rkcnn_study"])
+def test_a_pipeline_that_trains_leaves_out_rows_as_train_does(name):
+    kind = getattr(importlib.import_module(name), SETTINGS.get(name, "StudySettings"))
+    usual = commands.TrainSettings()
+    assert kind().special_tokens == usual.special_tokens
+    assert kind().max_norm == usual.max_norm
+
+
+@pytest.mark.parametrize("words", [[], ["--special-tokens"], ["--max-norm", 1.0]])
+def test_what_a_pipeline_counts_is_over_the_rows_that_are_kept(pipeline, harvested, words):
+    document, _, _ = pipeline(
+        "multi_layer", "--store", harvested.root, "--layers", "1", *QUICK, *words
+    )
+    wishes = commands.EvaluateSettings(
+        special_tokens=document["settings"]["special_tokens"],
+        max_norm=document["settings"]["max_norm"],
+    )
+    train_chunks, held_out = split_chunks(harvested)
+    site = harvested.site(1, "mlp.hook_post")
+    seen, unseen = (left_out(harvested, site, part, wishes) for part in (train_chunks, held_out))
+    order = np.concatenate(
+        list(plan_batches(harvested, train_chunks, 32, 42, left_out=seen).batches(0))
+    )
+    kept = np.concatenate([unseen.kept(*harvested.rows_of_chunk(c)) for c in held_out])
+    digest = importlib.import_module("arms").digest
+    assert same(document["runs"], "rows") == len(kept)
+    assert same(document["runs"], "left_out") == len(unseen.rows)
+    assert (len(unseen.rows) == 0) == (words == ["--special-tokens"])
+    assert same(document["runs"], "held_out_rows") == digest(kept)
+    assert same(document["runs"], "order_of_rows") == digest(order)
 
 
 # --- phase 2
@@ -257,6 +308,7 @@ def test_phase_2_measures_as_rkstore_evaluate_does(pipeline, harvested):
         document["runs"], evaluate(paths, EvaluateSettings(store=str(harvested.root))), strict=True
     ):
         known = json.loads(json.dumps(found.as_dict()))
+        del known["path"]
         assert {key: row[key] for key in known} == known
         assert row["dead"] == row["dead_mined"] + row["dead_others"]
 

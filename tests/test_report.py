@@ -24,6 +24,7 @@ def result(i=0, **given):
     usual = {"name": f"run-{i}", "hook_name": "blocks.6.mlp.hook_post", "rows": rows, "d_in": 64}
     usual |= {"d_sae": d_sae, "dead": dead, "dense": 3, "l0": 32.0, "fvu": 0.1 + 0.01 * i}
     usual |= {"mse": 1.0, "cosine": 0.9, "norm_ratio": 0.9, "codec_fvu": 0.0, "density": density}
+    usual |= {"zero_rows": 0}
     return Evaluation(**(usual | given))
 
 

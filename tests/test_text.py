@@ -544,7 +544,7 @@ def test_a_text_column_of_numbers_is_refused(tmp_path):
 def test_without_a_network_the_sentence_names_what_works_without_one():
     with pytest.raises(RkstoreError) as error:
         open_text(settings(dataset="nobody/no-such-dataset"))
-    for part in ("nobody/no-such-dataset", "--text", "--dataset", "rkstore demo"):
+    for part in ("nobody/no-such-dataset", "text FILE", "as dataset", "rkstore demo"):
         assert part in str(error.value)
     assert not isinstance(error.value, BadInput)
 
@@ -607,7 +607,7 @@ def test_a_fallback_does_not_stand_in_for_a_dataset_without_text(tmp_path):
 def test_where_no_dataset_of_the_list_can_be_had_each_is_named_with_its_reason():
     with pytest.raises(RkstoreError) as error:
         open_text(settings(dataset="nobody/first", fallback=("nobody/second",)))
-    for part in ("nobody/first: ", "nobody/second: ", "--text", "rkstore demo"):
+    for part in ("nobody/first: ", "nobody/second: ", "text FILE", "rkstore demo"):
         assert part in str(error.value)
 
 

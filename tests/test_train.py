@@ -317,7 +317,7 @@ def other_value(spec):
     default = default_of(spec)
     if spec.metadata["choices"]:
         return next(choice for choice in spec.metadata["choices"] if choice != default)
-    kind = value_type(spec.type)[0]
+    kind, _ = value_type(spec.type)
     if kind is bool:
         return not default
     return "other" if kind is str else (default or 1) + 1
@@ -359,14 +359,25 @@ def test_the_checkpoint_says_which_model_and_text_it_was_trained_on(settings, ma
     assert recorded["store_fingerprint"] == store.manifest.fingerprint
 
 
-def test_a_run_of_version_0_1_that_was_given_a_name_goes_on(settings, monkeypatch):
-    path = train(settings(name="old"))
+def as_version_0_1_wrote_it(path):
+    """It kept the layer as it was typed, beside the site, and knew of no rows to leave out."""
     report = json.loads((path / "training.json").read_text())
-    # It kept the layer as it was typed, beside the site.
     report["identity"]["layer"] = 0
+    del report["identity"]["special_tokens"], report["identity"]["max_norm"]
     (path / "training.json").write_text(json.dumps(report))
+
+
+def test_a_run_of_version_0_1_that_was_given_a_name_goes_on(settings, monkeypatch):
+    path = train(settings(name="old", special_tokens=True))
+    as_version_0_1_wrote_it(path)
     monkeypatch.setattr(module, "_step", None)
-    assert train(settings(name="old")) == path
+    assert train(settings(name="old", special_tokens=True)) == path
+
+
+def test_a_run_of_version_0_1_does_not_go_on_without_its_special_tokens(settings):
+    as_version_0_1_wrote_it(train(settings(name="old", special_tokens=True)))
+    with pytest.raises(BadInput, match="special_tokens was True, is False"):
+        train(settings(name="old"))
 
 
 # Names are the user's own text.

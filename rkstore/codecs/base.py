@@ -24,19 +24,11 @@ class Encoded:
     values: np.ndarray
     side: dict[str, Floats] = field(default_factory=dict)
     apart: Apart | None = None
-    rows: NDArray[np.int64] | None = None
-    """Which rows of ``apart`` these are; all of them in order by default."""
 
     def part(self, first: int, stop: int) -> "Encoded":
         """Rows ``first`` to ``stop``."""
-        rows = np.arange(first, stop) if self.apart else None
-        return Encoded(self.values[first:stop], self.side, self.apart, rows)
-
-    def take(self, rows: NDArray[np.int64], out: np.ndarray) -> "Encoded":
-        """These rows, in the order given; their values are gathered in ``out``."""
-        # With the default mode, "raise", NumPy gathers into memory of its own first.
-        values = self.values.take(rows, axis=0, out=out, mode="clip")
-        return Encoded(values, self.side, self.apart, rows)
+        apart = None if self.apart is None else self.apart.part(first, stop)
+        return Encoded(self.values[first:stop], self.side, apart)
 
 
 class Codec(ABC):

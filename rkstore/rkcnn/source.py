@@ -96,15 +96,14 @@ class StoreSite:
         return out
 
     def describe(self) -> dict[str, Any]:
+        whole = sum(len(range(*self.store.rows_of_chunk(chunk))) for chunk in self._chunks)
+        left_out = whole - self.rows
         return {
             "store": self.store.manifest.fingerprint,
             "hook_name": self.hook_name,
             "chunks": None if self.chunks is None else [int(chunk) for chunk in self.chunks],
             "rows": self.rows,
-            "left_out": sum(
-                len(self.left_out.within(*self.store.rows_of_chunk(chunk)))
-                for chunk in self._chunks
-            ),
+            **({"left_out": left_out} if left_out else {}),
         }
 
     def _column_of_chunk(self, name: str, chunk: int) -> np.ndarray:
