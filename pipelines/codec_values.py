@@ -285,7 +285,7 @@ def compact(document: Row) -> str:
     for key, value in document.items():
         texts = [json.dumps(row, allow_nan=False) for row in value] if _is_table(value) else []
         written = "[\n" + ",\n".join(texts) + "\n]" if texts else json.dumps(value, allow_nan=False)
-        parts.append(f"{json.dumps(key)}: {written}")
+        parts.append(f"{json.dumps(key, allow_nan=False)}: {written}")
     return "{" + ",\n".join(parts) + "}\n"
 
 

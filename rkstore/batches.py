@@ -51,7 +51,7 @@ class BatchPlan:
     """Which rows form which batch.
 
     Args:
-        row_ranges: first row, and the row behind the last, of each chunk to draw from, or of
+        row_ranges: first row, and one past the last, of each chunk to draw from, or of
             the part of it that may be drawn from.
         batch_size: rows in a batch; the last one of an epoch may have fewer.
         seed: of the order.

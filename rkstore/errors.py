@@ -37,7 +37,7 @@ class DamagedStore(RkstoreError):
 
 def few(names: Sequence[str], most: int = 16) -> str:
     """The first of some names, and how many more there are: for a sentence that one can read."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 
 

@@ -1,6 +1,5 @@
 """Batches × dictionary → named numbers, over held-out rows, in the units of the activations."""
 
-import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from rkstore.checkpoints import doubts, names
 from rkstore.device import check_device
 from rkstore.dictionaries import Dictionary, load_dictionary
 from rkstore.errors import BadInput
-from rkstore.jsontext import to_json
+from rkstore.jsontext import existing, to_json
 from rkstore.kept import LeftOut, left_out
 from rkstore.opening import open_store
 from rkstore.settings import EvaluateSettings
@@ -80,10 +79,8 @@ class Evaluation:
             "explained_variance": self.explained_variance,
             "dead_share": self.dead_share,
         }
-        return {
-            key: None if isinstance(value, float) and not math.isfinite(value) else value
-            for key, value in numbers.items()
-        }
+        found: dict[str, Any] = existing(numbers)
+        return found
 
 
 class Measure:

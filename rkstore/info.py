@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rkstore.codecs import SCHEMA_1
+from rkstore.errors import few
 from rkstore.manifest import Manifest, Site
-from rkstore.plain import listed
 from rkstore.statistics import Statistics
 from rkstore.store import Store
 
@@ -240,11 +240,7 @@ def _origin(source: dict[str, Any]) -> list[str]:
         lines.append(f"  text    {_text(source.get('text', {}))}")
     if imported:
         names = [str(file["name"]) for file in source.get("files", [])]
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        lines.append(
-            f"  from    {source['imported_from']}, {source.get('dtype')}: "
-            f"{', '.join(names[:3])}{more}"
-        )
+        lines.append(f"  from    {source['imported_from']}, {source.get('dtype')}: {few(names, 3)}")
     if "stored_before" in source:
         before = source["stored_before"]
         lines.append(
@@ -261,6 +257,6 @@ def _short(manifest: Manifest) -> str:
 
 def _text(source: dict[str, Any]) -> str:
     if "files" in source and "dataset" not in source:
-        return listed([str(file["name"]) for file in source["files"]])
+        return few([str(file["name"]) for file in source["files"]], 3)
     parts = [source.get("dataset"), source.get("config"), source.get("split")]
     return " ".join(str(part) for part in parts if part) or "unknown"

@@ -11,14 +11,15 @@ def to_json(value: Any, *, indent: int | None = None) -> str:
     For reports, whose readers are told what is missing. What is read back as a setting or a
     weight must exist: there ``json.dumps(..., allow_nan=False)`` refuses to write it.
     """
-    return json.dumps(_existing(value), indent=indent, allow_nan=False)
+    return json.dumps(existing(value), indent=indent, allow_nan=False)
 
 
-def _existing(value: Any) -> Any:
+def existing(value: Any) -> Any:
+    """The value with None for each number in it that is not finite."""
     if isinstance(value, dict):
-        return {key: _existing(item) for key, item in value.items()}
+        return {key: existing(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_existing(item) for item in value]
+        return [existing(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -128,7 +128,7 @@ class Manifest:
         return -(-self.rows // self.shard_rows)
 
     def rows_of_shard(self, shard: int) -> tuple[int, int]:
-        """First row, and the row behind the last, of a shard."""
+        """First row, and one past the last, of a shard."""
         start = shard * self.shard_rows
         return start, min(start + self.shard_rows, self.rows)
 
@@ -194,7 +194,7 @@ class Manifest:
         return f"{hook_name}/statistics/{shard:05d}.safetensors"
 
     def apart_path(self, hook_name: str, shard: int) -> str:
-        """Where that lies which a codec keeps apart of the rows of one shard."""
+        """Where what a codec keeps apart of the rows of one shard lies."""
         return f"{hook_name}/apart/{shard:05d}.safetensors.zst"
 
     def shard_paths(self, shard: int, hook_names: Sequence[str] | None = None) -> list[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rkstore.documents import Text, shuffled
-from rkstore.errors import BadInput
+from rkstore.errors import BadInput, few
 from rkstore.order import natural
 from rkstore.paths import named
 
@@ -117,9 +117,9 @@ def read_files(named: Sequence[tuple[str, Path]], seed: int, first: int = 0) -> 
         texts.append(text)
         described.append(about)
     if len(empty) == len(named):
-        raise BadInput(f"{listed(empty)} {_is(empty)} empty: give a file with text in it")
+        raise BadInput(f"{few(empty, 3)} {_is(empty)} empty: give a file with text in it")
     if empty:
-        print(f"{listed(empty)} {_is(empty)} empty and passed over", file=sys.stderr)
+        print(f"{few(empty, 3)} {_is(empty)} empty and passed over", file=sys.stderr)
     documents = [(first + number, text) for number, text in shuffled(texts, seed) if text.strip()]
     return Text(iter(documents), {"files": described})
 
@@ -153,12 +153,6 @@ def say_left_out(path: Path, count: int, kind: str) -> None:
     """Name on stderr what lies in a directory and is not read."""
     if count:
         print(f"{path}: read for its {kind}; {count} others are left out", file=sys.stderr)
-
-
-def listed(names: Sequence[str]) -> str:
-    """The first three of some names, and how many more there are."""
-    more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
 
 
 def _is(names: Sequence[str]) -> str:

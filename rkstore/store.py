@@ -118,7 +118,7 @@ class Store:
 
     @property
     def stop_row(self) -> int:
-        """The row behind the last that can be read."""
+        """One past the last row that can be read."""
         return self.manifest.rows_recorded(self.shards.stop)
 
     @property
@@ -132,7 +132,7 @@ class Store:
         return self._chunks_between(self.first_row, self.stop_row)
 
     def rows_of_chunk(self, chunk: int) -> tuple[int, int]:
-        """First row, and the row behind the last, of a chunk."""
+        """First row, and one past the last, of a chunk."""
         start = chunk * self.manifest.chunk_rows
         return start, min(start + self.manifest.chunk_rows, self.rows)
 
@@ -171,7 +171,7 @@ class Store:
     ) -> NDArray[np.float32]:
         """Activations of rows ``start`` to ``stop``, decoded, ``(stop - start, d_in)`` float32.
 
-        Left out, they are the first row there is and the one behind the last.
+        Left out, they are the first row there is and one past the last.
 
         Raises:
             BadInput: the site is not in the store, or the rows are not.

@@ -54,5 +54,5 @@ def test_forged_stores_are_refused_in_words_or_read_in_bounds(damaged):
     found = damaged["forgeries"]
     assert found["bad"] == []
     assert sum(found["done"].values()) == 400
-    assert len(found["done"]) == 7
+    assert len(found["done"]) == 8
     assert 100 < found["refused"] < 400

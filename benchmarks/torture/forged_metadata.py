@@ -7,6 +7,7 @@ from typing import Any
 
 from checksums import Files, chained, journal_of, recorded
 from mutations import canonical, deepened, mutate, noise
+from numcodecs.zstd import Zstd
 
 
 def of_manifest(files: Files, rng: random.Random) -> Files:
@@ -16,7 +17,8 @@ def of_manifest(files: Files, rng: random.Random) -> Files:
         document = mutate(document, rng)
     if rng.random() < 0.1:
         return files | {"manifest.json": noise(files["manifest.json"], rng)}
-    bare = {k: v for k, v in document.items() if k not in ("rkstore_schema", "fingerprint")}
+    unnamed = ("fingerprint", "rkstore_schema" if document.get("rkstore_schema") == 1 else "")
+    bare = {k: v for k, v in document.items() if k not in unnamed}
     fingerprint = hashlib.sha256(deepened(canonical(bare), rng)).hexdigest()[:16]
     document = {
         key: fingerprint if key == "fingerprint" and rng.random() < 0.95 else value
@@ -39,7 +41,23 @@ def of_journal(files: Files, rng: random.Random) -> Files:
 def of_statistics(files: Files, rng: random.Random) -> Files:
     """Mutated statistics: their header, or their bytes."""
     path = rng.choice([path for path in files if path.endswith(".safetensors")])
-    raw = files[path]
+    return recorded(files | {path: _mutated_tensors(files[path], rng)}, rng)
+
+
+def of_apart(files: Files, rng: random.Random) -> Files:
+    """Mutated values that lie apart: the frame, or what is in it. Not every codec has any."""
+    paths = [path for path in files if "/apart/" in path]
+    if not paths:
+        return of_statistics(files, rng)
+    path = rng.choice(paths)
+    if rng.random() < 0.2:
+        forged = noise(files[path], rng)
+    else:
+        forged = bytes(Zstd().encode(_mutated_tensors(bytes(Zstd().decode(files[path])), rng)))
+    return recorded(files | {path: forged}, rng)
+
+
+def _mutated_tensors(raw: bytes, rng: random.Random) -> bytes:
     size = int.from_bytes(raw[:8], "little")
     header, numbers = json.loads(raw[8 : 8 + size]), raw[8 + size :]
     if rng.random() < 0.6:
@@ -52,8 +70,7 @@ def of_statistics(files: Files, rng: random.Random) -> Files:
     else:
         text = raw[8 : 8 + size]
         numbers = noise(numbers, rng) if rng.random() < 0.7 else rng.randbytes(len(numbers))
-    forged = len(text).to_bytes(8, "little") + text + numbers
-    return recorded(files | {path: forged}, rng)
+    return len(text).to_bytes(8, "little") + text + numbers
 
 
 def of_part(files: Files, rng: random.Random) -> Files:

@@ -20,13 +20,20 @@ from pathlib import Path
 from checksums import Files
 from conftest import tree
 from forged_arrays import of_hdf5, of_zarr
-from forged_metadata import of_journal, of_manifest, of_metadata, of_part, of_statistics
+from forged_metadata import (
+    of_apart,
+    of_journal,
+    of_manifest,
+    of_metadata,
+    of_part,
+    of_statistics,
+)
 from processes import in_child, wait_for
 from readings import examine
 from small_stores import KINDS, replace_file, small_store
 
 # The format's own files are where most can go wrong, so they are met twice as often.
-ANYWHERE = (of_manifest, of_journal, of_statistics, of_part, of_metadata)
+ANYWHERE = (of_manifest, of_journal, of_statistics, of_apart, of_part, of_metadata)
 FORGERIES: dict[str, tuple[Callable[[Files, random.Random], Files], ...]] = {
     "zarr": (*ANYWHERE, of_zarr, of_zarr),
     "hdf5": (*ANYWHERE, of_hdf5, of_hdf5),

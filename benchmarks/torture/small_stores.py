@@ -15,9 +15,11 @@ KINDS: list[Kind] = [
     ("hdf5", "float32", "none"),
 ]
 
+HOOK = "blocks.0.mlp.hook_post"
+
 
 def small_store(root: Path, kind: Kind, shards: int = 2) -> None:
-    """Two shards, or one of them; the second is part filled. One site."""
+    """Two shards, or one of them; the second is part filled. One site, with massive rows."""
     format, codec, compression = kind
     manifest = make_manifest(
         format=format,
@@ -25,9 +27,11 @@ def small_store(root: Path, kind: Kind, shards: int = 2) -> None:
         compression=compression,
         rows=40,
         shard_rows=32,
-        sites={"blocks.0.mlp.hook_post": 6},
+        sites={HOOK: 6},
     )
-    write_store(root, manifest, make_values(manifest), shards)
+    values = make_values(manifest)
+    values[HOOK][::8] += 1000
+    write_store(root, manifest, values, shards)
 
 
 def replace_file(path: Path, content: bytes) -> None:

@@ -17,7 +17,7 @@ from rkstore.settings import ImportSettings
 Floats = NDArray[np.float32]
 
 Column = Callable[[int, int], np.ndarray]
-"""First row and the row behind the last → integers ``(rows,)``."""
+"""First row and one past the last → integers ``(rows,)``."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Source:
     """What each site is called in the files."""
     rows: int
     read: Callable[[int, int], dict[str, Floats]]
-    """First row and the row behind the last → float32 ``(rows, d_in)`` of every site."""
+    """First row and one past the last → float32 ``(rows, d_in)`` of every site."""
     files: dict[str, Path]
     """Every file that the rows and columns come from, by the name that goes on record."""
     dtype: str

@@ -27,7 +27,7 @@ class Outgoing:
 
     @property
     def spans(self) -> list[tuple[int, int]]:
-        """First row, and the row behind the last, of every chunk that can be read."""
+        """First row, and one past the last, of every chunk that can be read."""
         return [self.store.rows_of_chunk(chunk) for chunk in self.store.chunk_range]
 
     def width(self, hook_name: str) -> int:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from rkstore.errors import BadInput
+from rkstore.jsontext import existing
 from rkstore.paths import named
 
 TENSORS, DESCRIPTION = "probe.safetensors", "probe.json"
@@ -82,7 +82,7 @@ class RkCNNResult:
         described = {
             "settings": self.settings,
             "source": self.source,
-            "scores": {k: v if math.isfinite(v) else None for k, v in self.summary().items()},
+            "scores": existing(self.summary()),
             "sha256": _sha256(tensors),
         }
         text = json.dumps(described, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

@@ -128,7 +128,7 @@ class StoreSite:
 
     @cached_property
     def _starts(self) -> Indices:
-        """Row at which each chunk begins, and behind the last the number of rows."""
+        """Row at which each chunk begins, and at the end the number of rows."""
         kept = [len(self.left_out.kept(*self.store.rows_of_chunk(c))) for c in self._chunks]
         return np.cumsum([0, *kept], dtype=np.int64)
 
