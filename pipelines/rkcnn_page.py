@@ -1,9 +1,11 @@
 """The study of inits in words, tables and pictures.
 
-    python pipelines/rkcnn_page.py results/rkcnn_study.json results/rkcnn_front_*.json
+    python pipelines/rkcnn_page.py docs/rkcnn.json docs/rkcnn_front.json \\
+        --again docs/rkcnn_again.json
 
 writes docs/rkcnn.md, its pictures, and beside it the runs that every number comes from, together:
-nothing, if one of them cannot be made.
+nothing, if one of them cannot be made. In place of the runs beside it, it takes what the study has
+just left: a file for each weight of the penalty, and one each with and without special tokens.
 """
 
 import json
@@ -14,7 +16,7 @@ from typing import Any
 import click
 import numpy as np
 from paired import Paired, compare, coverage, holm, interval
-from results import Row, start, table, write_together
+from results import Row, deviation, start, table, write_together
 
 from rkstore.cli import Command
 from rkstore.errors import BadInput
@@ -25,6 +27,9 @@ TEMPLATE = Path(__file__).with_suffix(".md")
 
 BASELINE, BEST = "random", "rkcnn"
 FRONT_WINDOW = "100000"
+
+# When a layer was run: for the study, and again.
+WHEN = ("0.1", "now")
 
 # What each arm is, in the order of the tables.
 ARMS = {
@@ -105,7 +110,7 @@ def _value(run: Row, key: str) -> float:
     return float(run["dead"][key] if key in run["dead"] else run[key])
 
 
-def page(document: Row, front: Row) -> str:
+def page(document: Row, front: Row, again: Row) -> str:
     """docs/rkcnn.md."""
     found = Results(document)
     settings = found.settings
@@ -135,7 +140,85 @@ def page(document: Row, front: Row) -> str:
         front_seeds=len({run["seed"] for run in front["runs"]}),
         front_window=f"{int(FRONT_WINDOW):,}",
         **_told(found, longest),
+        **_again(document, again, longest),
     )
+
+
+def side_by_side(document: Row, again: Row, *, special_tokens: bool) -> dict[str, Results]:
+    """The layer that was run again, then and now: the arms and seeds that both have.
+
+    Args:
+        special_tokens: which of the runs again, with the rows of special tokens or without.
+
+    Raises:
+        BadInput: there are none, or of more than one layer.
+    """
+    chosen = [run for run in again["runs"] if run["special_tokens"] == special_tokens]
+    both = [
+        {(run["arm"], run["layer"], run["seed"]): run for run in runs}
+        for runs in (document["runs"], chosen)
+    ]
+    shared = sorted(set.intersection(*map(set, both)))
+    if len({layer for _, layer, _ in shared}) != 1:
+        raise BadInput(
+            "--again takes runs of one layer of the study, with special tokens and without: "
+            "give the files of both"
+        )
+    return {
+        when: Results(document | {"runs": [runs[place] for place in shared]})
+        for when, runs in zip(WHEN, both, strict=True)
+    }
+
+
+def _again(document: Row, again: Row, key: str) -> dict[str, str]:
+    """What the section on the layer that was run again is made of."""
+    all_rows, kept = (
+        side_by_side(document, again, special_tokens=special) for special in (True, False)
+    )
+    now = kept[WHEN[1]]
+    first, stop = again["settings"]["held_out_rows"]
+    [left_out] = {run["left_out"] for run in again["runs"] if not run["special_tokens"]}
+    codec, changes = (_changes(both, "fvu") for both in (all_rows, kept))
+    seeds = [deviation(now.values(arm, now.layers[0], "fvu")) for arm in now.arms]
+    told = [
+        [found.compared(arm, against, "fvu")[0] for found in kept.values()]
+        for arm, against, _ in now.pairs()
+    ]
+    return {
+        "again_layer": str(now.layers[0]),
+        "again_seeds": str(now.seeds),
+        "again_arms": str(len(now.arms)),
+        "codec": document["settings"]["codec"],
+        "again_codec": again["settings"]["codec"],
+        "again_out": f"{left_out / (stop - first):.1%}",
+        "again_means": _again_means(kept, key),
+        "again_pairs": _again_pairs(kept, key),
+        "codec_seeds": str(all_rows[WHEN[1]].seeds),
+        "codec_changes": _range(codec),
+        "again_changes": _range(changes),
+        "again_sd": f"{np.mean([sd for sd in seeds if sd is not None]):.4f}",
+        "again_same": str(sum(_side(before) == _side(after) for before, after in told)),
+        "again_told": str(len(told)),
+    }
+
+
+def _changes(both: dict[str, Results], key: str) -> list[Paired]:
+    """How much more each arm has now than it had, seed by seed."""
+    before, now = both.values()
+    [layer] = now.layers
+    values = ((now.values(arm, layer, key), before.values(arm, layer, key)) for arm in now.arms)
+    return [compare(np.subtract(*pair).tolist()) for pair in values]
+
+
+def _range(changes: Sequence[Paired]) -> str:
+    """The smallest and the largest of the means."""
+    means = [change.mean for change in changes]
+    return f"{min(means):+.4f} to {max(means):+.4f}"
+
+
+def _side(pair: Paired) -> int:
+    """Whether the first arm has less, -1, or more, 1, or nothing can be told, by the interval."""
+    return (pair.low > 0) - (pair.high < 0)
 
 
 def _told(found: Results, key: str) -> dict[str, str]:
@@ -231,6 +314,39 @@ def tally(pairs: Sequence[Paired]) -> tuple[int, int, int]:
     return less, len(pairs) - less - more, more
 
 
+def _again_means(both: dict[str, Results], key: str) -> str:
+    """Dead latents and FVU of each arm, mean over seeds, then and now."""
+    now = both[WHEN[1]]
+    [layer], shortest = now.layers, str(min(now.windows))
+    rows = [[arm, str(len(now.values(arm, layer, key)))] for arm in now.arms]
+    for which, form in ((shortest, ".0f"), (key, ".1f"), ("fvu", ".3f")):
+        for row, arm, change in zip(rows, now.arms, _changes(both, which), strict=True):
+            means = [np.mean(found.values(arm, layer, which)) for found in both.values()]
+            row += [f"{mean:{form}}" for mean in means]
+            row.append(f"{change.mean:+{form}} ({change.low:+{form}} to {change.high:+{form}})")
+    heads = [f"dead in {int(window):,}" for window in (shortest, key)]
+    return table(["arm", "seeds", *_heads([*heads, "FVU"], "change")], rows)
+
+
+def _again_pairs(both: dict[str, Results], key: str) -> str:
+    """Paired differences of two arms, then and now."""
+    rows = []
+    for arm, against, _ in both[WHEN[1]].pairs():
+        cells = [
+            _overall(found, arm, against, which, form)
+            for which, form in ((key, "+.1f"), ("fvu", "+.4f"))
+            for found in both.values()
+        ]
+        rows.append([f"{arm} − {against}", *cells])
+    return table(["arms", *_heads(["dead", "FVU"])], rows)
+
+
+def _heads(measured: Sequence[str], *more: str) -> list[str]:
+    """Of columns side by side, the first says what they are of."""
+    then, now = WHEN
+    return [head for what in measured for head in (f"{what}, {then}", now, *more)]
+
+
 def _front_table(front: Row) -> str:
     """Arms of the ReLU code at every weight of its penalty, mean over seeds."""
     rows = []
@@ -311,24 +427,34 @@ def _look(arm: str) -> dict[str, Any]:
 @click.command("rkcnn_page", cls=Command)
 @click.argument("study", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("fronts", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--again",
+    multiple=True,
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Runs of one layer, with or without special tokens; repeat it for the others.",
+)
 @click.option("--out", default="docs", show_default=True, help="Directory of what it writes.")
-def main(study: Path, fronts: tuple[Path, ...], out: str) -> None:
+def main(study: Path, fronts: tuple[Path, ...], again: tuple[Path, ...], out: str) -> None:
     """Write rkcnn.md, its pictures and its runs, from what the study left.
 
-    STUDY has the runs with TopK, FRONTS those with ReLU, a file for each weight of the penalty.
+    STUDY has the runs with TopK, FRONTS those with ReLU, a file for each weight of the penalty
+    or one of all.
     """
-    document, *others = map(read, (study, *fronts))
     where = Path(out).expanduser()
-    write_together(documents(document, joined(others), where))
+    front = joined([read(path) for path in fronts], "l1")
+    repeated = joined([read(path) for path in again], "special_tokens")
+    write_together(documents(read(study), front, repeated, where))
     click.echo(where / "rkcnn.md")
 
 
-def documents(document: Row, front: Row, out: Path) -> dict[Path, bytes]:
+def documents(document: Row, front: Row, again: Row, out: Path) -> dict[Path, bytes]:
     """What is written, by path."""
     return {
         out / "rkcnn.json": compact(document).encode(),
         out / "rkcnn_front.json": compact(front).encode(),
-        out / "rkcnn.md": page(document, front).encode(),
+        out / "rkcnn_again.json": compact(again).encode(),
+        out / "rkcnn.md": page(document, front, again).encode(),
         out / "images" / "rkcnn.png": png(layers_figure(document)),
         out / "images" / "rkcnn_front.png": png(front_figure(front)),
     }
@@ -356,15 +482,27 @@ def read(path: Path) -> Row:
     return document
 
 
-def joined(fronts: Sequence[Row]) -> Row:
-    """The runs of studies that differ in the weight of the penalty."""
-    settings = [{k: v for k, v in front["settings"].items() if k != "l1"} for front in fronts]
+def joined(studies: Sequence[Row], key: str) -> Row:
+    """The runs of studies that differ in one setting, which each run then has.
+
+    One that was joined before stays as it is.
+
+    Raises:
+        BadInput: they differ in more, or two do not differ.
+    """
+    if len(studies) == 1 and all(key in run for run in studies[0]["runs"]):
+        return studies[0]
+    values = [study["settings"].get(key) for study in studies]
+    settings = [{k: v for k, v in study["settings"].items() if k != key} for study in studies]
     if any(other != settings[0] for other in settings):
-        raise BadInput("the files of FRONTS differ in more than l1: make them with one config")
-    weights = [front["settings"]["l1"] for front in fronts]
-    if len(set(weights)) < len(weights):
-        raise BadInput(f"two of FRONTS have one l1 (of {weights}): give each weight once")
-    runs = [run | {"l1": front["settings"]["l1"]} for front in fronts for run in front["runs"]]
+        raise BadInput(f"the files differ in more than {key}: make them with one config")
+    if None in values:
+        raise BadInput(f"one of the files says no one {key}: make it with rkcnn_study")
+    if len(set(values)) < len(values):
+        raise BadInput(f"two of the files have one {key} (of {values}): give each once")
+    runs = [
+        run | {key: v} for study, v in zip(studies, values, strict=True) for run in study["runs"]
+    ]
     return {"settings": settings[0], "runs": runs}
 
 

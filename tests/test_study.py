@@ -134,6 +134,87 @@ def settings(make_store, tmp_path):
     return make
 
 
+BOS = 7
+
+
+@pytest.fixture
+def with_bos(make_store, settings):
+    """As ``settings``; every eighth row of both stores is a BOS row, and those are massive."""
+    source = {"tokenizer": {"bos_token_id": BOS, "special_token_ids": [BOS]}}
+    roots = {}
+    for name, rows in (("store", 400), ("held_out", 216)):
+        generator = np.random.default_rng(rows)
+        ids = generator.integers(10, 300, rows).astype(np.int32)
+        x = generator.standard_normal((rows, 12)).astype(np.float32)
+        ids[::8], x[::8] = BOS, 100.0
+        values = {"token_id": ids, "blocks.0.mlp.hook_post": x}
+        made, _ = make_store(f"{name} with BOS", rows=rows, source=source, values=values)
+        roots[name] = str(made.root)
+    return lambda **change: settings(**(roots | {"windows": ("50", "189")} | change))
+
+
+@pytest.mark.parametrize(
+    ("wishes", "out"),
+    [({}, 27), ({"special_tokens": True}, 0), ({"special_tokens": True, "max_norm": 10.0}, 27)],
+)
+def test_windows_and_fvu_are_over_the_rows_that_are_kept(with_bos, monkeypatch, wishes, out):
+    study, counted, measured = load("rkcnn_study"), [], []
+
+    class Lifetimes(study.Lifetimes):
+        def add(self, x):
+            counted.append(x)
+            super().add(x)
+
+    class Measure(study.Measure):
+        def add(self, x):
+            measured.append(x)
+            super().add(x)
+
+    monkeypatch.setattr(study, "Lifetimes", Lifetimes)
+    monkeypatch.setattr(study, "Measure", Measure)
+    chosen = with_bos(arms=("tied",), seeds=1, fvu_rows=61, **wishes)
+    runs = study.study(chosen)
+    x = study.open_store(chosen.held_out).read("blocks.0.mlp.hook_post")
+    kept = x if not out else np.delete(x, np.s_[::8], axis=0)
+    np.testing.assert_array_equal(torch.cat(counted), kept[:189])
+    np.testing.assert_array_equal(torch.cat(measured), kept[:61])
+    assert [run["left_out"] for run in runs.rows] == [out]
+    recorded = json.loads(Path(chosen.out).read_text())["settings"]
+    assert {key: recorded[key] for key in wishes} == wishes
+
+
+def test_arms_are_trained_on_the_rows_that_are_kept(with_bos, monkeypatch, tmp_path):
+    study, trained = load("rkcnn_study"), []
+    real = study.train_all
+    monkeypatch.setattr(study, "train_all", lambda chosen: trained.extend(chosen) or real(chosen))
+    study.study(with_bos(seeds=1))
+    study.study(
+        with_bos(seeds=1, special_tokens=True, max_norm=2.0, out=str(tmp_path / "other.json"))
+    )
+    assert [(one.special_tokens, one.max_norm) for one in trained] == (
+        [(False, None)] * 2 + [(True, 2.0)] * 2
+    )
+
+
+def test_a_window_beyond_the_rows_that_are_kept_is_refused(with_bos):
+    with pytest.raises(BadInput, match=r"190 tokens and .* 189 rows of blocks\.0\.mlp"):
+        load("rkcnn_study").study(with_bos(windows=("190",)))
+
+
+def test_runs_with_and_without_special_tokens_do_not_lie_in_one_file(with_bos):
+    study = load("rkcnn_study")
+    study.study(with_bos(seeds=1))
+    with pytest.raises(BadInput, match="special_tokens was False, is True"):
+        study.study(with_bos(seeds=1, special_tokens=True))
+
+
+def test_a_store_of_some_layers_is_studied_in_those(make_store, settings):
+    sites = {"blocks.6.mlp.hook_post": 12}
+    roots = {name: str(make_store(name, sites=sites)[0].root) for name in ("store", "held_out")}
+    runs = load("rkcnn_study").study(settings(**roots, layers="all", seeds=1))
+    assert {run["layer"] for run in runs.rows} == {6}
+
+
 def test_every_arm_of_every_seed_is_on_record(settings, tmp_path):
     study = load("rkcnn_study")
     runs = study.study(settings())
@@ -245,17 +326,20 @@ def test_layers_are_counted_by_their_intervals():
     assert page.tally([below, below, above, paired.compare([-1, 1, 0])]) == (2, 1, 1)
 
 
-def test_fronts_of_one_study_are_joined_and_others_refused(document):
+def test_studies_that_differ_in_one_setting_are_joined_and_others_refused(document):
     page = load("rkcnn_page")
     other = json.loads(json.dumps(document))
     other["settings"]["l1"] = 2.0
-    joined = page.joined([document, other])
+    joined = page.joined([document, other], "l1")
     assert [run["l1"] for run in joined["runs"]] == [1.0] * 10 + [2.0] * 10
+    assert page.joined([joined], "l1") == joined
     with pytest.raises(BadInput, match="one l1"):
-        page.joined([document, other, other])
+        page.joined([document, other, other], "l1")
+    with pytest.raises(BadInput, match="one special_tokens"):
+        page.joined([document], "special_tokens")
     other["settings"]["d_sae"] = 41
     with pytest.raises(BadInput, match="more than l1"):
-        page.joined([document, other])
+        page.joined([document, other], "l1")
 
 
 def test_a_file_of_something_else_is_refused(tmp_path, document):
@@ -277,10 +361,13 @@ def test_a_page_can_be_made_again_of_the_runs_beside_it(document):
     assert json.loads(load("rkcnn_page").compact(document)) == document
 
 
-@pytest.mark.parametrize("name", ["rkcnn", "rkcnn_front", "rkcnn_gpt2"])
-def test_the_studys_configurations_are_whole(name):
+CONFIGS = sorted((PIPELINES.parent / "configs").glob("rkcnn*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_the_studys_configurations_are_whole(path):
     study, page = load("rkcnn_study"), load("rkcnn_page")
-    settings = from_yaml(study.StudySettings, PIPELINES.parent / "configs" / f"{name}.yaml", {})
+    settings = from_yaml(study.StudySettings, path, {})
     assert set(settings.arms) <= set(study.ARMS) & set(page.ARMS)
 
 
@@ -288,8 +375,22 @@ DOCS = PIPELINES.parent / "docs"
 
 
 def published():
-    """The runs beside the page of this repository: of TopK codes, and of ReLU codes."""
-    return [json.loads((DOCS / f"{name}.json").read_text()) for name in ("rkcnn", "rkcnn_front")]
+    """The runs beside the page of this repository: TopK codes, ReLU codes, one layer again."""
+    return [
+        json.loads((DOCS / f"{name}.json").read_text())
+        for name in ("rkcnn", "rkcnn_front", "rkcnn_again")
+    ]
+
+
+def apart(document, key, tmp_path):
+    """Files of the studies that were joined, one for each value of the setting."""
+    files = []
+    for value in sorted({run[key] for run in document["runs"]}):
+        runs = [run for run in document["runs"] if run[key] == value]
+        files.append(tmp_path / f"{key}_{value}.json")
+        settings = document["settings"] | {key: value}
+        files[-1].write_text(json.dumps({"settings": settings, "runs": runs}))
+    return files
 
 
 @pytest.fixture
@@ -306,34 +407,79 @@ def call(tmp_path):
 
 
 def test_the_page_and_all_that_belongs_to_it_are_written_where_one_says(call, tmp_path):
-    document, front = published()
+    document, front, again = published()
     (tmp_path / "study.json").write_text(json.dumps(document))
-    fronts = []
-    for l1 in sorted({run["l1"] for run in front["runs"]}):
-        runs = [run for run in front["runs"] if run["l1"] == l1]
-        fronts.append(tmp_path / f"front_{l1}.json")
-        settings = front["settings"] | {"l1": l1}
-        fronts[-1].write_text(json.dumps({"settings": settings, "runs": runs}))
-    out = call(tmp_path / "study.json", *fronts)
+    repeated = [
+        word for path in apart(again, "special_tokens", tmp_path) for word in ("--again", path)
+    ]
+    out = call(tmp_path / "study.json", *apart(front, "l1", tmp_path), *repeated)
     assert (out / "rkcnn.md").read_text() == (DOCS / "rkcnn.md").read_text()
     written = sorted(str(path.relative_to(out)) for path in out.rglob("*.*"))
     assert written == [
         "images/rkcnn.png", "images/rkcnn_front.png",
-        "rkcnn.json", "rkcnn.md", "rkcnn_front.json",
+        "rkcnn.json", "rkcnn.md", "rkcnn_again.json", "rkcnn_front.json",
     ]  # fmt: skip
+
+
+def test_a_page_is_made_again_of_what_lies_beside_it(call):
+    out = call(*(DOCS / f"{name}.json" for name in ("rkcnn", "rkcnn_front")),
+               "--again", DOCS / "rkcnn_again.json")  # fmt: skip
+    for path in out.glob("*.*"):
+        assert path.read_text() == (DOCS / path.name).read_text(), path.name
+
+
+def again_of(document, **change):
+    """As if layer 1 had been run again: with all rows the same, without some a little worse."""
+    runs = [
+        run | {"special_tokens": special, "left_out": 0 if special else 8}
+        | ({} if special else {"fvu": run["fvu"] + 0.01})
+        for run in document["runs"] for special in (True, False)
+        if run["layer"] == 1
+    ]  # fmt: skip
+    settings = document["settings"] | {"held_out_rows": [100, 300], "codec": "other"}
+    return {"settings": settings, "runs": runs} | change
+
+
+def test_a_layer_that_was_run_again_stands_beside_the_study(document):
+    page = load("rkcnn_page")
+    document["settings"]["codec"] = "one"
+    told = page._again(document, again_of(document), "200")
+    assert (told["again_layer"], told["again_seeds"], told["again_out"]) == ("1", "2", "4.0%")
+    assert told["codec_changes"] == "+0.0000 to +0.0000"
+    assert told["again_changes"] == "+0.0100 to +0.0100"
+    assert (told["again_same"], told["again_told"]) == ("1", "1")
+    cells = [cell.strip() for cell in told["again_means"].splitlines()[-1].split("|")]
+    assert cells[-4:-1] == ["0.400", "0.410", "+0.010 (+0.010 to +0.010)"]
+
+
+def test_what_was_run_again_is_compared_on_the_seeds_that_both_have(document):
+    again = again_of(document)
+    again["runs"] = [run for run in again["runs"] if run["seed"] == 1]
+    found = load("rkcnn_page").side_by_side(document, again, special_tokens=False)
+    assert [len(one.values("rkcnn", 1, "fvu")) for one in found.values()] == [1, 1]
+
+
+@pytest.mark.parametrize("special", [True, False])
+def test_a_layer_that_was_not_run_again_is_refused(document, special):
+    again = again_of(document)
+    again["runs"] = [run for run in again["runs"] if run["special_tokens"] != special]
+    with pytest.raises(BadInput, match="give the files of both"):
+        load("rkcnn_page").side_by_side(document, again, special_tokens=special)
 
 
 def test_a_page_that_lacks_an_arm_leaves_nothing(call, tmp_path, document):
     (tmp_path / "front.json").write_text(json.dumps(document))
+    (tmp_path / "again.json").write_text(json.dumps(again_of(document)))
     document["runs"] = [run for run in document["runs"] if run["arm"] != "rkcnn"]
     (tmp_path / "study.json").write_text(json.dumps(document))
     with pytest.raises(BadInput, match="no rkcnn in some layer"):
-        call(tmp_path / "study.json", tmp_path / "front.json")
+        call(*(tmp_path / f"{name}.json" for name in ("study", "front")),
+             "--again", tmp_path / "again.json")  # fmt: skip
     assert not (tmp_path / "out").exists()
 
 
 def test_the_pictures_of_the_page_can_be_read():
     page = load("rkcnn_page")
-    document, front = published()
+    document, front, _ = published()
     assert set(page.Results(document).arms) <= set(legible_texts(page.layers_figure(document)))
     assert "ReLU, layer 2" in legible_texts(page.front_figure(front))
