@@ -72,8 +72,10 @@ def layers_of(store: Store, layers: str, hook: str | None = None) -> list[int]:
     blocks = [block_of(name) for name in store.hook_names if hook is None or is_named(name, hook)]
     there = sorted({layer for layer, _ in blocks if layer is not None})
     if not there:
-        what = "layers" if hook is None else f"--hook {hook} in any layer"
-        raise BadInput(f"the store at {store.where} has no {what}, it has {few(store.hook_names)}")
+        asked_for = f"--layers {layers}" if hook is None else f"--hook {hook}"
+        raise BadInput(
+            f"{asked_for} is not in the store at {store.where}, which has {few(store.hook_names)}"
+        )
     if layers == "all":
         return there
     asked = parse_layers(layers, there[-1] + 1)
