@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 # A row is massive at so many times the distance that is usual.
 FACTOR = 10.0
 
-# About so many rows are enough for a first centre.
-SAMPLE_ROWS = 33
+# Of many rows about so many are looked at, and so many are enough for a first centre.
+ENOUGH_ROWS, MEDIAN_ROWS = 341, 33
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Usual:
         The centre is the mean of those within reach of the median of a few, so that massive rows
         do not pull it towards themselves. Where most rows are the same, none is massive.
         """
-        # An odd stride: the blocks of a text begin alike, at even places.
-        stride = len(x) // SAMPLE_ROWS | 1
-        usual = _around(np.median(x[::stride], axis=0), x)
+        # Odd strides: the blocks of a text begin alike, at even places.
+        x = x[:: len(x) // ENOUGH_ROWS | 1]
+        usual = _around(np.median(x[:: len(x) // MEDIAN_ROWS | 1], axis=0), x)
         return _around(x[~usual.massive(x)].mean(axis=0, dtype=np.float64), x)
 
     def massive(self, x: NDArray[np.float32]) -> NDArray[np.bool_]:

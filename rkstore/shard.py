@@ -23,9 +23,6 @@ from rkstore.statistics import ShardStatistics
 # a dimension's deviation is known to a few percent, few enough to be held as floats.
 FIT_ROWS = 1024
 
-# One row in so many tells what is usual; odd, because blocks begin alike at even places.
-USUAL_EVERY = 3
-
 # Rows at a time whose error is measured: they stay in the processor's cache.
 BLOCK_ROWS = 64
 
@@ -175,7 +172,7 @@ class ShardEncoder:
         finite = np.isfinite(x).all(axis=1)
         if not finite.all():
             x = x[finite] if finite.any() else np.zeros((1, x.shape[1]), np.float32)
-        usual = Usual.of(x[::USUAL_EVERY])
+        usual = Usual.of(x)
         massive = usual.massive(x)
         return _Fit(usual, self._codec.fit(x[~massive] if massive.any() else x))
 

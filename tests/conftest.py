@@ -19,7 +19,7 @@ from rkstore.codecs import Codec, Encoded
 from rkstore.errors import BadInput
 from rkstore.manifest import COLUMNS, SCHEMA, Manifest, Site
 from rkstore.massive import Usual
-from rkstore.shard import FIT_ROWS, USUAL_EVERY
+from rkstore.shard import FIT_ROWS
 from rkstore.store import Store
 from rkstore.writer import StoreWriter
 
@@ -117,7 +117,7 @@ def stored(manifest: Manifest, values: np.ndarray) -> np.ndarray:
 def encoded(codec: Codec, x: np.ndarray) -> Encoded:
     """The rows of one shard as they are stored."""
     first = x[:FIT_ROWS]
-    usual = Usual.of(first[::USUAL_EVERY])
+    usual = Usual.of(first)
     return codec.encode(x, codec.fit(first[~usual.massive(first)]), usual.massive(x))
 
 

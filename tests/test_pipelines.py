@@ -663,7 +663,7 @@ def test_one_massive_row_takes_the_digits_of_the_others_only_from_codes_between_
     found = values_of(rows_with_a_massive_one())
     assert found["int8"]["massive"] == found["int8"]["whole"] == 1
     assert found["int8"]["fvu"] < 1.5e-4
-    assert found["int8 of schema 1"]["fvu"] > 1e-2
+    assert found["int8 of schema 1"]["fvu"] > 20 * found["int8"]["fvu"]
     assert found["int8, one scale"]["fvu"] > 1e-2
     assert found["int8"]["massive_error"] <= found["float16"]["massive_error"]
 

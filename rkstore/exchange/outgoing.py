@@ -23,7 +23,8 @@ class Outgoing:
         self.advance: Callable[[int], object] = lambda _: None
         """Told the rows of each site as they are read."""
         self._squared_error = dict.fromkeys(hook_names, 0.0)
-        self._usual: dict[str, Usual] = {}
+        self._usual: dict[tuple[str, int], Usual] = {}
+        """Of the shard that is being read: by site, and first row."""
 
     @property
     def spans(self) -> list[tuple[int, int]]:
@@ -50,7 +51,7 @@ class Outgoing:
                 f"{self.dtype}: use --dtype float32"
             )
         if values.dtype != x.dtype:
-            error = (values.astype(np.float32) - x)[~self._massive(hook_name, x)]
+            error = (values.astype(np.float32) - x)[~self._massive(hook_name, x, first)]
             self._squared_error[hook_name] += float(np.square(error, dtype=np.float64).sum())
         self.advance(last - first)
         return values
@@ -72,13 +73,13 @@ class Outgoing:
             manifest.fingerprint, self.rows, manifest.context_size, manifest.codec, errors, source
         )
 
-    def _massive(self, hook_name: str, x: np.ndarray) -> np.ndarray:
-        """Which rows are massive, ``(rows,)``: the error on record is that of the others."""
-        if hook_name not in self._usual:
-            first = self.store.first_row
-            last = min(first + FIT_ROWS, self.store.stop_row)
-            self._usual[hook_name] = Usual.of(self.store.read(hook_name, first, last))
-        return self._usual[hook_name].massive(x)
+    def _massive(self, hook_name: str, x: np.ndarray, first: int) -> np.ndarray:
+        """Which rows are massive, ``(rows,)``: learned by shard, as when they were written."""
+        begin, end = self.store.manifest.rows_of_shard(first // self.store.manifest.shard_rows)
+        if (hook_name, begin) not in self._usual:
+            rows = self.store.read(hook_name, begin, min(begin + FIT_ROWS, end))
+            self._usual = {(hook_name, begin): Usual.of(rows)}
+        return self._usual[hook_name, begin].massive(x)
 
     def _error(self, hook_name: str) -> float:
         variation = float(self.store.ordinary_statistics(hook_name).m2.sum())
