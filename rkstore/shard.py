@@ -102,7 +102,10 @@ class ShardEncoder:
         rows = self._check(values, columns)
         for name in COLUMNS:
             self._columns[name].append(columns[name].astype(COLUMNS[name]))
-        sent = [future for name in self._sites for future in self._take(name, values[name])]
+        # First of all sites, so that no thread waits for what another is learning.
+        for name, site in self._sites.items():
+            self._take(site, values[name])
+        sent = [future for name in self._sites for future in self._send(name)]
         self._count += rows
         # Not before the next batch is on its way: the threads always have something to do.
         self.settle()
@@ -148,19 +151,22 @@ class ShardEncoder:
                 raise BadInput(f"{name} has shape {columns[name].shape}, not ({rows},)")
         return rows
 
-    def _take(self, name: str, x: np.ndarray) -> Sequence[Future[EncodedChunk]]:
-        """Send the chunks off that these rows complete."""
-        site, size = self._sites[name], self._manifest.chunk_rows
+    def _take(self, site: _Rows, x: np.ndarray) -> None:
+        """Keep rows until they are sent off; the first ones tell what is usual."""
         site.waiting.append(x)
         site.count += len(x)
-        if site.fit is None:
-            if site.count < min(FIT_ROWS, self._rows):
-                return []
+        if site.fit is None and site.count >= min(FIT_ROWS, self._rows):
             first = site.waiting[0][:FIT_ROWS]
             if len(first) < min(FIT_ROWS, site.count):
                 first = np.concatenate(site.waiting)[:FIT_ROWS]
             site.fit = self._pool.submit(self._learn, first)
-        sent = []
+
+    def _send(self, name: str) -> Sequence[Future[EncodedChunk]]:
+        """Send the chunks off whose rows have all come."""
+        site, size = self._sites[name], self._manifest.chunk_rows
+        sent: list[Future[EncodedChunk]] = []
+        if site.fit is None:
+            return sent
         while (rows := min(size, self._rows - site.sent)) and site.sent + rows <= site.count:
             first_row = self._first + site.sent
             sent.append(self._pool.submit(self._encode, name, site.cut(rows), first_row, site.fit))

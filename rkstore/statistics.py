@@ -11,7 +11,7 @@ FIELDS = ("count", "mean", "m2", "min", "max", "positive")
 
 
 # Rows at a time: few enough that a block stays in the cache, and that a byte can count them.
-BLOCK_ROWS = 16
+BLOCK_ROWS = 32
 
 
 @dataclass(frozen=True)

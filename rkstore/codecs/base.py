@@ -27,7 +27,7 @@ class Encoded:
 
     def part(self, first: int, stop: int) -> "Encoded":
         """Rows ``first`` to ``stop``."""
-        apart = None if self.apart is None else self.apart.part(first, stop)
+        apart = self.apart.part(first, stop) if self.apart else None
         return Encoded(self.values[first:stop], self.side, apart)
 
 

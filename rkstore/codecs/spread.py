@@ -50,7 +50,7 @@ class Spread(Codec):
 
     def fit(self, x: Floats) -> dict[str, Floats]:
         known = Statistics.of(x)
-        deviation = np.sqrt(known.variance)
+        mean, deviation = known.mean, np.sqrt(known.variance)
         if not (deviation < LARGEST_DEVIATION).all():
             raise BadInput(
                 f"{self.name} cannot hold values that lie 3.4e38 apart: use --codec float32"
@@ -58,13 +58,13 @@ class Spread(Codec):
         scale = (self.step * deviation).astype(np.float32)
         # Below it, 1 / scale would be infinite: such a dimension counts as constant.
         scale[scale < SMALLEST] = 0
-        offsets = [known.mean - self.codes // 2 * scale, known.min - MARGIN * scale]
+        offsets = [mean - self.codes // 2 * scale, known.min - MARGIN * scale]
         starts = [offset.astype(np.float32) for offset in offsets]
         # An odd stride: the blocks of a text begin alike, at even places.
         sample = x[:: len(x) // SAMPLE_ROWS | 1]
         # A constant dimension is its offset.
         best = min(starts, key=lambda offset: self._bits(sample, offset, scale))
-        return {"offset": np.where(scale > 0, best, known.mean.astype(np.float32)), "scale": scale}
+        return {"offset": np.where(scale > 0, best, mean.astype(np.float32)), "scale": scale}
 
     def encode(
         self, x: Floats, side: dict[str, Floats], massive: NDArray[np.bool_] | None = None
@@ -74,16 +74,17 @@ class Spread(Codec):
         constant = constant[(x[:, constant] != offset[constant]).any(axis=0)]
         massive = np.zeros(len(x), bool) if massive is None else massive
         codes = np.empty(x.shape, self.dtype)
+        steps_of = _Steps(offset, scale)
         apart = []
         for start in range(0, len(x), BLOCK_ROWS):
             rows = slice(start, start + BLOCK_ROWS)
-            wide = self._wide(x[rows], offset, scale)
+            steps = steps_of(x[rows])
             if len(constant):  # one value has a code, and there are others
-                wide[:, constant] = np.where(x[rows, constant] == offset[constant], 0, -1)
-            wide[massive[rows]] = self.codes // 2
-            beyond = np.flatnonzero(wide.view(np.uint32) >= self.codes)
-            wide.reshape(-1)[beyond] = self.codes // 2
-            codes[rows] = wide
+                steps[:, constant] = np.where(x[rows, constant] == offset[constant], 0, -1)
+            steps[massive[rows]] = self.codes // 2
+            beyond = np.flatnonzero((steps < 0) | (steps >= self.codes))
+            steps.reshape(-1)[beyond] = self.codes // 2
+            np.copyto(codes[rows], steps, casting="unsafe")
             apart.append(beyond + start * x.shape[1])
         return Encoded(codes, side, Apart.of(x, np.concatenate(apart), massive))
 
@@ -96,19 +97,32 @@ class Spread(Codec):
             encoded.apart.put(x)
         return x
 
-    def _wide(self, x: Floats, offset: Floats, scale: Floats) -> NDArray[np.int32]:
-        """Codes without an end; what int32 cannot hold becomes its least or greatest."""
-        per_step = np.divide(1, scale, out=np.zeros_like(scale), where=scale > 0)
-        with np.errstate(over="ignore", invalid="ignore"):
-            steps = x - offset
-            steps *= per_step
-            np.rint(steps, out=steps)
-            return steps.astype(np.int32)
-
     def _bits(self, x: Floats, offset: Floats, scale: Floats) -> float:
         """About what a value would take: the entropy of the codes, and what is kept apart."""
-        wide = self._wide(x, offset, scale).view(np.uint32)
-        codes = np.minimum(wide, self.codes).astype(np.uint16).reshape(-1)
+        steps = _Steps(offset, scale, len(x))(x)
+        outside = (steps < 0) | (steps >= self.codes)
+        codes = np.where(outside, self.codes, steps).astype(np.uint16).reshape(-1)
         *counts, beyond = np.bincount(codes, minlength=self.codes + 1)
         share = np.array([count for count in counts if count]) / codes.size
         return float(-(share * np.log2(share)).sum() + ENTRY_BITS * beyond / codes.size)
+
+
+class _Steps:
+    """How many steps values lie from the offset, whole numbers as floats; also below the first
+    and beyond the last code.
+
+    In memory that is used again: fresh memory of this size takes as long to be mapped.
+    """
+
+    def __init__(self, offset: Floats, scale: Floats, rows: int = BLOCK_ROWS) -> None:
+        self._offset = offset
+        self._per_step = np.divide(1, scale, out=np.zeros_like(scale), where=scale > 0)
+        self._steps = np.empty((rows, len(scale)), np.float32)
+
+    def __call__(self, x: Floats) -> Floats:
+        """Those of some rows ``(n, d_in)``; those of the call before are overwritten."""
+        steps = self._steps[: len(x)]
+        with np.errstate(over="ignore"):
+            np.subtract(x, self._offset, out=steps)
+            steps *= self._per_step
+        return np.rint(steps, out=steps)
