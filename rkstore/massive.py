@@ -52,9 +52,10 @@ def _around(centre: NDArray[Any], x: NDArray[np.float32]) -> Usual:
 
 
 def _distances(x: NDArray[np.float32], centre: NDArray[np.float32]) -> NDArray[np.float64]:
-    out = np.empty(len(x))
+    out, held = np.empty(len(x)), np.empty((min(BLOCK_ROWS, len(x)), x.shape[1]), np.float32)
     for start in range(0, len(x), BLOCK_ROWS):  # a block stays in the processor's cache
         with np.errstate(over="ignore"):
-            block = x[start : start + BLOCK_ROWS] - centre
+            block = x[start : start + BLOCK_ROWS]
+            block = np.subtract(block, centre, out=held[: len(block)])
             out[start : start + BLOCK_ROWS] = np.einsum("nd,nd->n", block, block)
     return np.sqrt(out)

@@ -214,10 +214,11 @@ class ShardEncoder:
 
 def _squared_errors(codec: Codec, encoded: Encoded, x: np.ndarray) -> np.ndarray:
     """Σ (stored value - value)² of each row, a few at a time: those stay in the cache."""
-    total = np.empty(len(x))
+    total, held = np.empty(len(x)), np.empty((BLOCK_ROWS, x.shape[1]), np.float32)
     for start in range(0, len(x), BLOCK_ROWS):
         stop = min(start + BLOCK_ROWS, len(x))
-        error = codec.decode(encoded.part(start, stop)) - x[start:stop]
+        decoded = codec.decode(encoded.part(start, stop), held[: stop - start])
+        error = np.subtract(decoded, x[start:stop], out=held[: stop - start])
         np.einsum("nd,nd->n", error, error, dtype=np.float64, out=total[start:stop])
     return total
 

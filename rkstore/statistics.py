@@ -43,9 +43,10 @@ class Statistics:
         count, shift = len(x), x[0].astype(np.float64)
         total, squares = np.zeros_like(shift), np.zeros_like(shift)
         positive = np.zeros(shift.shape, np.int64)
+        held = np.empty((min(BLOCK_ROWS, count), len(shift)))
         for start in range(0, count, BLOCK_ROWS):
             block = x[start : start + BLOCK_ROWS]
-            deviation = block - shift
+            deviation = np.subtract(block, shift, out=held[: len(block)])
             total += deviation.sum(axis=0)
             squares += np.einsum("nd,nd->d", deviation, deviation)
             positive += np.add.reduce(block > 0, axis=0, dtype=np.uint8)

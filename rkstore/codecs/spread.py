@@ -74,15 +74,18 @@ class Spread(Codec):
         constant = constant[(x[:, constant] != offset[constant]).any(axis=0)]
         massive = np.zeros(len(x), bool) if massive is None else massive
         codes = np.empty(x.shape, self.dtype)
-        steps_of = _Steps(offset, scale)
-        apart = []
+        steps_of, apart = _Steps(offset, scale), []
+        held = np.empty((2, BLOCK_ROWS, x.shape[1]), bool)
         for start in range(0, len(x), BLOCK_ROWS):
             rows = slice(start, start + BLOCK_ROWS)
             steps = steps_of(x[rows])
             if len(constant):  # one value has a code, and there are others
                 steps[:, constant] = np.where(x[rows, constant] == offset[constant], 0, -1)
             steps[massive[rows]] = self.codes // 2
-            beyond = np.flatnonzero((steps < 0) | (steps >= self.codes))
+            below, above = held[:, : len(steps)]
+            np.less(steps, 0, out=below)
+            np.greater_equal(steps, self.codes, out=above)
+            beyond = np.flatnonzero(np.logical_or(below, above, out=below))
             steps.reshape(-1)[beyond] = self.codes // 2
             np.copyto(codes[rows], steps, casting="unsafe")
             apart.append(beyond + start * x.shape[1])
