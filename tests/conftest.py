@@ -313,7 +313,7 @@ def bring(tmp_path: Path) -> Callable[..., Store]:
 
     def run(path: Path, kind: str, out: str = "imported", **options: Any) -> Store:
         say = options.pop("say", lambda _: None)
-        usual = {"codec": "float32", "shard_rows": 16}
+        usual: dict[str, Any] = {"codec": "float32", "shard_rows": 16}
         settings = ImportSettings(from_=kind, out=str(tmp_path / out), **(usual | options))
         return import_store(path, settings, say)
 
