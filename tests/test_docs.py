@@ -81,7 +81,7 @@ def test_the_page_on_rkcnn_says_what_was_measured(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "pipelines")
     runs = [
         json.loads((ROOT / f"docs/{name}.json").read_text("utf-8"))
-        for name in ("rkcnn", "rkcnn_front")
+        for name in ("rkcnn", "rkcnn_front", "rkcnn_again")
     ]
     page = load(ROOT / "pipelines" / "rkcnn_page.py").page(*runs)
     assert (ROOT / "docs/rkcnn.md").read_text("utf-8") == page
