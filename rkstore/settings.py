@@ -285,6 +285,16 @@ class HarvestSettings(Settings):
     out: str | None = option(None, "Directory of the store; stores/<model> by default.", path=True)
 
 
+SPECIAL_TOKENS_HELP = (
+    "Use the rows of special tokens, such as BOS, too; they are left out by default, for they "
+    "are massive or all the same."
+)
+MAX_NORM_HELP = (
+    "Leave out rows whose norm is more than so many times the site's median; 10 leaves out "
+    "attention sinks that are no special tokens."
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class SiteSettings(Settings):
     """Which site of which store."""
@@ -296,17 +306,8 @@ class SiteSettings(Settings):
     )
     layer: int | None = option(None, "Transformer block of the site.", least=0)
     hook: str | None = option(None, "Hook of the site, if the store has several at that layer.")
-    special_tokens: bool = option(
-        False,
-        "Use the rows of special tokens, such as BOS, too; they are left out by default, for they "
-        "are massive or all the same.",
-    )
-    max_norm: float | None = option(
-        None,
-        "Leave out rows whose norm is more than so many times the site's median; 10 leaves out "
-        "attention sinks that are no special tokens.",
-        least=1.0,
-    )
+    special_tokens: bool = option(False, SPECIAL_TOKENS_HELP)
+    max_norm: float | None = option(None, MAX_NORM_HELP, least=1.0)
 
 
 SCORES = (
@@ -522,17 +523,8 @@ class EvaluateSettings(Settings):
         path=True,
     )
     rows: int | None = option(None, "Held-out rows to use; all by default.", least=1)
-    special_tokens: bool = option(
-        False,
-        "Use the rows of special tokens, such as BOS, too; they are left out by default, for they "
-        "are massive or all the same.",
-    )
-    max_norm: float | None = option(
-        None,
-        "Leave out rows whose norm is more than so many times the site's median; 10 leaves out "
-        "attention sinks that are no special tokens.",
-        least=1.0,
-    )
+    special_tokens: bool = option(False, SPECIAL_TOKENS_HELP)
+    max_norm: float | None = option(None, MAX_NORM_HELP, least=1.0)
     any_model: bool = option(
         False, "Measure dictionaries of another model, too: those are refused otherwise."
     )
