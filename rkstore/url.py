@@ -199,7 +199,9 @@ class Location:
         file = self._fs.open(self._at(path), "rb", **options)
         file.seek(at)
         if self.scheme in SFTP:
-            file.prefetch(max_concurrent_requests=64)
+            size = file.stat().st_size
+            file.prefetch(size, max_concurrent_requests=64)
+            return _Whole(file, size, at)
         return file
 
     def _patiently(self, work: Callable[[], T]) -> T:
@@ -266,6 +268,23 @@ class _Download:
         if file is not None:
             with suppress(Exception):  # the line may be down
                 file.close()
+
+
+class _Whole:
+    """A file over SFTP, of which the end comes at the end: a line that is cut may look like it."""
+
+    def __init__(self, file: Any, size: int, at: int) -> None:
+        self._file, self._left = file, size - at
+
+    def read(self, count: int) -> bytes:
+        block: bytes = self._file.read(count)
+        self._left -= len(block)
+        if not block and self._left > 0:
+            raise EOFError("the line was cut")
+        return block
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def _stream(fs: Any, url: str, at: int) -> Any:
