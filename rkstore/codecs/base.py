@@ -79,3 +79,23 @@ class Codec(ABC):
             out: memory that may be used for them, of their shape. Where values are float32
                 already, they are returned as they lie, and ``out`` is left as it was.
         """
+
+
+class Shortened(Codec):
+    """Each value as a float of some bits: nothing is learned, and nothing is kept apart."""
+
+    def encode(
+        self,
+        x: Floats,
+        side: dict[str, Floats],  # noqa: ARG002
+        massive: NDArray[np.bool_] | None = None,  # noqa: ARG002
+    ) -> Encoded:
+        return Encoded(self.shortened(x))
+
+    @abstractmethod
+    def shortened(self, x: Floats) -> np.ndarray:
+        """The values ``(rows, d_in)`` in the codec's dtype.
+
+        Raises:
+            BadInput: one is too large for it.
+        """

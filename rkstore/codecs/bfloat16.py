@@ -1,12 +1,11 @@
 """bfloat16: the upper half of a float32, for models that compute in it anyway."""
 
 import numpy as np
-from numpy.typing import NDArray
 
-from rkstore.codecs.base import Codec, Encoded, Floats
+from rkstore.codecs.base import Encoded, Floats, Shortened
 
 
-class BFloat16(Codec):
+class BFloat16(Shortened):
     """16 bits a value, float32's range; relative error at most 2⁻⁸.
 
     NumPy and HDF5 have no such type, so the sixteen bits are stored as uint16.
@@ -15,18 +14,13 @@ class BFloat16(Codec):
     name = "bfloat16"
     dtype = np.dtype("<u2")
 
-    def encode(
-        self,
-        x: Floats,
-        side: dict[str, Floats],  # noqa: ARG002
-        massive: NDArray[np.bool_] | None = None,  # noqa: ARG002
-    ) -> Encoded:
+    def shortened(self, x: Floats) -> np.ndarray:
         bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
         # Round to nearest, ties to even, as every bfloat16 unit does. A finite value
         # that would round up to infinity is kept at the largest finite one.
         rounded = (bits + (0x7FFF + ((bits >> 16) & 1))) >> 16
         overflow = (rounded & 0x7FFF) >= 0x7F80
-        return Encoded((rounded - overflow).astype(self.dtype))
+        return (rounded - overflow).astype(self.dtype)
 
     def decode(self, encoded: Encoded, out: Floats | None = None) -> Floats:
         x = np.empty(encoded.values.shape, np.float32) if out is None else out

@@ -1,24 +1,18 @@
 """float32: what the model computed, bit for bit."""
 
 import numpy as np
-from numpy.typing import NDArray
 
-from rkstore.codecs.base import Codec, Encoded, Floats
+from rkstore.codecs.base import Encoded, Floats, Shortened
 
 
-class Float32(Codec):
+class Float32(Shortened):
     """32 bits a value, no error."""
 
     name = "float32"
     dtype = np.dtype("<f4")
 
-    def encode(
-        self,
-        x: Floats,
-        side: dict[str, Floats],  # noqa: ARG002
-        massive: NDArray[np.bool_] | None = None,  # noqa: ARG002
-    ) -> Encoded:
-        return Encoded(np.ascontiguousarray(x, self.dtype))
+    def shortened(self, x: Floats) -> np.ndarray:
+        return np.ascontiguousarray(x, self.dtype)
 
     def decode(self, encoded: Encoded, out: Floats | None = None) -> Floats:  # noqa: ARG002
         return np.ascontiguousarray(encoded.values, np.float32)
