@@ -63,7 +63,7 @@ def peak() -> Iterator[list[int]]:
 
 def harvest(out: Path, rows: int) -> dict[str, float]:
     """Harvest one layer of the demo model; tokens/s of the run, the model loaded before."""
-    from rkstore.harvest import prepare, run
+    from rkstore.harvest.run import prepare, run
     from rkstore.settings import HarvestSettings
 
     settings = HarvestSettings(

@@ -17,14 +17,10 @@ import numpy as np
 import torch
 from results import Row, deviation
 
-from rkstore import harvest
-from rkstore.batches import plan_batches, read_rows, split_chunks
 from rkstore.dictionaries import load_dictionary
 from rkstore.errors import BadInput
-from rkstore.evaluate import Measure
-from rkstore.kept import LeftOut, left_out
-from rkstore.naming import TRAINING, checkpoints_beside
-from rkstore.opening import open_store
+from rkstore.evaluation.evaluate import Measure
+from rkstore.harvest import run as harvest
 from rkstore.settings import (
     EvaluateSettings,
     HarvestSettings,
@@ -34,8 +30,12 @@ from rkstore.settings import (
     flag_of,
     option,
 )
-from rkstore.store import Store
-from rkstore.train import train_all
+from rkstore.store.batches.kept import LeftOut, left_out
+from rkstore.store.batches.reading import plan_batches, read_rows, split_chunks
+from rkstore.store.open import open_store
+from rkstore.store.store import Store
+from rkstore.training.naming import TRAINING, checkpoints_beside
+from rkstore.training.train import train_all
 
 # What is harvested, if no store is given.
 TEXT = ("model", "dataset", "dataset_config", "text", "text_seed", "tokens", "context_size")
@@ -236,7 +236,7 @@ def measure(
 ) -> list[Row]:
     """What dictionaries of one site do to held-out rows, all on the same batches.
 
-    As :func:`rkstore.evaluate.evaluate`, and with the dead among the latents that began as
+    As :func:`rkstore.evaluation.evaluate.evaluate`, and with the dead among the latents that began as
     mined directions counted apart from the others.
     """
     device = chosen[0].device

@@ -27,22 +27,22 @@ from results import Row, start
 from torch import Tensor
 from tqdm import tqdm
 
-from rkstore import harvest
-from rkstore.batches import read_rows, split_chunks
-from rkstore.cli import Command, options_of
-from rkstore.codecs import codec_named
+from rkstore.cli.commands import Command, options_of
 from rkstore.dictionaries import Dictionary, load_dictionary
 from rkstore.errors import BadInput
-from rkstore.evaluate import evaluate
-from rkstore.formats import compression_for
-from rkstore.kept import left_out
-from rkstore.manifest import COLUMNS
-from rkstore.probe import probe
-from rkstore.run import prepare
+from rkstore.evaluation.evaluate import evaluate
+from rkstore.harvest import run as harvest
+from rkstore.rkcnn.mine import probe
 from rkstore.settings import EvaluateSettings, HarvestSettings, ProbeSettings, TrainSettings, option
-from rkstore.store import Store
-from rkstore.train import train
-from rkstore.writer import StoreWriter
+from rkstore.store.batches.kept import left_out
+from rkstore.store.batches.reading import read_rows, split_chunks
+from rkstore.store.codecs import codec_named
+from rkstore.store.formats import compression_for
+from rkstore.store.manifest import COLUMNS
+from rkstore.store.store import Store
+from rkstore.store.writing.writer import StoreWriter
+from rkstore.training.run import prepare
+from rkstore.training.train import train
 
 REFERENCE = "float32"
 

@@ -26,17 +26,17 @@ from numcodecs.zstd import Zstd
 from results import Row, start, write_together
 from tqdm import tqdm
 
-from rkstore.cli import Command, options_of
-from rkstore.codecs import CODECS
+from rkstore.cli.commands import Command, options_of
 from rkstore.errors import BadInput
-from rkstore.formats import compression_for
-from rkstore.harvest import Harvest, prepare
-from rkstore.manifest import CHUNK_ROWS, COLUMNS, Manifest, Site, largest_divisor
-from rkstore.massive import Usual
+from rkstore.harvest.run import Harvest, prepare
+from rkstore.harvest.text import PYTHON_CORPUS
 from rkstore.settings import HarvestSettings, Settings, option
-from rkstore.store import Store
-from rkstore.text import PYTHON_CORPUS
-from rkstore.writer import StoreWriter
+from rkstore.store.codecs import CODECS
+from rkstore.store.formats import compression_for
+from rkstore.store.manifest import CHUNK_ROWS, COLUMNS, Manifest, Site, largest_divisor
+from rkstore.store.massive import Usual
+from rkstore.store.store import Store
+from rkstore.store.writing.writer import StoreWriter
 
 # hook_resid_pre is hook_resid_post of the block before.
 HOOKS = ("hook_resid_mid", "hook_resid_post", "mlp.hook_post")

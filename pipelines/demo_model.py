@@ -22,8 +22,8 @@ from torch.nn import functional as F
 from tqdm import tqdm
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from rkstore.cli import Command
-from rkstore.corpus import python_documents
+from rkstore.cli.commands import Command
+from rkstore.harvest.corpus import python_documents
 
 END = "<|endoftext|>"
 CONTEXT = 256

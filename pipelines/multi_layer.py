@@ -29,10 +29,10 @@ from published import MULTI_LAYER, MULTI_LAYER_D_SAE, MULTI_LAYER_FAULTS, SOURCE
 from results import Row, Runs, start, table, write_together
 from tqdm import tqdm
 
-from rkstore.cli import Command, options_of
-from rkstore.report import look, png, whole
+from rkstore.cli.commands import Command, options_of
+from rkstore.evaluation.report.figures import look, png, whole
 from rkstore.settings import option
-from rkstore.sites import layers_of
+from rkstore.training.sites import layers_of
 
 NAME = "multi_layer"
 

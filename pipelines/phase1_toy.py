@@ -22,8 +22,8 @@ from results import Row, as_json, start, table, write_together
 from toy import NO_FEATURE, Floats, Toy, make_toy, random_basis
 from tqdm import tqdm
 
-from rkstore.cli import Command, options_of
-from rkstore.report import COLOURS, look, png, whole
+from rkstore.cli.commands import Command, options_of
+from rkstore.evaluation.report.figures import COLOURS, look, png, whole
 from rkstore.rkcnn import RkCNNProbe, RkCNNResult
 from rkstore.rkcnn.recovery import feature_recovery
 from rkstore.settings import SCORES, Settings, option

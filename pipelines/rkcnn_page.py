@@ -18,9 +18,9 @@ import numpy as np
 from paired import Paired, compare, coverage, holm, interval
 from results import Row, deviation, start, table, write_together
 
-from rkstore.cli import Command
+from rkstore.cli.commands import Command
 from rkstore.errors import BadInput
-from rkstore.report import logarithmic, png, whole
+from rkstore.evaluation.report.figures import logarithmic, png, whole
 
 # The page as it is written; what is in braces comes of the runs.
 TEMPLATE = Path(__file__).with_suffix(".md")

@@ -26,17 +26,17 @@ from lifetimes import Lifetimes
 from results import Row, Runs, start
 from tqdm import tqdm
 
-from rkstore.batches import read_rows
-from rkstore.cli import Command, options_of
+from rkstore.cli.commands import Command, options_of
 from rkstore.dictionaries import load_dictionary
 from rkstore.errors import BadInput
-from rkstore.evaluate import Evaluation, Measure
-from rkstore.kept import LeftOut, left_out
-from rkstore.opening import open_store
+from rkstore.evaluation.evaluate import Evaluation, Measure
 from rkstore.settings import Settings, TrainSettings, option
-from rkstore.sites import layers_of
-from rkstore.store import Store
-from rkstore.train import train_all
+from rkstore.store.batches.kept import LeftOut, left_out
+from rkstore.store.batches.reading import read_rows
+from rkstore.store.open import open_store
+from rkstore.store.store import Store
+from rkstore.training.sites import layers_of
+from rkstore.training.train import train_all
 
 # What each arm changes of the settings that all share.
 ARMS: dict[str, dict[str, Any]] = {

@@ -29,11 +29,11 @@ from published import SOURCE, SWEEP, SWEEP_FAULTS
 from results import Row, Runs, deviation, start, table, write_together
 from tqdm import tqdm
 
-from rkstore.cli import Command, options_of
+from rkstore.cli.commands import Command, options_of
 from rkstore.errors import BadInput
-from rkstore.report import look, png
+from rkstore.evaluation.report.figures import look, png
 from rkstore.settings import TrainSettings, flag_of, option
-from rkstore.store import Store
+from rkstore.store.store import Store
 
 NAME = "sweep"
 AXES = ("h", "fraction", "score", "l1")

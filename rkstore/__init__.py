@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from rkstore.errors import BadInput, DamagedStore, RkstoreError
 
 if TYPE_CHECKING:
-    from rkstore.batches import plan_batches, read_batches, split_chunks
     from rkstore.dictionaries import Dictionary, load_dictionary
-    from rkstore.kept import left_out
     from rkstore.rkcnn import RkCNNProbe, RkCNNResult, StoreSite
     from rkstore.rkcnn.classifier import RkCNNClassifier
-    from rkstore.store import Store, verify
+    from rkstore.store.batches.kept import left_out
+    from rkstore.store.batches.reading import plan_batches, read_batches, split_chunks
+    from rkstore.store.store import Store, verify
 
 __version__ = "0.2.0"
 
@@ -48,11 +48,11 @@ _WHERE = {
     "RkCNNResult": "rkcnn",
     "Store": "store",
     "StoreSite": "rkcnn",
-    "left_out": "kept",
+    "left_out": "store.batches.kept",
     "load_dictionary": "dictionaries",
-    "plan_batches": "batches",
-    "read_batches": "batches",
-    "split_chunks": "batches",
+    "plan_batches": "store.batches.reading",
+    "read_batches": "store.batches.reading",
+    "split_chunks": "store.batches.reading",
     "verify": "store",
 }
 
@@ -61,14 +61,14 @@ def open(path: str | Path, **cache: Any) -> "Store":
     """Open the store in a directory or at a URL, read-only.
 
     Args:
-        cache: for a URL, ``cache`` and ``cache_bytes`` of :class:`rkstore.remote.RemoteStore`,
+        cache: for a URL, ``cache`` and ``cache_bytes`` of :class:`rkstore.store.places.remote.RemoteStore`,
             which keeps what it fetched.
 
     Raises:
         BadInput: there is none, or it needs a newer rkstore.
         DamagedStore: its manifest or journal was changed.
     """
-    from rkstore.opening import open_store
+    from rkstore.store.open import open_store
 
     return open_store(path, **cache)
 

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import yaml
 
 from rkstore.errors import BadInput, for_yaml
-from rkstore.paths import expanded
+from rkstore.store.files import expanded
 
 T = TypeVar("T", bound="Settings")
 

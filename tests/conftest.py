@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rkstore.codecs import Codec, Encoded
 from rkstore.errors import BadInput
-from rkstore.manifest import COLUMNS, SCHEMA, Manifest, Site
-from rkstore.massive import Usual
-from rkstore.shard import FIT_ROWS
-from rkstore.store import Store
-from rkstore.writer import StoreWriter
+from rkstore.store.codecs import Codec, Encoded
+from rkstore.store.manifest import COLUMNS, SCHEMA, Manifest, Site
+from rkstore.store.massive import Usual
+from rkstore.store.store import Store
+from rkstore.store.writing.encoder import FIT_ROWS
+from rkstore.store.writing.writer import StoreWriter
 
 # Rows that fill three shards and part of a fourth, whose last chunk is a part as well.
 ROWS, SHARD_ROWS, CHUNK_ROWS, CONTEXT = 216, 64, 16, 8
@@ -237,7 +237,7 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory, text_file: Path) -> Path
 @pytest.fixture(scope="session")
 def model(model_dir: Path) -> Any:
     """The tiny model, loaded by rkstore."""
-    from rkstore.model import load_model
+    from rkstore.harvest.model import load_model
 
     return load_model(str(model_dir))
 
@@ -271,7 +271,7 @@ def harvested(
     tmp_path_factory: pytest.TempPathFactory, harvest_settings: Callable[..., Any]
 ) -> Iterator[Store]:
     """A store harvested from the tiny model, all layers. Read it; do not change it."""
-    from rkstore.harvest import prepare, run
+    from rkstore.harvest.run import prepare, run
 
     out = tmp_path_factory.mktemp("harvested") / "tiny"
     store = run(prepare(harvest_settings(out=str(out))))
@@ -288,7 +288,7 @@ def rkstore(
 
     It runs in an empty directory, so that relative paths are the test's own.
     """
-    from rkstore.cli import main
+    from rkstore.cli.commands import main
 
     monkeypatch.chdir(tmp_path)
 
@@ -308,8 +308,8 @@ def rkstore(
 @pytest.fixture
 def bring(tmp_path: Path) -> Callable[..., Store]:
     """Call it with a path, a format and options; returns the store that the import wrote."""
-    from rkstore.exchange.importing import import_store
     from rkstore.settings import ImportSettings
+    from rkstore.share.exchange.importing import import_store
 
     def run(path: Path, kind: str, out: str = "imported", **options: Any) -> Store:
         say = options.pop("say", lambda _: None)

@@ -8,9 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from rkstore.batches import BatchPlan, plan_batches, read_batches, read_rows, split_chunks
-from rkstore.codecs import CODECS
 from rkstore.errors import BadInput, DamagedStore
+from rkstore.store.batches.reading import (
+    BatchPlan,
+    plan_batches,
+    read_batches,
+    read_rows,
+    split_chunks,
+)
+from rkstore.store.codecs import CODECS
 
 SITES = ["blocks.0.mlp.hook_post", "blocks.1.hook_mlp_out"]
 

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from conftest import flip, tree
 
-from rkstore.cli import Number, PathOrName, cli
+from rkstore.cli.commands import Number, PathOrName, cli
 
 SITE = "blocks.0.mlp.hook_post"
 
@@ -307,7 +307,7 @@ def test_without_a_network_a_dataset_points_to_what_works_without(refused, model
 def test_activations_that_are_not_finite_are_refused_with_site_and_row(
     refused, harvest, monkeypatch
 ):
-    from rkstore.model import Model
+    from rkstore.harvest.model import Model
 
     plain = Model.activations
 
@@ -395,7 +395,7 @@ def test_evaluating_what_is_no_checkpoint_is_refused(refused, make_store, tmp_pa
 def test_a_full_disk_loses_nothing_and_the_run_goes_on_later(rkstore, harvest, monkeypatch):
     import errno
 
-    from rkstore.formats.zarr import Zarr
+    from rkstore.store.formats.zarr import Zarr
 
     plain, calls = Zarr.write_shard, []
 
@@ -420,7 +420,8 @@ def test_a_full_disk_loses_nothing_and_the_run_goes_on_later(rkstore, harvest, m
 def test_ctrl_c_keeps_what_was_recorded_and_says_how_to_go_on(harvest, tmp_path):
     program = textwrap.dedent("""
         import os, signal, sys
-        from rkstore import cli, writer
+        from rkstore.cli import commands as cli
+        from rkstore.store.writing import writer
         # Whoever runs the tests in the background has it ignored.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         plain = writer.StoreWriter.finish_shard
@@ -447,7 +448,7 @@ STDERR = {"closed": "2>&-", "full": "2>/dev/full", "a pipe without a reader": "2
 
 def in_bash(words, redirected, cwd, **variables):
     """Run a command as a shell does that sends its streams elsewhere."""
-    line = f"{shlex.join([sys.executable, '-m', 'rkstore.cli', *map(str, words)])}"
+    line = f"{shlex.join([sys.executable, '-m', 'rkstore.cli.commands', *map(str, words)])}"
     return subprocess.run(
         ["bash", "-c", f"{line} {redirected}"],
         cwd=cwd,
@@ -497,7 +498,7 @@ def test_too_little_memory_is_one_sentence(refused, make_store, monkeypatch):
     def full(_):
         raise MemoryError
 
-    monkeypatch.setattr("rkstore.info.describe_store", full)
+    monkeypatch.setattr("rkstore.cli.terminal.describe_store", full)
     assert "lower --batch-size" in refused("info", store.root, status=1)
 
 
@@ -516,7 +517,7 @@ def test_what_is_suggested_for_a_word_that_is_misspelt_is_there(rkstore, command
 def test_help_and_a_refusal_of_any_command_wait_for_no_library():
     program = textwrap.dedent("""
         import sys
-        from rkstore import cli
+        from rkstore.cli import commands as cli
         for name in cli.cli.commands:
             for words in (["--help"], ["--unknown"]):
                 sys.argv = ["rkstore", name, *words]

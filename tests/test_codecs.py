@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from conftest import encoded as encode
 
-from rkstore.apart import Apart
-from rkstore.codecs import CODECS, SCHEMA_1, Encoded, codec_named
-from rkstore.codecs.spread import Spread
 from rkstore.errors import BadInput
+from rkstore.store.apart import Apart
+from rkstore.store.codecs import CODECS, SCHEMA_1, Encoded, codec_named
+from rkstore.store.codecs.spread import Spread
 
 LARGEST = np.finfo(np.float32).max
 

@@ -6,15 +6,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rkstore.dictionaries import (
-    SELECTS,
-    Dictionary,
-    load_dictionary,
-    resample,
-    save_dictionary,
-    select_named,
-)
+from rkstore.dictionaries import SELECTS, Dictionary, load_dictionary, save_dictionary, select_named
 from rkstore.errors import BadInput
+from rkstore.training.helpers.resample import resample
 
 SITE = "blocks.0.mlp.hook_post"
 

@@ -10,9 +10,9 @@ import pytest
 from conftest import SITES, make_manifest, make_values, tree, write_store
 
 from rkstore.errors import RkstoreError
-from rkstore.formats import FORMATS
-from rkstore.manifest import Manifest
-from rkstore.store import Store, verify
+from rkstore.store.formats import FORMATS
+from rkstore.store.manifest import Manifest
+from rkstore.store.store import Store, verify
 
 PAGE = 4096
 

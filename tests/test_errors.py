@@ -11,9 +11,9 @@ import pytest
 import rkstore
 from rkstore import settings as module
 from rkstore.errors import BadInput, DamagedStore, RkstoreError, for_python, for_yaml
-from rkstore.run import Diverged
 from rkstore.settings import Settings, flag_of
-from rkstore.url import NotThere
+from rkstore.store.places.url import NotThere
+from rkstore.training.run import Diverged
 
 OURS = (RkstoreError, BadInput, DamagedStore, Diverged, NotThere)
 FIELDS = sorted(

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from rkstore.batches import split_chunks
-from rkstore.checkpoints import doubts, names, newest
 from rkstore.dictionaries import Dictionary, save_dictionary, select_named
 from rkstore.errors import BadInput
-from rkstore.evaluate import Measure, evaluate, write_results
-from rkstore.report import comparison, table
+from rkstore.evaluation.checkpoints import doubts, names, newest
+from rkstore.evaluation.evaluate import Measure, evaluate, write_results
+from rkstore.evaluation.report.figures import comparison, table
 from rkstore.settings import EvaluateSettings, TrainSettings
-from rkstore.train import train
+from rkstore.store.batches.reading import split_chunks
+from rkstore.training.train import train
 
 SITE = "blocks.0.mlp.hook_post"
 

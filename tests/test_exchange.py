@@ -21,10 +21,10 @@ from foreign_files import (
 )
 
 from rkstore.errors import BadInput, RkstoreError
-from rkstore.exchange import EXPORTERS, IMPORTERS, exporter_named, importer_named
-from rkstore.manifest import COLUMNS
 from rkstore.settings import ExportSettings, ImportSettings
-from rkstore.store import verify
+from rkstore.share.exchange import EXPORTERS, IMPORTERS, exporter_named, importer_named
+from rkstore.store.manifest import COLUMNS
+from rkstore.store.store import verify
 
 SITE = "blocks.0.mlp.hook_post"
 SAELENS = Path(__file__).parents[1] / ".venv-saelens" / "bin" / "python"
@@ -111,7 +111,7 @@ def test_a_context_size_that_the_rows_are_not_is_refused(refused, tmp_path, x, k
 
 @pytest.mark.parametrize("kind", IMPORTERS)
 def test_an_import_goes_on_where_it_stopped(bring, tmp_path, x, kind, monkeypatch):
-    from rkstore.writer import StoreWriter
+    from rkstore.store.writing.writer import StoreWriter
 
     path, plain = foreign(kind, tmp_path, x), StoreWriter.write_shard
 
@@ -532,7 +532,7 @@ def test_the_commands_take_a_store_out_and_bring_it_back(rkstore, make_store, tm
     assert "npy" in out
     assert f"{SITE}.npy" in out
     assert rkstore("verify", "back")[0] == 0
-    from rkstore.store import Store
+    from rkstore.store.store import Store
 
     np.testing.assert_array_equal(Store(tmp_path / "back").read(SITE), values[SITE])
 

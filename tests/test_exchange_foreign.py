@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from foreign_files import CONTEXT, ROWS, WIDTH, foreign, rows, save_arrow, save_memmap
 
-from rkstore.exchange.memmap import MEANS, MEANS_NOTHING
+from rkstore.share.exchange.memmap import MEANS, MEANS_NOTHING
 
 # Formats whose arrays may have any axes.
 ARRAYS = ("npy", "pt", "hdf5")

@@ -6,8 +6,8 @@ import pytest
 from foreign_files import EXPORTED, ROWS, WIDTH, export, foreign, foreign_arrays, rows, save_arrow
 
 from rkstore.errors import BadInput
-from rkstore.exchange import EXPORTERS, IMPORTERS
-from rkstore.order import natural
+from rkstore.share.exchange import EXPORTERS, IMPORTERS
+from rkstore.store.order import natural
 
 LAYERS = range(12)
 

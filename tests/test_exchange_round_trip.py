@@ -9,14 +9,14 @@ import pytest
 from conftest import make_manifest, make_values, write_store
 from foreign_files import EXPORTED, export
 
-from rkstore.codecs import CODECS
+from rkstore.cli.terminal import describe_store
 from rkstore.errors import DamagedStore
-from rkstore.exchange import EXPORTERS, IMPORTERS
-from rkstore.exchange.facts import FILE, Facts
-from rkstore.exchange.outgoing import Outgoing
-from rkstore.info import describe_store
-from rkstore.manifest import COLUMNS, read_manifest
-from rkstore.store import Store
+from rkstore.share.exchange import EXPORTERS, IMPORTERS
+from rkstore.share.exchange.facts import FILE, Facts
+from rkstore.share.exchange.outgoing import Outgoing
+from rkstore.store.codecs import CODECS
+from rkstore.store.manifest import COLUMNS, read_manifest
+from rkstore.store.store import Store
 
 BOTH = [kind for kind in EXPORTERS if kind in IMPORTERS]
 SITE = "blocks.0.mlp.hook_post"

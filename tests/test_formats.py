@@ -14,10 +14,10 @@ import zarr
 from conftest import SITES, encoded, flip, make_manifest, stored, tree
 from numcodecs.fletcher32 import Fletcher32
 
-from rkstore.codecs import CODECS
 from rkstore.errors import BadInput, DamagedStore
-from rkstore.formats import FORMATS, ArraySpec, format_named
-from rkstore.store import Store, verify
+from rkstore.store.codecs import CODECS
+from rkstore.store.formats import FORMATS, ArraySpec, format_named
+from rkstore.store.store import Store, verify
 
 HOOK = "blocks.1.mlp.hook_post"
 
@@ -524,7 +524,7 @@ def test_numbers_that_lie_in_another_file_are_refused(tmp_path, link):
 def test_reading_zarr_shards_does_not_load_the_zarr_library(make_store):
     store, _ = make_store(format="zarr")
     code = (
-        "import sys; from rkstore.store import Store; "
+        "import sys; from rkstore.store.store import Store; "
         f"Store({str(store.root)!r}).read({HOOK!r}); sys.exit('zarr' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from conftest import tree
 
-from rkstore.codecs import CODECS
 from rkstore.errors import BadInput
-from rkstore.formats import FORMATS
-from rkstore.manifest import JOURNAL, SCHEMA
-from rkstore.store import Store, verify
-from rkstore.writer import StoreWriter
+from rkstore.store.codecs import CODECS
+from rkstore.store.formats import FORMATS
+from rkstore.store.manifest import JOURNAL, SCHEMA
+from rkstore.store.store import Store, verify
+from rkstore.store.writing.writer import StoreWriter
 
 GOLDEN = Path(__file__).parent / "golden"
 

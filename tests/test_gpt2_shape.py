@@ -5,9 +5,9 @@ import shutil
 import numpy as np
 import pytest
 
-from rkstore.formats import FORMATS
-from rkstore.harvest import prepare, run
+from rkstore.harvest.run import prepare, run
 from rkstore.settings import HarvestSettings
+from rkstore.store.formats import FORMATS
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,11 @@
 import pytest
 import torch
 
-from rkstore.dictionaries import AuxK, Dictionary, Scratch, fill_gradients, select_named
+from rkstore.dictionaries import Dictionary, select_named
 from rkstore.dictionaries.sparse import ByLatent, SparseCode
+from rkstore.training.fast.gradient import fill_gradients
+from rkstore.training.fast.scratch import Scratch
+from rkstore.training.helpers.auxk import AuxK
 
 # Of 40 latents 5 are too many for a list, of 160 they are few; a relu is sparse by its bias.
 DENSE = [("relu", 40, 0.0), ("topk", 40, 0.0)]

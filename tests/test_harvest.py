@@ -13,13 +13,13 @@ import pytest
 import torch
 from conftest import MODEL_LAYERS, MODEL_MLP, MODEL_WIDTH, stored, tree
 
-from rkstore.codecs import CODECS
+from rkstore.cli.terminal import describe_harvest, describe_store
 from rkstore.errors import BadInput
-from rkstore.formats import FORMATS
-from rkstore.harvest import Harvest, prepare, run
-from rkstore.info import describe_harvest, describe_store
-from rkstore.manifest import Site
-from rkstore.store import Store, verify
+from rkstore.harvest.run import Harvest, prepare, run
+from rkstore.store.codecs import CODECS
+from rkstore.store.formats import FORMATS
+from rkstore.store.manifest import Site
+from rkstore.store.store import Store, verify
 
 CONTEXT, BLOCKS = 16, 18
 

@@ -8,16 +8,16 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
-from rkstore.batches import split_chunks
-from rkstore.dictionaries import INITS, SELECTS, Dictionary, initialise, select_named
-from rkstore.dictionaries.inits import INIT_OPTIONS, InitData, mining
-from rkstore.dictionaries.inits.calibration import fire_at_rate, match_reconstruction
-from rkstore.dictionaries.inits.centre import UNCENTRED, geometric_median
-from rkstore.dictionaries.inits.mining import mine
-from rkstore.dictionaries.inits.subspace import principal_subspace
-from rkstore.dictionaries.unused import unused
+from rkstore.dictionaries import SELECTS, Dictionary, select_named
 from rkstore.errors import BadInput
 from rkstore.settings import TrainSettings
+from rkstore.store.batches.reading import split_chunks
+from rkstore.training.inits import INIT_OPTIONS, INITS, InitData, initialise, mining
+from rkstore.training.inits.calibration import fire_at_rate, match_reconstruction
+from rkstore.training.inits.centre import UNCENTRED, geometric_median
+from rkstore.training.inits.mining import mine
+from rkstore.training.inits.subspace import principal_subspace
+from rkstore.training.unused import unused
 
 SITE = "blocks.0.mlp.hook_post"
 D_IN, D_SAE, M = 12, 40, 3

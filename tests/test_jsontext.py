@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rkstore.jsontext import to_json
+from rkstore.store.jsontext import to_json
 
 ROOT = Path(__file__).parents[1]
 WRITERS = sorted(

@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from rkstore.batches import plan_batches, read_batches, read_rows, split_chunks
 from rkstore.errors import BadInput
-from rkstore.evaluate import evaluate
-from rkstore.kept import left_out, special_ids
-from rkstore.probe import probe
+from rkstore.evaluation.evaluate import evaluate
 from rkstore.rkcnn import StoreSite
+from rkstore.rkcnn.mine import probe
 from rkstore.settings import EvaluateSettings, ProbeSettings, TrainSettings
-from rkstore.train import prepare, train
+from rkstore.store.batches.kept import left_out, special_ids
+from rkstore.store.batches.reading import plan_batches, read_batches, read_rows, split_chunks
+from rkstore.training.train import prepare, train
 
 SITE = "blocks.0.mlp.hook_post"
 BOS, PAD = 7, 9

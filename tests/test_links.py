@@ -12,11 +12,11 @@ import pytest
 from conftest import flip, tree, write_store
 
 from rkstore.errors import DamagedStore, RkstoreError
-from rkstore.formats import FORMATS
-from rkstore.manifest import COLUMNS, JOURNAL, MANIFEST
 from rkstore.settings import PullSettings
 from rkstore.share import pull, push, repair
-from rkstore.store import Store, sha256, verify
+from rkstore.store.formats import FORMATS
+from rkstore.store.manifest import COLUMNS, JOURNAL, MANIFEST
+from rkstore.store.store import Store, sha256, verify
 
 HOOK = "blocks.1.mlp.hook_post"
 

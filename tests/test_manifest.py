@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from conftest import make_manifest
 
-from rkstore.codecs import CODECS
 from rkstore.errors import BadInput, DamagedStore, RkstoreError
-from rkstore.formats import FORMATS
-from rkstore.manifest import (
+from rkstore.store.codecs import CODECS
+from rkstore.store.formats import FORMATS
+from rkstore.store.manifest import (
     LARGEST_MANIFEST,
     SCHEMA,
     FileRecord,
@@ -447,7 +447,7 @@ def careless(monkeypatch):
     def canonical(value):
         return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
-    monkeypatch.setattr("rkstore.manifest._canonical", canonical)
+    monkeypatch.setattr("rkstore.store.manifest._canonical", canonical)
 
 
 @pytest.mark.usefixtures("careless")

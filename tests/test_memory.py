@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from conftest import make_manifest, write_store
 
-from rkstore.formats import FORMATS
-from rkstore.manifest import Manifest
-from rkstore.store import Store
+from rkstore.store.formats import FORMATS
+from rkstore.store.manifest import Manifest
+from rkstore.store.store import Store
 
 HOOK, WIDTH = "blocks.0.mlp.hook_post", 8
 MIB = 2**20
@@ -24,7 +24,7 @@ READ_ALL = f"""
 import json, sys, threading
 from pathlib import Path
 
-from rkstore.store import Store, verify
+from rkstore.store.store import Store, verify
 
 
 def own_memory():

@@ -14,11 +14,11 @@ import torch
 from conftest import MODEL_CONTEXT, MODEL_LAYERS, MODEL_MLP, MODEL_WIDTH
 from safetensors.torch import load_file, save_file
 
-from rkstore import hub
 from rkstore.errors import BadInput, RkstoreError
-from rkstore.manifest import Site, block_of
-from rkstore.model import PROBE_TOKENS, Model, load_model, parse_layers
-from rkstore.tokens import TokenBlocks
+from rkstore.harvest.model import PROBE_TOKENS, Model, load_model, parse_layers
+from rkstore.harvest.tokens import TokenBlocks
+from rkstore.store.manifest import Site, block_of
+from rkstore.store.places import hub
 
 TOKENS = np.random.default_rng(0).integers(0, 280, (3, 20)).astype(np.int32)
 

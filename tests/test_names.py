@@ -7,13 +7,13 @@ import pytest
 from conftest import make_manifest, make_values, tree, write_store
 
 import rkstore as package
-from rkstore.formats import FORMATS
-from rkstore.opening import open_store
-from rkstore.remote import RemoteStore
 from rkstore.settings import PullSettings
 from rkstore.share import pull, push, repair
-from rkstore.store import Store, find_store, verify
-from rkstore.writer import StoreWriter
+from rkstore.store.formats import FORMATS
+from rkstore.store.open import open_store
+from rkstore.store.places.remote import RemoteStore
+from rkstore.store.store import Store, find_store, verify
+from rkstore.store.writing.writer import StoreWriter
 
 HOOK = "blocks.1.mlp.hook_post"
 

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rkstore.descriptors import most_open
 from rkstore.errors import DamagedStore, RkstoreError
-from rkstore.formats import FORMATS
-from rkstore.manifest import COLUMNS
-from rkstore.paths import LOST
 from rkstore.settings import PullSettings
 from rkstore.share import pull, push
-from rkstore.store import Store, verify
+from rkstore.store.descriptors import most_open
+from rkstore.store.files import LOST
+from rkstore.store.formats import FORMATS
+from rkstore.store.manifest import COLUMNS
+from rkstore.store.store import Store, verify
 
 HOOK = "blocks.1.mlp.hook_post"
 
@@ -163,7 +163,7 @@ def test_shards_take_a_quarter_of_the_descriptors_at_most(monkeypatch, soft):
 
 
 def test_all_stores_together_have_so_many_files_open(make_store, monkeypatch):
-    monkeypatch.setattr("rkstore.descriptors.OPEN_SHARDS", 3)
+    monkeypatch.setattr("rkstore.store.descriptors.OPEN_SHARDS", 3)
     stores = [make_store(name)[0] for name in ("a", "b", "c")]
     for store in stores * 2:
         store.read(HOOK)

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from rkstore.order import natural
+from rkstore.store.order import natural
 
 SORTED = [
     ["doc_1", "doc_2", "doc_10"],

@@ -14,11 +14,11 @@ import pytest
 from conftest import write_store
 
 import rkstore
-from rkstore.formats import FORMATS
-from rkstore.manifest import COLUMNS
 from rkstore.settings import PullSettings
 from rkstore.share import pull
-from rkstore.store import Store, verify
+from rkstore.store.formats import FORMATS
+from rkstore.store.manifest import COLUMNS
+from rkstore.store.store import Store, verify
 
 HOOK = "blocks.1.mlp.hook_post"
 

@@ -20,13 +20,13 @@ from matplotlib.lines import Line2D
 from pictures import drawn, legible_texts
 
 from rkstore import settings as commands
-from rkstore.batches import plan_batches, split_chunks
-from rkstore.cli import Command
+from rkstore.cli.commands import Command
 from rkstore.errors import BadInput
-from rkstore.evaluate import evaluate
-from rkstore.kept import left_out
+from rkstore.evaluation.evaluate import evaluate
 from rkstore.settings import INITS, EvaluateSettings, from_yaml, value_type
-from rkstore.train import prepare
+from rkstore.store.batches.kept import left_out
+from rkstore.store.batches.reading import plan_batches, split_chunks
+from rkstore.training.train import prepare
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = {

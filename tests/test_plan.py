@@ -4,11 +4,11 @@ import re
 
 import pytest
 
-from rkstore.codecs import CODECS
+from rkstore.cli.terminal import describe_plan, duration
 from rkstore.errors import RkstoreError
-from rkstore.harvest import Harvest, prepare, run
-from rkstore.info import describe_plan, duration
-from rkstore.plan import CodecCost, Plan, plan
+from rkstore.harvest.cost import CodecCost, Plan, plan
+from rkstore.harvest.run import Harvest, prepare, run
+from rkstore.store.codecs import CODECS
 
 
 def make_plan(free=10_000, written=0, read=0.1, context_size=100, widths=(5,) * 12):
@@ -89,7 +89,7 @@ def test_what_is_recorded_already_need_not_fit_again():
 def test_a_harvest_that_cannot_fit_writes_nothing(harvest_settings, tmp_path, monkeypatch, capsys):
     import sys
 
-    from rkstore import cli
+    from rkstore.cli import commands as cli
 
     settings = harvest_settings()
     monkeypatch.setattr(Harvest, "free_bytes", 1000)

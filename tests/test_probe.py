@@ -10,15 +10,15 @@ import torch
 from safetensors.torch import load_file
 
 from rkstore import RkCNNProbe, RkCNNResult, StoreSite
-from rkstore.batches import split_chunks
-from rkstore.dictionaries import INITS, load_dictionary
-from rkstore.dictionaries.inits import INIT_OPTIONS
+from rkstore.dictionaries import load_dictionary
 from rkstore.errors import BadInput
-from rkstore.probe import last_probed, probe
+from rkstore.rkcnn.mine import last_probed, probe
 from rkstore.rkcnn.result import DESCRIPTION, NAMES, TENSORS
-from rkstore.run import prepare
 from rkstore.settings import ProbeSettings, TrainSettings
-from rkstore.train import train
+from rkstore.store.batches.reading import split_chunks
+from rkstore.training.inits import INIT_OPTIONS, INITS
+from rkstore.training.run import prepare
+from rkstore.training.train import train
 
 SITE, OTHER = "blocks.0.mlp.hook_post", "blocks.1.mlp.hook_post"
 D_SAE = 24

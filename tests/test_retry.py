@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from rkstore.retry import WAITS, patiently
+from rkstore.store.places.retry import WAITS, patiently
 
 
 class Answer(Exception):

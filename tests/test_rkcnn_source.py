@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from rkstore.errors import BadInput
-from rkstore.manifest import Manifest, Site
 from rkstore.rkcnn import RkCNNProbe, RkCNNResult, StoreSite, source
 from rkstore.rkcnn.source import ahead, open_source, read_blocks, spread_rows
-from rkstore.store import Store
-from rkstore.writer import StoreWriter
+from rkstore.store.manifest import Manifest, Site
+from rkstore.store.store import Store
+from rkstore.store.writing.writer import StoreWriter
 
 HOOK, ROWS, WIDTH = "blocks.0.mlp.hook_post", 300, 16
 

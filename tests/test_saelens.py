@@ -15,10 +15,10 @@ from conftest import tree
 from safetensors.torch import load_file, save_file
 
 from rkstore.dictionaries import load_dictionary
-from rkstore.harvest import prepare, run
+from rkstore.harvest.run import prepare, run
 from rkstore.settings import TrainSettings
-from rkstore.store import Store, verify
-from rkstore.train import train
+from rkstore.store.store import Store, verify
+from rkstore.training.train import train
 
 PYTHON = Path(__file__).parents[1] / ".venv-saelens" / "bin" / "python"
 
@@ -82,7 +82,7 @@ def test_a_harvest_beside_saelens_writes_the_same_bytes(harvest_settings, tmp_pa
     words = [f"--{name.replace('_', '-')}={getattr(settings, name)}" for name in names]
     words += [f"--text={settings.text[0]}", f"--out={tmp_path / 'theirs'}"]
     done = subprocess.run(
-        [PYTHON, "-c", "from rkstore.cli import main; main()", "harvest", *words],
+        [PYTHON, "-c", "from rkstore.cli.commands import main; main()", "harvest", *words],
         capture_output=True,
         text=True,
         env=os.environ | {"PYTHONPATH": str(PYTHON.parents[2])},

@@ -7,9 +7,7 @@ from typing import Any
 import pytest
 
 from rkstore import settings as module
-from rkstore.codecs import CODECS
 from rkstore.errors import BadInput
-from rkstore.formats import FORMATS
 from rkstore.settings import (
     EvaluateSettings,
     ExportSettings,
@@ -23,6 +21,8 @@ from rkstore.settings import (
     from_yaml,
     value_type,
 )
+from rkstore.store.codecs import CODECS
+from rkstore.store.formats import FORMATS
 
 ALL = [
     kind

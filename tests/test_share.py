@@ -17,16 +17,16 @@ import pytest
 from conftest import flip, make_manifest, make_values, tree, write_store
 
 import rkstore as package
-from rkstore import retry
-from rkstore.batches import plan_batches, read_batches, split_chunks
 from rkstore.errors import BadInput, DamagedStore, RkstoreError
-from rkstore.manifest import COLUMNS, JOURNAL, MANIFEST, PART
-from rkstore.remote import RemoteStore
 from rkstore.settings import PullSettings, TrainSettings
 from rkstore.share import pull, push, repair
-from rkstore.store import Store, verify
-from rkstore.url import Location
-from rkstore.writer import StoreWriter
+from rkstore.store.batches.reading import plan_batches, read_batches, split_chunks
+from rkstore.store.manifest import COLUMNS, JOURNAL, MANIFEST, PART
+from rkstore.store.places import retry
+from rkstore.store.places.remote import RemoteStore
+from rkstore.store.places.url import Location
+from rkstore.store.store import Store, verify
+from rkstore.store.writing.writer import StoreWriter
 
 SITE, OTHER, SMALL = "blocks.0.mlp.hook_post", "blocks.1.mlp.hook_post", "blocks.1.hook_mlp_out"
 
@@ -244,7 +244,7 @@ def test_a_dictionary_trained_from_a_url_is_the_one_trained_from_a_directory(
     make_store, tmp_path, web, monkeypatch
 ):
     from rkstore.settings import TrainSettings
-    from rkstore.train import train
+    from rkstore.training.train import train
 
     monkeypatch.setenv("RKSTORE_CACHE", str(tmp_path / "cache"))
     store, _ = make_store(rows=400)
@@ -422,7 +422,8 @@ def test_a_pull_that_was_killed_goes_on(make_store, tmp_path):
     program = textwrap.dedent("""
         import os, sys
         from rkstore.settings import PullSettings
-        from rkstore.share import fetch, pull
+        from rkstore.store.places import fetch
+        from rkstore.share import pull
         url, limit = sys.argv[1:]
         plain, calls = fetch._into_place, []
         def into_place(*words):
@@ -860,10 +861,10 @@ def test_an_sftp_server_whose_key_is_not_known_is_refused(sftp, tmp_path):
 
 
 def test_train_and_evaluate_work_on_a_part(make_store, tmp_path, monkeypatch):
-    from rkstore.evaluate import evaluate
-    from rkstore.probe import probe
+    from rkstore.evaluation.evaluate import evaluate
+    from rkstore.rkcnn.mine import probe
     from rkstore.settings import EvaluateSettings, ProbeSettings
-    from rkstore.train import train
+    from rkstore.training.train import train
 
     monkeypatch.chdir(tmp_path)
     store, _ = make_store(rows=64 * 10)
@@ -904,6 +905,6 @@ def test_from_the_command_line(make_store, tmp_path, rkstore):
 
 
 def run_size(store):
-    from rkstore.info import size
+    from rkstore.cli.terminal import size
 
     return f"{size(store.stored_bytes())}; 0 were there\n"

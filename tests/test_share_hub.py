@@ -10,7 +10,7 @@ import pytest
 from conftest import flip, tree
 from hub_server import serving
 
-from rkstore.manifest import JOURNAL, MANIFEST
+from rkstore.store.manifest import JOURNAL, MANIFEST
 
 SITE, OTHER = "blocks.0.mlp.hook_post", "blocks.1.mlp.hook_post"
 URL = "hf://datasets/org/acts/demo"
@@ -49,7 +49,7 @@ def python(hub, tmp_path):
 def rkstore(python):
     """Call it with a command's words."""
     return lambda *words, **environment: python(
-        "from rkstore.cli import main; main()", *words, **environment
+        "from rkstore.cli.commands import main; main()", *words, **environment
     )
 
 

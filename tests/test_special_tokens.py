@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from conftest import END, write_model
 
-from rkstore.model import Model
-from rkstore.tokens import token_blocks
+from rkstore.harvest.model import Model
+from rkstore.harvest.tokens import token_blocks
 
 
 def sentencepiece_model(root: Path) -> Path:

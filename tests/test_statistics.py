@@ -5,7 +5,7 @@ from functools import reduce
 import numpy as np
 import pytest
 
-from rkstore.statistics import Statistics
+from rkstore.store.statistics import Statistics
 
 FIELDS = ("mean", "m2", "min", "max", "positive")
 

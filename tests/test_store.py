@@ -10,14 +10,14 @@ import pytest
 from conftest import SITES, flip, make_manifest, stored, tree, write_store
 
 import rkstore
-from rkstore import descriptors
-from rkstore.codecs import CODECS
 from rkstore.errors import BadInput, DamagedStore
-from rkstore.formats import FORMATS
-from rkstore.manifest import COLUMNS, FileRecord, ShardRecord
-from rkstore.statistics import Statistics
-from rkstore.store import Store, find_store, sha256, verify
-from rkstore.writer import StoreWriter
+from rkstore.store import descriptors
+from rkstore.store.codecs import CODECS
+from rkstore.store.formats import FORMATS
+from rkstore.store.manifest import COLUMNS, FileRecord, ShardRecord
+from rkstore.store.statistics import Statistics
+from rkstore.store.store import Store, find_store, sha256, verify
+from rkstore.store.writing.writer import StoreWriter
 
 HOOK = "blocks.1.mlp.hook_post"
 
@@ -460,7 +460,7 @@ store = rkstore.open({str(store.root)!r})
 for name in store.manifest.hook_names:
     assert store.read(name).shape[0] == store.rows == 216
     store.statistics(name), store.codec_fvu(name), store.column("token_id")
-from rkstore.store import verify
+from rkstore.store.store import verify
 assert not list(verify(store))
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

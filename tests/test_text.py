@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from rkstore import corpus, plain
 from rkstore.errors import BadInput, RkstoreError
+from rkstore.harvest import corpus, plain
+from rkstore.harvest.text import OF_DATASETS, open_text
 from rkstore.settings import HarvestSettings
-from rkstore.text import OF_DATASETS, open_text
 
 
 def settings(**given: Any) -> HarvestSettings:

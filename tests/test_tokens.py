@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rkstore import tokens
 from rkstore.errors import BadInput
-from rkstore.tokens import TokenBlocks, token_blocks
+from rkstore.harvest import tokens
+from rkstore.harvest.tokens import TokenBlocks, token_blocks
 
 SEPARATOR = 1000
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import rkstore.train as module
-from rkstore.batches import BatchPlan
+import rkstore.training.train as module
 from rkstore.dictionaries import load_dictionary
 from rkstore.errors import BadInput
-from rkstore.run import NOT_IDENTITY, RESOLVED, Diverged
 from rkstore.settings import TrainSettings, default_of, value_type
-from rkstore.train import STATE, default_name, prepare, schedule, train, train_all
+from rkstore.store.batches.reading import BatchPlan
+from rkstore.training.run import NOT_IDENTITY, RESOLVED, Diverged
+from rkstore.training.train import STATE, default_name, prepare, schedule, train, train_all
 
 SITE = "blocks.0.mlp.hook_post"
 FILES = ("sae_weights.safetensors", "cfg.json", "training.json", STATE)
@@ -189,7 +189,7 @@ def test_more_auxiliary_latents_than_there_are_are_refused(settings):
 
 def test_a_finished_run_is_not_trained_again(settings, monkeypatch):
     path = train(settings())
-    monkeypatch.setattr("rkstore.train._step", None)
+    monkeypatch.setattr("rkstore.training.train._step", None)
     assert train(settings()) == path
 
 

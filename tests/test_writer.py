@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from conftest import SITES, make_manifest, make_values, shard_of, tree, write_store
 
-from rkstore.codecs import CODECS
 from rkstore.errors import BadInput, RkstoreError
-from rkstore.formats import FORMATS
-from rkstore.store import Store, verify
-from rkstore.writer import StoreWriter
+from rkstore.store.codecs import CODECS
+from rkstore.store.formats import FORMATS
+from rkstore.store.store import Store, verify
+from rkstore.store.writing.writer import StoreWriter
 
 HOOK = "blocks.1.mlp.hook_post"
 
@@ -119,7 +119,7 @@ from pathlib import Path
 
 sys.path.insert(0, {tests!r})
 from conftest import make_manifest, make_values, stored, tree, write_store
-from rkstore.store import Store, verify
+from rkstore.store.store import Store, verify
 
 os.fsync = lambda _: None
 root, manifest = Path({root!r}), make_manifest(**{options!r})
@@ -245,7 +245,7 @@ def test_a_second_writer_is_refused_with_the_number_of_the_process(tmp_path):
 import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from conftest import make_manifest
-from rkstore.writer import StoreWriter
+from rkstore.store.writing.writer import StoreWriter
 with StoreWriter({str(tmp_path / "store")!r}, make_manifest()):
     print("ready", flush=True)
     sys.stdin.read()

@@ -16,12 +16,12 @@ import torch
 from numpy.typing import NDArray
 
 from harness.row import THREADS, Bench, Side, Sides
-from rkstore.harvest import Harvest, prepare, run
-from rkstore.manifest import COLUMNS
-from rkstore.model import EMBEDDED, EMBEDDED_PATH
+from rkstore.harvest.model import EMBEDDED, EMBEDDED_PATH
+from rkstore.harvest.run import Harvest, prepare, run
 from rkstore.settings import HarvestSettings
-from rkstore.shard import ShardEncoder
-from rkstore.store import Store
+from rkstore.store.manifest import COLUMNS
+from rkstore.store.store import Store
+from rkstore.store.writing.encoder import ShardEncoder
 
 Floats = NDArray[np.float32]
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from unittest import mock
 
-from rkstore.codecs import Encoded
-from rkstore.store import Store
+from rkstore.store.codecs import Encoded
+from rkstore.store.store import Store
 
 
 @contextmanager

@@ -9,10 +9,10 @@ import torch
 
 from harness import synthetic
 from harness.row import Bench, Side, Sides
-from rkstore import train
-from rkstore.batches import Batch, plan_batches, read_batches
-from rkstore.run import Run
 from rkstore.settings import TrainSettings
+from rkstore.store.batches.reading import Batch, plan_batches, read_batches
+from rkstore.training import train
+from rkstore.training.run import Run
 
 D_IN, D_SAE, BATCH = 768, 6144, 2048
 

@@ -15,12 +15,12 @@ import torch
 from numpy.typing import NDArray
 
 from harness.row import Bench
-from rkstore.codecs import codec_named
-from rkstore.formats import compression_for
-from rkstore.manifest import Manifest, Site
 from rkstore.settings import HarvestSettings
-from rkstore.store import Store
-from rkstore.writer import StoreWriter
+from rkstore.store.codecs import codec_named
+from rkstore.store.formats import compression_for
+from rkstore.store.manifest import Manifest, Site
+from rkstore.store.store import Store
+from rkstore.store.writing.writer import StoreWriter
 
 SITE = "blocks.0.mlp.hook_post"
 CONTEXT = 128
@@ -127,8 +127,8 @@ def contiguous_file(bench: Bench) -> Path:
 @functools.cache
 def saelens_cache(bench: Bench) -> Path:
     """The rows as SAELens caches them: ``rkstore export --to saelens`` of a float32 store."""
-    from rkstore.exchange.exporting import export_store
     from rkstore.settings import ExportSettings
+    from rkstore.share.exchange.exporting import export_store
 
     out = bench.work / "saelens-cache"
     source = store(bench, "float32", "none")

@@ -1,6 +1,6 @@
 """Training steps, and how long they wait. All that the benchmark knows of the training loop.
 
-``rkstore.train.train`` runs as it is; only where it gets its batches from is watched, or
+``rkstore.training.train.train`` runs as it is; only where it gets its batches from is watched, or
 replaced.
 """
 
@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from rkstore import train
-from rkstore.batches import Batch, read_batches
 from rkstore.settings import TrainSettings
+from rkstore.store.batches.reading import Batch, read_batches
+from rkstore.training import train
 
 
 @dataclass(frozen=True)

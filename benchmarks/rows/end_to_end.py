@@ -20,9 +20,9 @@ def sides(bench: Bench) -> Iterator[Sides]:
     from harness import harvests
     from harness.training import timed
 
-    from rkstore.batches import Batch
-    from rkstore.harvest import run
-    from rkstore.model import EMBEDDED_PATH
+    from rkstore.harvest.model import EMBEDDED_PATH
+    from rkstore.harvest.run import run
+    from rkstore.store.batches.reading import Batch
 
     steps = bench.size(16, 2)
     harvest = harvests.demo(bench, str(LAYER), bench.size(16_384, 8192), "demo-layer")

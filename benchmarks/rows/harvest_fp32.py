@@ -21,7 +21,7 @@ ROW = Row(
     unit="tokens/s",
     target=Target("at least", 1.35),
     how="8,192 tokens in blocks of 128, 32 blocks at a time, float32 model with random weights. "
-    "Ours is rkstore.harvest.run: forward pass, default codec, checksums, statistics, fsync; "
+    "Ours is rkstore.harvest.run.run: forward pass, default codec, checksums, statistics, fsync; "
     "two shards of 4,096, so that one can be written while the next is computed. Theirs is "
     "run_with_cache with names_filter under inference_mode and the logits that it returns by "
     "default. Loading the model and tokenising is on neither side's clock.",

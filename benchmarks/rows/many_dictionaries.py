@@ -17,7 +17,7 @@ def sides(bench: Bench) -> Iterator[Sides]:
     from harness.reads import counted
 
     from rkstore.settings import TrainSettings
-    from rkstore.train import train, train_all
+    from rkstore.training.train import train, train_all
 
     out = bench.work / "many"
     runs = [

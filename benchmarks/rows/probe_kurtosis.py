@@ -16,7 +16,7 @@ def sides(bench: Bench) -> Iterator[Sides]:
     from harness.steps import seconds
 
     from rkstore.rkcnn import RkCNNProbe, StoreSite
-    from rkstore.store import Store
+    from rkstore.store.store import Store
 
     store = Store(synthetic.store(bench))
     x = store.read(synthetic.SITE)

@@ -84,7 +84,7 @@ class Watched:
         quiet = os.open(os.devnull, os.O_WRONLY)
         os.dup2(quiet, 1)
         os.dup2(quiet, 2)
-        from rkstore.cli import cli
+        from rkstore.cli.commands import cli
 
         cli(arguments, standalone_mode=False)
 
@@ -120,7 +120,7 @@ def kills(root: Path, wanted: int, seed: int = 0, **options: Any) -> Kills:
     import transformer_lens.model_bridge  # noqa: F401
     import transformers.models.gpt2.modeling_gpt2  # noqa: F401
 
-    import rkstore.harvest  # noqa: F401
+    import rkstore.harvest.run  # noqa: F401
 
     text, model = root / "story.txt", root / "model"
     write_text(text)

@@ -9,8 +9,8 @@ import numpy as np
 from small_stores import Kind, small_store
 
 from rkstore.errors import RkstoreError
-from rkstore.manifest import COLUMNS
-from rkstore.store import Store, verify
+from rkstore.store.manifest import COLUMNS
+from rkstore.store.store import Store, verify
 
 # Chunks that are read of an array: a forged store may claim any number of them.
 READ_CHUNKS = 32

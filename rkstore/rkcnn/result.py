@@ -12,8 +12,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from rkstore.errors import BadInput
-from rkstore.jsontext import existing
-from rkstore.paths import named
+from rkstore.store.files import named
+from rkstore.store.jsontext import existing
 
 TENSORS, DESCRIPTION = "probe.safetensors", "probe.json"
 NAMES = (

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from rkstore.errors import BadInput
-from rkstore.kept import ALL_KEPT, LeftOut
 from rkstore.rkcnn.moments import Floats
 from rkstore.rkcnn.subsets import Indices
-from rkstore.store import Store
+from rkstore.store.batches.kept import ALL_KEPT, LeftOut
+from rkstore.store.store import Store
 
 # 2048 rows of 3072 dimensions are 25 MB, and enough for the matrix product to outweigh
 # adding its result to the sum.

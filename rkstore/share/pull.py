@@ -5,16 +5,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rkstore.errors import BadInput, few
-from rkstore.manifest import JOURNAL, MANIFEST, PART, block_of, is_named
-from rkstore.part import NOTHING, Part, whole
-from rkstore.paths import named
 from rkstore.settings import PullSettings, parse_layers
-from rkstore.share.fetch import claimed, fetch_missing, replace
-from rkstore.share.listed import Listed, check_one_history, read_listed
-from rkstore.share.moving import Moved
-from rkstore.store import Store
-from rkstore.url import Location
-from rkstore.writer import DiskErrors, sync_directory
+from rkstore.store.contents import Listed, check_one_history, read_listed
+from rkstore.store.files import named
+from rkstore.store.manifest import JOURNAL, MANIFEST, PART, block_of, is_named
+from rkstore.store.part import NOTHING, Part, whole
+from rkstore.store.places.fetch import claimed, fetch_missing, replace
+from rkstore.store.places.moving import Moved
+from rkstore.store.places.url import Location
+from rkstore.store.store import Store
+from rkstore.store.writing.writer import DiskErrors, sync_directory
 
 Say = Callable[[str], object]
 

@@ -7,12 +7,19 @@ from pathlib import Path
 from tqdm import tqdm
 
 from rkstore.errors import BadInput, DamagedStore
-from rkstore.manifest import JOURNAL, LARGEST_JOURNAL, MANIFEST, PART, FileRecord, parse_journal
-from rkstore.part import NOTHING
-from rkstore.share.listed import Listed, check_one_history, check_same, read_listed
-from rkstore.share.moving import Moved, each, intact
-from rkstore.store import ASIDE, LOCK, Store
-from rkstore.url import Location
+from rkstore.store.contents import Listed, check_one_history, check_same, read_listed
+from rkstore.store.manifest import (
+    JOURNAL,
+    LARGEST_JOURNAL,
+    MANIFEST,
+    PART,
+    FileRecord,
+    parse_journal,
+)
+from rkstore.store.part import NOTHING
+from rkstore.store.places.moving import Moved, each, intact
+from rkstore.store.places.url import Location
+from rkstore.store.store import ASIDE, LOCK, Store
 
 # A journal at a URL cannot be appended to: what a killed push does again is this much at most.
 JOURNAL_SECONDS = 30.0

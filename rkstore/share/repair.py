@@ -4,11 +4,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from rkstore.errors import BadInput
-from rkstore.share.fetch import claimed, fetch_missing, replace
-from rkstore.share.listed import check_same, read_listed
-from rkstore.store import ASIDE, Problem, Store
-from rkstore.url import Location
-from rkstore.writer import DiskErrors
+from rkstore.store.contents import check_same, read_listed
+from rkstore.store.places.fetch import claimed, fetch_missing, replace
+from rkstore.store.places.url import Location
+from rkstore.store.store import ASIDE, Problem, Store
+from rkstore.store.writing.writer import DiskErrors
 
 
 def repair(store: Store, problems: Iterable[Problem], url: str | Path) -> list[Problem]:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from rkstore.codecs import CODECS
-from rkstore.formats import FORMATS, compression_for
-from rkstore.manifest import COLUMNS, SCHEMA, Manifest, Site
-from rkstore.writer import StoreWriter
+from rkstore.store.codecs import CODECS
+from rkstore.store.formats import FORMATS, compression_for
+from rkstore.store.manifest import COLUMNS, SCHEMA, Manifest, Site
+from rkstore.store.writing.writer import StoreWriter
 
 GOLDEN = Path(__file__).parent
 FIRST, NOW = GOLDEN / "schema-1", GOLDEN / "schema-2"

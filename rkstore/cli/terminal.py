@@ -1,0 +1,262 @@
+"""What a harvest, a store or a probe looks like to a person, and to a program."""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rkstore.errors import few
+from rkstore.store.codecs import SCHEMA_1
+from rkstore.store.manifest import Manifest, Site
+from rkstore.store.statistics import Statistics
+from rkstore.store.store import Store
+
+if TYPE_CHECKING:
+    from rkstore.harvest.cost import Plan
+    from rkstore.harvest.run import Harvest
+    from rkstore.rkcnn import RkCNNResult
+
+
+def describe_harvest(harvest: "Harvest") -> str:
+    """What is about to be written."""
+    manifest = harvest.manifest
+    widths = sorted({site.d_in for site in manifest.sites})
+    wide = "/".join(str(width) for width in widths)
+    return "\n".join(
+        [
+            f"model   {harvest.model.name}, {manifest.source['model']['dtype']}",
+            f"sites   {len(manifest.sites)}: {_span(manifest.hook_names)}, {wide} wide",
+            f"text    {_text(manifest.source['text'])}",
+            f"rows    {manifest.rows:,} in blocks of {manifest.context_size}{_short(manifest)}",
+            f"store   {harvest.out}, {manifest.codec} in {manifest.format}, "
+            f"{manifest.shards} shards, at most {size(harvest.largest_bytes)} "
+            f"({size(harvest.free_bytes)} free)",
+        ]
+    )
+
+
+def describe_cost(plan: "Plan") -> str:
+    """What the harvest will take, in one line."""
+    cost = plan.chosen
+    return (
+        f"cost    about {size(plan.bytes_of(cost))} ({size(plan.free_bytes)} free), "
+        f"{duration(plan.seconds_of(cost))}, {size(plan.memory_bytes)} of memory"
+    )
+
+
+def describe_plan(plan: "Plan") -> str:
+    """What the harvest would take with each codec, measured on a sample."""
+    lines = [
+        f"memory  about {size(plan.memory_bytes)}",
+        f"disk    {size(plan.free_bytes)} free",
+        "",
+        f"{'codec':10}{'bytes':>10}{'time':>10}{'one reading':>14}  pays after",
+    ]
+    for cost in plan.costs:
+        readings = plan.readings(cost)
+        pays = "never here" if readings is None else f"{readings} readings"
+        reading = plan.rows * cost.read_seconds_per_token
+        lines.append(
+            f"{cost.codec:10}{size(plan.bytes_of(cost)):>10}{duration(plan.seconds_of(cost)):>10}"
+            f"{duration(reading):>14}  {pays}"
+        )
+    model = duration(plan.rows * plan.model_seconds_per_token)
+    return "\n".join([*lines, "", f"Running the model again instead of reading takes {model}."])
+
+
+def store_facts(store: Store) -> dict[str, Any]:
+    """Everything known of a store without reading its shards."""
+    manifest = store.manifest
+    sites = []
+    rows = store.stop_row - store.first_row
+    for name in store.hook_names:
+        site = Site(name, manifest.width(name))
+        facts: dict[str, Any] = {"hook_name": site.hook_name, "d_in": site.d_in}
+        if rows:
+            statistics = store.statistics(site.hook_name)
+            ordinary = store.ordinary_statistics(site.hook_name)
+            stored = store.stored_bytes(site.hook_name)
+            values = rows * site.d_in
+            facts |= {
+                "bytes": stored,
+                "bits_per_value": 8 * stored / values,
+                "ratio_to_float32": 4 * values / stored,
+                "codec_fvu": store.codec_fvu(site.hook_name),
+                "massive_rows": store.massive_rows(site.hook_name),
+                "massive_error": store.massive_error(site.hook_name),
+                "mean_square_norm": statistics.mean_square_norm,
+                "mean": float(ordinary.mean.mean()),
+                "std": float(ordinary.variance.mean() ** 0.5),
+                "gamma": _gamma(ordinary),
+                "min": float(statistics.min.min()),
+                "max": float(statistics.max.max()),
+                "positive": float((statistics.positive / statistics.count).mean()),
+            }
+        sites.append(facts)
+    return {
+        "path": store.where,
+        "fingerprint": manifest.fingerprint,
+        "rows": store.rows,
+        "rows_when_complete": manifest.rows,
+        "rows_here": [store.first_row, store.stop_row],
+        "part": store.part is not None,
+        "complete": store.complete,
+        "context_size": manifest.context_size,
+        "codec": manifest.codec,
+        "format": manifest.format,
+        "compression": manifest.compression,
+        "shards": len(store.records),
+        "shard_rows": manifest.shard_rows,
+        "chunk_rows": manifest.chunk_rows,
+        "bytes": store.stored_bytes(),
+        "sites": sites,
+        "source": manifest.source,
+    }
+
+
+def describe_store(store: Store) -> str:
+    """A store on one screen."""
+    facts, manifest = store_facts(store), store.manifest
+    imported = "imported_from" in manifest.source
+    rows = f"{store.rows:,}"
+    if not store.complete:
+        again = "import" if imported else "harvest"
+        rows += f" of {manifest.rows:,} ({again} again to go on)"
+    if not imported or "tokens" in manifest.source:
+        bos = manifest.source.get("tokens", {}).get("prepend_bos")
+        rows += (
+            f" in blocks of {manifest.context_size}, BOS {'first in each' if bos else 'not added'}"
+        )
+    elif manifest.context_size > 1:
+        rows += f" in blocks of {manifest.context_size}"
+    lines = [
+        f"{store.where}  {manifest.fingerprint}",
+        *_origin(manifest.source),
+        f"  rows    {rows}",
+        f"  files   {_codec(manifest)} ({manifest.stored_codec.dtype}, {manifest.compression}) "
+        f"in {manifest.format}, "
+        f"{len(store.shards)} shards, {size(facts['bytes'])}",
+    ]
+    if store.part is not None:
+        lines.append(f"  {part_line(store)}")
+    if facts["sites"] and store.shards:
+        lines += ["", _site_table(facts["sites"])]
+    if short := _short(manifest):
+        lines += ["", f"  {manifest.rows:,} rows{short}"]
+    return "\n".join(lines)
+
+
+def part_line(store: Store) -> str:
+    """What of a store a part has."""
+    return (
+        f"part    {len(store.hook_names)} of {len(store.manifest.sites)} sites, "
+        f"rows {store.first_row:,}:{store.stop_row:,} of {store.rows:,}"
+    )
+
+
+def describe_probe(result: "RkCNNResult", path: Path) -> str:
+    """The scores of a probe, kept against all."""
+    told = result.summary()
+    lines = [
+        f"kept {told['kept']} of {told['subsets']} subsets of {result.top_subsets.shape[1]} "
+        "dimensions",
+        f"scores {told['lowest_kept']:.4f} to {told['highest']:.4f} kept; "
+        f"all {told['lowest']:.4f} to {told['highest']:.4f}, "
+        f"mean {told['mean']:.4f} ± {told['standard_deviation']:.4f}",
+    ]
+    if told["undefined"]:
+        lines.append(f"{told['undefined']} subsets do not vary and have no score")
+    return "\n".join([*lines, str(path)])
+
+
+def duration(seconds: float) -> str:
+    """A time for a person."""
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"
+
+
+def size(count: float) -> str:
+    """Bytes for a person, in powers of ten as disks are sold."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:,.3g} TB"
+
+
+def _site_table(sites: list[dict[str, Any]]) -> str:
+    width = max(len(site["hook_name"]) for site in sites)
+    numbers = "bits/value  × float32  codec FVU     mean     std      γ  massive"
+    head = f"  {'site':{width}}  {'d_in':>5}  {numbers}"
+    lines = [
+        f"  {site['hook_name']:{width}}  {site['d_in']:>5}  {site['bits_per_value']:>10.2f}  "
+        f"{site['ratio_to_float32']:>9.2f}  {site['codec_fvu']:>9.1e}  "
+        f"{site['mean']:>7.3f}  {site['std']:>6.3f}  {_or_dash(site['gamma'], '.2f'):>5}  "
+        f"{site['massive_rows']:>7,}"
+        for site in sites
+    ]
+    if any(site["massive_rows"] for site in sites):
+        worst = max(site["massive_error"] for site in sites)
+        lines += [
+            "",
+            "  Massive rows lie ten times as far from the mean as others. All numbers but bits are",
+            f"  of the others; of the massive ones the codec loses {worst:.0e} of ‖x‖² at most.",
+        ]
+    return "\n".join([head, *lines])
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _gamma(statistics: Statistics) -> float | None:
+    """γ = ‖μ‖ / ‖σ‖: how far the rows lie from zero, by their spread.
+
+    A large one is said to predict dead latents (arXiv 2605.31518). None if they do not vary.
+    """
+    spread = float(statistics.variance.sum())
+    return math.sqrt(float((statistics.mean**2).sum()) / spread) if spread else None
+
+
+def _codec(manifest: Manifest) -> str:
+    """The codec's name, which in stores of schema 1 meant another."""
+    first = manifest.schema == 1 and manifest.codec in SCHEMA_1
+    return f"{manifest.codec} of schema 1" if first else manifest.codec
+
+
+def _span(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
+
+
+def _origin(source: dict[str, Any]) -> list[str]:
+    """Where the values came from: a model over a text, the files of another program, or both."""
+    model, imported = source.get("model", {}), "imported_from" in source
+    name = f"  model   {model.get('name', 'unknown')}"
+    if not imported or "weights_sha256" in model:
+        weights = str(model.get("weights_sha256", "unknown"))[:12]
+        name += f", {model.get('dtype', 'unknown')}, weights {weights}"
+    lines = [name]
+    if not imported or "text" in source:
+        lines.append(f"  text    {_text(source.get('text', {}))}")
+    if imported:
+        names = [str(file["name"]) for file in source.get("files", [])]
+        lines.append(f"  from    {source['imported_from']}, {source.get('dtype')}: {few(names, 3)}")
+    if "stored_before" in source:
+        before = source["stored_before"]
+        lines.append(
+            f"  before  {before.get('codec')} in store {before.get('fingerprint')}, whose error "
+            "is counted"
+        )
+    return lines
+
+
+def _short(manifest: Manifest) -> str:
+    asked = manifest.source.get("tokens", {}).get("asked")
+    return f", not the {asked:,} asked for: the text has no more" if type(asked) is int else ""
+
+
+def _text(source: dict[str, Any]) -> str:
+    if "files" in source and "dataset" not in source:
+        return few([str(file["name"]) for file in source["files"]], 3)
+    parts = [source.get("dataset"), source.get("config"), source.get("split")]
+    return " ".join(str(part) for part in parts if part) or "unknown"

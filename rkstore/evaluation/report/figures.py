@@ -1,0 +1,273 @@
+"""Results → tables and pictures."""
+
+import io
+import itertools
+import json
+import math
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rkstore.evaluation.evaluate import DENSITY_EDGES, Evaluation
+from rkstore.training.train import TRAINING
+
+# Okabe & Ito's colours, told apart by colour-blind readers.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+LINES = ("-", "--", ":", "-.")
+
+# Characters in a line of a dictionary's name beside its bars.
+NAME_WIDTH = 44
+# Latents below which a bin of the density is a whole decade: quarters would be all but empty.
+FEW_LATENTS = 256
+
+
+def look(i: int) -> dict[str, Any]:
+    """Colour and line of the ``i``-th of several, as Matplotlib takes them.
+
+    28 of them differ, because 7 colours and 4 lines have no common factor. Neighbours differ in
+    both, so that of two curves that are the same one sees both.
+    """
+    return {"color": COLOURS[i % len(COLOURS)], "linestyle": LINES[i % len(LINES)]}
+
+
+def table(results: list[Evaluation]) -> str:
+    """The numbers side by side, as a Markdown table."""
+    head = ["dictionary", "L0", "dead", "of latents", "FVU", "explained", "MSE", "cosine", "dense"]
+    rows = [
+        [
+            result.name,
+            _number(result.l0, ".1f"),
+            _dead(result),
+            str(result.d_sae),
+            _number(result.fvu, ".4f"),
+            _number(result.explained_variance, ".4f"),
+            _number(result.mse, ".4g"),
+            _number(result.cosine, ".4f"),
+            str(result.dense),
+        ]
+        for result in results
+    ]
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+
+    def line(cells: list[str]) -> str:
+        first, rest = cells[0].ljust(widths[0]), zip(cells[1:], widths[1:], strict=True)
+        return "| " + " | ".join([first, *(cell.rjust(width) for cell, width in rest)]) + " |"
+
+    rule = "|" + "|".join(
+        "-" * (width + 2) if i == 0 else "-" * (width + 1) + ":" for i, width in enumerate(widths)
+    )
+    note = f"Held-out rows only; a latent is dead if it fires on none of the {_window(results)}."
+    return "\n".join([line(head), rule + "|", *map(line, rows), "", note, *_left_out(results)])
+
+
+def _left_out(results: list[Evaluation]) -> list[str]:
+    """How many rows were not measured, site by site where that differs."""
+    counts = dict.fromkeys((result.hook_name, result.left_out) for result in results)
+    if not any(count for _, count in counts):
+        return []
+    if len({count for _, count in counts}) == 1:
+        [(_, count), *_] = counts
+        return [f"{count:,} rows of special tokens or of too large a norm are left out."]
+    told = ", ".join(f"{count:,} of {hook_name}" for hook_name, count in counts)
+    return [f"Rows of special tokens or of too large a norm are left out: {told}."]
+
+
+def comparison(results: list[Evaluation], checkpoints: list[Path], path: Path) -> None:
+    """Write :func:`comparison_figure` as a PNG file: the same results give the same bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(png(comparison_figure(results, checkpoints)))
+
+
+def png(figure: Any) -> bytes:
+    """A figure as the content of a file, without a date inside."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=110, metadata={"Software": None})
+    return file.getvalue()
+
+
+def comparison_figure(results: list[Evaluation], checkpoints: list[Path]) -> Any:
+    """One picture: how the dictionaries trained, how often latents fire, what they score.
+
+    Each name stands once, beside its bars and a sample of its line, and the picture grows with
+    their number.
+
+    Args:
+        checkpoints: where each result came from; one without a record of its training, such as
+            another program's, has no curve.
+
+    Returns:
+        A Matplotlib figure.
+    """
+    from matplotlib.figure import Figure
+
+    names = [textwrap.fill(label, NAME_WIDTH) for label in _labels(results, checkpoints)]
+    lines = max(1 + name.count("\n") for name in names)
+    row = max(0.14 + 0.15 * lines, min(0.6, 2.4 / len(names)))
+    files = [checkpoint / TRAINING for checkpoint in checkpoints]
+    heights = [3 if any(file.is_file() for file in files) else 0.5, 0.9 + row * len(names)]
+    figure: Any = Figure(figsize=(11, sum(heights)), layout="constrained")
+    figure.suptitle(_site(results), parse_math=False)
+    above, below = figure.subfigures(2, 1, height_ratios=heights)
+    trained = above.subplots()
+    _draw_training(trained, files)
+    explained, dead, fired = below.subplots(1, 3, sharey=True)
+    values = [result.explained_variance for result in results]
+    lowest = min([0.0, *filter(math.isfinite, values)])
+    _draw_bars(explained, values, [_number(value, ".3f") for value in values])
+    explained.set_title("Explained variance, held out", fontsize=10)
+    explained.set_xlim(1.05 * lowest, 1)
+    _draw_names(explained, names)
+    shares = [100 * result.dead_share for result in results]
+    _draw_bars(dead, shares, [_dead(result) for result in results])
+    dead.set_title(f"Dead on {_window(results)}, %", fontsize=10)
+    dead.set_xlim(0, 1.05 * max(shares) or 1)
+    _draw_density(fired, results)
+    for axis in (trained, explained, dead, fired):
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def draw_curve(axis: Any, steps: Sequence[float], values: Sequence[float], **how: Any) -> None:
+    """A line over training; of a run so short that it was measured once, a dot."""
+    axis.plot(steps, values, marker="o" if len(steps) == 1 else None, markersize=4, **how)
+
+
+def logarithmic(axis: Any, which: str = "y") -> None:
+    """Make an axis of what is drawn logarithmic; its ticks are few, however long it is, there,
+    however short it is, and written out."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axis.set(**{f"{which}scale": "log"})
+    low, high = getattr(axis, f"get_{which}lim")()
+    ticks = getattr(axis, f"{which}axis")
+    ticks.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+    ticks.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}"))
+    ticks.set_minor_locator(NullLocator())
+
+
+def whole(axis: Any, most: int | None = None) -> None:
+    """Let the x axis have ticks at whole numbers, ``most`` or as many as there is room for."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.xaxis.set_major_locator(MaxNLocator(most or "auto", integer=True, steps=[1, 2, 5, 10]))
+
+
+def _draw_training(axis: Any, files: Sequence[Path]) -> None:
+    recorded = [(i, file) for i, file in enumerate(files) if file.is_file()]
+    if not recorded:
+        axis.set_axis_off()
+        axis.set_title("Training: not on record", color="grey", fontsize=10)
+        return
+    for i, file in recorded:
+        history = json.loads(file.read_text("utf-8"))["history"]
+        draw_curve(axis, [h["step"] for h in history], [h["fvu"] for h in history], **look(i))
+    some = "" if len(recorded) == len(files) else f" ({len(recorded)} of {len(files)} on record)"
+    axis.set_title(f"Training{some}", fontsize=10)
+    axis.set(xlabel="step", ylabel="FVU of the batch")
+    axis.set_xlim(left=0)
+    whole(axis)
+    logarithmic(axis)
+
+
+def _draw_density(axis: Any, results: Sequence[Evaluation]) -> None:
+    """A histogram in each row of how often the living latents fire, all of one scale; from the
+    rarest that so many rows can show."""
+    rarest = max(DENSITY_EDGES[0], math.floor(-math.log10(max(result.rows for result in results))))
+    bins = 4 if min(result.d_sae for result in results) < FEW_LATENTS else 1
+    shares = [
+        np.reshape(result.density[1:], (-1, bins)).sum(axis=1) / result.d_sae for result in results
+    ]
+    highest = max(share.max() for share in shares) or 1
+    for i, share in enumerate(shares):
+        ground = i + 0.4
+        axis.stairs(
+            ground - 0.8 * share / highest,
+            DENSITY_EDGES[::bins],
+            baseline=ground,
+            fill=True,
+            color=look(i)["color"],
+        )
+        axis.axhline(ground, color="0.8", linewidth=0.5)
+    ticks = range(int(rarest), 1)
+    axis.set_xticks(ticks, [f"$10^{{{tick}}}$" for tick in ticks])
+    axis.set(xlabel="share of tokens", xlim=(rarest, 0))
+    axis.set_title("How often latents fire", fontsize=10)
+    axis.tick_params(axis="y", length=0)
+
+
+def _draw_bars(axis: Any, values: Sequence[float], told: Sequence[str]) -> None:
+    """A bar for each value, the first on top, and at the right a column that says what it is."""
+    places = range(len(values))
+    axis.barh(places, values, color=[look(i)["color"] for i in places], height=0.6)
+    axis.axvline(0, color="black", linewidth=0.8)
+    axis.set_ylim(len(values) - 0.5, -0.5)
+    axis.locator_params(axis="x", nbins=5)
+    axis.tick_params(axis="y", length=0)
+    for place, text in zip(places, told, strict=True):
+        across = axis.get_yaxis_transform()
+        axis.text(1.03, place, text, transform=across, va="center", fontsize=9)
+
+
+def _draw_names(axis: Any, names: Sequence[str]) -> None:
+    """The name of each bar, and before the bar the line that its curve is drawn with."""
+    from matplotlib.transforms import ScaledTranslation, blended_transform_factory
+
+    axis.set_yticks(range(len(names)), names, parse_math=False, fontsize=9)
+    axis.tick_params(axis="y", pad=34)
+    inches = axis.figure.dpi_scale_trans + ScaledTranslation(0, 0, axis.transAxes)
+    across = blended_transform_factory(inches, axis.transData)
+    for place in range(len(names)):
+        axis.plot([-0.42, -0.06], [place] * 2, transform=across, clip_on=False, **look(place))
+
+
+def _number(value: float | None, form: str) -> str:
+    """A number, or a dash for one that there is not; in few digits where it is large."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    return format(value, form if abs(value) < 10_000 else ".3g")
+
+
+def _dead(result: Evaluation) -> str:
+    return f"{result.dead} ({result.dead_share:.1%})"
+
+
+def _window(results: Sequence[Evaluation]) -> str:
+    """The tokens on which a latent must fire to be alive."""
+    return " or ".join(f"{rows:,}" for rows in sorted({r.rows for r in results})) + " tokens"
+
+
+def _site(results: Sequence[Evaluation]) -> str:
+    sites = {result.hook_name for result in results}
+    return sites.pop() if len(sites) == 1 else f"{len(sites)} sites"
+
+
+def _labels(results: Sequence[Evaluation], checkpoints: Sequence[Path]) -> list[str]:
+    """What tells the dictionaries apart: the settings they differ in, or else their names."""
+    by_settings = _differences([checkpoint / TRAINING for checkpoint in checkpoints])
+    if len(set(by_settings)) == len(results) > 1:
+        return by_settings
+    several = len({result.hook_name for result in results}) > 1
+    return [
+        f"{result.name}, {result.hook_name}"
+        if several and result.hook_name not in result.name
+        else result.name
+        for result in results
+    ]
+
+
+def _differences(files: Sequence[Path]) -> list[str]:
+    """The settings in which each training differs from the others; none if one is not on record."""
+    if not all(file.is_file() for file in files):
+        return []
+    identities = [json.loads(file.read_text("utf-8"))["identity"] for file in files]
+    # The name of the hook says the layer.
+    keys = [key for key in dict.fromkeys(itertools.chain(*identities)) if key != "layer"]
+    differing = [key for key in keys if len({str(i.get(key)) for i in identities}) > 1]
+
+    def told(key: str, value: Any) -> str:
+        return str(value) if key in ("hook", "dictionary", "init") else f"{key} {value}"
+
+    return [", ".join(told(key, i.get(key)) for key in differing) for i in identities]

@@ -1,0 +1,1 @@
+"""Text → tokens → model → activations → a store."""

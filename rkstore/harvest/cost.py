@@ -1,0 +1,195 @@
+"""What a harvest will cost, measured on a small sample before anything is written.
+
+Time, bytes and memory are those of this machine and this text; the sample is spread
+over the text, because its beginning may compress unlike the rest.
+"""
+
+import contextlib
+import math
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from rkstore.errors import BadInput, RkstoreError
+from rkstore.harvest.run import Harvest
+from rkstore.store.codecs import codec_named
+from rkstore.store.formats import compression_for
+from rkstore.store.manifest import COLUMNS
+from rkstore.store.store import Store
+from rkstore.store.writing.writer import StoreWriter
+
+# Blocks in the sample: enough for whole chunks, few enough to take a second or two.
+SAMPLE_BLOCKS = 8
+
+# An estimate is refused only if it is over by more than what a sample can be wrong by.
+MARGIN = 1.05
+
+
+@dataclass(frozen=True)
+class CodecCost:
+    """What storing a token with one codec costs."""
+
+    codec: str
+    bytes_per_token: float
+    seconds_per_token: float
+    """To encode, check and write; the model not counted."""
+    read_seconds_per_token: float
+    """To read all sites back, decoded."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a harvest needs, and what there is."""
+
+    rows: int
+    context_size: int
+    widths: tuple[int, ...]
+    """Of each site."""
+    model_seconds_per_token: float
+    costs: tuple[CodecCost, ...]
+    """The codec that was asked for comes first."""
+    memory_bytes: int
+    """Largest at any time: two batches in float32, a shard as it is stored, the model."""
+    free_bytes: int
+    written_bytes: int
+    """What an earlier run has recorded already, and which need not be written again."""
+
+    @property
+    def chosen(self) -> CodecCost:
+        return self.costs[0]
+
+    def bytes_of(self, cost: CodecCost) -> float:
+        """Bytes of the finished store."""
+        return self.rows * cost.bytes_per_token
+
+    def seconds_of(self, cost: CodecCost) -> float:
+        """Seconds of the whole harvest."""
+        return self.rows * (self.model_seconds_per_token + cost.seconds_per_token)
+
+    def readings(self, cost: CodecCost) -> int | None:
+        """After how many readings the store has cost less than running the model each time.
+
+        None if reading takes longer than the model: then the store saves no time here,
+        and is worth its space for what it proves and where it can be sent.
+        """
+        saved = self.model_seconds_per_token - cost.read_seconds_per_token
+        if saved <= 0:
+            return None
+        return math.ceil((self.model_seconds_per_token + cost.seconds_per_token) / saved)
+
+    @property
+    def fits(self) -> bool:
+        """Whether there is room for the store."""
+        return self.bytes_of(self.chosen) <= (self.free_bytes + self.written_bytes) * MARGIN
+
+    def check(self) -> None:
+        """Raise RkstoreError if the store will not fit, and say what would."""
+        if self.fits:
+            return
+        room = self.free_bytes + self.written_bytes
+        needed = self.bytes_of(self.chosen)
+        raise RkstoreError(
+            f"the store needs {needed / 1e9:.3g} GB and {room / 1e9:.3g} GB are free: "
+            f"{self._what_fits(room) or 'give --out a disk with more room, or free some here'}"
+        )
+
+    def _what_fits(self, room: float) -> str:
+        """The options that would fit into so many bytes, to say so; empty if none is known."""
+        # What is begun in --out can be ended as it was begun, and in no other way.
+        if self.written_bytes:
+            return ""
+        tokens = int(room / self.chosen.bytes_per_token) // self.context_size * self.context_size
+        # As many of the widest as there is room for, whichever sites they will be.
+        sites = int(room / self.bytes_of(self.chosen) * sum(self.widths) / max(self.widths))
+        codecs = [cost.codec for cost in self.costs[1:] if self.bytes_of(cost) <= room]
+        options = [
+            *([f"--tokens {tokens}"] if tokens else []),
+            *([f"--codec {codecs[0]}"] if codecs else []),
+            *([f"{sites} of the {len(self.widths)} sites (--layers, --hook)"] if sites else []),
+        ]
+        return f"{' or '.join(options)} would fit" if options else ""
+
+
+def plan(harvest: Harvest, codecs: Sequence[str] = ()) -> Plan:
+    """Measure a harvest on a few of its blocks.
+
+    Args:
+        codecs: further codecs to measure besides the one asked for.
+    """
+    manifest = harvest.manifest
+    every = max(1, len(harvest.blocks.ids) // SAMPLE_BLOCKS)
+    ids = harvest.blocks.ids[::every][:SAMPLE_BLOCKS]
+    sites = list(manifest.sites)
+    harvest.model.activations(ids[:1], sites)  # the first call also sets things up
+    began = time.perf_counter()
+    values = harvest.model.activations(ids, sites)
+    model_seconds = (time.perf_counter() - began) / ids.size
+    asked = [manifest.codec, *(codec for codec in codecs if codec != manifest.codec)]
+    costs = [_cost(harvest, asked[0], ids, values)]
+    for codec in asked[1:]:
+        with contextlib.suppress(BadInput):  # a codec that cannot hold such values is no choice
+            costs.append(_cost(harvest, codec, ids, values))
+    width = sum(site.d_in for site in sites)
+    shard = min(manifest.shard_rows, manifest.rows)
+    batch = harvest.batch_size * manifest.context_size
+    return Plan(
+        rows=manifest.rows,
+        context_size=manifest.context_size,
+        widths=tuple(site.d_in for site in sites),
+        model_seconds_per_token=model_seconds,
+        costs=tuple(costs),
+        memory_bytes=round(4 * width * 2 * batch + costs[0].bytes_per_token * shard)
+        + harvest.model.parameter_bytes,
+        free_bytes=harvest.free_bytes,
+        written_bytes=_written(harvest.out),
+    )
+
+
+def _cost(
+    harvest: Harvest, codec: str, ids: np.ndarray, values: dict[str, np.ndarray]
+) -> CodecCost:
+    """Write the sample as a store of one shard, read it back, and take the times."""
+    manifest = harvest.manifest
+    chunk_rows = math.gcd(manifest.chunk_rows, ids.size)
+    compression = (
+        manifest.compression
+        if codec == manifest.codec
+        else compression_for(manifest.format, codec_named(codec).dtype)
+    )
+    sample = replace(
+        manifest,
+        rows=ids.size,
+        shard_rows=ids.size,
+        chunk_rows=chunk_rows,
+        codec=codec,
+        compression=compression,
+    )
+    columns = {name: ids.reshape(-1) for name in COLUMNS}
+    with tempfile.TemporaryDirectory() as directory:
+        began = time.perf_counter()
+        with StoreWriter(Path(directory) / "sample", sample) as writer:
+            writer.write_shard(values, columns)
+        written = time.perf_counter()
+        store = Store(Path(directory) / "sample")
+        for name in sample.hook_names:
+            store.read(name)
+        read = time.perf_counter()
+        # A shard has one file of statistics a site, whatever its rows.
+        statistics = sum(
+            record.bytes
+            for path, record in store.records[0].files.items()
+            if "/statistics/" in path
+        )
+        per_token = (store.stored_bytes() - statistics) / ids.size
+        per_token += statistics * manifest.shards / manifest.rows
+    return CodecCost(codec, per_token, (written - began) / ids.size, (read - written) / ids.size)
+
+
+def _written(out: Path) -> int:
+    if not (out / "manifest.json").is_file():
+        return 0
+    return Store(out).stored_bytes()

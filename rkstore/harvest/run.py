@@ -1,0 +1,185 @@
+"""Token blocks × model → store: the one time that the language model runs.
+
+A shard is made of whole batches, so the model sees the same batches whether a
+harvest runs through or is taken up again, and the store has the same bytes.
+"""
+
+import importlib.metadata
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from rkstore.errors import BadInput
+from rkstore.harvest.model import Model, load_model, nearest
+from rkstore.harvest.text import check_text, open_text
+from rkstore.harvest.tokens import TokenBlocks, token_blocks, whole_blocks
+from rkstore.settings import HarvestSettings
+from rkstore.store.codecs import codec_named
+from rkstore.store.formats import compression_for
+from rkstore.store.manifest import CHUNK_ROWS, Manifest, Site, block_of, largest_divisor
+from rkstore.store.store import Store
+from rkstore.store.writing.encoder import ShardEncoder
+from rkstore.store.writing.writer import StoreWriter
+
+# A difference in any of these may change the last bit of a value.
+LIBRARIES = ("rkstore", "torch", "transformers", "transformer-lens", "tokenizers", "numpy")
+
+
+@dataclass(frozen=True)
+class Harvest:
+    """A harvest that is ready to run: everything is known, nothing is written."""
+
+    model: Model
+    blocks: TokenBlocks
+    manifest: Manifest
+    out: Path
+    batch_size: int
+
+    @property
+    def largest_bytes(self) -> int:
+        """Bytes of the store before lossless compression."""
+        per_row = sum(s.d_in for s in self.manifest.sites)
+        return self.manifest.rows * per_row * codec_named(self.manifest.codec).dtype.itemsize
+
+    @property
+    def free_bytes(self) -> int:
+        """Free space where the store will lie."""
+        there = next(path for path in (self.out, *self.out.absolute().parents) if path.exists())
+        return shutil.disk_usage(there).free
+
+
+def prepare(settings: HarvestSettings) -> Harvest:
+    """Load the model, tokenise the text, and settle what the store will be.
+
+    Raises:
+        BadInput, RkstoreError: anything that makes the harvest impossible.
+    """
+    check_text(settings)
+    wanted = whole_blocks(settings.tokens, settings.context_size) * settings.context_size
+    model = load_model(
+        settings.model,
+        device=settings.device,
+        dtype=settings.dtype,
+        revision=settings.revision,
+        tokenizer=settings.tokenizer,
+    )
+    sites = model.sites(settings.hook, settings.layers)
+    _check_widths(model, sites, settings)
+    if settings.context_size > model.longest_context:
+        raise BadInput(
+            f"--context-size is {settings.context_size}: {model.name} sees at most "
+            f"{model.longest_context} tokens"
+        )
+    if settings.prepend_bos and model.bos is None:
+        raise BadInput(f"{model.name} has no BOS token: use --no-prepend-bos")
+    text = open_text(settings)
+    blocks = token_blocks(
+        text.documents,
+        model.encode,
+        separator=model.bos,
+        context_size=settings.context_size,
+        prepend_bos=settings.prepend_bos,
+        tokens=settings.tokens,
+    )
+    model.check_tokens(blocks)
+    shard_rows = max(1, round(settings.shard_rows / settings.context_size)) * settings.context_size
+    manifest = Manifest(
+        rows=blocks.rows,
+        context_size=settings.context_size,
+        shard_rows=shard_rows,
+        chunk_rows=largest_divisor(shard_rows, CHUNK_ROWS),
+        codec=settings.codec,
+        format=settings.format,
+        compression=compression_for(
+            settings.format, codec_named(settings.codec).dtype, settings.compression
+        ),
+        sites=tuple(sites),
+        source={
+            **model.describe(),
+            "text": text.source,
+            "tokens": {
+                "prepend_bos": settings.prepend_bos,
+                "seed": settings.seed,
+                "sha256": blocks.sha256,
+                # What goes without saying is not written: stores made before stay what they are.
+                **({} if blocks.counts_up else {"document_sha256": blocks.document_sha256}),
+                **({} if blocks.rows == wanted else {"asked": settings.tokens}),
+            },
+            "run": {"batch_size": settings.batch_size, "device": settings.device},
+            "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
+        },
+    )
+    out = Path(settings.out or Path("stores") / model.name.split("/")[-1])
+    return Harvest(model, blocks, manifest, out, settings.batch_size)
+
+
+def run(harvest: Harvest, on_shard: Callable[[int], object] = lambda _: None) -> Store:
+    """Write the shards that are not there yet, and return the store.
+
+    Args:
+        on_shard: told the number of each shard once it is recorded.
+
+    Raises:
+        BadInput: the directory holds something else, or an activation is not finite.
+        RkstoreError: the disk is full.
+    """
+    manifest = harvest.manifest
+    with StoreWriter(harvest.out, manifest) as writer:
+        done = manifest.rows_recorded(writer.next_shard)
+        with tqdm(
+            total=manifest.rows,
+            initial=done,
+            unit="tok",
+            unit_scale=True,
+            desc="harvest",
+            disable=None,
+        ) as bar:
+            while writer.next_shard < manifest.shards:
+                shard = writer.begin_shard()
+                _fill(shard, harvest, bar.update)
+                writer.finish_shard(shard)
+                on_shard(shard.shard)
+    return Store(harvest.out)
+
+
+def _fill(shard: ShardEncoder, harvest: Harvest, advance: Callable[[int], object]) -> None:
+    """Run the model over the blocks of one shard; each batch is encoded as it comes."""
+    manifest, blocks = harvest.manifest, harvest.blocks
+    size = manifest.context_size
+    first, last = (row // size for row in manifest.rows_of_shard(shard.shard))
+    for begin in range(first, last, harvest.batch_size):
+        batch = slice(begin, min(begin + harvest.batch_size, last))
+        ids = blocks.ids[batch]
+        columns: dict[str, np.ndarray] = {
+            "token_id": ids.reshape(-1),
+            "document": blocks.document[batch].reshape(-1),
+            "position": np.broadcast_to(np.arange(size), ids.shape).reshape(-1),
+        }
+        shard.add(harvest.model.activations(ids, list(manifest.sites)), columns)
+        # An accelerator goes on meanwhile. A model on these same processors would only wait
+        # for its threads, and they for it.
+        if harvest.model.device == "cpu":
+            shard.settle()
+        advance(ids.size)
+
+
+def _check_widths(model: Model, sites: list[Site], settings: HarvestSettings) -> None:
+    width = settings.d_in
+    other = next((site for site in sites if width is not None and site.d_in != width), None)
+    if other is None:
+        return
+    fitting = [
+        hook
+        for hook in nearest(block_of(other.hook_name)[1], model.hooks(settings.layers))
+        if all(site.d_in == width for site in model.sites(hook, settings.layers))
+    ]
+    there = (
+        f"--hook {' or '.join(fitting[:3])} would be"
+        if fitting
+        else f"no hook is, with --layers {settings.layers}"
+    )
+    raise BadInput(f"{other.hook_name} is {other.d_in} wide, not {width} as asked; {there}")

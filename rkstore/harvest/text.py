@@ -1,0 +1,117 @@
+"""The text of a harvest: plain files, the rows of a dataset, or what every Python carries."""
+
+import hashlib
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+from rkstore.errors import BadInput, RkstoreError
+from rkstore.harvest.corpus import python_documents
+from rkstore.harvest.documents import Text, shuffled
+from rkstore.harvest.plain import read_files, text_files
+from rkstore.harvest.rows import open_rows, public_name
+from rkstore.settings import HarvestSettings, default_of, flag_of
+
+# The default dataset, which has four configurations and no default among them.
+WIKITEXT, WIKITEXT_CONFIG = "wikitext", "wikitext-103-raw-v1"
+
+# The corpus every Python carries goes by this name in place of a dataset's.
+PYTHON_CORPUS = "python"
+
+# Settings of a dataset, which files have no use for; the corpus of Python has its name only.
+OF_DATASETS: tuple[str, ...] = ("dataset", "dataset_config", "split", "fallback")
+
+
+def check_text(settings: HarvestSettings) -> None:
+    """Raise BadInput if a setting would be ignored: whoever gave it means something else."""
+    if settings.text:
+        instead, ignored = "--text", OF_DATASETS
+    elif settings.dataset == PYTHON_CORPUS:
+        instead, ignored = f"--dataset {PYTHON_CORPUS}", OF_DATASETS[1:]
+    else:
+        return
+    defaults = {spec.name: default_of(spec) for spec in fields(settings)}
+    given = [flag_of(name) for name in ignored if getattr(settings, name) != defaults[name]]
+    if given:
+        raise BadInput(f"{' and '.join(given)} would be ignored with {instead}: leave out one")
+
+
+def open_text(settings: HarvestSettings) -> Text:
+    """The text that the settings ask for, or the first of their fallbacks that can be had.
+
+    Raises:
+        BadInput: a file is missing, no plain text or not UTF-8, a dataset has no text column or
+            no such split, or a setting would be ignored.
+        RkstoreError: no dataset of the list can be had.
+    """
+    check_text(settings)
+    if settings.text:
+        return read_files(text_files(settings.text), settings.seed)
+    asked = [_name_and_config(name) for name in settings.fallback]
+    asked.insert(0, (settings.dataset, settings.dataset_config))
+    tried: list[str] = []
+    for name, config in asked:
+        try:
+            text = _open(name, config, settings)
+        except BadInput:
+            raise
+        except Exception as error:  # whatever goes wrong over there, it cannot be had
+            tried.append(f"{name}: {_reason(error)}")
+            if len(asked) > 1:
+                print(f"{tried[-1]}; trying the next of --fallback", file=sys.stderr)
+            continue
+        if len(asked) > 1:
+            print(f"reading {name}", file=sys.stderr)
+            text.source["asked"] = [_public(name, config) for name, config in asked]
+        return text
+    raise RkstoreError(
+        f"cannot load the dataset ({'; '.join(tried)}): without a network use --text FILE, "
+        "a local directory as --dataset, or 'rkstore demo'"
+    )
+
+
+def _open(name: str, config: str | None, settings: HarvestSettings) -> Text:
+    if name == PYTHON_CORPUS:
+        return _from_python(settings.seed)
+    return open_rows(name, config or _usual_config(name), settings)
+
+
+def _reason(error: Exception) -> str:
+    # What datasets raises where it looks for a first row, or for the first file, and there is none.
+    if isinstance(error, (StopIteration, IndexError)):
+        return "it has no rows"
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _from_python(seed: int) -> Text:
+    texts = [text for _, text in python_documents()]
+    documents = shuffled(texts, seed)
+    digest = hashlib.sha256()
+    for _, text in documents:
+        digest.update(text.encode("utf-8", "surrogatepass"))
+    source = {
+        "dataset": PYTHON_CORPUS,
+        "python": sys.version.split()[0],
+        "documents": len(documents),
+        "sha256": digest.hexdigest(),
+    }
+    return Text(iter(documents), source)
+
+
+def _name_and_config(text: str) -> tuple[str, str | None]:
+    """A fallback: a path as it is, or ``NAME:CONFIG``."""
+    if Path(text).exists():
+        return text, None
+    name, _, config = text.partition(":")
+    return name, config or None
+
+
+def _usual_config(name: str) -> str | None:
+    # A directory of that name has what it has.
+    is_wikitext = name.split("/")[-1] == WIKITEXT and not Path(name).exists()
+    return WIKITEXT_CONFIG if is_wikitext else None
+
+
+def _public(name: str, config: str | None) -> str:
+    """A dataset as it was asked for, without the paths of one machine."""
+    return ":".join(part for part in (public_name(name), config) if part)

@@ -1,0 +1,120 @@
+"""A store's site → directions on disk, and back."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from rkstore.errors import BadInput
+from rkstore.rkcnn import RkCNNProbe, RkCNNResult, StoreSite
+from rkstore.rkcnn.result import DESCRIPTION
+from rkstore.settings import ProbeSettings
+from rkstore.store.batches.kept import left_out
+from rkstore.store.batches.reading import split_chunks
+from rkstore.store.open import open_store
+from rkstore.store.store import Store
+
+# Where results lie unless they are written elsewhere.
+RESULTS = "results/probe"
+
+
+@dataclass(frozen=True, eq=False)
+class Probed:
+    """Directions of a site that a probe found in the rows that dictionaries train on."""
+
+    hook_name: str
+    directions: torch.Tensor
+    """``(n, d_in)`` float32, of norm 1, the best first."""
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.directions.numpy().tobytes()).hexdigest()
+
+
+def probe(settings: ProbeSettings) -> tuple[RkCNNResult, Path]:
+    """Probe the rows of a site that dictionaries train on, and write what was found.
+
+    Returns:
+        The result, and the directory that holds it.
+
+    Raises:
+        BadInput: a setting does not fit the site.
+    """
+    store = open_store(settings.store)
+    hook_name = store.site(settings.layer, settings.hook)
+    chunks, _ = split_chunks(store)
+    finder = RkCNNProbe(
+        store.manifest.width(hook_name),
+        m=settings.m,
+        h=settings.h,
+        r=settings.r,
+        score_method=settings.score,
+        k_neighbors=settings.k_neighbors,
+        seed=settings.seed,
+        device=settings.device,
+        sample_rows=settings.sample_rows,
+        query_rows=settings.query_rows,
+        subsets=settings.subsets,
+        directions=settings.directions,
+        components=settings.components,
+        whiten=settings.whiten,
+        rounds=settings.rounds,
+        max_cosine=settings.max_cosine,
+    )
+    kept = left_out(
+        store, hook_name, chunks, special_tokens=settings.special_tokens, max_norm=settings.max_norm
+    )
+    result = finder.probe(StoreSite(store, hook_name, chunks, kept), labels=settings.labels)
+    path = Path(settings.out or f"{RESULTS}/{hook_name}-{settings.score}")
+    result.save(path)
+    return result, path
+
+
+def last_probed(store: Store, under: str | Path = RESULTS) -> tuple[str, Path] | None:
+    """The site of a store that was probed last, and where the result lies; None if none was.
+
+    Last by the time of the file: in it, a time would make two results of the same rows differ.
+    """
+    files = Path(under).rglob(DESCRIPTION)
+    for file in sorted(files, key=lambda file: (file.stat().st_mtime_ns, file), reverse=True):
+        try:
+            source = json.loads(file.read_text("utf-8"))["source"]
+            fingerprint, hook_name = source["store"], source["hook_name"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # of rows that are no store's, or no probe's file at all
+        if fingerprint == store.manifest.fingerprint and hook_name in store.hook_names:
+            return hook_name, file.parent
+    return None
+
+
+def probed(path: str | Path, store: Store) -> Probed:
+    """The directions in a result that was saved, to begin a dictionary of that store at.
+
+    Raises:
+        BadInput: there is none; it is of another store; or it saw rows that are held out.
+    """
+    result = RkCNNResult.load(path)
+    source, directions = result.source, result.top_directions
+    if source.get("store") != store.manifest.fingerprint:
+        raise BadInput(
+            f"the probe in {path} is of another store than {store.where}: probe this one"
+        )
+    hook_name = str(source.get("hook_name"))
+    store.check_site(hook_name)
+    if directions is None:
+        raise BadInput(f"the probe in {path} was made without directions: probe again with them")
+    width = store.manifest.width(hook_name)
+    if directions.ndim != 2 or directions.shape[1] != width:
+        raise BadInput(
+            f"the directions in {path} have shape {tuple(directions.shape)}, "
+            f"{hook_name} is {width} wide: probe again"
+        )
+    chunks, held_out = source.get("chunks"), set(split_chunks(store)[1])
+    if chunks is None or held_out.intersection(chunks):
+        raise BadInput(
+            f"the probe in {path} saw rows that are held out for evaluation: "
+            "probe with 'rkstore probe', or give StoreSite the chunks to train on"
+        )
+    return Probed(hook_name, directions)

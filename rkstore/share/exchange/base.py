@@ -1,0 +1,75 @@
+"""What every exchange format does: open what others wrote, or write what others open."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rkstore.settings import ImportSettings
+from rkstore.share.exchange.facts import Facts
+from rkstore.share.exchange.outgoing import Outgoing
+from rkstore.store.manifest import Site
+
+Floats = NDArray[np.float32]
+
+Column = Callable[[int, int], np.ndarray]
+"""First row and one past the last → integers ``(rows,)``."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Rows in files of another program: opened and checked, nothing of them in memory yet."""
+
+    sites: tuple[Site, ...]
+    arrays: dict[str, str]
+    """What each site is called in the files."""
+    rows: int
+    read: Callable[[int, int], dict[str, Floats]]
+    """First row and one past the last → float32 ``(rows, d_in)`` of every site."""
+    files: dict[str, Path]
+    """Every file that the rows and columns come from, by the name that goes on record."""
+    dtype: str
+    """What the numbers are in the files."""
+    columns: dict[str, Column] = field(default_factory=dict)
+    """The columns that the files have."""
+    context_size: int | None = None
+    """Rows in a block, if the files say so."""
+    facts: Facts | None = None
+    """Of the store that the files were exported from, if they were."""
+
+
+class Importer(ABC):
+    """Opens one format."""
+
+    name: str
+    datasets: ClassVar[bool] = False
+    """Whether one file holds arrays to choose from, with ``--dataset``."""
+
+    @abstractmethod
+    def open(self, path: Path, settings: ImportSettings) -> Source:
+        """Open files without reading their rows.
+
+        Raises:
+            BadInput: they are not of this format, cut short, or of a shape or dtype that
+                activations cannot have.
+        """
+
+
+class Exporter(ABC):
+    """Writes one format."""
+
+    name: str
+    reserved: ClassVar[tuple[str, ...]] = ()
+    """Names that a site cannot have in this format."""
+
+    @abstractmethod
+    def write(self, outgoing: Outgoing, out: Path) -> None:
+        """Write sites, columns and facts to an empty directory, in bounded memory.
+
+        Raises:
+            BadInput: a value does not fit the dtype.
+        """

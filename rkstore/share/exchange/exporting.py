@@ -1,0 +1,81 @@
+"""Store → files of another program, in bounded memory, there as a whole or not at all."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from rkstore.errors import BadInput, RkstoreError
+from rkstore.settings import ExportSettings
+from rkstore.share.exchange import exporter_named
+from rkstore.share.exchange.outgoing import Outgoing
+from rkstore.store.manifest import block_of, is_named
+from rkstore.store.store import Store
+
+
+def export_store(store: Store, settings: ExportSettings) -> Path:
+    """Write sites and columns of a store for another program; returns the directory.
+
+    Raises:
+        BadInput: a hook that fits no site, no rows, or the directory is not empty.
+        DamagedStore: see :meth:`Store.chunk`.
+        RkstoreError: the disk has no room for it.
+    """
+    exporter = exporter_named(settings.to)
+    dtype = np.dtype(settings.dtype)
+    hook_names = _sites(store, settings)
+    for name in hook_names:
+        if name in exporter.reserved:
+            raise BadInput(f"a site called '{name}' cannot be written as {exporter.name}")
+    default = Path("exports") / f"{store.root.absolute().name}-{exporter.name}"
+    out = Path(settings.out or default)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise BadInput(f"{out} is there already and not empty: choose another --out")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    outgoing = Outgoing(store, hook_names, dtype)
+    _check_room(outgoing, out)
+    aside = out.parent / f".{out.name}.{os.getpid()}"
+    aside.mkdir()
+    try:
+        with tqdm(
+            total=outgoing.rows * len(hook_names),
+            unit="row",
+            unit_scale=True,
+            desc="export",
+            disable=None,
+        ) as bar:
+            outgoing.advance = bar.update
+            exporter.write(outgoing, aside)
+        aside.replace(out)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return out
+
+
+def _sites(store: Store, settings: ExportSettings) -> list[str]:
+    """The sites that fit the layer and any of the hooks; all if neither is given."""
+    rows = store.stop_row - store.first_row
+    if not rows:
+        raise BadInput(f"the store at {store.root} has no rows yet: run its harvest again")
+    if rows % store.manifest.context_size:
+        raise BadInput(f"the rows of {store.root} are no whole blocks: it was not harvested")
+    layer = settings.layer
+    there = [name for name in store.hook_names if layer is None or block_of(name)[0] == layer]
+    chosen: set[str] = set()
+    for hook in settings.hook or (None,):
+        fitting = {name for name in there if hook is None or is_named(name, hook)}
+        # None fits: the store says what there is.
+        chosen |= fitting or {store.site(settings.layer, hook)}
+    return [name for name in there if name in chosen]
+
+
+def _check_room(outgoing: Outgoing, out: Path) -> None:
+    per_row = sum(map(outgoing.width, outgoing.hook_names)) * outgoing.dtype.itemsize
+    needed, free = outgoing.rows * per_row, shutil.disk_usage(out.parent).free
+    if needed > free:
+        raise RkstoreError(
+            f"{out} would take {needed / 1e9:,.1f} GB and {free / 1e9:,.1f} GB are free: make "
+            "room, or choose fewer sites or --dtype float16"
+        )

@@ -1,0 +1,62 @@
+"""Arrays in files of their own: one file a site, the columns beside them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rkstore.errors import BadInput
+from rkstore.settings import ImportSettings
+from rkstore.share.exchange import facts as exported
+from rkstore.share.exchange.base import Source
+from rkstore.share.exchange.facts import facts_beside
+from rkstore.share.exchange.matrices import Ids, Matrix, check_ids, of_matrices
+from rkstore.store.order import natural
+
+# Stems of the files that hold columns.
+COLUMN_FILES = {"tokens": "token_id", "document": "document", "position": "position"}
+
+
+def of_files(
+    path: Path,
+    settings: ImportSettings,
+    suffix: str,
+    matrix_in: Callable[[Path], Matrix],
+    ids_in: Callable[[Path], Any],
+) -> Source:
+    """A source of one file, or of a directory of them in natural order.
+
+    Args:
+        matrix_in: opens a file of activations.
+        ids_in: opens a file of integers, as NumPy.
+
+    Raises:
+        BadInput: there are none, or they cannot be of one store.
+    """
+    alone = not path.is_dir()
+    paths = [path] if alone else _arrays(path, suffix)
+    directory = path.parent if alone else path
+    facts = facts_beside(directory)
+    if alone and facts and path.stem not in facts.codec_fvu:
+        facts = None  # of its neighbours
+    matrices = {file.stem: matrix_in(file) for file in paths}
+    like = next(iter(matrices.values()))
+    files, columns = {file.name: file for file in paths}, {}
+    # Of one file, the columns are its own only if an export put it there.
+    for stem, name in ({} if alone and not facts else COLUMN_FILES).items():
+        file = directory / f"{stem}{suffix}"
+        if file.is_file():
+            columns[name] = Ids(ids_in(file))
+            check_ids(str(file), columns[name], like)
+            files[file.name] = file
+    if facts:
+        files[exported.FILE] = directory / exported.FILE
+        facts.check(str(directory / exported.FILE), list(matrices), like.rows)
+    return of_matrices(str(path), matrices, files, settings.hook_name, columns, facts)
+
+
+def _arrays(directory: Path, suffix: str) -> list[Path]:
+    """The files of a directory that are no columns, in natural order."""
+    found = [file for file in directory.glob(f"*{suffix}") if file.stem not in COLUMN_FILES]
+    if not found:
+        raise BadInput(f"{directory} has no {suffix} files: give one, or a directory of them")
+    return sorted(found, key=lambda file: natural(file.name))

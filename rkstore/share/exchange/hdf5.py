@@ -1,0 +1,174 @@
+"""HDF5: datasets of activations, DiscBuffer's ``tensor`` of all layers, or an export."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import h5py
+import numpy as np
+
+from rkstore.errors import BadInput
+from rkstore.settings import ImportSettings
+from rkstore.share.exchange.base import Exporter, Floats, Importer, Source
+from rkstore.share.exchange.facts import LARGEST, Facts, parse_facts
+from rkstore.share.exchange.matrices import Ids, check_ids, float32, matrix, names_of, of_matrices
+from rkstore.share.exchange.outgoing import Outgoing
+from rkstore.store.manifest import COLUMNS, Site
+from rkstore.store.order import natural
+
+FILE = "activations.h5"
+TENSOR = "tensor"
+FACTS = "rkstore"
+
+# What DiscBuffer holds of each layer: what goes into the MLP and what comes out of it.
+DISC_BUFFER = ("hook_resid_mid", "hook_mlp_out")
+
+
+class Hdf5Exchange(Importer, Exporter):
+    """Reads one file; writes one with a dataset a site and one a column."""
+
+    name = "hdf5"
+    reserved: ClassVar = (FACTS,)
+    datasets: ClassVar = True
+
+    def open(self, path: Path, settings: ImportSettings) -> Source:
+        if path.is_dir():
+            path /= FILE  # where an export puts it
+            if not path.is_file():
+                raise BadInput(f"{path.parent} is a directory: give the HDF5 file in it")
+        try:
+            file = h5py.File(path, "r")
+        except OSError as error:
+            reason = " ".join(str(error).split())
+            raise BadInput(f"{path} is no HDF5 file, or is cut short: {reason}") from None
+        found = {name: _dataset(path, file, name) for name in _chosen(path, file, settings)}
+        files = {path.name: path}
+        if len(found) == 1:
+            [(name, dataset)] = found.items()
+            if _is_disc_buffer(path, name, dataset, settings.context_size):
+                return _disc_buffer(path, name, dataset, settings.hook_name)
+        matrices = {name: matrix(f"'{name}' of {path}", data) for name, data in found.items()}
+        like = next(iter(matrices.values()))
+        columns = {name: Ids(_dataset(path, file, name)) for name in COLUMNS if name in file}
+        for name, ids in columns.items():
+            check_ids(f"'{name}' of {path}", ids, like)
+        facts = _facts(path, file)
+        if facts:
+            facts.check(str(path), list(matrices), like.rows)
+        size = _context_size(path, file)
+        return of_matrices(str(path), matrices, files, settings.hook_name, columns, facts, size)
+
+    def write(self, outgoing: Outgoing, out: Path) -> None:
+        spans, rows, origin = outgoing.spans, outgoing.rows, outgoing.store.first_row
+        with h5py.File(out / FILE, "x") as file:
+
+            def create(
+                name: str, shape: tuple[int, ...], kind: np.dtype, read: Callable[..., np.ndarray]
+            ) -> None:
+                # Contiguous, so that a program without HDF5 can map the numbers.
+                dataset = file.create_dataset(name, shape, kind, track_times=False)
+                for first, last in spans:
+                    dataset[first - origin : last - origin] = read(name, first, last)
+
+            for name in outgoing.hook_names:
+                create(name, (rows, outgoing.width(name)), outgoing.dtype, outgoing.values)
+            for name, kind in COLUMNS.items():
+                create(name, (rows,), kind, outgoing.store.column)
+            facts = outgoing.facts()
+            file.attrs["rkstore_store"] = facts.fingerprint
+            file.attrs["context_size"] = facts.context_size
+            # A dataset: an attribute holds 64 KiB at most.
+            raw = facts.to_text().encode("ascii")
+            file.create_dataset(FACTS, data=np.bytes_(raw), track_times=False)
+
+
+def _chosen(path: Path, file: h5py.File, settings: ImportSettings) -> list[str]:
+    """The datasets asked for, or ``tensor``, or all that are no columns, in natural order."""
+    if settings.dataset:
+        return list(settings.dataset)
+    if TENSOR in file:
+        return [TENSOR]
+    names: list[str] = []
+
+    def see(name: str, link: Any) -> None:
+        # A link that leads elsewhere is taken too, to be refused by name.
+        inside = isinstance(link, h5py.HardLink)
+        if name not in (*COLUMNS, FACTS) and not (inside and isinstance(file[name], h5py.Group)):
+            names.append(name)
+
+    file.visititems_links(see)
+    if not names:
+        raise BadInput(f"{path} holds no datasets")
+    return sorted(names, key=natural)
+
+
+def _dataset(path: Path, file: h5py.File, name: str) -> Any:
+    """A dataset whose numbers are in this very file: another file could be anybody's."""
+    try:
+        link = file.get(name, getlink=True) if name in file else None
+        dataset = file[name] if isinstance(link, h5py.HardLink) else None
+    except (KeyError, OSError, RuntimeError) as error:
+        raise BadInput(f"'{name}' of {path} cannot be opened: {error}") from None
+    # A group on the way may itself be a link to elsewhere.
+    if not isinstance(dataset, h5py.Dataset) or dataset.file != file or dataset.shape is None:
+        raise BadInput(
+            f"{path} has no dataset '{name}' (it has {', '.join(list(file)[:16]) or 'nothing'}): "
+            "say which with --dataset"
+        )
+    if dataset.external or dataset.is_virtual:
+        raise BadInput(f"the numbers of '{name}' are not in {path} itself: copy them into it")
+    return dataset
+
+
+def _facts(path: Path, file: h5py.File) -> Facts | None:
+    """What an export wrote beside the numbers, if the file is one."""
+    where = f"'{FACTS}' of {path}"
+    if FACTS not in file:
+        return None
+    dataset = _dataset(path, file, FACTS)
+    if dataset.dtype.kind != "S" or dataset.shape != () or dataset.dtype.itemsize > LARGEST:
+        raise BadInput(f"{where} is not what an rkstore export writes: say --dataset")
+    return parse_facts(bytes(dataset[()]), where)
+
+
+def _context_size(path: Path, file: h5py.File) -> int | None:
+    """Rows in a block, as an export says; the first ones said no more than that."""
+    if "rkstore_store" not in file.attrs or "context_size" not in file.attrs:
+        return None
+    size = file.attrs["context_size"]
+    if not isinstance(size, np.integer) or size < 1:
+        raise BadInput(f"{path} states a context size of {size!r}")
+    return int(size)
+
+
+def _is_disc_buffer(path: Path, name: str, dataset: Any, context_size: int | None) -> bool:
+    """Whether four axes are ``(rows, 2, layers, d)``, not ``(blocks, context, heads, d_head)``.
+
+    Raises:
+        BadInput: they could be either.
+    """
+    if len(dataset.shape) != 4 or dataset.shape[1] != len(DISC_BUFFER):
+        return False
+    if name != TENSOR and context_size is None:
+        raise BadInput(
+            f"'{name}' of {path} has shape {dataset.shape}, which is DiscBuffer's (rows, 2, "
+            "layers, d_in) or blocks of two rows with heads: say --context-size 1 for the one, "
+            "--context-size 2 for the other"
+        )
+    return context_size != len(DISC_BUFFER)
+
+
+def _disc_buffer(path: Path, name: str, dataset: Any, asked: tuple[str, ...]) -> Source:
+    """The sites of ``(N, 2, L, d)``, in the order of the array: what goes in, what comes out."""
+    rows, kinds, layers, width = dataset.shape
+    matrix(f"'{name}' of {path}", dataset)
+    own = [f"blocks.{layer}.{kind}" for kind in DISC_BUFFER for layer in range(layers)]
+    slots = [f"{name}[:, {kind}, {layer}]" for kind in range(kinds) for layer in range(layers)]
+    arrays = names_of(slots, asked or tuple(own))
+
+    def read(start: int, stop: int) -> dict[str, Floats]:
+        x = float32(dataset[start:stop]).reshape(stop - start, len(arrays), width)
+        return {name: x[:, i] for i, name in enumerate(arrays)}
+
+    sites = tuple(Site(site, width) for site in arrays)
+    return Source(sites, arrays, rows, read, {path.name: path}, dataset.dtype.name)

@@ -1,0 +1,210 @@
+"""Files of another program → store, shard by shard: no model runs."""
+
+import importlib.metadata
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from rkstore.errors import BadInput, RkstoreError
+from rkstore.settings import ImportSettings, flag_of
+from rkstore.share.exchange import importer_named
+from rkstore.share.exchange.base import Floats, Source
+from rkstore.store.codecs import codec_named
+from rkstore.store.files import named
+from rkstore.store.formats import compression_for
+from rkstore.store.manifest import CHUNK_ROWS, SITE_NAME, Manifest, largest_divisor
+from rkstore.store.store import Store, sha256
+from rkstore.store.writing.writer import StoreWriter
+
+INT32 = np.iinfo(np.int32)
+
+# The number of a layer, as most programs write it in a name.
+LAYER = re.compile(r"(?<![a-z])(?:layers?|blocks?|h)[._-]?([0-9]{1,18})(?![0-9])", re.IGNORECASE)
+
+
+def import_store(
+    path: str | Path, settings: ImportSettings, say: Callable[[str], object] = lambda _: None
+) -> Store:
+    """Write a store of the rows that lie in files of another program.
+
+    Stopped, the same import goes on with the next shard. Columns that the files do not
+    have are made: ``token_id`` is -1, ``document`` counts the blocks, ``position`` counts
+    inside a block. Without a context size each row is a block of its own. Of the files of
+    an export, blocks, columns, model and codec error are those of the store it was made of.
+
+    Args:
+        say: told which array became which site, if there are several or names were given.
+
+    Raises:
+        BadInput: the files are not what ``--from`` says, or a value is not finite.
+        RkstoreError: they cannot be read, or the disk is full.
+    """
+    path = named(path)
+    importer = importer_named(settings.from_)
+    if not path.exists():
+        raise BadInput(f"there is nothing at {path} to import")
+    for name in ("hook_name", "dataset"):
+        _check_distinct(flag_of(name), getattr(settings, name))
+    if settings.dataset and not importer.datasets:
+        raise BadInput(
+            f"--dataset chooses from one file of many arrays, which no {importer.name} is"
+        )
+    source = importer.open(path, settings)
+    manifest = _manifest(path, source, settings)
+    out = Path(settings.out or Path("stores") / _name(path))
+    with StoreWriter(out, manifest) as writer:
+        if settings.hook_name or len(source.arrays) > 1:
+            for site, array in source.arrays.items():
+                say(_assigned(array, site))
+        done = manifest.rows_recorded(writer.next_shard)
+        with tqdm(
+            total=manifest.rows,
+            initial=done,
+            unit="row",
+            unit_scale=True,
+            desc="import",
+            disable=None,
+        ) as bar:
+            while writer.next_shard < manifest.shards:
+                first, last = manifest.rows_of_shard(writer.next_shard)
+                values = _values(path, source, first, last)
+                columns = _columns(path, source, manifest.context_size, first, last)
+                writer.write_shard(values, columns)
+                bar.update(last - first)
+    return Store(out)
+
+
+def _name(path: Path) -> str:
+    return path.absolute().name if path.is_dir() else path.stem
+
+
+def _check_distinct(flag: str, given: tuple[str, ...]) -> None:
+    for name in given:
+        if given.count(name) > 1:
+            raise BadInput(f"{flag} {name} is given {given.count(name)} times: give each once")
+
+
+def _assigned(array: str, site: str) -> str:
+    """Which array became which site, and whether their names say different layers."""
+    layers = [found[1] for name in (array, site) if (found := LAYER.search(name))]
+    differ = len({int(layer) for layer in layers}) > 1
+    return f"{array} → {site}" + (f": layer {' is called '.join(layers)}" if differ else "")
+
+
+def _manifest(path: Path, source: Source, settings: ImportSettings) -> Manifest:
+    for site in source.sites:
+        if not SITE_NAME.fullmatch(site.hook_name):
+            raise BadInput(f"'{site.hook_name}' cannot name a site: give --hook-name")
+        if settings.d_in is not None and site.d_in != settings.d_in:
+            raise BadInput(
+                f"{site.hook_name} is {site.d_in} wide, not {settings.d_in} as asked with --d-in"
+            )
+    size = _context_size(path, source, settings)
+    shard_rows = max(1, round(settings.shard_rows / size)) * size
+    return Manifest(
+        rows=source.rows,
+        context_size=size,
+        shard_rows=shard_rows,
+        chunk_rows=largest_divisor(shard_rows, CHUNK_ROWS),
+        codec=settings.codec,
+        format=settings.format,
+        compression=compression_for(
+            settings.format, codec_named(settings.codec).dtype, settings.compression
+        ),
+        sites=source.sites,
+        source={
+            **(source.facts.inherited(source.arrays) if source.facts else {}),
+            **_model(path, source, settings),
+            "imported_from": settings.from_,
+            "dtype": source.dtype,
+            "files": _described(source.files),
+            "columns": list(source.columns),
+            "libraries": {name: importlib.metadata.version(name) for name in ("rkstore", "numpy")},
+        },
+    )
+
+
+def _model(path: Path, source: Source, settings: ImportSettings) -> dict[str, Any]:
+    """The model by the name that was given, unless the files know it better."""
+    known = source.facts.source.get("model", {}) if source.facts else {}
+    if known.get("name", settings.model_name) not in (None, settings.model_name):
+        if settings.model_name:
+            raise BadInput(
+                f"--model-name is {settings.model_name}: {path} was exported from a store of "
+                f"{known['name']}"
+            )
+        return {}
+    return {"model": known | {"name": settings.model_name}} if settings.model_name else {}
+
+
+def _context_size(path: Path, source: Source, settings: ImportSettings) -> int:
+    stated, asked = source.context_size, settings.context_size
+    if stated and asked and stated != asked:
+        raise BadInput(f"--context-size is {asked}: the blocks of {path} have {stated} rows")
+    size = asked or stated or 1
+    if source.rows % size:
+        raise BadInput(
+            f"--context-size is {size}: the {source.rows:,} rows of {path} are no whole number "
+            "of such blocks"
+        )
+    if source.rows // size > INT32.max:
+        raise BadInput(f"{path} has more than {INT32.max:,} blocks: give a --context-size")
+    return size
+
+
+def _described(files: dict[str, Path]) -> list[dict[str, Any]]:
+    """Name, size and digest of each file; the digest takes a pass over all bytes."""
+    described = []
+    total = sum(file.stat().st_size for file in files.values())
+    with tqdm(total=total, unit="B", unit_scale=True, desc="digest", disable=None) as bar:
+        for name, file in files.items():
+            size = file.stat().st_size
+            # A name may hold bytes that are no text, which JSON could not hold.
+            readable = os.fsencode(name).decode("utf-8", "backslashreplace")
+            described.append({"name": readable, "bytes": size, "sha256": sha256(file)})
+            bar.update(size)
+    return described
+
+
+def _values(path: Path, source: Source, first: int, last: int) -> dict[str, Floats]:
+    try:
+        values = source.read(first, last)
+    except (OSError, ValueError, RuntimeError, TypeError) as error:
+        raise _unreadable(path, first, last, error) from None
+    for name, x in values.items():
+        finite = np.isfinite(x).all(axis=1)
+        if not finite.all():
+            row = int(finite.argmin())
+            raise BadInput(
+                f"{path}: row {first + row} of {name} has {x[row][~np.isfinite(x[row])][0]}: "
+                "activations must be finite float32"
+            )
+    return values
+
+
+def _columns(path: Path, source: Source, size: int, first: int, last: int) -> dict[str, np.ndarray]:
+    row = np.arange(first, last)
+    made = {"token_id": np.full(last - first, -1), "document": row // size, "position": row % size}
+    try:
+        found = {name: read(first, last) for name, read in source.columns.items()}
+    except (OSError, ValueError, RuntimeError, TypeError) as error:
+        raise _unreadable(path, first, last, error) from None
+    for name, column in found.items():
+        if column.dtype.kind not in "iu":
+            raise BadInput(f"{path}: {name} of rows {first}:{last} is {column.dtype}, no integers")
+        if column.min() < -1 or column.max() > INT32.max:
+            raise BadInput(
+                f"{path}: {name} of rows {first}:{last} goes from {column.min()} to "
+                f"{column.max()}: a store holds 0 to {INT32.max}, and -1 for unknown"
+            )
+    return made | found
+
+
+def _unreadable(path: Path, first: int, last: int, error: Exception) -> RkstoreError:
+    said = " ".join(str(error).split())[:200]
+    return RkstoreError(f"rows {first}:{last} of {path} cannot be read: {said}")

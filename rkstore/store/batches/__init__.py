@@ -1,0 +1,1 @@
+"""Rows of a store in batches: which come when, and how they are read."""

@@ -1,0 +1,112 @@
+"""Which rows of a store are read: all but those of special tokens, and of too large a norm.
+
+A BOS row is the same in every block and often massive: dictionaries and probes would spend
+themselves on a point. The store keeps every row; what is left out is decided when it is read.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rkstore.errors import BadInput
+from rkstore.store.store import Store
+
+# Rows, evenly spread over the store, whose norms tell the median of a site.
+MEDIAN_ROWS = 8192
+
+NONE = np.empty(0, np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class LeftOut:
+    """Rows of a store that are passed over, by number, ascending int64."""
+
+    rows: NDArray[np.int64] = field(default_factory=lambda: NONE)
+
+    def within(self, first: int, stop: int) -> NDArray[np.int64]:
+        """Those from ``first`` to ``stop``."""
+        return self.rows[slice(*np.searchsorted(self.rows, [first, stop]))]
+
+    def kept(self, first: int, stop: int) -> NDArray[np.int64]:
+        """The other rows from ``first`` to ``stop``, ascending."""
+        return np.delete(np.arange(first, stop), self.within(first, stop) - first)
+
+    def read(self, store: Store, hook_name: str, chunk: int) -> NDArray[np.float32]:
+        """Activations of the rows of a chunk that are kept, ``(rows, d_in)``."""
+        first, stop = store.rows_of_chunk(chunk)
+        x = store.chunk(hook_name, chunk)
+        return x[self.kept(first, stop) - first] if len(self.within(first, stop)) else x
+
+
+ALL_KEPT = LeftOut()
+
+
+def left_out(
+    store: Store,
+    hook_name: str,
+    chunks: Sequence[int],
+    *,
+    special_tokens: bool = False,
+    max_norm: float | None = None,
+) -> LeftOut:
+    """The rows of some chunks of a site that are not to be read.
+
+    Args:
+        special_tokens: whether rows of special tokens are read, too.
+        max_norm: rows whose norm is more than so many times the site's median are left out; none
+            by default.
+
+    Raises:
+        BadInput: nothing would be left.
+    """
+    special = np.array(() if special_tokens else special_ids(store), np.int32)
+    longest = None if max_norm is None else max_norm * _median(store, hook_name)
+    found = [_of_chunk(store, hook_name, chunk, special, longest) for chunk in chunks]
+    rows = np.concatenate([NONE, *found])
+    total = sum(len(range(*store.rows_of_chunk(chunk))) for chunk in chunks)
+    if chunks and len(rows) == total:
+        raise BadInput(
+            f"every row of {hook_name} in {store.where} is of a special token or too long: "
+            "use --special-tokens, or a larger --max-norm"
+        )
+    return LeftOut(np.sort(rows))
+
+
+def special_ids(store: Store) -> tuple[int, ...]:
+    """The ids of the tokenizer's special tokens, of an earlier store of BOS alone.
+
+    Where no token is known, as with most imports, there are none.
+    """
+    tokenizer = store.manifest.source.get("tokenizer") or {}
+    ids = tokenizer.get("special_token_ids", [tokenizer.get("bos_token_id")])
+    return tuple(id for id in ids if isinstance(id, int))
+
+
+def _of_chunk(
+    store: Store,
+    hook_name: str,
+    chunk: int,
+    special: NDArray[np.int32],
+    longest: float | None,
+) -> NDArray[np.int64]:
+    first, stop = store.rows_of_chunk(chunk)
+    out = np.zeros(stop - first, bool)
+    if len(special):
+        out |= np.isin(store.column("token_id", first, stop), special)
+    if longest is not None:
+        out |= _norms(store.chunk(hook_name, chunk)) > longest
+    return first + np.flatnonzero(out)
+
+
+def _median(store: Store, hook_name: str) -> float:
+    """The median norm of rows evenly spread over all that can be read."""
+    count = -(-MEDIAN_ROWS // store.manifest.chunk_rows)
+    chunks = store.chunk_range[:: max(1, len(store.chunk_range) // count)]
+    return float(np.median(np.concatenate([_norms(store.chunk(hook_name, c)) for c in chunks])))
+
+
+def _norms(x: NDArray[np.float32]) -> NDArray[np.float64]:
+    squares: NDArray[np.float64] = np.einsum("nd,nd->n", x, x, dtype=np.float64)
+    return np.sqrt(squares)

@@ -1,0 +1,408 @@
+"""Store → batches: a seeded order of rows that is planned first and read afterwards.
+
+The plan is pure arithmetic: which rows form batch ``n`` depends on the plan alone,
+so a run can be taken up at any batch and no number of threads changes the order.
+Each epoch visits every row exactly once: chunks in a random order, the rows of a
+window of chunks shuffled among themselves.
+"""
+
+import os
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rkstore.errors import BadInput
+from rkstore.store.apart import Apart, joined
+from rkstore.store.batches.kept import ALL_KEPT, LeftOut
+from rkstore.store.codecs import Encoded
+from rkstore.store.store import Store
+
+# One chunk in ten is held out.
+HELD_OUT_EVERY = 10
+
+# Rows shuffled among themselves: 50 MB of int8 at GPT-2's 3,072 dimensions.
+WINDOW_ROWS = 16_384
+
+# Rows that are decoded at once: at GPT-2's width they stay in a megabyte of cache.
+GATHER_ROWS = 64
+
+# Batches that are put together before they are asked for, and threads that do it.
+AHEAD = 3
+THREADS = min(8, os.cpu_count() or 1)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some rows of a store: ``rows`` int64 ``(n,)``, and for each site float32 ``(n, d_in)``."""
+
+    rows: NDArray[np.int64]
+    x: dict[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True, eq=False)
+class BatchPlan:
+    """Which rows form which batch.
+
+    Args:
+        row_ranges: first row, and one past the last, of each chunk to draw from, or of
+            the part of it that may be drawn from.
+        batch_size: rows in a batch; the last one of an epoch may have fewer.
+        seed: of the order.
+        window_rows: how many rows are shuffled among themselves, about.
+        left_out: rows that are passed over.
+    """
+
+    row_ranges: tuple[tuple[int, int], ...]
+    batch_size: int
+    seed: int = 0
+    window_rows: int = WINDOW_ROWS
+    left_out: LeftOut = ALL_KEPT
+
+    @cached_property
+    def rows(self) -> int:
+        """Rows in an epoch."""
+        return sum(
+            stop - start - len(self.left_out.within(start, stop)) for start, stop in self.row_ranges
+        )
+
+    @property
+    def batches_per_epoch(self) -> int:
+        return -(-self.rows // self.batch_size)
+
+    def rows_before(self, batch: int) -> int:
+        """Rows in all batches before this one; the last batch of an epoch may be short."""
+        epochs, more = divmod(batch, self.batches_per_epoch)
+        return epochs * self.rows + min(more * self.batch_size, self.rows)
+
+    def windows(self, epoch: int) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """The chunks of each window of an epoch, and its rows in the order they come out.
+
+        Chunks are indices into ``row_ranges``.
+        """
+        generator = np.random.default_rng([self.seed, epoch])
+        order = generator.permutation(len(self.row_ranges))
+        longest = max(stop - start for start, stop in self.row_ranges)
+        size = max(1, self.window_rows // longest)
+        windows = []
+        for first in range(0, len(order), size):
+            chunks = order[first : first + size]
+            rows = np.concatenate([self.left_out.kept(*self.row_ranges[chunk]) for chunk in chunks])
+            windows.append((chunks, generator.permutation(rows)))
+        return windows
+
+    def batches(self, epoch: int) -> Iterator[NDArray[np.int64]]:
+        """Row ids of each batch of an epoch."""
+        rows = np.concatenate([rows for _, rows in self.windows(epoch)])
+        for start in range(0, len(rows), self.batch_size):
+            yield rows[start : start + self.batch_size]
+
+
+def split_chunks(store: Store) -> tuple[list[int], list[int]]:
+    """Chunks to train on and chunks held out, for every user of a store the same.
+
+    One chunk in ten is held out (one of all, if the store has fewer than ten). Whole
+    chunks, because neighbouring rows come from the same sentence. In a part of a store a
+    chunk is held out exactly if it is in the whole, so either list may be empty there.
+
+    Raises:
+        BadInput: the store has a single chunk.
+    """
+    if store.chunks < 2:
+        raise BadInput(
+            f"the store at {store.where} has {store.rows} rows, too few to hold any out: "
+            f"harvest more than {store.manifest.chunk_rows} tokens"
+        )
+    every = min(HELD_OUT_EVERY, store.chunks)
+    here = store.chunk_range
+    held_out = [chunk for chunk in here if chunk % every == every - 1]
+    return [chunk for chunk in here if chunk % every != every - 1], held_out
+
+
+def plan_batches(
+    store: Store,
+    chunks: Sequence[int],
+    batch_size: int,
+    seed: int = 0,
+    left_out: LeftOut = ALL_KEPT,
+) -> BatchPlan:
+    """A plan over some chunks of a store.
+
+    Args:
+        left_out: rows that are passed over; :func:`rkstore.store.batches.kept.left_out` finds those of
+            special tokens.
+
+    Raises:
+        BadInput: there are no rows, as a small part may have none of one kind.
+    """
+    if not chunks:
+        raise BadInput(
+            f"the store at {store.where} has no chunk to draw rows from in its rows "
+            f"{store.first_row}:{store.stop_row}: pull more of them"
+        )
+    ranges = tuple(store.rows_of_chunk(chunk) for chunk in chunks)
+    plan = BatchPlan(ranges, batch_size, seed, left_out=left_out)
+    if not plan.rows:
+        raise BadInput(f"every row of these chunks of {store.where} is left out")
+    return plan
+
+
+def read_batches(
+    store: Store, hook_names: Sequence[str], plan: BatchPlan, start: int = 0
+) -> Iterator[Batch]:
+    """Read batch ``start`` and all that follow, epoch after epoch, for ever.
+
+    Two windows are in memory as they are stored, a quarter of float32 in int8; rows are
+    decoded when their batch is put together. Both happen in other threads, some batches
+    ahead of whoever takes them.
+
+    Raises:
+        BadInput: a site is not in the store.
+        DamagedStore: a chunk is not what was written.
+    """
+    for name in hook_names:
+        store.check_site(name)
+    size = store.manifest.chunk_rows
+    if any(first // size != (stop - 1) // size for first, stop in plan.row_ranges):
+        raise BadInput(f"a plan's rows must be those of chunks of {size}: use plan_batches()")
+    # When a program ends with batches left, modules are gone, this one's and those that
+    # cancelling needs; its threads have ended by then.
+    ending = sys.is_finalizing
+    with ThreadPoolExecutor(THREADS) as pool:
+        reader = _Reader(store, hook_names, plan, pool)
+        ahead: deque[Future[Batch]] = deque()
+        try:
+            for pieces in _pieces(plan, start):
+                ahead.append(reader.submit(pieces))
+                if len(ahead) > AHEAD:
+                    yield ahead.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=not ending())
+
+
+def read_rows(
+    store: Store,
+    hook_names: Sequence[str],
+    chunks: Sequence[int],
+    batch_size: int,
+    left_out: LeftOut = ALL_KEPT,
+) -> Iterator[Batch]:
+    """Read the rows of some chunks once, in order, but for those left out."""
+    pending: list[Batch] = []
+    for chunk in chunks:
+        rows = left_out.kept(*store.rows_of_chunk(chunk))
+        if len(rows):
+            x = {name: left_out.read(store, name, chunk) for name in hook_names}
+            pending.append(Batch(rows, x))
+        if sum(len(batch.rows) for batch in pending) >= batch_size:
+            yield _joined(pending)
+            pending = []
+    if pending:
+        yield _joined(pending)
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Some rows of a batch that lie in one window: their ids, and their places in the batch."""
+
+    window: tuple[int, int]
+    """Epoch and number."""
+    chunks: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    first: int
+    last: bool
+    """Whether the window has no rows behind these."""
+
+
+def _pieces(plan: BatchPlan, start: int) -> Iterator[list[_Piece]]:
+    """The pieces of batch ``start`` and of all that follow."""
+    epoch, batch = divmod(start, plan.batches_per_epoch)
+    while True:
+        skip, batch = batch * plan.batch_size, 0
+        pieces: list[_Piece] = []
+        room = plan.batch_size
+        for number, (chunks, rows) in enumerate(plan.windows(epoch)):
+            at, skip = min(skip, len(rows)), max(0, skip - len(rows))
+            while at < len(rows):
+                taken = rows[at : at + room]
+                at += len(taken)
+                last = at == len(rows)
+                window = (epoch, number)
+                pieces.append(_Piece(window, chunks, taken, plan.batch_size - room, last))
+                room -= len(taken)
+                if not room:
+                    yield pieces
+                    pieces, room = [], plan.batch_size
+        if pieces:
+            yield pieces
+        epoch += 1
+
+
+class _Window:
+    """The chunks of a window, on their way, by their index in ``row_ranges``; a future a site."""
+
+    def __init__(self, chunks: dict[int, list[Future[Encoded]]]) -> None:
+        self.chunks = chunks
+        self._apart: dict[int, Apart] = {}
+        self._lock = threading.Lock()
+
+    def apart(self, site: int) -> Apart:
+        """What is kept apart of the rows of all chunks, one behind another.
+
+        Together, because what it takes to find the few values of a batch is the same for the rows
+        of one chunk as for those of many.
+        """
+        with self._lock:
+            if site not in self._apart:
+                parts = [futures[site].result().apart for futures in self.chunks.values()]
+                self._apart[site] = joined([part for part in parts if part is not None])
+            return self._apart[site]
+
+
+class _Reader:
+    """Reads the chunks of a window when the first row of it is wanted, and a little before."""
+
+    def __init__(
+        self, store: Store, hook_names: Sequence[str], plan: BatchPlan, pool: ThreadPoolExecutor
+    ) -> None:
+        self._store, self._names, self._plan, self._pool = store, hook_names, plan, pool
+        self._windows: dict[tuple[int, int], _Window] = {}
+        self._memory = _Memory((AHEAD + 2) * len(hook_names))
+
+    def submit(self, pieces: list[_Piece]) -> Future[Batch]:
+        """Have a batch put together; the chunks it needs are sent for before it."""
+        windows = [self._window(piece) for piece in pieces]
+        batch = self._pool.submit(self._assemble, pieces, windows)
+        for piece in pieces:
+            if piece.last:  # the batches on their way hold what they need of it
+                del self._windows[piece.window]
+        return batch
+
+    def _window(self, piece: _Piece) -> _Window:
+        if piece.window not in self._windows:
+            self._windows[piece.window] = _Window(
+                {
+                    int(chunk): [
+                        self._pool.submit(self._load, name, int(chunk)) for name in self._names
+                    ]
+                    for chunk in piece.chunks
+                }
+            )
+        return self._windows[piece.window]
+
+    def _load(self, name: str, chunk: int) -> Encoded:
+        first, _ = self._plan.row_ranges[chunk]
+        return self._store.stored_chunk(name, first // self._store.manifest.chunk_rows)
+
+    def _assemble(self, pieces: list[_Piece], windows: list[_Window]) -> Batch:
+        rows = np.concatenate([piece.rows for piece in pieces])
+        x = {
+            name: self._memory.take((len(rows), self._store.manifest.width(name)))
+            for name in self._names
+        }
+        gathers = [_Gather(self._store, name) for name in self._names]
+        for piece, window in zip(pieces, windows, strict=True):
+            here = slice(piece.first, piece.first + len(piece.rows))
+            among = self._gather(piece, window, gathers, [x[name][here] for name in self._names])
+            if self._store.codec.keeps_apart:
+                for site, name in enumerate(self._names):
+                    window.apart(site).put(x[name][here], among)
+        return Batch(rows, x)
+
+    def _gather(
+        self,
+        piece: _Piece,
+        window: _Window,
+        gathers: list["_Gather"],
+        x: list[NDArray[np.float32]],
+    ) -> NDArray[np.int64]:
+        """Decode the rows of a piece into their places, all but what is kept apart.
+
+        Returns:
+            The place of each row among those of the window's chunks, one behind another.
+        """
+        among, before = np.empty(len(piece.rows), np.int64), 0
+        for chunk, futures in window.chunks.items():
+            first, stop = self._plan.row_ranges[chunk]
+            places = np.flatnonzero((piece.rows >= first) & (piece.rows < stop))
+            within = piece.rows[places] % self._store.manifest.chunk_rows
+            among[places] = before + within
+            before += len(
+                range(*self._store.rows_of_chunk(first // self._store.manifest.chunk_rows))
+            )
+            if len(places):
+                for future, gather, out in zip(futures, gathers, x, strict=True):
+                    gather(future.result(), within, out, places)
+        return among
+
+
+class _Memory:
+    """Arrays for batches, each used again once nobody holds it, or a view of it, any more.
+
+    Fresh memory of this size is zeroed by the system page by page, which takes about as long
+    as filling it.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most, self._lock = most, threading.Lock()
+        # How many references an array has that nobody holds: Python versions differ.
+        self._held = [np.empty((0, 0), np.float32)]
+        [self._unheld] = [sys.getrefcount(array) for array in self._held]
+        self._held.clear()
+        if not getattr(sys, "_is_gil_enabled", lambda: True)():
+            self._unheld = -1  # without the lock counts are not exact: never again
+
+    def take(self, shape: tuple[int, int]) -> NDArray[np.float32]:
+        with self._lock:
+            unheld = [sys.getrefcount(array) == self._unheld for array in self._held]
+            for i, array in enumerate(self._held):
+                if unheld[i] and array.shape == shape:
+                    return array
+            if len(self._held) == self._most:
+                del self._held[0]
+            self._held.append(np.empty(shape, np.float32))
+            return self._held[-1]
+
+
+class _Gather:
+    """Decodes some rows of a chunk into their places, by way of memory that stays in the cache.
+
+    What is kept apart of them is not put in place.
+    """
+
+    def __init__(self, store: Store, name: str) -> None:
+        self._codec = store.codec
+        shape = (GATHER_ROWS, store.manifest.width(name))
+        self._stored, self._decoded = (
+            np.empty(shape, store.codec.dtype),
+            np.empty(shape, np.float32),
+        )
+
+    def __call__(
+        self,
+        chunk: Encoded,
+        within: NDArray[np.int64],
+        x: NDArray[np.float32],
+        places: NDArray[np.int64],
+    ) -> None:
+        for start in range(0, len(within), GATHER_ROWS):
+            some = within[start : start + GATHER_ROWS]
+            # With the default mode, "raise", NumPy gathers into memory of its own first.
+            stored = chunk.values.take(some, axis=0, out=self._stored[: len(some)], mode="clip")
+            decoded = self._codec.decode(Encoded(stored, chunk.side), self._decoded[: len(some)])
+            x[places[start : start + GATHER_ROWS]] = decoded
+
+
+def _joined(batches: list[Batch]) -> Batch:
+    if len(batches) == 1:
+        return batches[0]
+    return Batch(
+        np.concatenate([batch.rows for batch in batches]),
+        {name: np.concatenate([batch.x[name] for batch in batches]) for name in batches[0].x},
+    )

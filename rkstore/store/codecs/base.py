@@ -1,0 +1,101 @@
+"""What every codec does."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rkstore.store.apart import Apart
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Some rows as they are stored.
+
+    ``values``, shape ``(rows, d_in)``, has the codec's dtype. ``side`` holds what decoding
+    needs besides, one float32 vector of length ``d_in`` for each name in the codec's ``side``.
+    ``apart`` has what the values do not stand for, if anything.
+    """
+
+    values: np.ndarray
+    side: dict[str, Floats] = field(default_factory=dict)
+    apart: Apart | None = None
+
+    def part(self, first: int, stop: int) -> "Encoded":
+        """Rows ``first`` to ``stop``."""
+        apart = self.apart.part(first, stop) if self.apart else None
+        return Encoded(self.values[first:stop], self.side, apart)
+
+
+class Codec(ABC):
+    """Turns float32 activations ``(rows, d_in)`` into stored numbers and back.
+
+    First it learns what the rows of a shard share (:meth:`fit`), then it works on one chunk at a
+    time, so a chunk decodes without its neighbours.
+    """
+
+    name: str
+    dtype: np.dtype
+    side: tuple[str, ...] = ()
+    side_of: Literal["shard", "chunk"] = "shard"
+    """Whose the vectors in ``side`` are."""
+    keeps_apart: bool = False
+    """Whether there may be values that no stored number stands for."""
+
+    def fit(self, x: Floats) -> dict[str, Floats]:  # noqa: ARG002 - not every codec learns
+        """What the rows of a shard share, from the first of them, ``(n, d_in)``, none massive.
+
+        Returns:
+            The vectors of ``side``.
+
+        Raises:
+            BadInput: the codec cannot hold values of that size.
+        """
+        return {}
+
+    @abstractmethod
+    def encode(
+        self, x: Floats, side: dict[str, Floats], massive: NDArray[np.bool_] | None = None
+    ) -> Encoded:
+        """Encode finite values ``(rows, d_in)``.
+
+        Args:
+            side: what :meth:`fit` returned.
+            massive: which rows are massive, ``(rows,)``; none by default.
+
+        Raises:
+            BadInput: the codec cannot hold a value of that size.
+        """
+
+    @abstractmethod
+    def decode(self, encoded: Encoded, out: Floats | None = None) -> Floats:
+        """Return float32 values ``(rows, d_in)``, contiguous.
+
+        Args:
+            out: memory that may be used for them, of their shape. Where values are float32
+                already, they are returned as they lie, and ``out`` is left as it was.
+        """
+
+
+class Shortened(Codec):
+    """Each value as a float of some bits: nothing is learned, and nothing is kept apart."""
+
+    def encode(
+        self,
+        x: Floats,
+        side: dict[str, Floats],  # noqa: ARG002
+        massive: NDArray[np.bool_] | None = None,  # noqa: ARG002
+    ) -> Encoded:
+        return Encoded(self.shortened(x))
+
+    @abstractmethod
+    def shortened(self, x: Floats) -> np.ndarray:
+        """The values ``(rows, d_in)`` in the codec's dtype.
+
+        Raises:
+            BadInput: one is too large for it.
+        """

@@ -1,0 +1,28 @@
+"""bfloat16: the upper half of a float32, for models that compute in it anyway."""
+
+import numpy as np
+
+from rkstore.store.codecs.base import Encoded, Floats, Shortened
+
+
+class BFloat16(Shortened):
+    """16 bits a value, float32's range; relative error at most 2⁻⁸.
+
+    NumPy and HDF5 have no such type, so the sixteen bits are stored as uint16.
+    """
+
+    name = "bfloat16"
+    dtype = np.dtype("<u2")
+
+    def shortened(self, x: Floats) -> np.ndarray:
+        bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
+        # Round to nearest, ties to even, as every bfloat16 unit does. A finite value
+        # that would round up to infinity is kept at the largest finite one.
+        rounded = (bits + (0x7FFF + ((bits >> 16) & 1))) >> 16
+        overflow = (rounded & 0x7FFF) >= 0x7F80
+        return (rounded - overflow).astype(self.dtype)
+
+    def decode(self, encoded: Encoded, out: Floats | None = None) -> Floats:
+        x = np.empty(encoded.values.shape, np.float32) if out is None else out
+        np.left_shift(encoded.values, 16, out=x.view(np.uint32), dtype=np.uint32)
+        return x

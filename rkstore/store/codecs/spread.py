@@ -1,0 +1,131 @@
+"""Even steps in proportion to the spread of each dimension; what no code reaches is kept apart."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rkstore.errors import BadInput
+from rkstore.store.apart import Apart
+from rkstore.store.codecs.base import Codec, Encoded, Floats
+from rkstore.store.statistics import Statistics
+
+# Rows at a time: few enough that a block stays in the processor's cache.
+BLOCK_ROWS = 64
+
+# Bits that an entry costs that is kept apart: a float32, and where it belongs.
+ENTRY_BITS = 43
+
+# About so many rows tell which of two ranges takes fewer bits.
+SAMPLE_ROWS = 64
+
+# Codes left below the least value seen, where a code's range begins there.
+MARGIN = 2
+
+# A deviation above this could make a code decode to infinity.
+LARGEST_DEVIATION = 1e36
+
+SMALLEST = np.finfo(np.float32).tiny
+
+
+class Spread(Codec):
+    """Integers with ``value = offset + scale · code``, code 0 to ``codes - 1``.
+
+    ``scale`` is ``step`` standard deviations of the dimension, so the error of every dimension is
+    the same share of its variance, ``step² / 12`` (the variance of a uniform distribution as
+    wide as a step), whatever its extremes are. The few values beyond the last code and the
+    massive rows are kept apart: nothing is ever clipped, and the error of any other value is at
+    most half a step.
+
+    The mean has the middle code in all dimensions, or the least value has the first, as after a
+    GELU: then codes mean the same in every dimension, and an entropy coder that does not
+    tell dimensions apart loses little.
+    """
+
+    dtype = np.dtype("u1")
+    side = ("offset", "scale")
+    keeps_apart = True
+    codes: int
+    """A power of two, 256 at most."""
+    step: float
+    """In standard deviations."""
+
+    def fit(self, x: Floats) -> dict[str, Floats]:
+        known = Statistics.of(x)
+        mean, deviation = known.mean, np.sqrt(known.variance)
+        if not (deviation < LARGEST_DEVIATION).all():
+            raise BadInput(
+                f"{self.name} cannot hold values that lie 3.4e38 apart: use --codec float32"
+            )
+        scale = (self.step * deviation).astype(np.float32)
+        # Below it, 1 / scale would be infinite: such a dimension counts as constant.
+        scale[scale < SMALLEST] = 0
+        offsets = [mean - self.codes // 2 * scale, known.min - MARGIN * scale]
+        starts = [offset.astype(np.float32) for offset in offsets]
+        # An odd stride: the blocks of a text begin alike, at even places.
+        sample = x[:: len(x) // SAMPLE_ROWS | 1]
+        # A constant dimension is its offset.
+        best = min(starts, key=lambda offset: self._bits(sample, offset, scale))
+        return {"offset": np.where(scale > 0, best, mean.astype(np.float32)), "scale": scale}
+
+    def encode(
+        self, x: Floats, side: dict[str, Floats], massive: NDArray[np.bool_] | None = None
+    ) -> Encoded:
+        offset, scale = side["offset"], side["scale"]
+        constant = np.flatnonzero(scale == 0)
+        constant = constant[(x[:, constant] != offset[constant]).any(axis=0)]
+        massive = np.zeros(len(x), bool) if massive is None else massive
+        codes = np.empty(x.shape, self.dtype)
+        steps_of, apart = _Steps(offset, scale), []
+        held = np.empty((2, BLOCK_ROWS, x.shape[1]), bool)
+        for start in range(0, len(x), BLOCK_ROWS):
+            rows = slice(start, start + BLOCK_ROWS)
+            steps = steps_of(x[rows])
+            if len(constant):  # one value has a code, and there are others
+                steps[:, constant] = np.where(x[rows, constant] == offset[constant], 0, -1)
+            steps[massive[rows]] = self.codes // 2
+            below, above = held[:, : len(steps)]
+            np.less(steps, 0, out=below)
+            np.greater_equal(steps, self.codes, out=above)
+            beyond = np.flatnonzero(np.logical_or(below, above, out=below))
+            steps.reshape(-1)[beyond] = self.codes // 2
+            np.copyto(codes[rows], steps, casting="unsafe")
+            apart.append(beyond + start * x.shape[1])
+        return Encoded(codes, side, Apart.of(x, np.concatenate(apart), massive))
+
+    def decode(self, encoded: Encoded, out: Floats | None = None) -> Floats:
+        x = np.empty(encoded.values.shape, np.float32) if out is None else out
+        x[...] = encoded.values
+        x *= encoded.side["scale"]
+        x += encoded.side["offset"]
+        if encoded.apart is not None:
+            encoded.apart.put(x)
+        return x
+
+    def _bits(self, x: Floats, offset: Floats, scale: Floats) -> float:
+        """About what a value would take: the entropy of the codes, and what is kept apart."""
+        steps = _Steps(offset, scale, len(x))(x)
+        outside = (steps < 0) | (steps >= self.codes)
+        codes = np.where(outside, self.codes, steps).astype(np.uint16).reshape(-1)
+        *counts, beyond = np.bincount(codes, minlength=self.codes + 1)
+        share = np.array([count for count in counts if count]) / codes.size
+        return float(-(share * np.log2(share)).sum() + ENTRY_BITS * beyond / codes.size)
+
+
+class _Steps:
+    """How many steps values lie from the offset, whole numbers as floats; also below the first
+    and beyond the last code.
+
+    In memory that is used again: fresh memory of this size takes as long to be mapped.
+    """
+
+    def __init__(self, offset: Floats, scale: Floats, rows: int = BLOCK_ROWS) -> None:
+        self._offset = offset
+        self._per_step = np.divide(1, scale, out=np.zeros_like(scale), where=scale > 0)
+        self._steps = np.empty((rows, len(scale)), np.float32)
+
+    def __call__(self, x: Floats) -> Floats:
+        """Those of some rows ``(n, d_in)``; those of the call before are overwritten."""
+        steps = self._steps[: len(x)]
+        with np.errstate(over="ignore"):
+            np.subtract(x, self._offset, out=steps)
+            steps *= self._per_step
+        return np.rint(steps, out=steps)

@@ -1,0 +1,45 @@
+"""Formats: how a stored array lies on disk, compressed without loss. One file each.
+
+A format knows arrays and files: what the numbers mean is the codec's business.
+To add one, write its file and add it to ``FORMATS``.
+"""
+
+import numpy as np
+
+from rkstore.errors import BadInput
+from rkstore.store.formats.base import ArraySpec, Format, Shard
+from rkstore.store.formats.hdf5 import Hdf5
+from rkstore.store.formats.zarr import Zarr
+
+FORMATS: dict[str, Format] = {fmt.name: fmt for fmt in (Zarr(), Hdf5())}
+
+
+def format_named(name: str) -> Format:
+    """Return the format of that name.
+
+    Raises:
+        BadInput: no format has that name.
+    """
+    if name not in FORMATS:
+        raise BadInput(f"unknown format '{name}': choose one of {', '.join(FORMATS)}")
+    return FORMATS[name]
+
+
+def compression_for(format: str, dtype: np.dtype, asked: str = "auto") -> str:
+    """How activations stored as that type are compressed: as asked for, or as serves them best.
+
+    Raises:
+        BadInput: the format has no such compression.
+    """
+    layout = format_named(format)
+    if asked == "auto":
+        return layout.compression_for(dtype)
+    if asked not in layout.compressions:
+        raise BadInput(
+            f"--format {format} cannot be compressed with '{asked}': "
+            f"choose --compression auto, {', '.join(layout.compressions)}"
+        )
+    return asked
+
+
+__all__ = ["FORMATS", "ArraySpec", "Format", "Shard", "compression_for", "format_named"]

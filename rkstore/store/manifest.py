@@ -1,0 +1,498 @@
+"""What a store is (``manifest.json``) and what is in it so far (``shards.jsonl``).
+
+The manifest is written once, before the first shard, and never changes: it holds
+everything that determines a stored value, and its fingerprint names the store.
+The journal grows by one line a shard; a shard exists when its line does. Each line
+carries the hash of the line before it, the first one the fingerprint, so a line
+that was changed, lost or borrowed from another store is noticed.
+"""
+
+import fnmatch
+import hashlib
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rkstore.errors import BadInput, DamagedStore
+from rkstore.store.codecs import CODECS, Codec, codec_named
+from rkstore.store.files import inside, read_at_most, reading
+from rkstore.store.formats import FORMATS, ArraySpec, format_named
+
+# 2: massive rows and what no code reaches lie apart, and errors are those of the other rows.
+SCHEMA = 2
+MANIFEST = "manifest.json"
+JOURNAL = "shards.jsonl"
+PART = "part.json"
+
+# Rows decoded at once. Large enough that compression and threads pay, small enough
+# that a shuffled window of many chunks fits in memory: 3 MB of float16 at GPT-2's width.
+CHUNK_ROWS = 512
+
+# What is known of every row, stored once and not per site.
+COLUMNS = {
+    "token_id": np.dtype("<i4"),
+    "document": np.dtype("<i4"),
+    "position": np.dtype("<i4"),
+}
+
+# A name becomes a directory: no separators, no leading dot, nothing to interpret.
+SITE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+BLOCK = re.compile(r"(?:[^.]+\.)+?([0-9]+)\.(.+)")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+LARGEST_MANIFEST = 16 * 2**20
+LARGEST_JOURNAL = 256 * 2**20
+# What a stranger's store may ask of memory at once.
+LARGEST_CHUNK = 2**30
+
+
+@dataclass(frozen=True)
+class Site:
+    """A hook point and the width of its activations."""
+
+    hook_name: str
+    d_in: int
+
+
+def block_of(hook_name: str) -> tuple[int | None, str]:
+    """Number of the block that a hook lies in, and the part of its name behind the block.
+
+    The first number in a name is its block's, whatever the model calls its list of blocks:
+    ``blocks.8.mlp.hook_post`` and ``H_blocks.8.mlp.hook_post`` are both block 8's
+    ``mlp.hook_post``. Outside the blocks (``ln_final.hook_scale``): None and the whole name.
+    """
+    found = BLOCK.fullmatch(hook_name)
+    return (int(found[1]), found[2]) if found else (None, hook_name)
+
+
+def is_named(hook_name: str, asked: str) -> bool:
+    """Whether ``asked`` is the full name of a hook, the part behind its block, or a glob of one."""
+    return any(fnmatch.fnmatchcase(name, asked) for name in (hook_name, block_of(hook_name)[1]))
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything that determines the bytes of a store."""
+
+    rows: int
+    """Rows of the finished store; fewer may be recorded yet."""
+    context_size: int
+    """Tokens in a block; rows ``[i * context_size, (i + 1) * context_size)`` are one block."""
+    shard_rows: int
+    chunk_rows: int
+    codec: str
+    format: str
+    sites: tuple[Site, ...]
+    source: dict[str, Any]
+    """Where the values came from: model, tokenizer, text, tokens, libraries."""
+    compression: str = ""
+    """Of the activations; by default, and for all other arrays, the first of the format's."""
+    schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        if self.compression == "":
+            object.__setattr__(self, "compression", self._usual_compression)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits that name the store."""
+        named = self._as_dict() if self.schema == 1 else self._stated
+        return hashlib.sha256(_canonical(named).encode()).hexdigest()[:16]
+
+    @property
+    def stored_codec(self) -> Codec:
+        """The codec of that name, as this store means it."""
+        return codec_named(self.codec, self.schema)
+
+    @cached_property
+    def hook_names(self) -> list[str]:
+        return [site.hook_name for site in self.sites]
+
+    @cached_property
+    def _widths(self) -> dict[str, int]:
+        return {site.hook_name: site.d_in for site in self.sites}
+
+    @property
+    def _usual_compression(self) -> str:
+        return FORMATS[self.format].compressions[0] if self.format in FORMATS else ""
+
+    @property
+    def shards(self) -> int:
+        """Shards of the finished store."""
+        return -(-self.rows // self.shard_rows)
+
+    def rows_of_shard(self, shard: int) -> tuple[int, int]:
+        """First row, and one past the last, of a shard."""
+        start = shard * self.shard_rows
+        return start, min(start + self.shard_rows, self.rows)
+
+    def rows_recorded(self, shards: int) -> int:
+        """Rows in the first ``shards`` shards."""
+        return min(shards * self.shard_rows, self.rows)
+
+    def width(self, hook_name: str) -> int:
+        return self._widths[hook_name]
+
+    def fvu_before(self, hook_name: str) -> float:
+        """Error that the values had when they came, from another store by way of files."""
+        before = self.source.get("stored_before", {"codec_fvu": {}})
+        return float(before["codec_fvu"].get(hook_name, 0.0))
+
+    def specs(self, hook_name: str) -> dict[str, ArraySpec]:
+        """The arrays of one site: ``""`` its values, then what its codec keeps besides."""
+        codec, width = self.stored_codec, self.width(hook_name)
+        per_shard = self.shard_rows // self.chunk_rows if codec.side_of == "chunk" else 1
+        values = ArraySpec(
+            hook_name,
+            codec.dtype,
+            width,
+            self.shard_rows,
+            self.chunk_rows,
+            self.compression,
+            (("rkstore_codec", self.codec), ("rkstore_store", self.fingerprint)),
+        )
+        sides = {
+            side: ArraySpec(
+                f"{hook_name}.{side}",
+                np.dtype("<f4"),
+                width,
+                per_shard,
+                per_shard,
+                self._usual_compression,
+            )
+            for side in codec.side
+        }
+        return {"": values} | sides
+
+    def column_specs(self) -> dict[str, ArraySpec]:
+        """The arrays of token id, document and position."""
+        return {
+            name: ArraySpec(
+                name, dtype, None, self.shard_rows, self.chunk_rows, self._usual_compression
+            )
+            for name, dtype in COLUMNS.items()
+        }
+
+    def array_rows(self, spec: ArraySpec, rows: int) -> int:
+        """How many rows of an array belong to the first ``rows`` rows of the store."""
+        return -(-rows * spec.shard_rows // self.shard_rows)
+
+    def all_specs(self, hook_names: Sequence[str] | None = None) -> list[ArraySpec]:
+        """Every array of the store, or of these sites and the columns."""
+        names = self.hook_names if hook_names is None else hook_names
+        sites = [spec for name in names for spec in self.specs(name).values()]
+        return [*sites, *self.column_specs().values()]
+
+    def statistics_path(self, hook_name: str, shard: int) -> str:
+        """Where the statistics of a site over the rows of one shard lie."""
+        return f"{hook_name}/statistics/{shard:05d}.safetensors"
+
+    def apart_path(self, hook_name: str, shard: int) -> str:
+        """Where what a codec keeps apart of the rows of one shard lies."""
+        return f"{hook_name}/apart/{shard:05d}.safetensors.zst"
+
+    def shard_paths(self, shard: int, hook_names: Sequence[str] | None = None) -> list[str]:
+        """Every file of a shard, or those of these sites and the columns, relative to the store."""
+        layout = format_named(self.format)
+        names = self.hook_names if hook_names is None else hook_names
+        arrays = [layout.shard_path(spec, shard) for spec in self.all_specs(names)]
+        beside = [self.statistics_path(name, shard) for name in names]
+        if self.stored_codec.keeps_apart:
+            beside += [self.apart_path(name, shard) for name in names]
+        return arrays + beside
+
+    def metadata(self, rows: int, hook_names: Sequence[str] | None = None) -> dict[str, bytes]:
+        """Files, by path, that let other tools open the arrays as far as ``rows`` rows."""
+        specs = self.all_specs(hook_names)
+        return format_named(self.format).metadata({s: self.array_rows(s, rows) for s in specs})
+
+    def to_bytes(self) -> bytes:
+        """The one text that ``manifest.json`` may have."""
+        named = {"rkstore_schema": self.schema, "fingerprint": self.fingerprint} | self._stated
+        text = json.dumps(named, indent=2, ensure_ascii=False, allow_nan=False)
+        return f"{text}\n".encode()
+
+    def differences(self, other: "Manifest") -> list[str]:
+        """What the other manifest says differently, ``key: there, not here``."""
+        mine, theirs = _leaves(self._stated), _leaves(other._stated)
+        return [
+            f"{'.'.join(key)}: {theirs.get(key, 'absent')} there, {mine.get(key, 'absent')} here"
+            for key in sorted(mine.keys() | theirs.keys())
+            if mine.get(key) != theirs.get(key)
+        ]
+
+    @property
+    def _stated(self) -> dict[str, Any]:
+        return {"rkstore_schema": self.schema} | self._as_dict()
+
+    def _as_dict(self) -> dict[str, Any]:
+        return {
+            "rows": self.rows,
+            "context_size": self.context_size,
+            "shard_rows": self.shard_rows,
+            "chunk_rows": self.chunk_rows,
+            "codec": self.codec,
+            "format": self.format,
+            # What goes without saying is never said: the first stores did not know of it.
+            **(
+                {}
+                if self.compression == self._usual_compression
+                else {"compression": self.compression}
+            ),
+            "sites": [{"hook_name": site.hook_name, "d_in": site.d_in} for site in self.sites],
+            "source": self.source,
+        }
+
+
+def read_manifest(root: Path) -> Manifest:
+    """Read and check ``manifest.json``.
+
+    Raises:
+        BadInput: there is no store, or it needs a newer rkstore.
+        DamagedStore: the manifest is not one that rkstore wrote.
+        RkstoreError: the system does not let it be read.
+    """
+    try:
+        with reading(MANIFEST, root):
+            raw = read_at_most(inside(root, MANIFEST), LARGEST_MANIFEST)
+    except (FileNotFoundError, NotADirectoryError):
+        raise BadInput(
+            f"there is no store at {root} (no {MANIFEST}): write one with 'rkstore harvest'"
+        ) from None
+    return parse_manifest(raw, str(root))
+
+
+def parse_manifest(raw: bytes, where: str) -> Manifest:
+    """Check the bytes of the ``manifest.json`` of the store that lies there.
+
+    Raises:
+        BadInput: it needs a newer rkstore.
+        DamagedStore: the manifest is not one that rkstore wrote.
+    """
+    path = f"{where}/{MANIFEST}"
+    if len(raw) > LARGEST_MANIFEST:
+        raise DamagedStore(f"{path} is larger than {LARGEST_MANIFEST >> 20} MiB: not a manifest")
+    try:
+        document = json.loads(raw)
+        schema = document["rkstore_schema"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise DamagedStore(f"{path} is not a manifest that rkstore wrote") from None
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise BadInput(
+            f"{where} has schema {schema} and this rkstore reads up to {SCHEMA}: "
+            "upgrade with 'pip install --upgrade rkstore'"
+        )
+    try:
+        manifest = _manifest(document)
+        check_manifest(manifest)
+        written = manifest.to_bytes()
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise DamagedStore(f"{path} is not a valid manifest: {error}") from None
+    if written != raw:
+        raise DamagedStore(
+            f"{path} was changed after it was written: its contents have fingerprint "
+            f"{manifest.fingerprint}, it states {document.get('fingerprint')}"
+        )
+    return manifest
+
+
+def _manifest(document: dict[str, Any]) -> Manifest:
+    sites = tuple(Site(site["hook_name"], site["d_in"]) for site in document["sites"])
+    keys = ("rows", "context_size", "shard_rows", "chunk_rows", "codec", "format", "source")
+    stated = {"compression": document["compression"]} if "compression" in document else {}
+    stated["schema"] = document["rkstore_schema"]
+    return Manifest(sites=sites, **{key: document[key] for key in keys}, **stated)
+
+
+def check_manifest(manifest: Manifest) -> None:
+    """Raise ValueError if no store can be as the manifest says."""
+    sizes = {
+        "rows": manifest.rows,
+        "context_size": manifest.context_size,
+        "shard_rows": manifest.shard_rows,
+        "chunk_rows": manifest.chunk_rows,
+    } | {site.hook_name: site.d_in for site in manifest.sites}
+    for name, size in sizes.items():
+        if type(size) is not int or not 0 < size < 2**48:
+            raise ValueError(f"{name} is {size!r}, not a positive number")
+    if type(manifest.schema) is not int or manifest.schema < 1:
+        raise ValueError(f"unknown schema {manifest.schema!r}")
+    if manifest.shard_rows % manifest.chunk_rows:
+        raise ValueError("shard_rows is not a multiple of chunk_rows")
+    if manifest.codec not in CODECS:
+        raise ValueError(f"unknown codec {manifest.codec!r}")
+    if manifest.format not in FORMATS:
+        raise ValueError(f"unknown format {manifest.format!r}")
+    if manifest.compression not in FORMATS[manifest.format].compressions:
+        raise ValueError(f"unknown compression {manifest.compression!r} of {manifest.format}")
+    if not isinstance(manifest.source, dict):
+        raise ValueError("source is not an object")
+    for site in manifest.sites:
+        if not 0 <= manifest.fvu_before(site.hook_name) < math.inf:
+            raise ValueError(f"the error of {site.hook_name} is no error")
+    specs = manifest.all_specs()
+    for spec in specs:
+        # As float32: that is what a chunk becomes when it is decoded.
+        if spec.chunk_rows * math.prod(spec.tail) * 4 > LARGEST_CHUNK:
+            raise ValueError(
+                f"a chunk of {spec.chunk_rows} rows of {spec.name}, {spec.width} wide, is too large"
+            )
+    names = [spec.name for spec in specs]
+    if not manifest.sites or len(set(names)) != len(names):
+        raise ValueError("sites are missing or named twice")
+    for name in names:
+        if not SITE_NAME.fullmatch(name) or name in (MANIFEST, JOURNAL, PART, "zarr.json"):
+            raise ValueError(f"{name!r} cannot be the name of a site")
+
+
+def largest_divisor(n: int, most: int) -> int:
+    """The largest divisor of ``n`` that is at most ``most``: how a shard is cut in chunks."""
+    return next(size for size in range(min(n, most), 0, -1) if n % size == 0)
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """Size and SHA-256 of one file."""
+
+    bytes: int
+    sha256: str
+
+
+def record_of(content: bytes) -> FileRecord:
+    """The record of a file with that content."""
+    return FileRecord(len(content), hashlib.sha256(content).hexdigest())
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """One line of the journal: a shard, its files, and what storing it cost in accuracy."""
+
+    shard: int
+    files: dict[str, FileRecord]
+    """By path."""
+    squared_error: dict[str, float]
+    """By site: sum of (stored value - value)² over the rows of the shard that are not massive."""
+    massive_error: dict[str, float] | None
+    """The same over the massive rows. None in schema 1, where the other is over all rows."""
+    chain: str
+    """SHA-256 of this line (without ``chain``) behind the previous line's."""
+
+    def to_line(self) -> bytes:
+        return (_canonical(self._as_dict() | {"chain": self.chain}) + "\n").encode()
+
+    def _as_dict(self) -> dict[str, Any]:
+        return {
+            "shard": self.shard,
+            "files": {path: vars(record) for path, record in self.files.items()},
+            "squared_error": self.squared_error,
+            **({} if self.massive_error is None else {"massive_error": self.massive_error}),
+        }
+
+    @classmethod
+    def following(
+        cls,
+        previous: str,
+        shard: int,
+        files: dict[str, FileRecord],
+        squared_error: dict[str, float],
+        massive_error: dict[str, float] | None,
+    ) -> "ShardRecord":
+        """The record that comes behind the one whose chain is ``previous``."""
+        bare = cls(shard, files, squared_error, massive_error, chain="")
+        text = previous + _canonical(bare._as_dict())
+        chain = hashlib.sha256(text.encode()).hexdigest()
+        return cls(shard, files, squared_error, massive_error, chain)
+
+
+def read_journal(root: Path, manifest: Manifest) -> list[ShardRecord]:
+    """Read ``shards.jsonl`` as far as it is complete.
+
+    A last line without its newline was being written when its writer died: it is
+    not there.
+
+    Raises:
+        DamagedStore: a line was changed, or belongs to another store.
+        RkstoreError: the system does not let it be read.
+    """
+    try:
+        with reading(JOURNAL, root):
+            raw = read_at_most(inside(root, JOURNAL), LARGEST_JOURNAL)
+    except FileNotFoundError:
+        return []
+    return parse_journal(raw, manifest, str(root))
+
+
+def parse_journal(raw: bytes, manifest: Manifest, where: str) -> list[ShardRecord]:
+    """Check the bytes of the ``shards.jsonl`` of the store that lies there.
+
+    Raises:
+        DamagedStore: see :func:`read_journal`.
+    """
+    path = f"{where}/{JOURNAL}"
+    if len(raw) > LARGEST_JOURNAL:
+        raise DamagedStore(f"{path} is larger than {LARGEST_JOURNAL >> 20} MiB: not a journal")
+    records: list[ShardRecord] = []
+    chain = manifest.fingerprint
+    for number, line in enumerate(raw.split(b"\n")[:-1]):
+        try:
+            record = _record(json.loads(line))
+            expected = ShardRecord.following(
+                chain, number, record.files, record.squared_error, record.massive_error
+            )
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            raise DamagedStore(f"line {number + 1} of {path} is not a shard record") from None
+        if record != expected or expected.to_line() != line + b"\n":
+            raise DamagedStore(
+                f"line {number + 1} of {path} was changed or belongs to another store: "
+                "restore the file from a copy, or harvest again"
+            )
+        if number >= manifest.shards:
+            raise DamagedStore(f"{path} lists more shards than the {manifest.shards} there can be")
+        # The paths follow from the manifest: none can lead anywhere else.
+        if record.files.keys() != set(manifest.shard_paths(number)):
+            raise DamagedStore(f"line {number + 1} of {path} lists other files than its shard has")
+        errors = [record.squared_error] + ([record.massive_error] if manifest.schema > 1 else [])
+        if any(error is None or error.keys() != set(manifest.hook_names) for error in errors):
+            raise DamagedStore(f"line {number + 1} of {path} lists other sites than the store has")
+        records.append(record)
+        chain = record.chain
+    return records
+
+
+def _record(document: dict[str, Any]) -> ShardRecord:
+    """The record that a line states. Nothing is converted: what is no size is refused."""
+    files = {path: FileRecord(f["bytes"], f["sha256"]) for path, f in document["files"].items()}
+    for file in files.values():
+        if type(file.bytes) is not int or not 0 <= file.bytes < 2**63:
+            raise ValueError("bytes")
+        if not SHA256.fullmatch(file.sha256):
+            raise ValueError("sha256")
+    errors: list[dict[str, float]] = [document["squared_error"], document.get("massive_error", {})]
+    for error in (error for of_sites in errors for error in of_sites.values()):
+        if type(error) is not float or not 0 <= error < math.inf:
+            raise ValueError("squared_error")
+    massive = errors[1] if "massive_error" in document else None
+    return ShardRecord(document["shard"], files, errors[0], massive, document["chain"])
+
+
+def _canonical(value: Any) -> str:
+    compact = (",", ":")
+    return json.dumps(
+        value, sort_keys=True, separators=compact, ensure_ascii=False, allow_nan=False
+    )
+
+
+def _leaves(value: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], str]:
+    """The JSON text of everything that is not a filled object, by the keys that lead to it."""
+    if not isinstance(value, dict) or not value:
+        return {path: value if isinstance(value, str) else _canonical(value)}
+    leaves: dict[tuple[str, ...], str] = {}
+    for key, inner in value.items():
+        leaves |= _leaves(inner, (*path, str(key)))
+    return leaves

@@ -1,0 +1,112 @@
+"""A part of a store: some of its sites, and a range of its shards.
+
+A part has the manifest and the journal of the whole, so it knows what it is part of;
+``part.json`` says which of the files they list are here. A directory without one is whole.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from rkstore.errors import DamagedStore
+from rkstore.store.files import inside, read_at_most, reading
+from rkstore.store.manifest import (
+    LARGEST_MANIFEST,
+    PART,
+    FileRecord,
+    Manifest,
+    ShardRecord,
+)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which sites, in the order of the manifest, and which shards."""
+
+    sites: tuple[str, ...]
+    shards: range
+
+    def __bool__(self) -> bool:
+        return bool(self.sites) and bool(self.shards)
+
+    def to_bytes(self) -> bytes:
+        """The one text that ``part.json`` may have."""
+        stated = {"sites": list(self.sites), "shards": [self.shards.start, self.shards.stop]}
+        return (json.dumps(stated, indent=2, allow_nan=False) + "\n").encode()
+
+    def holds(self, other: "Part") -> bool:
+        """Whether the other has nothing that this one lacks."""
+        if not other:
+            return True
+        inside = self.shards.start <= other.shards.start and other.shards.stop <= self.shards.stop
+        return bool(self) and inside and set(other.sites) <= set(self.sites)
+
+    def spanning(self, other: "Part", manifest: Manifest) -> "Part":
+        """The least part that holds both."""
+        if not self or not other:
+            return self or other
+        names = {*self.sites, *other.sites}
+        return Part(
+            tuple(name for name in manifest.hook_names if name in names),
+            range(
+                min(self.shards.start, other.shards.start),
+                max(self.shards.stop, other.shards.stop),
+            ),
+        )
+
+    def files(self, manifest: Manifest, records: list[ShardRecord]) -> dict[str, FileRecord]:
+        """What was recorded of each of its files, by path, shard after shard."""
+        return {
+            path: records[shard].files[path]
+            for shard in (self.shards if self else ())
+            for path in manifest.shard_paths(shard, self.sites)
+        }
+
+    def metadata(self, manifest: Manifest) -> dict[str, bytes]:
+        """Files, by path, that let other tools open its arrays as far as its last row."""
+        rows = manifest.rows_recorded(self.shards.stop)
+        return manifest.metadata(rows, self.sites) if self else {}
+
+
+NOTHING = Part((), range(0))
+
+
+def whole(manifest: Manifest, records: list[ShardRecord]) -> Part:
+    """The part that is all there is."""
+    return Part(tuple(manifest.hook_names), range(len(records)))
+
+
+def read_part(root: Path, manifest: Manifest, records: list[ShardRecord]) -> Part | None:
+    """What of the store is in the directory; None if all of it is.
+
+    Raises:
+        DamagedStore: ``part.json`` names what the store does not have.
+        RkstoreError: the system does not let it be read.
+    """
+    try:
+        with reading(PART, root):
+            raw = read_at_most(inside(root, PART), LARGEST_MANIFEST)
+    except FileNotFoundError:
+        return None
+    return parse_part(raw, manifest, records, str(root))
+
+
+def parse_part(raw: bytes, manifest: Manifest, records: list[ShardRecord], where: str) -> Part:
+    """Check the bytes of the ``part.json`` of the store that lies there.
+
+    Raises:
+        DamagedStore: see :func:`read_part`.
+    """
+    try:
+        if len(raw) > LARGEST_MANIFEST:
+            raise ValueError
+        stated = json.loads(raw)
+        start, stop = stated["shards"]
+        named = set(stated["sites"])
+        names = tuple(name for name in manifest.hook_names if name in named)
+        part = Part(names, range(start, stop))
+        if part.to_bytes() != raw or not 0 <= start <= stop <= len(records):
+            raise ValueError
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise DamagedStore(f"{where}/{PART} does not name sites and shards of its store") from None
+    return part

@@ -1,0 +1,1 @@
+"""Stores elsewhere: at a URL, read-only, as far as they are asked for."""

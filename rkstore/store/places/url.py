@@ -1,0 +1,362 @@
+"""Files at a URL: a directory, S3, HTTP, the Hub or SFTP, all through fsspec.
+
+Nothing else in rkstore knows what is behind a URL. What comes back is bytes, never an object,
+and whoever asks bounds them; which paths are asked for follows from a manifest, never from
+what a listing says.
+"""
+
+import os
+import posixpath
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote, unquote
+
+import fsspec
+
+from rkstore.errors import BadInput, RkstoreError
+from rkstore.store.files import inside, named, own, place
+from rkstore.store.places.retry import patiently, status_of
+from rkstore.store.store import ASIDE
+from rkstore.store.writing.lock import let_go, take_lock
+
+# What each scheme needs besides fsspec, which comes with rkstore's other requirements.
+PACKAGES = {
+    "file": "fsspec",
+    "s3": "s3fs",
+    "http": "aiohttp",
+    "https": "aiohttp",
+    "hf": "huggingface_hub aiohttp",
+    "sftp": "paramiko",
+    "ssh": "paramiko",
+}
+HTTP, SFTP = ("http", "https", "hf"), ("sftp", "ssh")
+BLOCK_BYTES = 2**20
+
+# A large file may take long; a server that says nothing for a minute is gone.
+SILENT_SECONDS = 60
+
+# What servers answer where there is nothing, or nothing for whoever asks.
+HIDDEN = (401, 403, 404)
+PARTIAL = 206
+
+# Many files are small, and each costs a round trip: ask for some at once.
+AT_ONCE = 8
+
+T = TypeVar("T")
+
+
+class NotThere(RkstoreError):
+    """There is no file at that path, or it may not be read: servers tell the two apart or not."""
+
+
+def is_url(text: object) -> bool:
+    """Whether that is a URL and not a local path."""
+    return "://" in str(text)
+
+
+class Location:
+    """A directory at a URL."""
+
+    def __init__(self, url: str | Path) -> None:
+        """Find what speaks to that URL; nothing is read yet.
+
+        Raises:
+            BadInput: no such URL can be used, or what it needs is not installed.
+            RkstoreError: the server cannot be reached, or does not let one in.
+        """
+        url = str(url)
+        self.scheme = url.partition("://")[0].lower() if is_url(url) else "file"
+        # No password in what is printed.
+        self.url = re.sub(r"://[^/@]*@", "://", url.rstrip("/"))
+        # To fsspec, :: joins two URLs and ? is a wildcard. In a directory's name they are letters.
+        if self.scheme not in PACKAGES or (is_url(url) and ("::" in url or "?" in url)):
+            raise BadInput(
+                f"'{self.url}' is no place for a store: give a directory, or a URL that begins "
+                f"with {', '.join(f'{scheme}://' for scheme in PACKAGES)}"
+            )
+        self._given = url
+        with self._telling(""):
+            self._fs, self._root = _file_system(self.scheme, url)
+            self._fs.invalidate_cache()  # what an earlier Location listed may have changed
+        # On the Hub, a repository may be all there is, and a revision behind it.
+        named = re.sub(r"@[^/]*", "", self.url) if self.scheme == "hf" else self._root
+        self.name = posixpath.basename(named)
+        # One SFTP session answers one question at a time.
+        self.at_once = 1 if self.scheme in SFTP else AT_ONCE
+
+    def blocks(self, path: str) -> Iterator[bytes]:
+        """The bytes of a file, some at a time. If the line is cut, they go on where it was.
+
+        Raises:
+            NotThere: there is no such file.
+            RkstoreError: it cannot be read.
+        """
+        download = _Download(lambda at: self._open(path, at))
+        with self._telling(path), closing(download):
+            while block := self._patiently(download.block):
+                yield block
+
+    def read(self, path: str, most: int) -> bytes:
+        """A small file; of one larger than ``most`` bytes the first few more than that."""
+        content = bytearray()
+        for block in self.blocks(path):
+            content += block
+            if len(content) > most:
+                break
+        return bytes(content)
+
+    def read_optional(self, path: str, most: int) -> bytes | None:
+        """A small file, or None if it is not there."""
+        try:
+            return self.read(path, most)
+        except NotThere:
+            return None
+
+    @contextmanager
+    def writing(self) -> Iterator[dict[str, int]]:
+        """Write to the directory; gives the size of every file in it, by path.
+
+        Raises:
+            BadInput: this kind of URL cannot be written to, or another process writes there.
+        """
+        if self.scheme in ("http", "https"):
+            raise BadInput(f"{self.url} can be read only: push to s3://, sftp:// or a directory")
+        if self.scheme == "hf":
+            raise BadInput(
+                "each file pushed to hf:// would be a commit of its own: use "
+                "'hf upload-large-folder USER/NAME STORE --repo-type dataset'"
+            )
+        lock = None
+        if self.scheme == "file":
+            Path(self._root).mkdir(parents=True, exist_ok=True)
+            lock = take_lock(Path(self._root))
+        try:
+            yield self._sizes()
+        finally:
+            # The line may be down by now: then the next push clears what is left aside.
+            with suppress(Exception):
+                if self.scheme != "s3" and self._fs.isdir(self._at(ASIDE)):
+                    self._fs.rm(self._at(ASIDE), recursive=True)
+            if lock is not None:
+                let_go(lock, Path(self._root))
+
+    def put(self, path: str, source: Path) -> None:
+        """Copy a local file there. Whoever reads meanwhile finds the old one or the new one."""
+        with self._telling(path, "write"):
+            self._patiently(lambda: self._put(path, source))
+
+    def _put(self, path: str, source: Path) -> None:
+        if self.scheme == "s3":  # an object appears as a whole
+            self._fs.put_file(str(source), self._at(path))
+            return
+        waiting = f"{ASIDE}/{path.replace('/', '__')}"
+        if self.scheme == "file":  # never through a link
+            own(Path(self._root), waiting)
+            place(Path(self._root), path)
+        aside, target = self._at(waiting), self._at(path)
+        self._fs.makedirs(posixpath.dirname(aside), exist_ok=True)
+        self._fs.put_file(str(source), aside)
+        self._fs.makedirs(posixpath.dirname(target), exist_ok=True)
+        rename = os.replace if self.scheme == "file" else self._fs.ftp.posix_rename
+        rename(aside, target)
+
+    def put_bytes(self, path: str, content: bytes) -> None:
+        """Write a small file there, as a whole."""
+        with tempfile.TemporaryDirectory() as directory:
+            source = Path(directory) / "content"
+            source.write_bytes(content)
+            self.put(path, source)
+
+    def remove(self, path: str) -> None:
+        with self._telling(path, "remove"):
+            self._patiently(lambda: self._fs.rm_file(self._at(path)))
+
+    def _sizes(self) -> dict[str, int]:
+        with self._telling(""):
+            try:
+                found = self._patiently(lambda: self._fs.find(self._root, detail=True))
+            except FileNotFoundError:
+                if self.scheme == "s3":  # a prefix need not exist, a bucket does
+                    raise
+                return {}
+        before = f"{self._root}/"
+        return {path.removeprefix(before): int(info["size"]) for path, info in found.items()}
+
+    def _at(self, path: str) -> str:
+        return f"{self._root}/{path}"
+
+    def _open(self, path: str, at: int) -> Any:
+        """A file, to be read from that byte on."""
+        if self.scheme in HTTP:
+            return _stream(self._fs, self._at(path), at)
+        if self.scheme == "file":
+            inside(Path(self._root), path)
+        options = {"block_size": 8 * BLOCK_BYTES} if self.scheme == "s3" else {}
+        file = self._fs.open(self._at(path), "rb", **options)
+        file.seek(at)
+        if self.scheme in SFTP:
+            size = file.stat().st_size
+            file.prefetch(size, max_concurrent_requests=64)
+            return _Whole(file, size, at)
+        return file
+
+    def _patiently(self, work: Callable[[], T]) -> T:
+        """Do what needs the line, again if it is cut; a disk that fails, fails."""
+        if self.scheme in ("file", "s3"):  # what speaks to S3 tries again by itself
+            return work()
+        return patiently(work, self._connect_again)
+
+    def _connect_again(self) -> None:
+        # The others begin a connection whenever they need one; a session ends with its own.
+        if self.scheme in SFTP:
+            self._fs.client.close()
+            self._fs, self._root = _file_system(self.scheme, self._given)
+
+    @contextmanager
+    def _telling(self, path: str, doing: str = "read") -> Iterator[None]:
+        """Make one sentence of whatever a backend raises: each has exceptions of its own."""
+        where = f"{self.url}/{path}" if path else self.url
+        try:
+            yield
+        except RkstoreError:
+            raise
+        except ImportError:
+            package = PACKAGES[self.scheme]
+            raise BadInput(
+                f"{self.scheme}:// needs {package}: pip install {package}, "
+                "or 'rkstore[share]' for all there are"
+            ) from None
+        except Exception as error:
+            # S3 does not say whether what may not be read is there; a disk does.
+            absent = (FileNotFoundError, PermissionError)[: 2 if self.scheme == "s3" else 1]
+            if isinstance(error, absent) or status_of(error) in HIDDEN:
+                hint = "; if it is private, log in with 'hf auth login'" * (self.scheme == "hf")
+                reason = f"{where} is not there, or is not for you to {doing}{hint}"
+                raise NotThere(f"{reason}: {_line(error)}") from None
+            raise RkstoreError(
+                f"cannot {doing} {where}: {_line(error)}; what is there is kept, "
+                "run the same command again to go on"
+            ) from None
+
+
+class _Download:
+    """A file on its way here. When reading it fails, the next block is read by another try."""
+
+    def __init__(self, open: Callable[[int], Any]) -> None:
+        self._open = open
+        self._file: Any = None
+        self._at = 0
+
+    def block(self) -> bytes:
+        """The next bytes; none at the end."""
+        try:
+            if self._file is None:
+                self._file = self._open(self._at)
+            block: bytes = self._file.read(BLOCK_BYTES)
+        except Exception:
+            self.close()
+            raise
+        self._at += len(block)
+        return block
+
+    def close(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            with suppress(Exception):  # the line may be down
+                file.close()
+
+
+class _Whole:
+    """A file over SFTP, of which the end comes at the end: a line that is cut may look like it."""
+
+    def __init__(self, file: Any, size: int, at: int) -> None:
+        self._file, self._left = file, size - at
+
+    def read(self, count: int) -> bytes:
+        block: bytes = self._file.read(count)
+        self._left -= len(block)
+        if not block and self._left > 0:
+            raise EOFError("the line was cut")
+        return block
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _stream(fs: Any, url: str, at: int) -> Any:
+    """A file over HTTP in one request."""
+    # Where bytes are counted, they must not be those of a compressed answer.
+    headers = {"Range": f"bytes={at}-", "Accept-Encoding": "identity"} if at else {}
+    # A size is not needed, but were none given, it would be asked for.
+    file = fs.open(url, "rb", block_size=0, size=-1, headers=headers)
+    if at and file.r.status != PARTIAL:  # a server that knows no ranges begins at the beginning
+        while at and (block := file.read(min(at, BLOCK_BYTES))):
+            at -= len(block)
+    return file
+
+
+def _file_system(scheme: str, url: str) -> tuple[Any, str]:
+    """What speaks to a URL, and the path it has there, without a slash at its end."""
+    if scheme == "file":
+        path = Path(unquote(url.partition("://")[2])) if is_url(url) else named(url)
+        return fsspec.filesystem("file"), str(path.resolve())
+    headers: dict[str, str] = {}
+    if scheme == "hf":
+        url, headers = _on_the_hub(url)
+    options: dict[str, Any] = {}
+    if scheme in HTTP:
+        import aiohttp
+
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=SILENT_SECONDS)
+        # trust_env: a proxy that every other program uses is used here.
+        client = {"timeout": timeout, "headers": headers, "trust_env": True}
+        options = {"client_kwargs": client}
+    elif scheme in SFTP:
+        options = {"host_key_policy": _known_hosts_only(), "skip_instance_cache": True}
+    fs, root = fsspec.core.url_to_fs(url, **options)
+    if scheme in SFTP:
+        fs.ftp.get_channel().settimeout(SILENT_SECONDS)
+    return fs, str(root).rstrip("/")
+
+
+def _on_the_hub(url: str) -> tuple[str, dict[str, str]]:
+    """Where the Hub serves the files of a repository over HTTP, and what tells it who asks.
+
+    Its own file system would list the directory of each file before it asks for the file.
+    """
+    from huggingface_hub import constants, get_token
+
+    place = url.partition("://")[2].rstrip("/")
+    found = re.fullmatch(r"(datasets/)?([^/@]+/[^/@]+)(?:@([^/]+))?(/.*)?", place)
+    if found is None or found[2].startswith("datasets/"):
+        raise BadInput(f"'{url}' names no repository: give hf://datasets/USER/NAME")
+    kind, name, revision, path = found.groups(default="")
+    at = quote(unquote(revision or "main"), safe="")
+    token = get_token()
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    return f"{constants.ENDPOINT}/{kind}{name}/resolve/{at}{path}", headers
+
+
+def _known_hosts_only() -> Any:
+    """A policy that lets in the servers that ``ssh`` knows, where fsspec's lets in anyone."""
+    import paramiko
+
+    class KnownHosts(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]
+        def missing_host_key(self, client: Any, hostname: str, key: Any) -> None:  # noqa: ARG002
+            file = named("~/.ssh/known_hosts")
+            known = paramiko.HostKeys(str(file)) if file.is_file() else paramiko.HostKeys()
+            if not known.check(hostname, key):
+                raise BadInput(
+                    f"the {key.get_name()} key of {hostname} is not in {file}: "
+                    "connect to it once with ssh, or add it with ssh-keyscan"
+                )
+
+    return KnownHosts()
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

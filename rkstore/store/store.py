@@ -1,0 +1,537 @@
+"""Reading a store: rows of any site, columns, statistics, and whether every file is intact.
+
+Nothing here can call a language model: this side of the shards needs NumPy and
+the format's library, no torch and no transformers.
+"""
+
+import functools
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_safetensors
+
+from rkstore.errors import BadInput, DamagedStore, RkstoreError, few
+from rkstore.store.apart import Apart
+from rkstore.store.codecs import Encoded
+from rkstore.store.descriptors import OPEN
+from rkstore.store.files import inside, named, reading
+from rkstore.store.formats import ArraySpec, Shard, format_named
+from rkstore.store.manifest import (
+    COLUMNS,
+    JOURNAL,
+    MANIFEST,
+    PART,
+    FileRecord,
+    Manifest,
+    ShardRecord,
+    block_of,
+    is_named,
+    read_journal,
+    read_manifest,
+    record_of,
+)
+from rkstore.store.part import Part, read_part, whole
+from rkstore.store.statistics import ShardStatistics, Statistics
+
+# Scales, offsets and what is kept apart that stay decoded: those of some dozens of shards at
+# GPT-2's width.
+SIDE_BYTES = 2**26
+
+# What a writer leaves in the directory besides: its lock, and files not yet in place.
+LOCK, ASIDE = ".lock", ".writing"
+
+# What the Hub puts beside the files of a repository, and shows as its page.
+HUB_FILES = {".gitattributes", "README.md"}
+
+
+class Store:
+    """An activation store, read-only. It sees the shards that were recorded when it was opened.
+
+    The directory may hold a part of a store. Rows and chunks keep the numbers they have in
+    the whole: ``rows`` and ``chunks`` count those of the whole, ``first_row``, ``stop_row``
+    and ``chunk_range`` say which are here, ``hook_names`` the sites that are.
+
+    Reading is safe from many threads at once. A store can be pickled, for another process:
+    the copy sees the same shards.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        """Open the store in that directory.
+
+        Raises:
+            BadInput: there is none, or it needs a newer rkstore.
+            DamagedStore: its manifest or journal was changed.
+            RkstoreError: the system does not let it be read.
+        """
+        self.root = named(root)
+        self.where = str(self.root)
+        manifest = read_manifest(self.root)
+        records = read_journal(self.root, manifest)
+        self._hold(manifest, records, read_part(self.root, manifest, records))
+
+    def _hold(self, manifest: Manifest, records: list[ShardRecord], part: Part | None) -> None:
+        self.manifest, self.records, self.part = manifest, records, part
+        self.held = whole(manifest, records) if part is None else part
+        self.rows = manifest.rows_recorded(len(records))
+        self.codec = self.manifest.stored_codec
+        self._format = format_named(self.manifest.format)
+        self._shards: dict[tuple[str, int], Shard] = {}
+        self._sides: OrderedDict[tuple[str, int], Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What was opened, without what is open: the copy may be in another directory."""
+        kept = {name: getattr(self, name) for name in ("where", "manifest", "records", "part")}
+        return kept | {"root": self.root.absolute()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.root, self.where = state["root"], state["where"]
+        self._hold(state["manifest"], state["records"], state["part"])
+
+    @property
+    def complete(self) -> bool:
+        """Whether every shard of the manifest is recorded."""
+        return len(self.records) == self.manifest.shards
+
+    @property
+    def hook_names(self) -> list[str]:
+        """The sites that can be read."""
+        return list(self.held.sites)
+
+    @property
+    def shards(self) -> range:
+        """The shards that can be read."""
+        return self.held.shards
+
+    @property
+    def first_row(self) -> int:
+        """The first row that can be read: 0 unless this is a part that begins later."""
+        return self.shards.start * self.manifest.shard_rows
+
+    @property
+    def stop_row(self) -> int:
+        """One past the last row that can be read."""
+        return self.manifest.rows_recorded(self.shards.stop)
+
+    @property
+    def chunks(self) -> int:
+        """Recorded chunks of each site; the last may be shorter than the others."""
+        return -(-self.rows // self.manifest.chunk_rows)
+
+    @property
+    def chunk_range(self) -> range:
+        """The chunks that can be read."""
+        return self._chunks_between(self.first_row, self.stop_row)
+
+    def rows_of_chunk(self, chunk: int) -> tuple[int, int]:
+        """First row, and one past the last, of a chunk."""
+        start = chunk * self.manifest.chunk_rows
+        return start, min(start + self.manifest.chunk_rows, self.rows)
+
+    def chunk(self, hook_name: str, chunk: int) -> NDArray[np.float32]:
+        """Activations of one chunk, decoded, ``(rows of the chunk, d_in)`` float32.
+
+        In an uncompressed float32 store they are a view of the mapped file, not to be written to.
+
+        Raises:
+            BadInput: the site is not in the store.
+            DamagedStore: the bytes are not what was written; names site, shard and rows.
+            RkstoreError: the system does not let them be read.
+        """
+        return self.codec.decode(self.stored_chunk(hook_name, chunk))
+
+    def stored_chunk(self, hook_name: str, chunk: int) -> Encoded:
+        """One chunk as it is stored, ``(rows of the chunk, d_in)``, for the store's ``codec``.
+
+        Any of its rows can be decoded alone, and it takes a quarter of the memory in int8.
+
+        Raises:
+            BadInput, RkstoreError: see :meth:`chunk`.
+        """
+        self.check_site(hook_name)
+        self.check_chunk(chunk)
+        specs = self.manifest.specs(hook_name)
+        shard, within = divmod(chunk, specs[""].chunks_per_shard)
+        values = self._read(specs[""], shard, within)
+        # Of a codec that learns shard by shard all chunks have the first, and only, row.
+        at = within if self.codec.side_of == "chunk" else 0
+        side = {name: self._side(specs[name], shard)[at] for name in self.codec.side}
+        return Encoded(values, side, self._apart(hook_name, shard, within, len(values)))
+
+    def read(
+        self, hook_name: str, start: int | None = None, stop: int | None = None
+    ) -> NDArray[np.float32]:
+        """Activations of rows ``start`` to ``stop``, decoded, ``(stop - start, d_in)`` float32.
+
+        Left out, they are the first row there is and one past the last.
+
+        Raises:
+            BadInput: the site is not in the store, or the rows are not.
+            RkstoreError: see :meth:`chunk`.
+        """
+        self.check_site(hook_name)
+        start, stop = self._check_rows(start, stop)
+        out = np.empty((stop - start, self.manifest.width(hook_name)), np.float32)
+        for chunk in self._chunks_between(start, stop):
+            first, last = self.rows_of_chunk(chunk)
+            a, b = max(first, start), min(last, stop)
+            out[a - start : b - start] = self.chunk(hook_name, chunk)[a - first : b - first]
+        return out
+
+    def column(
+        self, name: str, start: int | None = None, stop: int | None = None
+    ) -> NDArray[np.int32]:
+        """``token_id``, ``document`` or ``position`` of rows ``start`` to ``stop``, int32.
+
+        ``position`` counts from 0 inside the block that the model saw; ``document``
+        is the number of a document where it came from: of its file, or of its row in the split.
+        """
+        if name not in COLUMNS:
+            raise BadInput(f"unknown column '{name}': choose one of {', '.join(COLUMNS)}")
+        start, stop = self._check_rows(start, stop)
+        spec = self.manifest.column_specs()[name]
+        out = np.empty(stop - start, COLUMNS[name])
+        for chunk in self._chunks_between(start, stop):
+            first, last = self.rows_of_chunk(chunk)
+            a, b = max(first, start), min(last, stop)
+            values = self._read(spec, *divmod(chunk, spec.chunks_per_shard))
+            out[a - start : b - start] = values[a - first : b - first]
+        return out
+
+    def statistics(self, hook_name: str) -> Statistics:
+        """Exact statistics of all rows of a site that can be read, from before encoding."""
+        return self._statistics(hook_name).all
+
+    def ordinary_statistics(self, hook_name: str) -> Statistics:
+        """The same of the rows that are not massive (:mod:`rkstore.store.massive`).
+
+        In a store of schema 1, and where there is no other row, of all rows.
+        """
+        found = self._statistics(hook_name)
+        return found.ordinary or found.all
+
+    def massive_rows(self, hook_name: str) -> int:
+        """How many rows of a site that can be read are massive; not known in schema 1: 0."""
+        return self._statistics(hook_name).massive
+
+    def _statistics(self, hook_name: str) -> ShardStatistics:
+        self.check_site(hook_name)
+        if not self.shards:
+            raise BadInput(f"the store at {self.where} has no rows yet: run its harvest again")
+        shards = (self._shard_statistics(hook_name, shard) for shard in self.shards)
+        return functools.reduce(ShardStatistics.merge, shards)
+
+    def _shard_statistics(self, hook_name: str, shard: int) -> ShardStatistics:
+        path = self.manifest.statistics_path(hook_name, shard)
+        raw = self._checked_bytes(path, self.records[shard].files[path])
+        try:
+            statistics = ShardStatistics.from_arrays(load_safetensors(raw))
+        except (SafetensorError, KeyError, IndexError, ValueError, TypeError) as error:
+            raise DamagedStore(f"{path} of {self.where} holds no statistics: {error}") from None
+        first, last = self.manifest.rows_of_shard(shard)
+        width = self.manifest.width(hook_name)
+        known = statistics.all
+        if known.count != last - first or known.mean.shape != (width,):
+            raise DamagedStore(f"{path} of {self.where} holds statistics of other rows")
+        return statistics
+
+    def codec_fvu(self, hook_name: str) -> float:
+        """Error of the stored values of ordinary rows, as a fraction of their variance.
+
+        In a store of schema 1, of all rows. That of the store they were exported from is added:
+        rounding twice gives errors that do not depend on each other, whose squares add up.
+        """
+        total = float(self.ordinary_statistics(hook_name).m2.sum())
+        error = sum(self.records[shard].squared_error[hook_name] for shard in self.shards)
+        return self.manifest.fvu_before(hook_name) + (error / total if total > 0 else 0.0)
+
+    def massive_error(self, hook_name: str) -> float:
+        """Error of the stored values of massive rows, as a fraction of the sum of their ‖x‖²."""
+        known = self._statistics(hook_name)
+        if not known.massive:
+            return 0.0
+        total = known.all.mean_square_norm * known.all.count
+        if known.ordinary:
+            total -= known.ordinary.mean_square_norm * known.ordinary.count
+        errors = (self.records[shard].massive_error or {} for shard in self.shards)
+        return sum(error.get(hook_name, 0.0) for error in errors) / total
+
+    def stored_bytes(self, hook_name: str | None = None) -> int:
+        """Bytes on disk of one site's stored numbers, or of all files that should be here."""
+        prefixes = None
+        if hook_name is not None:
+            prefixes = tuple(f"{s.name}/" for s in self.manifest.specs(hook_name).values())
+        return sum(
+            file.bytes
+            for path, file in self.files().items()
+            if prefixes is None or (path.startswith(prefixes) and "/statistics/" not in path)
+        )
+
+    def files(self) -> dict[str, FileRecord]:
+        """What was recorded of each file that should be here, by path."""
+        return self.held.files(self.manifest, self.records)
+
+    def site(self, layer: int | None = None, hook: str | None = None) -> str:
+        """The one site that a layer and a hook name.
+
+        Args:
+            layer: transformer block; may be left out if only one site fits.
+            hook: full name (``blocks.8.mlp.hook_post``), the part behind the block, or a glob.
+
+        Raises:
+            BadInput: no site fits, or several do; names what there is.
+        """
+        names = self.hook_names
+        fitting = [
+            name
+            for name in names
+            if layer in (None, block_of(name)[0]) and (hook is None or is_named(name, hook))
+        ]
+        if len(fitting) == 1:
+            return fitting[0]
+        options = {"--layer": layer, "--hook": hook}
+        asked = " and ".join(f"{k} {v}" for k, v in options.items() if v is not None)
+        if not fitting:
+            raise BadInput(f"{asked} is not in the store at {self.where}, which {self._has()}")
+        raise BadInput(
+            f"{asked or 'no --layer'} leaves {len(fitting)} sites to choose from "
+            f"({few(fitting)}): say which with --layer and --hook"
+        )
+
+    def check_site(self, hook_name: str) -> None:
+        """Raise BadInput, naming what there is, unless the site is in the store."""
+        if hook_name not in self.held.sites:
+            raise BadInput(
+                f"'{hook_name}' is not in the store at {self.where}, which {self._has()}"
+            )
+
+    def check_chunk(self, chunk: int) -> None:
+        """Raise BadInput, saying what there is, unless the chunk can be read."""
+        if chunk in self.chunk_range:
+            return
+        raise BadInput(
+            f"chunk {chunk} is not in the store at {self.where}, which has {self.chunks} chunks, "
+            "counted from 0"
+            if self.part is None or not 0 <= chunk < self.chunks
+            else f"chunk {chunk} is not in the store at {self.where}, which {self._has()}"
+        )
+
+    def open_array(self, hook_name: str) -> Any:
+        """The stored numbers of a site, not decoded, as Zarr or h5py hand them out.
+
+        Raises:
+            BadInput, RkstoreError: see :meth:`chunk`.
+        """
+        self.check_site(hook_name)
+        spec = self.manifest.specs(hook_name)[""]
+        try:
+            with reading(hook_name, self.where):
+                return self._format.open_array(self.root, spec, self.shards)
+        except (OSError, KeyError, ValueError) as error:
+            raise DamagedStore(f"{hook_name} of {self.where} is damaged: {error}") from None
+
+    def _check_rows(self, start: int | None, stop: int | None) -> tuple[int, int]:
+        start = self.first_row if start is None else start
+        stop = self.stop_row if stop is None else stop
+        if self.first_row <= start <= stop <= self.stop_row:
+            return start, stop
+        has = f"has {self.rows}" if self.part is None else self._has()
+        raise BadInput(f"rows {start}:{stop} are not in the store, which {has}")
+
+    def _has(self) -> str:
+        """What can be read, to end a sentence on what cannot."""
+        if self.part is None:
+            return f"has {few(self.hook_names)}"
+        return (
+            f"is a part, with {few(self.hook_names) or 'no site'} and rows "
+            f"{self.first_row}:{self.stop_row} of {self.rows}: {self._how_to_get_more()}"
+        )
+
+    def _how_to_get_more(self) -> str:
+        return f"'rkstore pull URL --out {self.where}' brings more"
+
+    def _chunks_between(self, start: int, stop: int) -> range:
+        size = self.manifest.chunk_rows
+        return range(start // size, -(-stop // size))
+
+    def _side(self, spec: ArraySpec, shard: int) -> np.ndarray:
+        """Scale or offset of a shard, or of all its chunks."""
+        found: np.ndarray = self._remembered((spec.name, shard), lambda: self._read(spec, shard, 0))
+        return found
+
+    def _apart(self, hook_name: str, shard: int, chunk: int, rows: int) -> Apart | None:
+        """What is kept apart of the rows of a chunk, counted within its shard."""
+        if not self.codec.keeps_apart:
+            return None
+        path = self.manifest.apart_path(hook_name, shard)
+
+        def load() -> Apart:
+            first, last = self.manifest.rows_of_shard(shard)
+            raw = self._checked_bytes(path, self.records[shard].files[path])
+            try:
+                return Apart.from_bytes(raw, last - first, self.manifest.width(hook_name))
+            except ValueError as error:
+                raise DamagedStore(f"{path} of {self.where} is damaged: {error}") from None
+
+        found: Apart = self._remembered((path, shard), load)
+        start = chunk * self.manifest.chunk_rows
+        return found.part(start, start + rows)
+
+    def _remembered(self, key: tuple[str, int], load: Callable[[], Any]) -> Any:
+        """What was loaded under that key; of all that was, what was used last is remembered."""
+        with self._lock:
+            if key in self._sides:
+                self._sides.move_to_end(key)
+                return self._sides[key]
+        found = load()
+        with self._lock:
+            self._sides[key] = found
+            while len(self._sides) > 2 and sum(v.nbytes for v in self._sides.values()) > SIDE_BYTES:
+                self._sides.popitem(last=False)
+        return found
+
+    def _read(self, spec: ArraySpec, shard: int, chunk: int) -> np.ndarray:
+        try:
+            with reading(self._format.shard_path(spec, shard), self.where):
+                return self._open(spec, shard).chunk(chunk)
+        except RkstoreError:
+            raise
+        except (ValueError, OSError, RuntimeError, KeyError) as error:
+            first, last = self.manifest.rows_of_shard(shard)
+            raise DamagedStore(
+                f"{spec.name}, shard {shard} (rows {first}:{last}) of {self.where} is damaged: "
+                f"{error}; 'rkstore verify' lists every damaged file"
+            ) from None
+
+    def _open(self, spec: ArraySpec, shard: int) -> Shard:
+        key = (spec.name, shard)
+        if (known := self._shards.get(key)) is not None:
+            OPEN.used(self, key)
+            return known
+        path = self._format.shard_path(spec, shard)
+        recorded = self.records[shard].files.get(path)
+        file = self._present(path, recorded)
+        with self._lock:
+            if (known := self._shards.get(key)) is not None:  # another thread was faster
+                return known
+            size = file.stat().st_size
+            if recorded is None or size != recorded.bytes:
+                stated = "none" if recorded is None else f"{recorded.bytes:,}"
+                raise ValueError(f"{path} has {size:,} bytes, {stated} are recorded")
+            first, last = self.manifest.rows_of_shard(shard)
+            rows = self.manifest.array_rows(spec, last - first)
+            opened = OPEN.opening(lambda: self._format.open_shard(file, spec, rows))
+            self._shards[key] = opened
+            OPEN.used(self, key)
+            return opened
+
+    def _present(self, path: str, recorded: FileRecord | None) -> Path:  # noqa: ARG002
+        """Where a file of the store can be opened."""
+        return inside(self.root, path)
+
+    def _checked_bytes(self, path: str, recorded: FileRecord) -> bytes:
+        try:
+            with reading(path, self.where):
+                file = self._present(path, recorded)
+                if file.stat().st_size != recorded.bytes:
+                    raise DamagedStore(f"{path} of {self.where} has another size than is recorded")
+                raw = file.read_bytes()
+        except OSError as error:
+            raise DamagedStore(f"{path} of {self.where} cannot be read: {error}") from None
+        if hashlib.sha256(raw).hexdigest() != recorded.sha256:
+            raise DamagedStore(f"{path} of {self.where} was changed after it was written")
+        return raw
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A file that is not as recorded, and in what way."""
+
+    path: str
+    what: str
+
+
+def verify(store: Store, advance: Callable[[int], object] = lambda _: None) -> Iterator[Problem]:
+    """Compare every file of a store with what was recorded of it.
+
+    Args:
+        advance: told the bytes of each file once it is checked.
+
+    Yields:
+        One problem for each file that was changed, cut short, lost or added.
+
+    Raises:
+        RkstoreError: the system does not let a file be read, which says nothing of the file.
+    """
+    expected = store.files()
+    for path, recorded in expected.items():
+        yield from _compare(store.root, path, recorded)
+        advance(recorded.bytes)
+    metadata = store.held.metadata(store.manifest)
+    for path, content in metadata.items():
+        yield from _compare(store.root, path, record_of(content))
+    known = expected.keys() | metadata.keys() | {MANIFEST, JOURNAL, PART, LOCK} | HUB_FILES
+    elsewhere = {path for record in store.records for path in record.files}
+    for file in sorted(store.root.rglob("*")):
+        path = file.relative_to(store.root).as_posix()
+        if (file.is_symlink() or not file.is_dir()) and path not in known:
+            if path.startswith(ASIDE):
+                what = "was left by an interrupted write"
+            elif store.part is None or path not in elsewhere:
+                what = "is not recorded"
+            else:
+                what = f"is not of the part that {PART} states: pull again"
+            yield Problem(path, what)
+
+
+def _compare(root: Path, path: str, recorded: FileRecord) -> Iterator[Problem]:
+    try:
+        with reading(path, root):
+            what = _difference(inside(root, path), recorded)
+    except DamagedStore:
+        what = "is not a file, or is reached by a symbolic link"
+    except OSError:
+        what = "is missing"
+    if what:
+        yield Problem(path, what)
+
+
+def _difference(file: Path, recorded: FileRecord) -> str:
+    """In what way a file is not as recorded; nothing if it is."""
+    size = file.stat().st_size
+    if size != recorded.bytes:
+        return f"has {size:,} bytes where {recorded.bytes:,} were written"
+    return "" if sha256(file) == recorded.sha256 else "was changed"
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def find_store(path: str | Path | None, under: str | Path = "stores") -> Path:
+    """The directory asked for, or the only store under ``stores/``.
+
+    Raises:
+        BadInput: there is none, or there are several; lists them.
+    """
+    if path is not None:
+        return named(path)
+    found = sorted(file.parent for file in named(under).glob(f"*/{MANIFEST}"))
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise BadInput(f"there is no store under {under}/: write one with 'rkstore harvest'")
+    raise BadInput(
+        f"there are {len(found)} stores under {under}/ "
+        f"({', '.join(str(path) for path in found)}): say which with --store"
+    )

@@ -1,0 +1,1 @@
+"""Rows → chunks → files, one writer at a time, safe from crashes."""

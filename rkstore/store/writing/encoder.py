@@ -1,0 +1,228 @@
+"""Rows → encoded chunks: what becomes of activations between the model and the files.
+
+Rows come a batch at a time, and each chunk is encoded in another thread as soon as its rows
+are there: the model goes on meanwhile, and no more than two batches are held as floats.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field
+from functools import reduce
+
+import numpy as np
+
+from rkstore.errors import BadInput
+from rkstore.store.apart import Apart
+from rkstore.store.codecs import Codec, Encoded
+from rkstore.store.formats import format_named
+from rkstore.store.manifest import COLUMNS, Manifest
+from rkstore.store.massive import Usual
+from rkstore.store.statistics import ShardStatistics
+
+# Rows from which a shard learns what is usual and the codec what its numbers mean: enough that
+# a dimension's deviation is known to a few percent, few enough to be held as floats.
+FIT_ROWS = 1024
+
+# Rows at a time whose error is measured: they stay in the processor's cache.
+BLOCK_ROWS = 64
+
+
+@dataclass(frozen=True)
+class EncodedChunk:
+    """One chunk of one site, as it will be stored, and what was learned encoding it."""
+
+    data: bytes
+    side: dict[str, np.ndarray]
+    apart: Apart | None
+    squared_error: float
+    """Σ (stored value - value)² over the rows that are not massive."""
+    massive_error: float
+    """The same over the massive rows."""
+    statistics: ShardStatistics
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """What the first rows of a shard tell of all of a site's."""
+
+    usual: Usual
+    side: dict[str, np.ndarray]
+
+
+@dataclass
+class _Rows:
+    """Rows of one site that are not sent off yet, and the chunks on their way."""
+
+    waiting: list[np.ndarray] = field(default_factory=list)
+    count: int = 0
+    """Rows that came, all in all."""
+    sent: int = 0
+    """Rows in the chunks that were sent off."""
+    fit: Future[_Fit] | None = None
+    chunks: list[Future[EncodedChunk]] = field(default_factory=list)
+
+    def cut(self, rows: int) -> list[np.ndarray]:
+        """Take the first of the waiting rows away, in pieces."""
+        pieces = []
+        self.sent += rows
+        while rows:
+            piece = self.waiting[0][:rows]
+            rest = self.waiting[0][len(piece) :]
+            self.waiting[:1] = [rest] if len(rest) else []
+            pieces.append(piece)
+            rows -= len(piece)
+        return pieces
+
+
+class ShardEncoder:
+    """Takes the rows of one shard in order, for all sites at once."""
+
+    def __init__(self, manifest: Manifest, shard: int, pool: Executor) -> None:
+        self.shard = shard
+        self._manifest, self._pool = manifest, pool
+        self._codec, self._format = manifest.stored_codec, format_named(manifest.format)
+        self._first, last = manifest.rows_of_shard(shard)
+        self._rows = last - self._first
+        self._sites = {name: _Rows() for name in manifest.hook_names}
+        self._columns: dict[str, list[np.ndarray]] = {name: [] for name in COLUMNS}
+        self._count = 0
+        self._before: list[Future[EncodedChunk]] = []
+
+    def add(self, values: dict[str, np.ndarray], columns: dict[str, np.ndarray]) -> None:
+        """Take the next rows of the shard, which must not change any more.
+
+        Args:
+            values: for each site, float32 ``(rows, d_in)``.
+            columns: for each column, integers ``(rows,)``.
+
+        Raises:
+            BadInput: a wrong width or number of rows; or a value, here or in rows that came
+                before, that is not finite or that the codec cannot hold; names site and row.
+        """
+        rows = self._check(values, columns)
+        for name in COLUMNS:
+            self._columns[name].append(columns[name].astype(COLUMNS[name]))
+        # First of all sites, so that no thread waits for what another is learning.
+        for name, site in self._sites.items():
+            self._take(site, values[name])
+        sent = [future for name in self._sites for future in self._send(name)]
+        self._count += rows
+        # Not before the next batch is on its way: the threads always have something to do.
+        self.settle()
+        self._before = sent
+
+    def settle(self) -> None:
+        """Wait until all that was given is encoded; raises what :meth:`add` does."""
+        for future in self._before:
+            future.result()
+        self._before = []
+
+    def finish(self) -> tuple[dict[str, list[EncodedChunk]], dict[str, np.ndarray]]:
+        """The chunks of every site, in order, and the columns.
+
+        Raises:
+            BadInput: rows are missing; or see :meth:`add`.
+        """
+        if self._count != self._rows:
+            raise BadInput(f"shard {self.shard} has {self._rows} rows, {self._count} were given")
+        chunks = {
+            name: [future.result() for future in site.chunks] for name, site in self._sites.items()
+        }
+        return chunks, {name: np.concatenate(parts) for name, parts in self._columns.items()}
+
+    def _check(self, values: dict[str, np.ndarray], columns: dict[str, np.ndarray]) -> int:
+        missing = [n for n in self._sites if n not in values]
+        missing += [n for n in COLUMNS if n not in columns]
+        if missing:
+            raise BadInput(f"the shard lacks {', '.join(missing)}")
+        rows = len(columns["position"])
+        first = self._first + self._count
+        if rows > self._rows - self._count:
+            raise BadInput(f"shard {self.shard} has {self._rows} rows, more were given")
+        for name in self._sites:
+            expected = (rows, self._manifest.width(name))
+            if values[name].shape != expected:
+                raise BadInput(
+                    f"{name}: got activations of shape {values[name].shape}, expected {expected} "
+                    f"({expected[1]} wide, rows {first}:{first + rows})"
+                )
+        for name in COLUMNS:
+            if columns[name].shape != (rows,):
+                raise BadInput(f"{name} has shape {columns[name].shape}, not ({rows},)")
+        return rows
+
+    def _take(self, site: _Rows, x: np.ndarray) -> None:
+        """Keep rows until they are sent off; the first ones tell what is usual."""
+        site.waiting.append(x)
+        site.count += len(x)
+        if site.fit is None and site.count >= min(FIT_ROWS, self._rows):
+            first = site.waiting[0][:FIT_ROWS]
+            if len(first) < min(FIT_ROWS, site.count):
+                first = np.concatenate(site.waiting)[:FIT_ROWS]
+            site.fit = self._pool.submit(self._learn, first)
+
+    def _send(self, name: str) -> Sequence[Future[EncodedChunk]]:
+        """Send the chunks off whose rows have all come."""
+        site, size = self._sites[name], self._manifest.chunk_rows
+        sent: list[Future[EncodedChunk]] = []
+        if site.fit is None:
+            return sent
+        while (rows := min(size, self._rows - site.sent)) and site.sent + rows <= site.count:
+            first_row = self._first + site.sent
+            sent.append(self._pool.submit(self._encode, name, site.cut(rows), first_row, site.fit))
+        site.chunks += sent
+        return sent
+
+    def _learn(self, x: np.ndarray) -> _Fit:
+        # A row that is not finite is refused when its chunk is encoded.
+        finite = np.isfinite(x).all(axis=1)
+        if not finite.all():
+            x = x[finite] if finite.any() else np.zeros((1, x.shape[1]), np.float32)
+        usual = Usual.of(x)
+        massive = usual.massive(x)
+        return _Fit(usual, self._codec.fit(x[~massive] if massive.any() else x))
+
+    def _encode(
+        self, name: str, parts: list[np.ndarray], first: int, learned: Future[_Fit]
+    ) -> EncodedChunk:
+        x = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        finite = np.isfinite(x)
+        if not finite.all():
+            row, dimension = (int(i) for i in np.argwhere(~finite)[0])
+            raise BadInput(
+                f"{name}: row {first + row} has {x[row, dimension]} in dimension {dimension}: "
+                "activations must be finite; try --dtype float32"
+            )
+        try:
+            fit = learned.result()
+            massive = fit.usual.massive(x)
+            encoded = self._codec.encode(x, fit.side, massive)
+        except BadInput as refused:
+            row = first + int(np.abs(x).max(axis=1).argmax())
+            raise BadInput(f"{name}, row {row}: {refused.sentence}") from None
+        spec = self._manifest.specs(name)[""]
+        errors = _squared_errors(self._codec, encoded, x)
+        return EncodedChunk(
+            self._format.encode_chunk(spec, encoded.values, self._rows),
+            encoded.side,
+            encoded.apart,
+            float(errors[~massive].sum()),
+            float(errors[massive].sum()),
+            ShardStatistics.of(x, massive),
+        )
+
+
+def _squared_errors(codec: Codec, encoded: Encoded, x: np.ndarray) -> np.ndarray:
+    """Σ (stored value - value)² of each row, a few at a time: those stay in the cache."""
+    total, held = np.empty(len(x)), np.empty((BLOCK_ROWS, x.shape[1]), np.float32)
+    for start in range(0, len(x), BLOCK_ROWS):
+        stop = min(start + BLOCK_ROWS, len(x))
+        decoded = codec.decode(encoded.part(start, stop), held[: stop - start])
+        error = np.subtract(decoded, x[start:stop], out=held[: stop - start])
+        np.einsum("nd,nd->n", error, error, dtype=np.float64, out=total[start:stop])
+    return total
+
+
+def statistics_of(chunks: Sequence[EncodedChunk]) -> ShardStatistics:
+    """Statistics of all rows of the chunks, merged in their order."""
+    return reduce(ShardStatistics.merge, (chunk.statistics for chunk in chunks))

@@ -1,0 +1,55 @@
+"""One writer at a time: the lock of a store's directory.
+
+It is the kernel's lock on a file, so it ends with the process that held it however that
+ends; the file itself only says who it is.
+"""
+
+import fcntl
+import os
+from pathlib import Path
+from typing import BinaryIO
+
+from rkstore.errors import BadInput
+from rkstore.store.store import LOCK
+
+
+def take_lock(root: Path) -> BinaryIO:
+    """Lock a directory that exists; give what is returned to :func:`let_go`.
+
+    Raises:
+        BadInput: another process is writing to it.
+    """
+    while True:
+        # Never through a link: what it leads to would be emptied.
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+        lock = os.fdopen(os.open(root / LOCK, flags, 0o644), "a+b")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            holder = lock.read(32).decode(errors="replace").strip() or "another process"
+            lock.close()
+            raise BadInput(
+                f"{root} is being written by process {holder}: wait for it or stop it"
+            ) from None
+        # Its holder may have removed the file between our opening and locking it:
+        # then the lock is on a file that nobody else can find.
+        if _same_file(lock, root / LOCK):
+            lock.truncate(0)
+            lock.write(f"{os.getpid()}\n".encode())
+            lock.flush()
+            return lock
+        lock.close()
+
+
+def let_go(lock: BinaryIO, root: Path) -> None:
+    """Unlock the directory."""
+    (root / LOCK).unlink(missing_ok=True)
+    lock.close()
+
+
+def _same_file(file: BinaryIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False

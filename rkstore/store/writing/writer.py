@@ -1,0 +1,334 @@
+"""Writing a store, one shard at a time, so that a kill at any instant loses one shard at most.
+
+Each file is written aside, synced and renamed into place; only then is the shard's
+line appended to the journal, and only that line makes the shard exist. Whoever
+opens the directory again finds whole shards, and goes on behind the last of them.
+"""
+
+import errno
+import os
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+import numpy as np
+from safetensors.numpy import save
+
+from rkstore.errors import BadInput, RkstoreError
+from rkstore.store.apart import joined
+from rkstore.store.files import named, own
+from rkstore.store.formats import ArraySpec, format_named
+from rkstore.store.manifest import (
+    JOURNAL,
+    MANIFEST,
+    FileRecord,
+    Manifest,
+    ShardRecord,
+    check_manifest,
+)
+from rkstore.store.store import ASIDE, LOCK, Store, sha256
+from rkstore.store.writing.encoder import EncodedChunk, ShardEncoder, statistics_of
+from rkstore.store.writing.lock import let_go, take_lock
+
+
+class StoreWriter:
+    """Creates a store or continues one. Use as a context manager: it holds the store's lock."""
+
+    def __init__(self, root: str | Path, manifest: Manifest) -> None:
+        """Prepare the directory for the shards of that manifest.
+
+        Raises:
+            BadInput: the directory holds something else, a store of another
+                configuration, or another process is writing to it.
+        """
+        try:
+            check_manifest(manifest)
+        except ValueError as error:
+            raise BadInput(f"there can be no such store: {error}") from None
+        self._codec, self._format = manifest.stored_codec, format_named(manifest.format)
+        self.root, self.manifest = named(root), manifest
+        self._lock: BinaryIO | None = None
+        self._made_root = False
+        self._pool = ThreadPoolExecutor(os.cpu_count())
+        self.records: list[ShardRecord] = []
+        with DiskErrors(self.root):
+            self._claim()
+
+    def __enter__(self) -> "StoreWriter":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._close(failed=kind is not None)
+
+    def close(self) -> None:
+        """Clear away what is unfinished and let go of the lock."""
+        self._close(failed=False)
+
+    def _close(self, *, failed: bool) -> None:
+        """As :meth:`close`. If nothing was recorded before a failure, nothing is left of it."""
+        self._pool.shutdown(cancel_futures=True)
+        if self._lock is None:
+            return
+        shutil.rmtree(self.root / ASIDE, ignore_errors=True)
+        nothing = failed and not self.records
+        if nothing:
+            with suppress(OSError, RkstoreError):  # what went wrong is what is to be said
+                self._remove_unrecorded(self.manifest)
+                own(self.root, MANIFEST).unlink(missing_ok=True)
+        let_go(self._lock, self.root)
+        self._lock = None
+        if nothing and self._made_root:
+            with suppress(OSError):
+                self.root.rmdir()
+
+    @property
+    def next_shard(self) -> int:
+        """The first shard that is not recorded yet."""
+        return len(self.records)
+
+    def begin_shard(self) -> ShardEncoder:
+        """An encoder for the rows of the next shard, to be given to :meth:`finish_shard`."""
+        return ShardEncoder(self.manifest, self.next_shard, self._pool)
+
+    def finish_shard(self, shard: ShardEncoder) -> None:
+        """Write and record a shard of which all rows have been given.
+
+        Raises:
+            BadInput: rows are missing, or hold what cannot be stored. Nothing was written.
+            RkstoreError: the disk is full or failed; what was recorded before is intact.
+        """
+        chunks, columns = shard.finish()
+        with DiskErrors(self.root):
+            written = list(self._pool.map(self._write_site, chunks, chunks.values()))
+            files = self._write_columns(columns)
+            for of_site in written:
+                files |= of_site
+            self._record(
+                files,
+                {name: sum(chunk.squared_error for chunk in own) for name, own in chunks.items()},
+                {name: sum(chunk.massive_error for chunk in own) for name, own in chunks.items()},
+            )
+
+    def write_shard(self, values: dict[str, np.ndarray], columns: dict[str, np.ndarray]) -> None:
+        """Write and record the next shard, all of whose rows are at hand.
+
+        Args:
+            values: for each site, float32 ``(rows of the shard, d_in)``.
+            columns: for each column, integers ``(rows of the shard,)``.
+
+        Raises:
+            BadInput: a wrong width or number of rows, a value that is not finite or that
+                the codec cannot hold; names site and row. Nothing was written.
+            RkstoreError: the disk is full or failed; what was recorded before is intact.
+        """
+        shard = self.begin_shard()
+        shard.add(values, columns)
+        self.finish_shard(shard)
+
+    def _claim(self) -> None:
+        """Lock the directory, and have the store in it that is to be written."""
+        if self.root.exists() and not self.root.is_dir():
+            raise BadInput(f"{self.root} is a file: choose another --out")
+        self._made_root = not self.root.exists()
+        self.root.mkdir(parents=True, exist_ok=True)
+        others = [p.name for p in self.root.iterdir() if p.name not in (LOCK, ASIDE)]
+        if others and MANIFEST not in others:
+            raise BadInput(
+                f"{self.root} is not empty and holds no store ({sorted(others)[0]} is there): "
+                "choose another --out"
+            )
+        self._lock = take_lock(self.root)
+        try:
+            shutil.rmtree(self.root / ASIDE, ignore_errors=True)
+            if others:
+                self._continue(Store(self.root))
+            else:
+                self._begin()
+        except BaseException:
+            # What was there before is not this writer's to remove.
+            self._close(failed=not others)
+            raise
+
+    def _begin(self) -> None:
+        self._set_aside(MANIFEST, self.manifest.to_bytes())
+        self._into_place(MANIFEST)
+
+    def _continue(self, store: Store) -> None:
+        """Go on with a store. One that has no shard yet can as well become another."""
+        if store.part is not None:
+            raise BadInput(
+                f"{self.root} is a part of a store: complete it with "
+                f"'rkstore pull URL --out {self.root}', or choose another --out"
+            )
+        different = self.manifest.differences(store.manifest)
+        if different and not store.records:
+            self._remove_unrecorded(store.manifest)
+            self._begin()
+            return
+        if different:
+            raise BadInput(
+                f"{self.root} holds a store of another configuration "
+                f"({'; '.join(different[:3])}): choose another --out, or remove it first"
+            )
+        self.records = store.records
+        self._settle()
+
+    def _remove_unrecorded(self, manifest: Manifest) -> None:
+        """Remove what a first shard left that was never recorded, and its directories."""
+        derived = manifest.metadata(manifest.rows_recorded(1))
+        for path in (JOURNAL, *manifest.shard_paths(0), *derived):
+            own(self.root, path).unlink(missing_ok=True)
+            for parent in Path(path).parents[:-1]:
+                with suppress(OSError):  # it is not empty, or was never made
+                    (self.root / parent).rmdir()
+
+    def _settle(self) -> None:
+        """Bring what is derived from the journal in line with it after a kill."""
+        self._trim_journal()
+        if self.records:
+            for path in self._metadata_aside(len(self.records)):
+                self._into_place(path)
+
+    def _trim_journal(self) -> None:
+        """Cut off a line that was never finished."""
+        journal = own(self.root, JOURNAL)
+        if journal.exists():
+            whole = sum(len(record.to_line()) for record in self.records)
+            if journal.stat().st_size > whole:
+                os.truncate(journal, whole)
+
+    def _write_site(self, name: str, chunks: Sequence[EncodedChunk]) -> dict[str, FileRecord]:
+        """Write one site's part of the shard; it waits aside."""
+        specs = self.manifest.specs(name)
+        path = self._format.shard_path(specs[""], self.next_shard)
+        first, last = self.manifest.rows_of_shard(self.next_shard)
+        data = [chunk.data for chunk in chunks]
+        self._format.write_chunks(self._aside(path), specs[""], data, last - first)
+        files = {path: self._synced(path)}
+        path = self.manifest.statistics_path(name, self.next_shard)
+        self._aside(path).write_bytes(save(statistics_of(chunks).as_arrays()))
+        files[path] = self._synced(path)
+        for side in self._codec.side:  # of the shard: the same in every chunk
+            files |= self._write_array(specs[side], chunks[0].side[side][np.newaxis])
+        apart = [chunk.apart for chunk in chunks if chunk.apart is not None]
+        if self._codec.keeps_apart:
+            path = self.manifest.apart_path(name, self.next_shard)
+            self._aside(path).write_bytes(joined(apart).to_bytes())
+            files[path] = self._synced(path)
+        return files
+
+    def _write_columns(self, columns: dict[str, np.ndarray]) -> dict[str, FileRecord]:
+        files: dict[str, FileRecord] = {}
+        for name, spec in self.manifest.column_specs().items():
+            files |= self._write_array(spec, columns[name])
+        return files
+
+    def _write_array(self, spec: ArraySpec, values: np.ndarray) -> dict[str, FileRecord]:
+        path = self._format.shard_path(spec, self.next_shard)
+        self._format.write_shard(self._aside(path), spec, values)
+        return {path: self._synced(path)}
+
+    def _record(
+        self,
+        files: dict[str, FileRecord],
+        squared_error: dict[str, float],
+        massive_error: dict[str, float],
+    ) -> None:
+        """Put the shard's files in place and append its line: from here on it exists."""
+        chain = self.records[-1].chain if self.records else self.manifest.fingerprint
+        record = ShardRecord.following(chain, self.next_shard, files, squared_error, massive_error)
+        derived = self._metadata_aside(len(self.records) + 1)
+        # Everything is written and synced: what is left hardly takes room.
+        for path in files:
+            self._into_place(path)
+        self._trim_journal()
+        with own(self.root, JOURNAL).open("ab") as journal:
+            journal.write(record.to_line())
+            journal.flush()
+            os.fsync(journal.fileno())
+        sync_directory(self.root)
+        self.records.append(record)
+        for path in derived:
+            self._into_place(path)
+
+    def _metadata_aside(self, shards: int) -> list[str]:
+        """Have what is derived from that many shards wait aside, where it differs."""
+        rows = self.manifest.rows_recorded(shards)
+        metadata = self.manifest.metadata(rows)
+        return [path for path, content in metadata.items() if self._set_aside(path, content)]
+
+    def _set_aside(self, path: str, content: bytes) -> bool:
+        """Have a small file wait aside, unless it is in place already; whether it waits."""
+        target = own(self.root, path)
+        if target.is_file() and target.read_bytes() == content:
+            return False
+        self._aside(path).write_bytes(content)
+        self._synced(path)
+        return True
+
+    def _waiting(self, path: str) -> Path:
+        return own(self.root, f"{ASIDE}/{path.replace('/', '__')}")
+
+    def _aside(self, path: str) -> Path:
+        """Where the file for that path waits; nothing is there yet."""
+        aside = self._waiting(path)
+        aside.parent.mkdir(exist_ok=True)
+        aside.unlink(missing_ok=True)
+        return aside
+
+    def _synced(self, path: str) -> FileRecord:
+        """Make the waiting file survive a power cut; return its size and digest."""
+        aside = self._waiting(path)
+        with aside.open("rb") as file:
+            os.fsync(file.fileno())
+        return FileRecord(aside.stat().st_size, sha256(aside))
+
+    def _into_place(self, path: str) -> None:
+        target = own(self.root, path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self._waiting(path).replace(target)
+        sync_directory(target.parent)
+
+
+class DiskErrors:
+    """Turns what the operating system says about a disk into a sentence with a way on."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if not isinstance(error, OSError):
+            return
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
+        reason = "the disk is full" if full else str(error)
+        way_on = "make room" if full else "mend that"
+        raise RkstoreError(
+            f"cannot write to {self.root}: {reason}; the shards recorded so far are intact, "
+            f"{way_on} and run the same command again"
+        ) from None
+
+
+def sync_directory(path: Path) -> None:
+    """Make a rename in that directory survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""The gradient by hand, where it is covered."""

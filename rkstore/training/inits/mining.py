@@ -1,0 +1,69 @@
+"""Directions that the RkCNN probe finds in the training rows, for the inits that use them."""
+
+from torch import Tensor
+
+from rkstore.dictionaries.dictionary import Dictionary
+from rkstore.errors import BadInput
+from rkstore.rkcnn import RkCNNProbe, StoreSite
+from rkstore.settings import TrainSettings
+from rkstore.training.inits.data import InitData
+
+# What only mining depends on, and so has no part where directions are given.
+MINING_OPTIONS = ("rkcnn_h", "rkcnn_m", "rkcnn_oversample", "rkcnn_score")
+
+# Rows that scores and directions are computed from: enough for a covariance of 3,072 dimensions
+# with forty rows to each, where all rows of a large store would take longer than training.
+MINED_ROWS = 131_072
+
+
+def mined_latents(dictionary: Dictionary, settings: TrainSettings) -> int:
+    """How many latents ``--rkcnn-fraction`` gives to mined directions.
+
+    Raises:
+        BadInput: none, or more than there are.
+    """
+    mined = round(dictionary.d_sae * settings.rkcnn_fraction)
+    if not 1 <= mined <= dictionary.d_sae:
+        raise BadInput(
+            f"--rkcnn-fraction {settings.rkcnn_fraction} of {dictionary.d_sae} latents is {mined}: "
+            "it must leave from 1 to all of them"
+        )
+    return mined
+
+
+def directions_of(data: InitData, settings: TrainSettings, *, drawn: int, wanted: int) -> Tensor:
+    """The directions ``(n, d_in)`` that latents begin at: those of ``--directions``, or mined.
+
+    As many as are wanted, or as there are; no more are mined than subsets are drawn.
+    """
+    if data.directions is not None:
+        return data.directions[:wanted]
+    return mine(data, settings, drawn=drawn, kept=min(wanted, drawn))
+
+
+def mine(data: InitData, settings: TrainSettings, *, drawn: int, kept: int) -> Tensor:
+    """The principal directions of the best ``kept`` of ``drawn`` subsets, ``(kept, d_in)``.
+
+    Each has norm 1, is zero outside its subset, and points where its projection is skewed to.
+
+    Raises:
+        BadInput: there are not so many subsets, or not so many with a score.
+    """
+    try:
+        probe = RkCNNProbe(
+            data.store.manifest.width(data.hook_name),
+            m=settings.rkcnn_m,
+            h=drawn,
+            r=kept,
+            score_method=settings.rkcnn_score,
+            seed=settings.seed,
+        )
+        site = StoreSite(data.store, data.hook_name, data.spread(MINED_ROWS), data.left_out)
+        directions = probe.probe(site).top_directions
+    except BadInput as error:
+        raise BadInput(
+            f"--init {settings.init} mines r={kept} directions (latents × --rkcnn-fraction): "
+            f"{error.sentence}"
+        ) from None
+    assert directions is not None
+    return directions

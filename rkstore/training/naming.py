@@ -1,0 +1,85 @@
+"""Names of runs, and where their checkpoints lie: ``<out>/sae/<model>/<name>_<step>``.
+
+A name is the user's own text. It is compared as it is, never read as a pattern; the number behind
+the last ``_`` is the step, so no two names share a checkpoint.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from rkstore.errors import BadInput
+from rkstore.store.files import named
+
+# The file that makes a directory a checkpoint.
+TRAINING = "training.json"
+
+# The longest part of a path on all usual file systems, less room for a step and for
+# what is written aside.
+LONGEST = 255 - 40
+
+
+def check_name(name: str) -> None:
+    """Raise BadInput unless the name is a path below the directory that it is put in."""
+    for part in name.split("/"):
+        if reason := _unfit(part):
+            raise BadInput(
+                f"--name is {name!r}, of which {reason}: give a name such as k8 or sweep/k8"
+            )
+
+
+def parent_of(out: str | Path, model: str | None) -> Path:
+    """The directory for the runs on a model, by the last part of its name."""
+    last = str(model or "").rstrip("/").split("/")[-1]
+    return named(out) / "sae" / ("unknown" if _unfit(last) else last)
+
+
+def checkpoint_of(parent: Path, name: str, step: int) -> Path:
+    """Where the checkpoint of a step is written."""
+    return parent / f"{name}_{step}"
+
+
+def checkpoints_beside(checkpoint: Path) -> list[tuple[int, Path]]:
+    """The checkpoints of the run that one is of, or would be: step and directory, by step."""
+    name = checkpoint.name.rpartition("_")[0]
+    return sorted(found for found in _steps(checkpoint.parent, name) if is_checkpoint(found[1]))
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a run wrote a checkpoint there."""
+    return (path / TRAINING).is_file()
+
+
+def check_free(parent: Path, name: str) -> None:
+    """Raise BadInput if something else lies where a run of that name would write."""
+    target = checkpoint_of(parent, name, 0)
+    for above in target.parents:
+        if above == parent:
+            break
+        if is_checkpoint(above) or (above.exists() and not above.is_dir()):
+            raise BadInput(f"{above} is no directory of runs: choose another --name than {name!r}")
+    for _, path in _steps(target.parent, target.name.rpartition("_")[0]):
+        if not is_checkpoint(path):
+            raise BadInput(f"{path} is in the way, no checkpoint: choose another --name")
+
+
+def _steps(parent: Path, name: str) -> Iterator[tuple[int, Path]]:
+    for path in parent.iterdir() if parent.is_dir() else ():
+        begin, _, step = path.name.rpartition("_")
+        if begin == name and step.isascii() and step.isdigit() and str(int(step)) == step:
+            yield int(step), path
+
+
+def _unfit(part: str) -> str | None:
+    """What keeps a part of a name from being a directory's, if anything does."""
+    if not part:
+        return "a part is empty"
+    if part.startswith("."):
+        return f"the part {part!r} begins with a dot"
+    if "\0" in part:
+        return f"the part {part!r} has a zero byte"
+    try:
+        size = len(os.fsencode(part))
+    except UnicodeEncodeError:
+        return f"the part {part!r} is no text"
+    return f"a part is longer than {LONGEST} bytes" if size > LONGEST else None
