@@ -64,7 +64,7 @@ def peak() -> Iterator[list[int]]:
 def harvest(out: Path, rows: int) -> dict[str, float]:
     """Harvest one layer of the demo model; tokens/s of the run, the model loaded before."""
     from rkstore.harvest.run import prepare, run
-    from rkstore.settings import HarvestSettings
+    from rkstore.harvest.settings import HarvestSettings
 
     settings = HarvestSettings(
         model="demo", dataset="python", layers=str(LAYER), tokens=rows, out=str(out)

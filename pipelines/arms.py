@@ -20,21 +20,17 @@ from results import Row, deviation
 from rkstore.dictionaries import load_dictionary
 from rkstore.errors import BadInput
 from rkstore.evaluation.evaluate import Measure
+from rkstore.evaluation.settings import EvaluateSettings
 from rkstore.harvest import run as harvest
-from rkstore.settings import (
-    EvaluateSettings,
-    HarvestSettings,
-    Settings,
-    TrainSettings,
-    default_of,
-    flag_of,
-    option,
-)
+from rkstore.harvest.settings import HarvestSettings
+from rkstore.settings import Settings, default_of, flag_of, option
+from rkstore.store.batches.assemble import read_rows
 from rkstore.store.batches.kept import LeftOut, left_out
-from rkstore.store.batches.reading import plan_batches, read_rows, split_chunks
+from rkstore.store.batches.plan import plan_batches, split_chunks
 from rkstore.store.open import open_store
 from rkstore.store.store import Store
 from rkstore.training.naming import TRAINING, checkpoints_beside
+from rkstore.training.settings import TrainSettings
 from rkstore.training.train import train_all
 
 # What is harvested, if no store is given.
@@ -236,8 +232,8 @@ def measure(
 ) -> list[Row]:
     """What dictionaries of one site do to held-out rows, all on the same batches.
 
-    As :func:`rkstore.evaluation.evaluate.evaluate`, and with the dead among the latents that began as
-    mined directions counted apart from the others.
+    As :func:`rkstore.evaluation.evaluate.evaluate`, and with the dead among the latents that
+    began as mined directions counted apart from the others.
     """
     device = chosen[0].device
     measures = [Measure(load_dictionary(path)[0].to(device)) for path in paths]

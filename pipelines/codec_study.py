@@ -31,17 +31,22 @@ from rkstore.cli.commands import Command, options_of
 from rkstore.dictionaries import Dictionary, load_dictionary
 from rkstore.errors import BadInput
 from rkstore.evaluation.evaluate import evaluate
+from rkstore.evaluation.settings import EvaluateSettings
 from rkstore.harvest import run as harvest
+from rkstore.harvest.settings import HarvestSettings
 from rkstore.rkcnn.mine import probe
-from rkstore.settings import EvaluateSettings, HarvestSettings, ProbeSettings, TrainSettings, option
+from rkstore.rkcnn.settings import ProbeSettings
+from rkstore.settings import option
+from rkstore.store.batches.assemble import read_rows
 from rkstore.store.batches.kept import left_out
-from rkstore.store.batches.reading import read_rows, split_chunks
+from rkstore.store.batches.plan import split_chunks
 from rkstore.store.codecs import codec_named
 from rkstore.store.formats import compression_for
 from rkstore.store.manifest import COLUMNS
 from rkstore.store.store import Store
 from rkstore.store.writing.writer import StoreWriter
 from rkstore.training.run import prepare
+from rkstore.training.settings import TrainSettings
 from rkstore.training.train import train
 
 REFERENCE = "float32"

@@ -29,12 +29,14 @@ from tqdm import tqdm
 from rkstore.cli.commands import Command, options_of
 from rkstore.errors import BadInput
 from rkstore.harvest.run import Harvest, prepare
+from rkstore.harvest.settings import HarvestSettings
 from rkstore.harvest.text import PYTHON_CORPUS
-from rkstore.settings import HarvestSettings, Settings, option
+from rkstore.settings import Settings, option
 from rkstore.store.codecs import CODECS
 from rkstore.store.formats import compression_for
-from rkstore.store.manifest import CHUNK_ROWS, COLUMNS, Manifest, Site, largest_divisor
+from rkstore.store.manifest import CHUNK_ROWS, COLUMNS, Manifest, largest_divisor
 from rkstore.store.massive import Usual
+from rkstore.store.sites import Site
 from rkstore.store.store import Store
 from rkstore.store.writing.writer import StoreWriter
 

@@ -26,7 +26,8 @@ from rkstore.cli.commands import Command, options_of
 from rkstore.evaluation.report.figures import COLOURS, look, png, whole
 from rkstore.rkcnn import RkCNNProbe, RkCNNResult
 from rkstore.rkcnn.recovery import feature_recovery
-from rkstore.settings import SCORES, Settings, option
+from rkstore.rkcnn.settings import SCORES
+from rkstore.settings import Settings, option
 
 TOP_SCORE, RECOVERED, VARIATION = 0.6, 0.25, 0.1
 CLOSE = 0.7

@@ -30,11 +30,12 @@ from rkstore.cli.commands import Command, options_of
 from rkstore.dictionaries import load_dictionary
 from rkstore.errors import BadInput
 from rkstore.evaluation.evaluate import Evaluation, Measure
-from rkstore.settings import Settings, TrainSettings, option
+from rkstore.settings import Settings, option
+from rkstore.store.batches.assemble import read_rows
 from rkstore.store.batches.kept import LeftOut, left_out
-from rkstore.store.batches.reading import read_rows
 from rkstore.store.open import open_store
 from rkstore.store.store import Store
+from rkstore.training.settings import TrainSettings
 from rkstore.training.sites import layers_of
 from rkstore.training.train import train_all
 

@@ -32,8 +32,9 @@ from tqdm import tqdm
 from rkstore.cli.commands import Command, options_of
 from rkstore.errors import BadInput
 from rkstore.evaluation.report.figures import look, png
-from rkstore.settings import TrainSettings, flag_of, option
+from rkstore.settings import flag_of, option
 from rkstore.store.store import Store
+from rkstore.training.settings import TrainSettings
 
 NAME = "sweep"
 AXES = ("h", "fraction", "score", "l1")

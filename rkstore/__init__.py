@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from rkstore.dictionaries import Dictionary, load_dictionary
     from rkstore.rkcnn import RkCNNProbe, RkCNNResult, StoreSite
     from rkstore.rkcnn.classifier import RkCNNClassifier
+    from rkstore.store.batches.assemble import read_batches
     from rkstore.store.batches.kept import left_out
-    from rkstore.store.batches.reading import plan_batches, read_batches, split_chunks
-    from rkstore.store.store import Store, verify
+    from rkstore.store.batches.plan import plan_batches, split_chunks
+    from rkstore.store.store import Store
+    from rkstore.store.verify import verify
 
 __version__ = "0.2.0"
 
@@ -50,9 +52,9 @@ _WHERE = {
     "StoreSite": "rkcnn",
     "left_out": "store.batches.kept",
     "load_dictionary": "dictionaries",
-    "plan_batches": "store.batches.reading",
-    "read_batches": "store.batches.reading",
-    "split_chunks": "store.batches.reading",
+    "plan_batches": "store.batches.plan",
+    "read_batches": "store.batches.assemble",
+    "split_chunks": "store.batches.plan",
     "verify": "store",
 }
 
@@ -61,8 +63,8 @@ def open(path: str | Path, **cache: Any) -> "Store":
     """Open the store in a directory or at a URL, read-only.
 
     Args:
-        cache: for a URL, ``cache`` and ``cache_bytes`` of :class:`rkstore.store.places.remote.RemoteStore`,
-            which keeps what it fetched.
+        cache: for a URL, ``cache`` and ``cache_bytes`` of
+            :class:`rkstore.store.places.remote.RemoteStore`, which keeps what it fetched.
 
     Raises:
         BadInput: there is none, or it needs a newer rkstore.

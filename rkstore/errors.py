@@ -3,6 +3,10 @@
 import keyword
 import re
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    pass
 
 # An option as it is written on a command line. Between quotes is a value or a whole command.
 OPTION = re.compile(r"(?<!\w)'[^']*'(?!\w)|(?<![\w/.-])--(?P<no>no-)?(?P<name>[a-z][a-z0-9-]*)")
@@ -60,3 +64,12 @@ def _renamed(sentence: str, off: str, taken: Callable[[str], bool]) -> str:
         return off.format(plain) if found["no"] else plain
 
     return OPTION.sub(name, sentence)
+
+
+def size(count: float) -> str:
+    """Bytes for a person, in powers of ten as disks are sold."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:,.3g} TB"

@@ -17,8 +17,9 @@ import pytest
 
 from rkstore.errors import BadInput
 from rkstore.store.codecs import Codec, Encoded
-from rkstore.store.manifest import COLUMNS, SCHEMA, Manifest, Site
+from rkstore.store.manifest import COLUMNS, SCHEMA, Manifest
 from rkstore.store.massive import Usual
+from rkstore.store.sites import Site
 from rkstore.store.store import Store
 from rkstore.store.writing.encoder import FIT_ROWS
 from rkstore.store.writing.writer import StoreWriter
@@ -249,7 +250,7 @@ def harvest_settings(model_dir: Path, text_file: Path) -> Callable[..., Any]:
     float16, whose error each value bounds by itself. Twenty blocks of 16 tokens in shards of
     four, and batches that do not divide a shard.
     """
-    from rkstore.settings import HarvestSettings
+    from rkstore.harvest.settings import HarvestSettings
 
     def make(**given: Any) -> HarvestSettings:
         usual: dict[str, Any] = {
@@ -308,8 +309,8 @@ def rkstore(
 @pytest.fixture
 def bring(tmp_path: Path) -> Callable[..., Store]:
     """Call it with a path, a format and options; returns the store that the import wrote."""
-    from rkstore.settings import ImportSettings
     from rkstore.share.exchange.importing import import_store
+    from rkstore.share.settings import ImportSettings
 
     def run(path: Path, kind: str, out: str = "imported", **options: Any) -> Store:
         say = options.pop("say", lambda _: None)

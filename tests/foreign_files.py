@@ -5,8 +5,8 @@ import json
 import h5py
 import numpy as np
 
-from rkstore.settings import ExportSettings
 from rkstore.share.exchange.exporting import export_store
+from rkstore.share.settings import ExportSettings
 
 # Where the files of an export are that an import of the same name takes.
 EXPORTED = {"saelens": "", "npy": "", "hdf5": "activations.h5"}

@@ -9,13 +9,8 @@ import pytest
 import torch
 
 from rkstore.errors import BadInput, DamagedStore
-from rkstore.store.batches.reading import (
-    BatchPlan,
-    plan_batches,
-    read_batches,
-    read_rows,
-    split_chunks,
-)
+from rkstore.store.batches.assemble import read_batches, read_rows
+from rkstore.store.batches.plan import BatchPlan, plan_batches, split_chunks
 from rkstore.store.codecs import CODECS
 
 SITES = ["blocks.0.mlp.hook_post", "blocks.1.hook_mlp_out"]

@@ -12,7 +12,8 @@ from conftest import SITES, make_manifest, make_values, tree, write_store
 from rkstore.errors import RkstoreError
 from rkstore.store.formats import FORMATS
 from rkstore.store.manifest import Manifest
-from rkstore.store.store import Store, verify
+from rkstore.store.store import Store
+from rkstore.store.verify import verify
 
 PAGE = 4096
 

@@ -14,8 +14,9 @@ from rkstore.errors import BadInput
 from rkstore.evaluation.checkpoints import doubts, names, newest
 from rkstore.evaluation.evaluate import Measure, evaluate, write_results
 from rkstore.evaluation.report.figures import comparison, table
-from rkstore.settings import EvaluateSettings, TrainSettings
-from rkstore.store.batches.reading import split_chunks
+from rkstore.evaluation.settings import EvaluateSettings
+from rkstore.store.batches.plan import split_chunks
+from rkstore.training.settings import TrainSettings
 from rkstore.training.train import train
 
 SITE = "blocks.0.mlp.hook_post"

@@ -21,10 +21,10 @@ from foreign_files import (
 )
 
 from rkstore.errors import BadInput, RkstoreError
-from rkstore.settings import ExportSettings, ImportSettings
 from rkstore.share.exchange import EXPORTERS, IMPORTERS, exporter_named, importer_named
+from rkstore.share.settings import ExportSettings, ImportSettings
 from rkstore.store.manifest import COLUMNS
-from rkstore.store.store import verify
+from rkstore.store.verify import verify
 
 SITE = "blocks.0.mlp.hook_post"
 SAELENS = Path(__file__).parents[1] / ".venv-saelens" / "bin" / "python"

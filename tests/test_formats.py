@@ -17,7 +17,8 @@ from numcodecs.fletcher32 import Fletcher32
 from rkstore.errors import BadInput, DamagedStore
 from rkstore.store.codecs import CODECS
 from rkstore.store.formats import FORMATS, ArraySpec, format_named
-from rkstore.store.store import Store, verify
+from rkstore.store.store import Store
+from rkstore.store.verify import verify
 
 HOOK = "blocks.1.mlp.hook_post"
 

@@ -11,9 +11,11 @@ from conftest import tree
 
 from rkstore.errors import BadInput
 from rkstore.store.codecs import CODECS
+from rkstore.store.files import JOURNAL
 from rkstore.store.formats import FORMATS
-from rkstore.store.manifest import JOURNAL, SCHEMA
-from rkstore.store.store import Store, verify
+from rkstore.store.manifest import SCHEMA
+from rkstore.store.store import Store
+from rkstore.store.verify import verify
 from rkstore.store.writing.writer import StoreWriter
 
 GOLDEN = Path(__file__).parent / "golden"

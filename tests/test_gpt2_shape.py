@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rkstore.harvest.run import prepare, run
-from rkstore.settings import HarvestSettings
+from rkstore.harvest.settings import HarvestSettings
 from rkstore.store.formats import FORMATS
 
 

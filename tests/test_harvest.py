@@ -18,8 +18,9 @@ from rkstore.errors import BadInput
 from rkstore.harvest.run import Harvest, prepare, run
 from rkstore.store.codecs import CODECS
 from rkstore.store.formats import FORMATS
-from rkstore.store.manifest import Site
-from rkstore.store.store import Store, verify
+from rkstore.store.sites import Site
+from rkstore.store.store import Store
+from rkstore.store.verify import verify
 
 CONTEXT, BLOCKS = 16, 18
 

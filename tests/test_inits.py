@@ -10,13 +10,13 @@ from scipy.optimize import minimize
 
 from rkstore.dictionaries import SELECTS, Dictionary, select_named
 from rkstore.errors import BadInput
-from rkstore.settings import TrainSettings
-from rkstore.store.batches.reading import split_chunks
+from rkstore.store.batches.plan import split_chunks
 from rkstore.training.inits import INIT_OPTIONS, INITS, InitData, initialise, mining
 from rkstore.training.inits.calibration import fire_at_rate, match_reconstruction
 from rkstore.training.inits.centre import UNCENTRED, geometric_median
 from rkstore.training.inits.mining import mine
 from rkstore.training.inits.subspace import principal_subspace
+from rkstore.training.settings import TrainSettings
 from rkstore.training.unused import unused
 
 SITE = "blocks.0.mlp.hook_post"

@@ -5,11 +5,14 @@ import pytest
 
 from rkstore.errors import BadInput
 from rkstore.evaluation.evaluate import evaluate
+from rkstore.evaluation.settings import EvaluateSettings
 from rkstore.rkcnn import StoreSite
 from rkstore.rkcnn.mine import probe
-from rkstore.settings import EvaluateSettings, ProbeSettings, TrainSettings
+from rkstore.rkcnn.settings import ProbeSettings
+from rkstore.store.batches.assemble import read_batches, read_rows
 from rkstore.store.batches.kept import left_out, special_ids
-from rkstore.store.batches.reading import plan_batches, read_batches, read_rows, split_chunks
+from rkstore.store.batches.plan import plan_batches, split_chunks
+from rkstore.training.settings import TrainSettings
 from rkstore.training.train import prepare, train
 
 SITE = "blocks.0.mlp.hook_post"

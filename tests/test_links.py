@@ -12,11 +12,13 @@ import pytest
 from conftest import flip, tree, write_store
 
 from rkstore.errors import DamagedStore, RkstoreError
-from rkstore.settings import PullSettings
 from rkstore.share import pull, push, repair
+from rkstore.share.settings import PullSettings
+from rkstore.store.files import JOURNAL, MANIFEST, sha256
 from rkstore.store.formats import FORMATS
-from rkstore.store.manifest import COLUMNS, JOURNAL, MANIFEST
-from rkstore.store.store import Store, sha256, verify
+from rkstore.store.manifest import COLUMNS
+from rkstore.store.store import Store
+from rkstore.store.verify import verify
 
 HOOK = "blocks.1.mlp.hook_post"
 

@@ -12,17 +12,11 @@ from conftest import make_manifest
 
 from rkstore.errors import BadInput, DamagedStore, RkstoreError
 from rkstore.store.codecs import CODECS
+from rkstore.store.files import LARGEST_MANIFEST, FileRecord
 from rkstore.store.formats import FORMATS
-from rkstore.store.manifest import (
-    LARGEST_MANIFEST,
-    SCHEMA,
-    FileRecord,
-    Manifest,
-    ShardRecord,
-    Site,
-    read_journal,
-    read_manifest,
-)
+from rkstore.store.journal import ShardRecord, read_journal
+from rkstore.store.manifest import SCHEMA, Manifest, read_manifest
+from rkstore.store.sites import Site
 
 SOURCE = {
     "model": {"name": "größe/модель", "revision": None, "layers": 3},
@@ -447,7 +441,7 @@ def careless(monkeypatch):
     def canonical(value):
         return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
-    monkeypatch.setattr("rkstore.store.manifest._canonical", canonical)
+    monkeypatch.setattr("rkstore.store.jsontext._canonical", canonical)
 
 
 @pytest.mark.usefixtures("careless")

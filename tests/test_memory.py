@@ -24,7 +24,8 @@ READ_ALL = f"""
 import json, sys, threading
 from pathlib import Path
 
-from rkstore.store.store import Store, verify
+from rkstore.store.verify import verify
+from rkstore.store.store import Store
 
 
 def own_memory():

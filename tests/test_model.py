@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 from rkstore.errors import BadInput, RkstoreError
 from rkstore.harvest.model import PROBE_TOKENS, Model, load_model, parse_layers
 from rkstore.harvest.tokens import TokenBlocks
-from rkstore.store.manifest import Site, block_of
 from rkstore.store.places import hub
+from rkstore.store.sites import Site, block_of
 
 TOKENS = np.random.default_rng(0).integers(0, 280, (3, 20)).astype(np.int32)
 

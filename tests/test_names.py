@@ -7,12 +7,13 @@ import pytest
 from conftest import make_manifest, make_values, tree, write_store
 
 import rkstore as package
-from rkstore.settings import PullSettings
 from rkstore.share import pull, push, repair
+from rkstore.share.settings import PullSettings
 from rkstore.store.formats import FORMATS
-from rkstore.store.open import open_store
+from rkstore.store.open import find_store, open_store
 from rkstore.store.places.remote import RemoteStore
-from rkstore.store.store import Store, find_store, verify
+from rkstore.store.store import Store
+from rkstore.store.verify import verify
 from rkstore.store.writing.writer import StoreWriter
 
 HOOK = "blocks.1.mlp.hook_post"

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 
 from rkstore.errors import DamagedStore, RkstoreError
-from rkstore.settings import PullSettings
 from rkstore.share import pull, push
+from rkstore.share.settings import PullSettings
 from rkstore.store.descriptors import most_open
 from rkstore.store.files import LOST
 from rkstore.store.formats import FORMATS
 from rkstore.store.manifest import COLUMNS
-from rkstore.store.store import Store, verify
+from rkstore.store.store import Store
+from rkstore.store.verify import verify
 
 HOOK = "blocks.1.mlp.hook_post"
 

@@ -14,11 +14,12 @@ import pytest
 from conftest import write_store
 
 import rkstore
-from rkstore.settings import PullSettings
 from rkstore.share import pull
+from rkstore.share.settings import PullSettings
 from rkstore.store.formats import FORMATS
 from rkstore.store.manifest import COLUMNS
-from rkstore.store.store import Store, verify
+from rkstore.store.store import Store
+from rkstore.store.verify import verify
 
 HOOK = "blocks.1.mlp.hook_post"
 

@@ -23,9 +23,11 @@ from rkstore import settings as commands
 from rkstore.cli.commands import Command
 from rkstore.errors import BadInput
 from rkstore.evaluation.evaluate import evaluate
-from rkstore.settings import INITS, EvaluateSettings, from_yaml, value_type
+from rkstore.evaluation.settings import EvaluateSettings
+from rkstore.settings import from_yaml, value_type
 from rkstore.store.batches.kept import left_out
-from rkstore.store.batches.reading import plan_batches, split_chunks
+from rkstore.store.batches.plan import plan_batches, split_chunks
+from rkstore.training.settings import INITS
 from rkstore.training.train import prepare
 
 ROOT = Path(__file__).parents[1]

@@ -14,10 +14,11 @@ from rkstore.dictionaries import load_dictionary
 from rkstore.errors import BadInput
 from rkstore.rkcnn.mine import last_probed, probe
 from rkstore.rkcnn.result import DESCRIPTION, NAMES, TENSORS
-from rkstore.settings import ProbeSettings, TrainSettings
-from rkstore.store.batches.reading import split_chunks
+from rkstore.rkcnn.settings import ProbeSettings
+from rkstore.store.batches.plan import split_chunks
 from rkstore.training.inits import INIT_OPTIONS, INITS
 from rkstore.training.run import prepare
+from rkstore.training.settings import TrainSettings
 from rkstore.training.train import train
 
 SITE, OTHER = "blocks.0.mlp.hook_post", "blocks.1.mlp.hook_post"

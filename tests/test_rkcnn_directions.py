@@ -12,7 +12,7 @@ from rkstore.rkcnn import DIRECTIONS, Moments, keep_apart, principal_directions,
 from rkstore.rkcnn.directions import apart, directions_named, find_directions
 from rkstore.rkcnn.directions.finding import BLOCK_SUBSETS
 from rkstore.rkcnn.directions.ica import fast_ica
-from rkstore.settings import ProbeSettings
+from rkstore.rkcnn.settings import ProbeSettings
 
 
 def rows(n: int = 400, d: int = 12) -> np.ndarray:

@@ -11,7 +11,7 @@ from rkstore.errors import BadInput
 from rkstore.rkcnn import SCORES, Moments, random_subsets, score_named
 from rkstore.rkcnn.scores import Comparison, DirectionScore, MomentScore, RowScore, knn
 from rkstore.rkcnn.scores import separation as module
-from rkstore.settings import ProbeSettings
+from rkstore.rkcnn.settings import ProbeSettings
 
 SUBSETS = random_subsets(10, 3, 15, np.random.default_rng(5))
 

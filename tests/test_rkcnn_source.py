@@ -10,7 +10,8 @@ import torch
 from rkstore.errors import BadInput
 from rkstore.rkcnn import RkCNNProbe, RkCNNResult, StoreSite, source
 from rkstore.rkcnn.source import ahead, open_source, read_blocks, spread_rows
-from rkstore.store.manifest import Manifest, Site
+from rkstore.store.manifest import Manifest
+from rkstore.store.sites import Site
 from rkstore.store.store import Store
 from rkstore.store.writing.writer import StoreWriter
 

@@ -9,8 +9,8 @@ import pytest
 from rkstore.errors import BadInput
 from rkstore.rkcnn import SUBSETS, basis_of, random_subsets
 from rkstore.rkcnn.rotation import Rotation
+from rkstore.rkcnn.settings import ProbeSettings
 from rkstore.rkcnn.subsets import subsets_named
-from rkstore.settings import ProbeSettings
 
 
 def draw(d: int, m: int, h: int, seed: int = 0) -> np.ndarray:

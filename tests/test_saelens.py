@@ -16,8 +16,9 @@ from safetensors.torch import load_file, save_file
 
 from rkstore.dictionaries import load_dictionary
 from rkstore.harvest.run import prepare, run
-from rkstore.settings import TrainSettings
-from rkstore.store.store import Store, verify
+from rkstore.store.store import Store
+from rkstore.store.verify import verify
+from rkstore.training.settings import TrainSettings
 from rkstore.training.train import train
 
 PYTHON = Path(__file__).parents[1] / ".venv-saelens" / "bin" / "python"

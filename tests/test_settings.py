@@ -8,21 +8,14 @@ import pytest
 
 from rkstore import settings as module
 from rkstore.errors import BadInput
-from rkstore.settings import (
-    EvaluateSettings,
-    ExportSettings,
-    HarvestSettings,
-    ImportSettings,
-    ProbeSettings,
-    PullSettings,
-    Settings,
-    TrainSettings,
-    default_of,
-    from_yaml,
-    value_type,
-)
+from rkstore.evaluation.settings import EvaluateSettings
+from rkstore.harvest.settings import HarvestSettings
+from rkstore.rkcnn.settings import ProbeSettings
+from rkstore.settings import Settings, default_of, from_yaml, value_type
+from rkstore.share.settings import ExportSettings, ImportSettings, PullSettings
 from rkstore.store.codecs import CODECS
 from rkstore.store.formats import FORMATS
+from rkstore.training.settings import TrainSettings
 
 ALL = [
     kind

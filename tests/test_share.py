@@ -18,15 +18,19 @@ from conftest import flip, make_manifest, make_values, tree, write_store
 
 import rkstore as package
 from rkstore.errors import BadInput, DamagedStore, RkstoreError
-from rkstore.settings import PullSettings, TrainSettings
 from rkstore.share import pull, push, repair
-from rkstore.store.batches.reading import plan_batches, read_batches, split_chunks
-from rkstore.store.manifest import COLUMNS, JOURNAL, MANIFEST, PART
+from rkstore.share.settings import PullSettings
+from rkstore.store.batches.assemble import read_batches
+from rkstore.store.batches.plan import plan_batches, split_chunks
+from rkstore.store.files import JOURNAL, MANIFEST, PART
+from rkstore.store.manifest import COLUMNS
 from rkstore.store.places import retry
 from rkstore.store.places.remote import RemoteStore
 from rkstore.store.places.url import Location
-from rkstore.store.store import Store, verify
+from rkstore.store.store import Store
+from rkstore.store.verify import verify
 from rkstore.store.writing.writer import StoreWriter
+from rkstore.training.settings import TrainSettings
 
 SITE, OTHER, SMALL = "blocks.0.mlp.hook_post", "blocks.1.mlp.hook_post", "blocks.1.hook_mlp_out"
 
@@ -243,7 +247,7 @@ def test_one_layer_of_several_moves_its_share_of_the_bytes(make_store, tmp_path,
 def test_a_dictionary_trained_from_a_url_is_the_one_trained_from_a_directory(
     make_store, tmp_path, web, monkeypatch
 ):
-    from rkstore.settings import TrainSettings
+    from rkstore.training.settings import TrainSettings
     from rkstore.training.train import train
 
     monkeypatch.setenv("RKSTORE_CACHE", str(tmp_path / "cache"))
@@ -421,7 +425,7 @@ def test_a_pull_that_was_killed_goes_on(make_store, tmp_path):
     store, _ = make_store()
     program = textwrap.dedent("""
         import os, sys
-        from rkstore.settings import PullSettings
+        from rkstore.share.settings import PullSettings
         from rkstore.store.places import fetch
         from rkstore.share import pull
         url, limit = sys.argv[1:]
@@ -862,8 +866,9 @@ def test_an_sftp_server_whose_key_is_not_known_is_refused(sftp, tmp_path):
 
 def test_train_and_evaluate_work_on_a_part(make_store, tmp_path, monkeypatch):
     from rkstore.evaluation.evaluate import evaluate
+    from rkstore.evaluation.settings import EvaluateSettings
     from rkstore.rkcnn.mine import probe
-    from rkstore.settings import EvaluateSettings, ProbeSettings
+    from rkstore.rkcnn.settings import ProbeSettings
     from rkstore.training.train import train
 
     monkeypatch.chdir(tmp_path)
@@ -905,6 +910,6 @@ def test_from_the_command_line(make_store, tmp_path, rkstore):
 
 
 def run_size(store):
-    from rkstore.cli.terminal import size
+    from rkstore.errors import size
 
     return f"{size(store.stored_bytes())}; 0 were there\n"

@@ -10,7 +10,7 @@ import pytest
 from conftest import flip, tree
 from hub_server import serving
 
-from rkstore.store.manifest import JOURNAL, MANIFEST
+from rkstore.store.files import JOURNAL, MANIFEST
 
 SITE, OTHER = "blocks.0.mlp.hook_post", "blocks.1.mlp.hook_post"
 URL = "hf://datasets/org/acts/demo"

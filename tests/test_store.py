@@ -13,10 +13,14 @@ import rkstore
 from rkstore.errors import BadInput, DamagedStore
 from rkstore.store import descriptors
 from rkstore.store.codecs import CODECS
+from rkstore.store.files import FileRecord, sha256
 from rkstore.store.formats import FORMATS
-from rkstore.store.manifest import COLUMNS, FileRecord, ShardRecord
+from rkstore.store.journal import ShardRecord
+from rkstore.store.manifest import COLUMNS
+from rkstore.store.open import find_store
 from rkstore.store.statistics import Statistics
-from rkstore.store.store import Store, find_store, sha256, verify
+from rkstore.store.store import Store
+from rkstore.store.verify import verify
 from rkstore.store.writing.writer import StoreWriter
 
 HOOK = "blocks.1.mlp.hook_post"
@@ -460,7 +464,7 @@ store = rkstore.open({str(store.root)!r})
 for name in store.manifest.hook_names:
     assert store.read(name).shape[0] == store.rows == 216
     store.statistics(name), store.codec_fvu(name), store.column("token_id")
-from rkstore.store.store import verify
+from rkstore.store.verify import verify
 assert not list(verify(store))
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

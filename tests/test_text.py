@@ -17,8 +17,8 @@ import pytest
 
 from rkstore.errors import BadInput, RkstoreError
 from rkstore.harvest import corpus, plain
+from rkstore.harvest.settings import HarvestSettings
 from rkstore.harvest.text import OF_DATASETS, open_text
-from rkstore.settings import HarvestSettings
 
 
 def settings(**given: Any) -> HarvestSettings:

@@ -11,9 +11,10 @@ from safetensors.torch import load_file
 import rkstore.training.train as module
 from rkstore.dictionaries import load_dictionary
 from rkstore.errors import BadInput
-from rkstore.settings import TrainSettings, default_of, value_type
-from rkstore.store.batches.reading import BatchPlan
+from rkstore.settings import default_of, value_type
+from rkstore.store.batches.plan import BatchPlan
 from rkstore.training.run import NOT_IDENTITY, RESOLVED, Diverged
+from rkstore.training.settings import TrainSettings
 from rkstore.training.train import STATE, default_name, prepare, schedule, train, train_all
 
 SITE = "blocks.0.mlp.hook_post"

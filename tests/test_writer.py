@@ -16,7 +16,8 @@ from conftest import SITES, make_manifest, make_values, shard_of, tree, write_st
 from rkstore.errors import BadInput, RkstoreError
 from rkstore.store.codecs import CODECS
 from rkstore.store.formats import FORMATS
-from rkstore.store.store import Store, verify
+from rkstore.store.store import Store
+from rkstore.store.verify import verify
 from rkstore.store.writing.writer import StoreWriter
 
 HOOK = "blocks.1.mlp.hook_post"
@@ -119,7 +120,8 @@ from pathlib import Path
 
 sys.path.insert(0, {tests!r})
 from conftest import make_manifest, make_values, stored, tree, write_store
-from rkstore.store.store import Store, verify
+from rkstore.store.verify import verify
+from rkstore.store.store import Store
 
 os.fsync = lambda _: None
 root, manifest = Path({root!r}), make_manifest(**{options!r})

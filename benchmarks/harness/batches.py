@@ -11,7 +11,8 @@ import numpy as np
 import rkstore
 from harness.row import THREADS, Side
 from harness.synthetic import BATCH_ROWS, CHUNK_ROWS
-from rkstore.store.batches.reading import GATHER_ROWS, WINDOW_ROWS
+from rkstore.store.batches.assemble import GATHER_ROWS
+from rkstore.store.batches.plan import WINDOW_ROWS
 
 # A training run reads the store many times over; the first window of a pass is not prefetched.
 EPOCHS = 2

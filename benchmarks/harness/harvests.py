@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from harness.row import THREADS, Bench, Side, Sides
 from rkstore.harvest.model import EMBEDDED, EMBEDDED_PATH
 from rkstore.harvest.run import Harvest, prepare, run
-from rkstore.settings import HarvestSettings
+from rkstore.harvest.settings import HarvestSettings
 from rkstore.store.manifest import COLUMNS
 from rkstore.store.store import Store
 from rkstore.store.writing.encoder import ShardEncoder

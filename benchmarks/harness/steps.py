@@ -9,10 +9,11 @@ import torch
 
 from harness import synthetic
 from harness.row import Bench, Side, Sides
-from rkstore.settings import TrainSettings
-from rkstore.store.batches.reading import Batch, plan_batches, read_batches
+from rkstore.store.batches.assemble import Batch, read_batches
+from rkstore.store.batches.plan import plan_batches
 from rkstore.training import train
 from rkstore.training.run import Run
+from rkstore.training.settings import TrainSettings
 
 D_IN, D_SAE, BATCH = 768, 6144, 2048
 

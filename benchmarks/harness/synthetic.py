@@ -15,10 +15,11 @@ import torch
 from numpy.typing import NDArray
 
 from harness.row import Bench
-from rkstore.settings import HarvestSettings
+from rkstore.harvest.settings import HarvestSettings
 from rkstore.store.codecs import codec_named
 from rkstore.store.formats import compression_for
-from rkstore.store.manifest import Manifest, Site
+from rkstore.store.manifest import Manifest
+from rkstore.store.sites import Site
 from rkstore.store.store import Store
 from rkstore.store.writing.writer import StoreWriter
 
@@ -127,8 +128,8 @@ def contiguous_file(bench: Bench) -> Path:
 @functools.cache
 def saelens_cache(bench: Bench) -> Path:
     """The rows as SAELens caches them: ``rkstore export --to saelens`` of a float32 store."""
-    from rkstore.settings import ExportSettings
     from rkstore.share.exchange.exporting import export_store
+    from rkstore.share.settings import ExportSettings
 
     out = bench.work / "saelens-cache"
     source = store(bench, "float32", "none")

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from rkstore.settings import TrainSettings
-from rkstore.store.batches.reading import Batch, read_batches
+from rkstore.store.batches.assemble import Batch, read_batches
 from rkstore.training import train
+from rkstore.training.settings import TrainSettings
 
 
 @dataclass(frozen=True)

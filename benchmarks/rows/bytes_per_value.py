@@ -11,8 +11,8 @@ def sides(bench: Bench) -> Iterator[Sides]:
     from harness.harvests import demo_store
     from harness.synthetic import bytes_under
 
-    from rkstore.settings import ExportSettings
     from rkstore.share.exchange.exporting import export_store
+    from rkstore.share.settings import ExportSettings
 
     store = demo_store(bench)
     widths = {name: store.manifest.width(name) for name in store.hook_names}

@@ -22,7 +22,7 @@ def sides(bench: Bench) -> Iterator[Sides]:
 
     from rkstore.harvest.model import EMBEDDED_PATH
     from rkstore.harvest.run import run
-    from rkstore.store.batches.reading import Batch
+    from rkstore.store.batches.assemble import Batch
 
     steps = bench.size(16, 2)
     harvest = harvests.demo(bench, str(LAYER), bench.size(16_384, 8192), "demo-layer")

@@ -16,7 +16,7 @@ def sides(bench: Bench) -> Iterator[Sides]:
     from harness import synthetic
     from harness.reads import counted
 
-    from rkstore.settings import TrainSettings
+    from rkstore.training.settings import TrainSettings
     from rkstore.training.train import train, train_all
 
     out = bench.work / "many"

@@ -10,7 +10,8 @@ from small_stores import Kind, small_store
 
 from rkstore.errors import RkstoreError
 from rkstore.store.manifest import COLUMNS
-from rkstore.store.store import Store, verify
+from rkstore.store.store import Store
+from rkstore.store.verify import verify
 
 # Chunks that are read of an array: a forged store may claim any number of them.
 READ_CHUNKS = 32

@@ -14,24 +14,14 @@ import click
 import rkstore
 from rkstore.cli import streams
 from rkstore.errors import BadInput, RkstoreError
-from rkstore.settings import (
-    KINDS,
-    EvaluateSettings,
-    ExportSettings,
-    HarvestSettings,
-    ImportSettings,
-    ProbeSettings,
-    PullSettings,
-    Settings,
-    TrainSettings,
-    default_of,
-    flag_of,
-    from_yaml,
-    read_as,
-    value_type,
-)
+from rkstore.evaluation.settings import EvaluateSettings
+from rkstore.harvest.settings import HarvestSettings
+from rkstore.rkcnn.settings import ProbeSettings
+from rkstore.settings import KINDS, Settings, default_of, flag_of, from_yaml, read_as, value_type
+from rkstore.share.settings import ExportSettings, ImportSettings, PullSettings
 from rkstore.store.files import expanded
 from rkstore.store.jsontext import to_json
+from rkstore.training.settings import TrainSettings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -232,7 +222,8 @@ def plan(settings: HarvestSettings) -> None:
 @click.option("--json", "as_json", is_flag=True, help="For a program.")
 def info(store: str | None, as_json: bool) -> None:
     """Show what a store holds and where it came from."""
-    from rkstore.cli.terminal import describe_store, store_facts
+    from rkstore.cli.terminal import describe_store
+    from rkstore.store.facts import store_facts
     from rkstore.store.open import open_store
 
     opened = open_store(store)
@@ -249,8 +240,9 @@ def verify(store: str | None, repair_from: str | None) -> None:
     from tqdm import tqdm
 
     from rkstore.cli.terminal import part_line
-    from rkstore.store.store import Store, find_store
-    from rkstore.store.store import verify as verify_store
+    from rkstore.store.open import find_store
+    from rkstore.store.store import Store
+    from rkstore.store.verify import verify as verify_store
 
     opened = Store(find_store(store))
     with tqdm(
@@ -393,7 +385,8 @@ def import_(settings: ImportSettings, path: str) -> None:
 def export(settings: ExportSettings, store: str | None) -> None:
     """Write the activations of a store for another program."""
     from rkstore.share.exchange.exporting import export_store
-    from rkstore.store.store import Store, find_store
+    from rkstore.store.open import find_store
+    from rkstore.store.store import Store
 
     click.echo(export_store(Store(find_store(store)), settings))
 

@@ -8,10 +8,13 @@ import click
 from rkstore.cli.terminal import describe_probe, describe_store
 from rkstore.evaluation.evaluate import evaluate, write_results
 from rkstore.evaluation.report.figures import comparison, table
+from rkstore.evaluation.settings import EvaluateSettings
 from rkstore.harvest import run as harvest
+from rkstore.harvest.settings import HarvestSettings
 from rkstore.harvest.text import PYTHON_CORPUS
 from rkstore.rkcnn.mine import probe
-from rkstore.settings import EvaluateSettings, HarvestSettings, ProbeSettings, TrainSettings
+from rkstore.rkcnn.settings import ProbeSettings
+from rkstore.training.settings import TrainSettings
 from rkstore.training.train import train
 
 

@@ -1,13 +1,12 @@
 """What a harvest, a store or a probe looks like to a person, and to a program."""
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rkstore.errors import few
+from rkstore.errors import few, size
 from rkstore.store.codecs import SCHEMA_1
-from rkstore.store.manifest import Manifest, Site
-from rkstore.store.statistics import Statistics
+from rkstore.store.facts import store_facts
+from rkstore.store.manifest import Manifest
 from rkstore.store.store import Store
 
 if TYPE_CHECKING:
@@ -61,56 +60,6 @@ def describe_plan(plan: "Plan") -> str:
         )
     model = duration(plan.rows * plan.model_seconds_per_token)
     return "\n".join([*lines, "", f"Running the model again instead of reading takes {model}."])
-
-
-def store_facts(store: Store) -> dict[str, Any]:
-    """Everything known of a store without reading its shards."""
-    manifest = store.manifest
-    sites = []
-    rows = store.stop_row - store.first_row
-    for name in store.hook_names:
-        site = Site(name, manifest.width(name))
-        facts: dict[str, Any] = {"hook_name": site.hook_name, "d_in": site.d_in}
-        if rows:
-            statistics = store.statistics(site.hook_name)
-            ordinary = store.ordinary_statistics(site.hook_name)
-            stored = store.stored_bytes(site.hook_name)
-            values = rows * site.d_in
-            facts |= {
-                "bytes": stored,
-                "bits_per_value": 8 * stored / values,
-                "ratio_to_float32": 4 * values / stored,
-                "codec_fvu": store.codec_fvu(site.hook_name),
-                "massive_rows": store.massive_rows(site.hook_name),
-                "massive_error": store.massive_error(site.hook_name),
-                "mean_square_norm": statistics.mean_square_norm,
-                "mean": float(ordinary.mean.mean()),
-                "std": float(ordinary.variance.mean() ** 0.5),
-                "gamma": _gamma(ordinary),
-                "min": float(statistics.min.min()),
-                "max": float(statistics.max.max()),
-                "positive": float((statistics.positive / statistics.count).mean()),
-            }
-        sites.append(facts)
-    return {
-        "path": store.where,
-        "fingerprint": manifest.fingerprint,
-        "rows": store.rows,
-        "rows_when_complete": manifest.rows,
-        "rows_here": [store.first_row, store.stop_row],
-        "part": store.part is not None,
-        "complete": store.complete,
-        "context_size": manifest.context_size,
-        "codec": manifest.codec,
-        "format": manifest.format,
-        "compression": manifest.compression,
-        "shards": len(store.records),
-        "shard_rows": manifest.shard_rows,
-        "chunk_rows": manifest.chunk_rows,
-        "bytes": store.stored_bytes(),
-        "sites": sites,
-        "source": manifest.source,
-    }
 
 
 def describe_store(store: Store) -> str:
@@ -175,15 +124,6 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"
 
 
-def size(count: float) -> str:
-    """Bytes for a person, in powers of ten as disks are sold."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:,.3g} TB"
-
-
 def _site_table(sites: list[dict[str, Any]]) -> str:
     width = max(len(site["hook_name"]) for site in sites)
     numbers = "bits/value  × float32  codec FVU     mean     std      γ  massive"
@@ -207,15 +147,6 @@ def _site_table(sites: list[dict[str, Any]]) -> str:
 
 def _or_dash(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
-
-
-def _gamma(statistics: Statistics) -> float | None:
-    """γ = ‖μ‖ / ‖σ‖: how far the rows lie from zero, by their spread.
-
-    A large one is said to predict dead latents (arXiv 2605.31518). None if they do not vary.
-    """
-    spread = float(statistics.variance.sum())
-    return math.sqrt(float((statistics.mean**2).sum()) / spread) if spread else None
 
 
 def _codec(manifest: Manifest) -> str:

@@ -8,9 +8,9 @@ from typing import Any
 
 from rkstore.dictionaries.disk import CONFIG
 from rkstore.errors import BadInput
-from rkstore.settings import TrainSettings
 from rkstore.store.files import named
 from rkstore.store.store import Store
+from rkstore.training.settings import TrainSettings
 
 # Where training writes if it is not told otherwise.
 CHECKPOINTS = Path(TrainSettings().out)

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from rkstore.device import check_device
 from rkstore.dictionaries import Dictionary, load_dictionary
 from rkstore.errors import BadInput
 from rkstore.evaluation.checkpoints import doubts, names
-from rkstore.settings import EvaluateSettings
+from rkstore.evaluation.settings import EvaluateSettings
+from rkstore.settings import check_device
+from rkstore.store.batches.assemble import Batch, read_rows
 from rkstore.store.batches.kept import LeftOut, left_out
-from rkstore.store.batches.reading import Batch, read_rows, split_chunks
+from rkstore.store.batches.plan import split_chunks
 from rkstore.store.jsontext import existing, to_json
 from rkstore.store.open import open_store
 from rkstore.store.statistics import Statistics

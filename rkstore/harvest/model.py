@@ -19,13 +19,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from rkstore.device import check_device
 from rkstore.errors import BadInput, RkstoreError, few
 from rkstore.harvest.tokens import TokenBlocks
-from rkstore.settings import parse_layers
+from rkstore.settings import check_device
 from rkstore.store.files import expanded
-from rkstore.store.manifest import Site, block_of, is_named
 from rkstore.store.places import hub
+from rkstore.store.sites import Site, block_of, is_named, parse_layers
 
 # The small GPT-2 that rkstore carries goes by this name (see pipelines/demo_model.py).
 EMBEDDED, EMBEDDED_PATH = "demo", Path(__file__).parents[1] / "assets" / "demo"

@@ -15,12 +15,13 @@ from tqdm import tqdm
 
 from rkstore.errors import BadInput
 from rkstore.harvest.model import Model, load_model, nearest
+from rkstore.harvest.settings import HarvestSettings
 from rkstore.harvest.text import check_text, open_text
 from rkstore.harvest.tokens import TokenBlocks, token_blocks, whole_blocks
-from rkstore.settings import HarvestSettings
 from rkstore.store.codecs import codec_named
 from rkstore.store.formats import compression_for
-from rkstore.store.manifest import CHUNK_ROWS, Manifest, Site, block_of, largest_divisor
+from rkstore.store.manifest import CHUNK_ROWS, Manifest, largest_divisor
+from rkstore.store.sites import Site, block_of
 from rkstore.store.store import Store
 from rkstore.store.writing.encoder import ShardEncoder
 from rkstore.store.writing.writer import StoreWriter

@@ -10,7 +10,8 @@ from rkstore.harvest.corpus import python_documents
 from rkstore.harvest.documents import Text, shuffled
 from rkstore.harvest.plain import read_files, text_files
 from rkstore.harvest.rows import open_rows, public_name
-from rkstore.settings import HarvestSettings, default_of, flag_of
+from rkstore.harvest.settings import HarvestSettings
+from rkstore.settings import default_of, flag_of
 
 # The default dataset, which has four configurations and no default among them.
 WIKITEXT, WIKITEXT_CONFIG = "wikitext", "wikitext-103-raw-v1"

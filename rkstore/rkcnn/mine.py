@@ -10,9 +10,9 @@ import torch
 from rkstore.errors import BadInput
 from rkstore.rkcnn import RkCNNProbe, RkCNNResult, StoreSite
 from rkstore.rkcnn.result import DESCRIPTION
-from rkstore.settings import ProbeSettings
+from rkstore.rkcnn.settings import ProbeSettings
 from rkstore.store.batches.kept import left_out
-from rkstore.store.batches.reading import split_chunks
+from rkstore.store.batches.plan import split_chunks
 from rkstore.store.open import open_store
 from rkstore.store.store import Store
 

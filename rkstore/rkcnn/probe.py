@@ -10,7 +10,6 @@ import torch
 from numpy.typing import ArrayLike
 from tqdm import tqdm
 
-from rkstore.device import check_device
 from rkstore.errors import BadInput
 from rkstore.rkcnn.directions import directions_named, find_directions, keep_apart
 from rkstore.rkcnn.moments import Doubles, Floats, Moments
@@ -32,6 +31,7 @@ from rkstore.rkcnn.source import (
 )
 from rkstore.rkcnn.subsets import Indices, by_rotation, subsets_named
 from rkstore.rkcnn.view import View, Without, orthonormal
+from rkstore.settings import check_device
 
 # Subsets whose directions and projections are held at once: 12 MB for d = 3072.
 BLOCK_SUBSETS = 512

@@ -5,16 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rkstore.errors import BadInput, few
-from rkstore.settings import PullSettings, parse_layers
+from rkstore.share.copies import Moved
+from rkstore.share.settings import PullSettings
 from rkstore.store.contents import Listed, check_one_history, read_listed
-from rkstore.store.files import named
-from rkstore.store.manifest import JOURNAL, MANIFEST, PART, block_of, is_named
+from rkstore.store.files import JOURNAL, MANIFEST, PART, DiskErrors, named, sync_directory
 from rkstore.store.part import NOTHING, Part, whole
 from rkstore.store.places.fetch import claimed, fetch_missing, replace
-from rkstore.store.places.moving import Moved
 from rkstore.store.places.url import Location
+from rkstore.store.sites import block_of, is_named, parse_layers
 from rkstore.store.store import Store
-from rkstore.store.writing.writer import DiskErrors, sync_directory
 
 Say = Callable[[str], object]
 

@@ -7,19 +7,22 @@ from pathlib import Path
 from tqdm import tqdm
 
 from rkstore.errors import BadInput, DamagedStore
+from rkstore.share.copies import Moved, each
 from rkstore.store.contents import Listed, check_one_history, check_same, read_listed
-from rkstore.store.manifest import (
+from rkstore.store.files import (
+    ASIDE,
     JOURNAL,
     LARGEST_JOURNAL,
+    LOCK,
     MANIFEST,
     PART,
     FileRecord,
-    parse_journal,
+    intact,
 )
+from rkstore.store.journal import parse_journal
 from rkstore.store.part import NOTHING
-from rkstore.store.places.moving import Moved, each, intact
 from rkstore.store.places.url import Location
-from rkstore.store.store import ASIDE, LOCK, Store
+from rkstore.store.store import Store
 
 # A journal at a URL cannot be appended to: what a killed push does again is this much at most.
 JOURNAL_SECONDS = 30.0

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from rkstore.errors import BadInput
 from rkstore.store.contents import check_same, read_listed
+from rkstore.store.files import ASIDE, DiskErrors
 from rkstore.store.places.fetch import claimed, fetch_missing, replace
 from rkstore.store.places.url import Location
-from rkstore.store.store import ASIDE, Problem, Store
-from rkstore.store.writing.writer import DiskErrors
+from rkstore.store.store import Store
+from rkstore.store.verify import Problem
 
 
 def repair(store: Store, problems: Iterable[Problem], url: str | Path) -> list[Problem]:

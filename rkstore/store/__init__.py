@@ -1,5 +1,6 @@
 """What lies on disk, and reading it: files, codecs, the manifest, rows, batches, places."""
 
-from rkstore.store.store import Store, verify
+from rkstore.store.store import Store
+from rkstore.store.verify import verify
 
 __all__ = ["Store", "verify"]

@@ -3,17 +3,9 @@
 from dataclasses import dataclass
 
 from rkstore.errors import BadInput
-from rkstore.store.manifest import (
-    JOURNAL,
-    LARGEST_JOURNAL,
-    LARGEST_MANIFEST,
-    MANIFEST,
-    PART,
-    Manifest,
-    ShardRecord,
-    parse_journal,
-    parse_manifest,
-)
+from rkstore.store.files import JOURNAL, LARGEST_JOURNAL, LARGEST_MANIFEST, MANIFEST, PART
+from rkstore.store.journal import ShardRecord, parse_journal
+from rkstore.store.manifest import Manifest, parse_manifest
 from rkstore.store.part import Part, parse_part, whole
 from rkstore.store.places.url import Location, NotThere
 

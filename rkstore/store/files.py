@@ -1,10 +1,13 @@
 """Paths: as a user names them, and those of the files in it, whose names may be a stranger's."""
 
 import errno
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 
 from rkstore.errors import DamagedStore, RkstoreError
 
@@ -97,3 +100,94 @@ def reading(path: str, where: object) -> Iterator[None]:
         raise RkstoreError(
             f"cannot read {path} of {where}: {os.strerror(error.errno)}; {way_on}"
         ) from None
+
+
+MANIFEST = "manifest.json"
+
+
+JOURNAL = "shards.jsonl"
+
+
+PART = "part.json"
+
+
+LARGEST_MANIFEST = 16 * 2**20
+
+
+LARGEST_JOURNAL = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """Size and SHA-256 of one file."""
+
+    bytes: int
+    sha256: str
+
+
+def record_of(content: bytes) -> FileRecord:
+    """The record of a file with that content."""
+    return FileRecord(len(content), hashlib.sha256(content).hexdigest())
+
+
+# What a writer leaves in the directory besides: its lock, and files not yet in place.
+LOCK, ASIDE = ".lock", ".writing"
+
+
+# What the Hub puts beside the files of a repository, and shows as its page.
+HUB_FILES = {".gitattributes", "README.md"}
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class DiskErrors:
+    """Turns what the operating system says about a disk into a sentence with a way on."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if not isinstance(error, OSError):
+            return
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
+        reason = "the disk is full" if full else str(error)
+        way_on = "make room" if full else "mend that"
+        raise RkstoreError(
+            f"cannot write to {self.root}: {reason}; the shards recorded so far are intact, "
+            f"{way_on} and run the same command again"
+        ) from None
+
+
+def sync_directory(path: Path) -> None:
+    """Make a rename in that directory survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def intact(root: Path, path: str, recorded: FileRecord) -> bool:
+    """Whether a file of a store is what was recorded of it.
+
+    Raises:
+        RkstoreError: the system does not let it be read.
+    """
+    try:
+        with reading(path, root):
+            file = inside(root, path)
+            return file.stat().st_size == recorded.bytes and sha256(file) == recorded.sha256
+    except (DamagedStore, OSError):
+        return False

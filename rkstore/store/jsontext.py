@@ -23,3 +23,10 @@ def existing(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def _canonical(value: Any) -> str:
+    compact = (",", ":")
+    return json.dumps(
+        value, sort_keys=True, separators=compact, ensure_ascii=False, allow_nan=False
+    )

@@ -7,7 +7,6 @@ carries the hash of the line before it, the first one the fingerprint, so a line
 that was changed, lost or borrowed from another store is noticed.
 """
 
-import fnmatch
 import hashlib
 import json
 import math
@@ -22,14 +21,21 @@ import numpy as np
 
 from rkstore.errors import BadInput, DamagedStore
 from rkstore.store.codecs import CODECS, Codec, codec_named
-from rkstore.store.files import inside, read_at_most, reading
+from rkstore.store.files import (
+    JOURNAL,
+    LARGEST_MANIFEST,
+    MANIFEST,
+    PART,
+    inside,
+    read_at_most,
+    reading,
+)
 from rkstore.store.formats import FORMATS, ArraySpec, format_named
+from rkstore.store.jsontext import _canonical
+from rkstore.store.sites import Site
 
 # 2: massive rows and what no code reaches lie apart, and errors are those of the other rows.
 SCHEMA = 2
-MANIFEST = "manifest.json"
-JOURNAL = "shards.jsonl"
-PART = "part.json"
 
 # Rows decoded at once. Large enough that compression and threads pay, small enough
 # that a shuffled window of many chunks fits in memory: 3 MB of float16 at GPT-2's width.
@@ -44,36 +50,8 @@ COLUMNS = {
 
 # A name becomes a directory: no separators, no leading dot, nothing to interpret.
 SITE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-BLOCK = re.compile(r"(?:[^.]+\.)+?([0-9]+)\.(.+)")
-SHA256 = re.compile(r"[0-9a-f]{64}")
-LARGEST_MANIFEST = 16 * 2**20
-LARGEST_JOURNAL = 256 * 2**20
 # What a stranger's store may ask of memory at once.
 LARGEST_CHUNK = 2**30
-
-
-@dataclass(frozen=True)
-class Site:
-    """A hook point and the width of its activations."""
-
-    hook_name: str
-    d_in: int
-
-
-def block_of(hook_name: str) -> tuple[int | None, str]:
-    """Number of the block that a hook lies in, and the part of its name behind the block.
-
-    The first number in a name is its block's, whatever the model calls its list of blocks:
-    ``blocks.8.mlp.hook_post`` and ``H_blocks.8.mlp.hook_post`` are both block 8's
-    ``mlp.hook_post``. Outside the blocks (``ln_final.hook_scale``): None and the whole name.
-    """
-    found = BLOCK.fullmatch(hook_name)
-    return (int(found[1]), found[2]) if found else (None, hook_name)
-
-
-def is_named(hook_name: str, asked: str) -> bool:
-    """Whether ``asked`` is the full name of a hook, the part behind its block, or a glob of one."""
-    return any(fnmatch.fnmatchcase(name, asked) for name in (hook_name, block_of(hook_name)[1]))
 
 
 @dataclass(frozen=True)
@@ -354,138 +332,6 @@ def check_manifest(manifest: Manifest) -> None:
 def largest_divisor(n: int, most: int) -> int:
     """The largest divisor of ``n`` that is at most ``most``: how a shard is cut in chunks."""
     return next(size for size in range(min(n, most), 0, -1) if n % size == 0)
-
-
-@dataclass(frozen=True)
-class FileRecord:
-    """Size and SHA-256 of one file."""
-
-    bytes: int
-    sha256: str
-
-
-def record_of(content: bytes) -> FileRecord:
-    """The record of a file with that content."""
-    return FileRecord(len(content), hashlib.sha256(content).hexdigest())
-
-
-@dataclass(frozen=True)
-class ShardRecord:
-    """One line of the journal: a shard, its files, and what storing it cost in accuracy."""
-
-    shard: int
-    files: dict[str, FileRecord]
-    """By path."""
-    squared_error: dict[str, float]
-    """By site: sum of (stored value - value)² over the rows of the shard that are not massive."""
-    massive_error: dict[str, float] | None
-    """The same over the massive rows. None in schema 1, where the other is over all rows."""
-    chain: str
-    """SHA-256 of this line (without ``chain``) behind the previous line's."""
-
-    def to_line(self) -> bytes:
-        return (_canonical(self._as_dict() | {"chain": self.chain}) + "\n").encode()
-
-    def _as_dict(self) -> dict[str, Any]:
-        return {
-            "shard": self.shard,
-            "files": {path: vars(record) for path, record in self.files.items()},
-            "squared_error": self.squared_error,
-            **({} if self.massive_error is None else {"massive_error": self.massive_error}),
-        }
-
-    @classmethod
-    def following(
-        cls,
-        previous: str,
-        shard: int,
-        files: dict[str, FileRecord],
-        squared_error: dict[str, float],
-        massive_error: dict[str, float] | None,
-    ) -> "ShardRecord":
-        """The record that comes behind the one whose chain is ``previous``."""
-        bare = cls(shard, files, squared_error, massive_error, chain="")
-        text = previous + _canonical(bare._as_dict())
-        chain = hashlib.sha256(text.encode()).hexdigest()
-        return cls(shard, files, squared_error, massive_error, chain)
-
-
-def read_journal(root: Path, manifest: Manifest) -> list[ShardRecord]:
-    """Read ``shards.jsonl`` as far as it is complete.
-
-    A last line without its newline was being written when its writer died: it is
-    not there.
-
-    Raises:
-        DamagedStore: a line was changed, or belongs to another store.
-        RkstoreError: the system does not let it be read.
-    """
-    try:
-        with reading(JOURNAL, root):
-            raw = read_at_most(inside(root, JOURNAL), LARGEST_JOURNAL)
-    except FileNotFoundError:
-        return []
-    return parse_journal(raw, manifest, str(root))
-
-
-def parse_journal(raw: bytes, manifest: Manifest, where: str) -> list[ShardRecord]:
-    """Check the bytes of the ``shards.jsonl`` of the store that lies there.
-
-    Raises:
-        DamagedStore: see :func:`read_journal`.
-    """
-    path = f"{where}/{JOURNAL}"
-    if len(raw) > LARGEST_JOURNAL:
-        raise DamagedStore(f"{path} is larger than {LARGEST_JOURNAL >> 20} MiB: not a journal")
-    records: list[ShardRecord] = []
-    chain = manifest.fingerprint
-    for number, line in enumerate(raw.split(b"\n")[:-1]):
-        try:
-            record = _record(json.loads(line))
-            expected = ShardRecord.following(
-                chain, number, record.files, record.squared_error, record.massive_error
-            )
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            raise DamagedStore(f"line {number + 1} of {path} is not a shard record") from None
-        if record != expected or expected.to_line() != line + b"\n":
-            raise DamagedStore(
-                f"line {number + 1} of {path} was changed or belongs to another store: "
-                "restore the file from a copy, or harvest again"
-            )
-        if number >= manifest.shards:
-            raise DamagedStore(f"{path} lists more shards than the {manifest.shards} there can be")
-        # The paths follow from the manifest: none can lead anywhere else.
-        if record.files.keys() != set(manifest.shard_paths(number)):
-            raise DamagedStore(f"line {number + 1} of {path} lists other files than its shard has")
-        errors = [record.squared_error] + ([record.massive_error] if manifest.schema > 1 else [])
-        if any(error is None or error.keys() != set(manifest.hook_names) for error in errors):
-            raise DamagedStore(f"line {number + 1} of {path} lists other sites than the store has")
-        records.append(record)
-        chain = record.chain
-    return records
-
-
-def _record(document: dict[str, Any]) -> ShardRecord:
-    """The record that a line states. Nothing is converted: what is no size is refused."""
-    files = {path: FileRecord(f["bytes"], f["sha256"]) for path, f in document["files"].items()}
-    for file in files.values():
-        if type(file.bytes) is not int or not 0 <= file.bytes < 2**63:
-            raise ValueError("bytes")
-        if not SHA256.fullmatch(file.sha256):
-            raise ValueError("sha256")
-    errors: list[dict[str, float]] = [document["squared_error"], document.get("massive_error", {})]
-    for error in (error for of_sites in errors for error in of_sites.values()):
-        if type(error) is not float or not 0 <= error < math.inf:
-            raise ValueError("squared_error")
-    massive = errors[1] if "massive_error" in document else None
-    return ShardRecord(document["shard"], files, errors[0], massive, document["chain"])
-
-
-def _canonical(value: Any) -> str:
-    compact = (",", ":")
-    return json.dumps(
-        value, sort_keys=True, separators=compact, ensure_ascii=False, allow_nan=False
-    )
 
 
 def _leaves(value: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], str]:

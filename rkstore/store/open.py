@@ -3,15 +3,17 @@
 from pathlib import Path
 from typing import Any
 
-from rkstore.store.store import Store, find_store
+from rkstore.errors import BadInput
+from rkstore.store.files import MANIFEST, named
+from rkstore.store.store import Store
 
 
 def open_store(asked: str | Path | None, **cache: Any) -> Store:
     """Open the store in a directory or at a URL, or the only one under ``stores/``.
 
     Args:
-        cache: for a URL, ``cache`` and ``cache_bytes`` of :class:`rkstore.store.places.remote.RemoteStore`,
-            which keeps what it fetched.
+        cache: for a URL, ``cache`` and ``cache_bytes`` of
+            :class:`rkstore.store.places.remote.RemoteStore`, which keeps what it fetched.
 
     Raises:
         BadInput: there is none, or several, or it needs a newer rkstore.
@@ -23,3 +25,22 @@ def open_store(asked: str | Path | None, **cache: Any) -> Store:
 
         return RemoteStore(str(asked), **cache)
     return Store(find_store(asked))
+
+
+def find_store(path: str | Path | None, under: str | Path = "stores") -> Path:
+    """The directory asked for, or the only store under ``stores/``.
+
+    Raises:
+        BadInput: there is none, or there are several; lists them.
+    """
+    if path is not None:
+        return named(path)
+    found = sorted(file.parent for file in named(under).glob(f"*/{MANIFEST}"))
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise BadInput(f"there is no store under {under}/: write one with 'rkstore harvest'")
+    raise BadInput(
+        f"there are {len(found)} stores under {under}/ "
+        f"({', '.join(str(path) for path in found)}): say which with --store"
+    )

@@ -9,14 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rkstore.errors import DamagedStore
-from rkstore.store.files import inside, read_at_most, reading
-from rkstore.store.manifest import (
-    LARGEST_MANIFEST,
-    PART,
-    FileRecord,
-    Manifest,
-    ShardRecord,
-)
+from rkstore.store.files import LARGEST_MANIFEST, PART, FileRecord, inside, read_at_most, reading
+from rkstore.store.journal import ShardRecord
+from rkstore.store.manifest import Manifest
 
 
 @dataclass(frozen=True)

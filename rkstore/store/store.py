@@ -8,8 +8,7 @@ import functools
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,34 +21,22 @@ from rkstore.errors import BadInput, DamagedStore, RkstoreError, few
 from rkstore.store.apart import Apart
 from rkstore.store.codecs import Encoded
 from rkstore.store.descriptors import OPEN
-from rkstore.store.files import inside, named, reading
-from rkstore.store.formats import ArraySpec, Shard, format_named
-from rkstore.store.manifest import (
-    COLUMNS,
-    JOURNAL,
-    MANIFEST,
-    PART,
+from rkstore.store.files import (
     FileRecord,
-    Manifest,
-    ShardRecord,
-    block_of,
-    is_named,
-    read_journal,
-    read_manifest,
-    record_of,
+    inside,
+    named,
+    reading,
 )
+from rkstore.store.formats import ArraySpec, Shard, format_named
+from rkstore.store.journal import ShardRecord, read_journal
+from rkstore.store.manifest import COLUMNS, Manifest, read_manifest
 from rkstore.store.part import Part, read_part, whole
+from rkstore.store.sites import block_of, is_named
 from rkstore.store.statistics import ShardStatistics, Statistics
 
 # Scales, offsets and what is kept apart that stay decoded: those of some dozens of shards at
 # GPT-2's width.
 SIDE_BYTES = 2**26
-
-# What a writer leaves in the directory besides: its lock, and files not yet in place.
-LOCK, ASIDE = ".lock", ".writing"
-
-# What the Hub puts beside the files of a repository, and shows as its page.
-HUB_FILES = {".gitattributes", "README.md"}
 
 
 class Store:
@@ -449,89 +436,3 @@ class Store:
         if hashlib.sha256(raw).hexdigest() != recorded.sha256:
             raise DamagedStore(f"{path} of {self.where} was changed after it was written")
         return raw
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A file that is not as recorded, and in what way."""
-
-    path: str
-    what: str
-
-
-def verify(store: Store, advance: Callable[[int], object] = lambda _: None) -> Iterator[Problem]:
-    """Compare every file of a store with what was recorded of it.
-
-    Args:
-        advance: told the bytes of each file once it is checked.
-
-    Yields:
-        One problem for each file that was changed, cut short, lost or added.
-
-    Raises:
-        RkstoreError: the system does not let a file be read, which says nothing of the file.
-    """
-    expected = store.files()
-    for path, recorded in expected.items():
-        yield from _compare(store.root, path, recorded)
-        advance(recorded.bytes)
-    metadata = store.held.metadata(store.manifest)
-    for path, content in metadata.items():
-        yield from _compare(store.root, path, record_of(content))
-    known = expected.keys() | metadata.keys() | {MANIFEST, JOURNAL, PART, LOCK} | HUB_FILES
-    elsewhere = {path for record in store.records for path in record.files}
-    for file in sorted(store.root.rglob("*")):
-        path = file.relative_to(store.root).as_posix()
-        if (file.is_symlink() or not file.is_dir()) and path not in known:
-            if path.startswith(ASIDE):
-                what = "was left by an interrupted write"
-            elif store.part is None or path not in elsewhere:
-                what = "is not recorded"
-            else:
-                what = f"is not of the part that {PART} states: pull again"
-            yield Problem(path, what)
-
-
-def _compare(root: Path, path: str, recorded: FileRecord) -> Iterator[Problem]:
-    try:
-        with reading(path, root):
-            what = _difference(inside(root, path), recorded)
-    except DamagedStore:
-        what = "is not a file, or is reached by a symbolic link"
-    except OSError:
-        what = "is missing"
-    if what:
-        yield Problem(path, what)
-
-
-def _difference(file: Path, recorded: FileRecord) -> str:
-    """In what way a file is not as recorded; nothing if it is."""
-    size = file.stat().st_size
-    if size != recorded.bytes:
-        return f"has {size:,} bytes where {recorded.bytes:,} were written"
-    return "" if sha256(file) == recorded.sha256 else "was changed"
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def find_store(path: str | Path | None, under: str | Path = "stores") -> Path:
-    """The directory asked for, or the only store under ``stores/``.
-
-    Raises:
-        BadInput: there is none, or there are several; lists them.
-    """
-    if path is not None:
-        return named(path)
-    found = sorted(file.parent for file in named(under).glob(f"*/{MANIFEST}"))
-    if len(found) == 1:
-        return found[0]
-    if not found:
-        raise BadInput(f"there is no store under {under}/: write one with 'rkstore harvest'")
-    raise BadInput(
-        f"there are {len(found)} stores under {under}/ "
-        f"({', '.join(str(path) for path in found)}): say which with --store"
-    )

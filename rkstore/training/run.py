@@ -18,13 +18,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from rkstore.device import check_device
 from rkstore.dictionaries import Dictionary, save_dictionary, select_named
 from rkstore.errors import BadInput, RkstoreError
 from rkstore.rkcnn.mine import Probed, probed
-from rkstore.settings import TrainSettings
+from rkstore.settings import check_device
 from rkstore.store.batches.kept import LeftOut, left_out
-from rkstore.store.batches.reading import BatchPlan, plan_batches, split_chunks
+from rkstore.store.batches.plan import BatchPlan, plan_batches, split_chunks
 from rkstore.store.open import open_store
 from rkstore.store.store import Store
 from rkstore.training.fast.scratch import Scratch
@@ -37,6 +36,7 @@ from rkstore.training.naming import (
     checkpoints_beside,
     parent_of,
 )
+from rkstore.training.settings import TrainSettings
 
 STATE = "training_state.safetensors"
 

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 from rkstore.errors import BadInput, few
 from rkstore.rkcnn.mine import last_probed
-from rkstore.settings import TrainSettings, parse_layers
-from rkstore.store.manifest import block_of, is_named
 from rkstore.store.open import open_store
+from rkstore.store.sites import block_of, is_named, parse_layers
 from rkstore.store.store import Store
+from rkstore.training.settings import TrainSettings
 
 
 def at_probed_site(settings: TrainSettings) -> tuple[TrainSettings, str | None]:

@@ -15,8 +15,7 @@ import torch
 from tqdm import tqdm
 
 from rkstore.errors import BadInput
-from rkstore.settings import TrainSettings
-from rkstore.store.batches.reading import Batch, read_batches
+from rkstore.store.batches.assemble import Batch, read_batches
 from rkstore.training.fast.gradient import Forward, fill_gradients
 from rkstore.training.helpers.auxk import AuxK
 from rkstore.training.helpers.resample import resample
@@ -32,6 +31,7 @@ from rkstore.training.run import (
     resume,
     save,
 )
+from rkstore.training.settings import TrainSettings
 from rkstore.training.sites import one_a_layer
 
 # The learning rate falls to zero over this last share of the steps.

@@ -3,9 +3,10 @@
 from collections.abc import Iterable
 
 from rkstore.dictionaries.selects import SELECTS
-from rkstore.settings import TrainSettings, flag_of
+from rkstore.settings import flag_of
 from rkstore.training.inits import INIT_OPTIONS
 from rkstore.training.inits.mining import MINING_OPTIONS
+from rkstore.training.settings import TrainSettings
 
 
 def unused(settings: TrainSettings, given: Iterable[str]) -> dict[str, str]:

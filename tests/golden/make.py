@@ -14,7 +14,8 @@ import numpy as np
 
 from rkstore.store.codecs import CODECS
 from rkstore.store.formats import FORMATS, compression_for
-from rkstore.store.manifest import COLUMNS, SCHEMA, Manifest, Site
+from rkstore.store.manifest import COLUMNS, SCHEMA, Manifest
+from rkstore.store.sites import Site
 from rkstore.store.writing.writer import StoreWriter
 
 GOLDEN = Path(__file__).parent

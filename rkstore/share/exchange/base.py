@@ -9,10 +9,10 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rkstore.settings import ImportSettings
 from rkstore.share.exchange.facts import Facts
 from rkstore.share.exchange.outgoing import Outgoing
-from rkstore.store.manifest import Site
+from rkstore.share.settings import ImportSettings
+from rkstore.store.sites import Site
 
 Floats = NDArray[np.float32]
 

@@ -8,10 +8,10 @@ import numpy as np
 from tqdm import tqdm
 
 from rkstore.errors import BadInput, RkstoreError
-from rkstore.settings import ExportSettings
 from rkstore.share.exchange import exporter_named
 from rkstore.share.exchange.outgoing import Outgoing
-from rkstore.store.manifest import block_of, is_named
+from rkstore.share.settings import ExportSettings
+from rkstore.store.sites import block_of, is_named
 from rkstore.store.store import Store
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from rkstore.errors import BadInput
-from rkstore.settings import ImportSettings
 from rkstore.share.exchange import facts as exported
 from rkstore.share.exchange.base import Source
 from rkstore.share.exchange.facts import facts_beside
 from rkstore.share.exchange.matrices import Ids, Matrix, check_ids, of_matrices
+from rkstore.share.settings import ImportSettings
 from rkstore.store.order import natural
 
 # Stems of the files that hold columns.

@@ -8,13 +8,14 @@ import h5py
 import numpy as np
 
 from rkstore.errors import BadInput
-from rkstore.settings import ImportSettings
 from rkstore.share.exchange.base import Exporter, Floats, Importer, Source
 from rkstore.share.exchange.facts import LARGEST, Facts, parse_facts
 from rkstore.share.exchange.matrices import Ids, check_ids, float32, matrix, names_of, of_matrices
 from rkstore.share.exchange.outgoing import Outgoing
-from rkstore.store.manifest import COLUMNS, Site
+from rkstore.share.settings import ImportSettings
+from rkstore.store.manifest import COLUMNS
 from rkstore.store.order import natural
+from rkstore.store.sites import Site
 
 FILE = "activations.h5"
 TENSOR = "tensor"

@@ -11,14 +11,15 @@ import numpy as np
 from tqdm import tqdm
 
 from rkstore.errors import BadInput, RkstoreError
-from rkstore.settings import ImportSettings, flag_of
+from rkstore.settings import flag_of
 from rkstore.share.exchange import importer_named
 from rkstore.share.exchange.base import Floats, Source
+from rkstore.share.settings import ImportSettings
 from rkstore.store.codecs import codec_named
-from rkstore.store.files import named
+from rkstore.store.files import named, sha256
 from rkstore.store.formats import compression_for
 from rkstore.store.manifest import CHUNK_ROWS, SITE_NAME, Manifest, largest_divisor
-from rkstore.store.store import Store, sha256
+from rkstore.store.store import Store
 from rkstore.store.writing.writer import StoreWriter
 
 INT32 = np.iinfo(np.int32)

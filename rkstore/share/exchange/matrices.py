@@ -10,7 +10,7 @@ import numpy as np
 from rkstore.errors import BadInput
 from rkstore.share.exchange.base import Floats, Source
 from rkstore.share.exchange.facts import Facts
-from rkstore.store.manifest import Site
+from rkstore.store.sites import Site
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from rkstore.errors import BadInput
-from rkstore.settings import ImportSettings
 from rkstore.share.exchange.base import Floats, Importer, Source
 from rkstore.share.exchange.matrices import Ids, Matrix, check_ids, float32, of_matrices
 from rkstore.share.exchange.pt import load_ids
+from rkstore.share.settings import ImportSettings
 from rkstore.store.order import natural
 
 TOKENS = "tokens.pt"

@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from rkstore.errors import BadInput
-from rkstore.settings import ImportSettings
 from rkstore.share.exchange import facts
 from rkstore.share.exchange.base import Exporter, Importer, Source
 from rkstore.share.exchange.files import COLUMN_FILES, of_files
 from rkstore.share.exchange.matrices import matrix
 from rkstore.share.exchange.outgoing import Outgoing
+from rkstore.share.settings import ImportSettings
 from rkstore.store.manifest import COLUMNS
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from rkstore.errors import BadInput
-from rkstore.settings import ImportSettings
 from rkstore.share.exchange.base import Floats, Importer, Source
 from rkstore.share.exchange.files import of_files
 from rkstore.share.exchange.matrices import Matrix, check_shape
+from rkstore.share.settings import ImportSettings
 
 DTYPES = ("float32", "float16", "bfloat16", "float64")
 

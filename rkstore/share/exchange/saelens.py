@@ -7,15 +7,16 @@ from typing import Any, ClassVar
 import numpy as np
 
 from rkstore.errors import BadInput
-from rkstore.settings import ImportSettings
 from rkstore.share.exchange import facts as exported
 from rkstore.share.exchange.base import Column, Exporter, Floats, Importer, Source
 from rkstore.share.exchange.facts import facts_beside
 from rkstore.share.exchange.matrices import agreed, blocks_between, cut, float32
 from rkstore.share.exchange.outgoing import Outgoing
-from rkstore.store.manifest import COLUMNS, Site
+from rkstore.share.settings import ImportSettings
+from rkstore.store.manifest import COLUMNS
 from rkstore.store.order import natural
 from rkstore.store.places import hub
+from rkstore.store.sites import Site
 
 TOKENS = "token_ids"
 STATE = "state.json"

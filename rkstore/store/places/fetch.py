@@ -10,16 +10,26 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from rkstore.cli.terminal import size
-from rkstore.errors import BadInput, DamagedStore
+from rkstore.errors import BadInput, DamagedStore, size
+from rkstore.share.copies import Moved, each
 from rkstore.store.contents import check_same
-from rkstore.store.files import own, place
-from rkstore.store.manifest import JOURNAL, MANIFEST, PART, FileRecord, Manifest, record_of
-from rkstore.store.places.moving import Moved, each, intact
+from rkstore.store.files import (
+    ASIDE,
+    JOURNAL,
+    LOCK,
+    MANIFEST,
+    PART,
+    FileRecord,
+    intact,
+    own,
+    place,
+    record_of,
+    sync_directory,
+)
+from rkstore.store.manifest import Manifest
 from rkstore.store.places.url import Location
-from rkstore.store.store import ASIDE, LOCK, Store
+from rkstore.store.store import Store
 from rkstore.store.writing.lock import let_go, take_lock
-from rkstore.store.writing.writer import sync_directory
 
 Advance = Callable[[int], object]
 

@@ -15,17 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rkstore.cli.terminal import size
-from rkstore.errors import BadInput
+from rkstore.errors import BadInput, size
 from rkstore.store.contents import read_listed
-from rkstore.store.files import named
+from rkstore.store.files import DiskErrors, FileRecord, intact, named
 from rkstore.store.formats import ArraySpec, Shard
-from rkstore.store.manifest import FileRecord
 from rkstore.store.places.fetch import fetch
-from rkstore.store.places.moving import intact
 from rkstore.store.places.url import Location
 from rkstore.store.store import Store
-from rkstore.store.writing.writer import DiskErrors
 
 CACHE_BYTES = 10 * 10**9
 

@@ -18,9 +18,8 @@ from urllib.parse import quote, unquote
 import fsspec
 
 from rkstore.errors import BadInput, RkstoreError
-from rkstore.store.files import inside, named, own, place
+from rkstore.store.files import ASIDE, inside, named, own, place
 from rkstore.store.places.retry import patiently, status_of
-from rkstore.store.store import ASIDE
 from rkstore.store.writing.lock import let_go, take_lock
 
 # What each scheme needs besides fsspec, which comes with rkstore's other requirements.

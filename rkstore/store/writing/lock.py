@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from rkstore.errors import BadInput
-from rkstore.store.store import LOCK
+from rkstore.store.files import LOCK
 
 
 def take_lock(root: Path) -> BinaryIO:

@@ -5,7 +5,6 @@ line appended to the journal, and only that line makes the shard exist. Whoever
 opens the directory again finds whole shards, and goes on behind the last of them.
 """
 
-import errno
 import os
 import shutil
 from collections.abc import Sequence
@@ -20,17 +19,22 @@ from safetensors.numpy import save
 
 from rkstore.errors import BadInput, RkstoreError
 from rkstore.store.apart import joined
-from rkstore.store.files import named, own
-from rkstore.store.formats import ArraySpec, format_named
-from rkstore.store.manifest import (
+from rkstore.store.files import (
+    ASIDE,
     JOURNAL,
+    LOCK,
     MANIFEST,
+    DiskErrors,
     FileRecord,
-    Manifest,
-    ShardRecord,
-    check_manifest,
+    named,
+    own,
+    sha256,
+    sync_directory,
 )
-from rkstore.store.store import ASIDE, LOCK, Store, sha256
+from rkstore.store.formats import ArraySpec, format_named
+from rkstore.store.journal import ShardRecord
+from rkstore.store.manifest import Manifest, check_manifest
+from rkstore.store.store import Store
 from rkstore.store.writing.encoder import EncodedChunk, ShardEncoder, statistics_of
 from rkstore.store.writing.lock import let_go, take_lock
 
@@ -297,38 +301,3 @@ class StoreWriter:
         target.parent.mkdir(parents=True, exist_ok=True)
         self._waiting(path).replace(target)
         sync_directory(target.parent)
-
-
-class DiskErrors:
-    """Turns what the operating system says about a disk into a sentence with a way on."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if not isinstance(error, OSError):
-            return
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
-        reason = "the disk is full" if full else str(error)
-        way_on = "make room" if full else "mend that"
-        raise RkstoreError(
-            f"cannot write to {self.root}: {reason}; the shards recorded so far are intact, "
-            f"{way_on} and run the same command again"
-        ) from None
-
-
-def sync_directory(path: Path) -> None:
-    """Make a rename in that directory survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

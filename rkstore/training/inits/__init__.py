@@ -13,7 +13,6 @@ import torch
 
 from rkstore.dictionaries.dictionary import Dictionary
 from rkstore.errors import BadInput
-from rkstore.settings import TrainSettings
 from rkstore.training.inits.calibration import calibrate
 from rkstore.training.inits.centre import centre
 from rkstore.training.inits.controls import rkcnn_unscored, sparse_random
@@ -24,6 +23,7 @@ from rkstore.training.inits.rkcnn import rkcnn
 from rkstore.training.inits.rkcnn_decoder import rkcnn_decoder
 from rkstore.training.inits.subspace import subspace
 from rkstore.training.inits.tied import tied
+from rkstore.training.settings import TrainSettings
 
 Init = Callable[[Dictionary, InitData, TrainSettings, torch.Generator], None]
 

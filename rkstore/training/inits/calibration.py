@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from rkstore.dictionaries.dictionary import Dictionary
-from rkstore.settings import TrainSettings
 from rkstore.training.inits.data import InitData
+from rkstore.training.settings import TrainSettings
 
 # Latents whose pre-activations on all sample rows are in memory at once: 32 MB.
 BLOCK_LATENTS = 1024

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from rkstore.settings import TrainSettings
 from rkstore.training.inits.data import InitData
+from rkstore.training.settings import TrainSettings
 
 # As in the code that they come from, these begin at zero unless asked otherwise.
 UNCENTRED = ("random", "rkcnn-decoder")

@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rkstore.dictionaries.dictionary import Dictionary
-from rkstore.settings import TrainSettings
 from rkstore.training.inits.data import InitData
 from rkstore.training.inits.mining import mine, mined_latents
 from rkstore.training.inits.rkcnn import begin_at
+from rkstore.training.settings import TrainSettings
 
 
 def rkcnn_unscored(

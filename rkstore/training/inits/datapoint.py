@@ -4,9 +4,9 @@ import torch
 
 from rkstore.dictionaries.dictionary import Dictionary
 from rkstore.errors import BadInput
-from rkstore.settings import TrainSettings
 from rkstore.training.inits.data import InitData
 from rkstore.training.inits.tied import tied
+from rkstore.training.settings import TrainSettings
 
 # What Anthropic suggests for autoencoders.
 SHARE = 0.8

@@ -5,8 +5,8 @@ from torch import Tensor
 from rkstore.dictionaries.dictionary import Dictionary
 from rkstore.errors import BadInput
 from rkstore.rkcnn import RkCNNProbe, StoreSite
-from rkstore.settings import TrainSettings
 from rkstore.training.inits.data import InitData
+from rkstore.training.settings import TrainSettings
 
 # What only mining depends on, and so has no part where directions are given.
 MINING_OPTIONS = ("rkcnn_h", "rkcnn_m", "rkcnn_oversample", "rkcnn_score")

@@ -4,8 +4,8 @@ import torch
 from torch import nn
 
 from rkstore.dictionaries.dictionary import Dictionary
-from rkstore.settings import TrainSettings
 from rkstore.training.inits.data import InitData
+from rkstore.training.settings import TrainSettings
 
 
 def random(

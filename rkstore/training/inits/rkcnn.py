@@ -4,11 +4,11 @@ import torch
 from torch import Tensor
 
 from rkstore.dictionaries.dictionary import Dictionary
-from rkstore.settings import TrainSettings
 from rkstore.training.inits.data import InitData
 from rkstore.training.inits.datapoint import blend_rows
 from rkstore.training.inits.mining import directions_of, mined_latents
 from rkstore.training.inits.tied import tied
+from rkstore.training.settings import TrainSettings
 
 # Half way between a row and a direction.
 SHARE = 0.5

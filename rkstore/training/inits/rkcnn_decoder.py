@@ -3,10 +3,10 @@
 import torch
 
 from rkstore.dictionaries.dictionary import Dictionary
-from rkstore.settings import TrainSettings
 from rkstore.training.inits.data import InitData
 from rkstore.training.inits.mining import directions_of, mined_latents
 from rkstore.training.inits.random import random
+from rkstore.training.settings import TrainSettings
 
 
 def rkcnn_decoder(

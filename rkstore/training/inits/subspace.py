@@ -5,9 +5,9 @@ from torch import Tensor
 
 from rkstore.dictionaries.dictionary import Dictionary
 from rkstore.errors import BadInput
-from rkstore.settings import TrainSettings
 from rkstore.training.inits.data import SAMPLE_ROWS, InitData
 from rkstore.training.inits.tied import tied
+from rkstore.training.settings import TrainSettings
 
 # By default the subspace holds this share of the variance: how the paper measures the
 # dimension of activations, and finds attention outputs to fill 60 % of theirs.

@@ -3,8 +3,8 @@
 import torch
 
 from rkstore.dictionaries.dictionary import Dictionary
-from rkstore.settings import TrainSettings
 from rkstore.training.inits.data import InitData
+from rkstore.training.settings import TrainSettings
 
 
 def tied(

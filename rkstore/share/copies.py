@@ -1,15 +1,10 @@
-"""How files move, whichever way."""
+"""How files are copied, whichever way."""
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
-from rkstore.cli.terminal import size
-from rkstore.errors import DamagedStore
-from rkstore.store.files import inside, reading
-from rkstore.store.manifest import FileRecord
-from rkstore.store.store import sha256
+from rkstore.errors import size
 
 
 @dataclass(frozen=True)
@@ -23,20 +18,6 @@ class Moved:
 
     def __str__(self) -> str:
         return f"{self.files} files, {size(self.bytes)}; {self.present} were there"
-
-
-def intact(root: Path, path: str, recorded: FileRecord) -> bool:
-    """Whether a file of a store is what was recorded of it.
-
-    Raises:
-        RkstoreError: the system does not let it be read.
-    """
-    try:
-        with reading(path, root):
-            file = inside(root, path)
-            return file.stat().st_size == recorded.bytes and sha256(file) == recorded.sha256
-    except (DamagedStore, OSError):
-        return False
 
 
 def each(work: Callable[[str], None], paths: Iterable[str], at_once: int) -> None:

@@ -1,0 +1,26 @@
+"""Options of an evaluation."""
+
+from dataclasses import dataclass
+
+from rkstore.rkcnn.settings import MAX_NORM_HELP, SPECIAL_TOKENS_HELP
+from rkstore.settings import Settings, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSettings(Settings):
+    """What to measure dictionaries on."""
+
+    store: str | None = option(
+        None,
+        "Store, a directory or a URL; may be left out if stores/ holds exactly one.",
+        path=True,
+    )
+    rows: int | None = option(None, "Held-out rows to use; all by default.", least=1)
+    special_tokens: bool = option(False, SPECIAL_TOKENS_HELP)
+    max_norm: float | None = option(None, MAX_NORM_HELP, least=1.0)
+    any_model: bool = option(
+        False, "Measure dictionaries of another model, too: those are refused otherwise."
+    )
+    batch_size: int = option(4096, "Rows at a time.", least=1)
+    device: str = option("cpu", "Torch device.")
+    out: str = option("results/evaluate", "Directory of table, JSON and picture.", path=True)

@@ -1,0 +1,64 @@
+"""Options of a harvest."""
+
+from dataclasses import dataclass
+
+from rkstore.settings import CODECS, COMPRESSION_HELP, COMPRESSIONS, Settings, option
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HarvestSettings(Settings):
+    """What to run over which text, and how to store it."""
+
+    model: str = option("gpt2", "Hub name or local directory of the model.", path=True)
+    revision: str | None = option(None, "Revision of the model on the Hub.")
+    tokenizer: str | None = option(
+        None, "Hub name or directory of the tokenizer, if not the model's.", path=True
+    )
+    layers: str = option("all", "Blocks to store: 'all', or a list such as 0-3,8.")
+    hook: tuple[str, ...] = option(
+        ("mlp.hook_post",),
+        "TransformerLens hook: the part behind the block, a full name, or a glob; may be repeated.",
+    )
+    d_in: int | None = option(None, "Refuse sites that are not this wide.", least=1)
+    text: tuple[str, ...] = option(
+        (),
+        "Plain text in UTF-8, one document a file, instead of a dataset: files, or directories, "
+        "whose .txt files are read in natural order.",
+        path=True,
+    )
+    dataset: str = option(
+        "Salesforce/wikitext",
+        "Dataset on the Hub, a local directory, or a file of rows (.jsonl, .parquet, .csv), whose "
+        "'text' column is read, one document a row; text files are one document each.",
+        path=True,
+    )
+    dataset_config: str | None = option(
+        None, "Configuration of the dataset; wikitext-103-raw-v1 for wikitext."
+    )
+    split: str = option(
+        "train", "Split of the dataset, or a slice of it: train[:1000], train[10%:20%]."
+    )
+    fallback: tuple[str, ...] = option(
+        (),
+        "Datasets to try in this order if the one before cannot be had, NAME or NAME:CONFIG; "
+        "the outcome is printed and recorded.",
+        path=True,
+    )
+    tokens: int = option(100_000, "Rows to store, rounded down to whole blocks.", least=1)
+    context_size: int = option(128, "Tokens that the model sees at once.", least=2)
+    prepend_bos: bool = option(True, "Begin every block with the BOS token.")
+    batch_size: int = option(32, "Blocks in one forward pass.", least=1)
+    dtype: str = option("float32", "Precision of the model.", choices=DTYPES)
+    codec: str = option("int8", "Stored numbers.", choices=CODECS)
+    format: str = option("zarr", "Files.", choices=("zarr", "hdf5"))
+    compression: str = option("auto", COMPRESSION_HELP, choices=COMPRESSIONS)
+    shard_rows: int = option(
+        8192, "Rows in one file, about; a killed harvest repeats at most so many.", least=1
+    )
+    device: str = option("cpu", "Torch device of the model.")
+    seed: int = option(
+        0, "Seed of the order of documents; 0 keeps the order they come in.", least=0
+    )
+    out: str | None = option(None, "Directory of the store; stores/<model> by default.", path=True)

@@ -1,0 +1,100 @@
+"""Options of a probe."""
+
+from dataclasses import dataclass
+
+from rkstore.settings import Settings, option
+
+SPECIAL_TOKENS_HELP = (
+    "Use the rows of special tokens, such as BOS, too; they are left out by default, for they "
+    "are massive or all the same."
+)
+
+
+MAX_NORM_HELP = (
+    "Leave out rows whose norm is more than so many times the site's median; 10 leaves out "
+    "attention sinks that are no special tokens."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteSettings(Settings):
+    """Which site of which store."""
+
+    store: str | None = option(
+        None,
+        "Store, a directory or a URL; may be left out if stores/ holds exactly one.",
+        path=True,
+    )
+    layer: int | None = option(None, "Transformer block of the site.", least=0)
+    hook: str | None = option(None, "Hook of the site, if the store has several at that layer.")
+    special_tokens: bool = option(False, SPECIAL_TOKENS_HELP)
+    max_norm: float | None = option(None, MAX_NORM_HELP, least=1.0)
+
+
+SCORES = (
+    "kurtosis",
+    "knn",
+    "variance_ratio",
+    "separation",
+    "max_activation",
+    "random",
+    "projection_kurtosis",
+    "projection_negentropy",
+    "projection_skewness",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeSettings(SiteSettings):
+    """How RkCNN looks for directions."""
+
+    m: int | None = option(None, "Dimensions in a subset; the root of d_in by default.", least=1)
+    h: int = option(600, "Random subsets.", least=1)
+    r: int = option(200, "Subsets to keep.", least=1)
+    subsets: str = option(
+        "coordinates",
+        "Random dimensions, random partitions of them, or columns of random rotations.",
+        choices=("coordinates", "partitions", "bases"),
+    )
+    score: str = option(
+        "kurtosis", "How a subset is scored; projection_… score its direction.", choices=SCORES
+    )
+    directions: str = option(
+        "principal", "How directions are found in a subset.", choices=("principal", "ica", "mixing")
+    )
+    components: int = option(1, "Directions of a subset.", least=1)
+    whiten: bool = option(
+        False, "Scale dimensions to variance 1 before principal directions are found."
+    )
+    rounds: int = option(
+        1, "Probe so many times, each with the directions found before taken out.", least=1
+    )
+    max_cosine: float = option(
+        1.0,
+        "Of two directions of a larger |cosine| keep only the better; 0.9 drops near-duplicates.",
+        least=0.0,
+    )
+    k_neighbors: int = option(5, "Neighbours of the knn score.", least=1)
+    device: str = option("cpu", "Torch device on which rows are compared.")
+    labels: str | None = option(
+        None,
+        "Column that labels the rows, for knn and separation; the next token of a block's last row "
+        "is a class of its own.",
+        choices=("token_id", "document", "position", "next_token"),
+    )
+    sample_rows: int = option(
+        2000,
+        "Rows, spread over the store, that knn and separation compare, on which ica works and "
+        "projections are scored; the cost of knn grows with their square.",
+        least=2,
+    )
+    query_rows: int | None = option(
+        None,
+        "Rows that ask knn for their neighbours among all of sample_rows; all by default. Fewer "
+        "estimate the score, with a standard error that falls with their root.",
+        least=1,
+    )
+    seed: int = option(0, "Seed of the subsets.", least=0)
+    out: str | None = option(
+        None, "Directory of the result; results/probe/<site> by default.", path=True
+    )

@@ -1,0 +1,70 @@
+"""What is known of a store, as a dict."""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from rkstore.store.sites import Site
+from rkstore.store.statistics import Statistics
+from rkstore.store.store import Store
+
+if TYPE_CHECKING:
+    pass
+
+
+def store_facts(store: Store) -> dict[str, Any]:
+    """Everything known of a store without reading its shards."""
+    manifest = store.manifest
+    sites = []
+    rows = store.stop_row - store.first_row
+    for name in store.hook_names:
+        site = Site(name, manifest.width(name))
+        facts: dict[str, Any] = {"hook_name": site.hook_name, "d_in": site.d_in}
+        if rows:
+            statistics = store.statistics(site.hook_name)
+            ordinary = store.ordinary_statistics(site.hook_name)
+            stored = store.stored_bytes(site.hook_name)
+            values = rows * site.d_in
+            facts |= {
+                "bytes": stored,
+                "bits_per_value": 8 * stored / values,
+                "ratio_to_float32": 4 * values / stored,
+                "codec_fvu": store.codec_fvu(site.hook_name),
+                "massive_rows": store.massive_rows(site.hook_name),
+                "massive_error": store.massive_error(site.hook_name),
+                "mean_square_norm": statistics.mean_square_norm,
+                "mean": float(ordinary.mean.mean()),
+                "std": float(ordinary.variance.mean() ** 0.5),
+                "gamma": _gamma(ordinary),
+                "min": float(statistics.min.min()),
+                "max": float(statistics.max.max()),
+                "positive": float((statistics.positive / statistics.count).mean()),
+            }
+        sites.append(facts)
+    return {
+        "path": store.where,
+        "fingerprint": manifest.fingerprint,
+        "rows": store.rows,
+        "rows_when_complete": manifest.rows,
+        "rows_here": [store.first_row, store.stop_row],
+        "part": store.part is not None,
+        "complete": store.complete,
+        "context_size": manifest.context_size,
+        "codec": manifest.codec,
+        "format": manifest.format,
+        "compression": manifest.compression,
+        "shards": len(store.records),
+        "shard_rows": manifest.shard_rows,
+        "chunk_rows": manifest.chunk_rows,
+        "bytes": store.stored_bytes(),
+        "sites": sites,
+        "source": manifest.source,
+    }
+
+
+def _gamma(statistics: Statistics) -> float | None:
+    """γ = ‖μ‖ / ‖σ‖: how far the rows lie from zero, by their spread.
+
+    A large one is said to predict dead latents (arXiv 2605.31518). None if they do not vary.
+    """
+    spread = float(statistics.variance.sum())
+    return math.sqrt(float((statistics.mean**2).sum()) / spread) if spread else None
