@@ -18,6 +18,7 @@ import torch
 from results import Row, deviation
 
 from rkstore.dictionaries import load_dictionary
+from rkstore.dictionaries.disk import TRAINING
 from rkstore.errors import BadInput
 from rkstore.evaluation.evaluate import Measure
 from rkstore.evaluation.settings import EvaluateSettings
@@ -29,7 +30,7 @@ from rkstore.store.batches.kept import LeftOut, left_out
 from rkstore.store.batches.plan import plan_batches, split_chunks
 from rkstore.store.open import open_store
 from rkstore.store.store import Store
-from rkstore.training.naming import TRAINING, checkpoints_beside
+from rkstore.training.naming import checkpoints_beside
 from rkstore.training.settings import TrainSettings
 from rkstore.training.train import train_all
 

@@ -20,7 +20,6 @@ import torch
 import yaml
 
 from rkstore.errors import BadInput, for_yaml
-from rkstore.store.files import expanded
 
 T = TypeVar("T", bound="Settings")
 
@@ -129,6 +128,14 @@ def value_type(annotation: Any) -> tuple[type, bool]:
         inner = [part for part in typing.get_args(annotation) if part is not type(None)]
         annotation, optional = inner[0], True
     return typing.get_origin(annotation) or annotation, optional
+
+
+def expanded(path: str | os.PathLike[str]) -> str:
+    """The path with ``~`` as the home directory; a URL or a name on the Hub is as it was.
+
+    ``~nobody``, where there is no such user, is a file of the working directory.
+    """
+    return os.path.expanduser(os.fspath(path))  # noqa: PTH111 - Path's own refuses ~nobody
 
 
 class _Loader(yaml.SafeLoader):

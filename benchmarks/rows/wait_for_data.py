@@ -32,8 +32,8 @@ ROW = Row(
     target=Target("at most", 0.02),
     how="32 steps of 1,024 rows a repetition, from a store of that width with the default codec, "
     "page cache warm, in rkstore.training.train.train as it is. Ours is the time in "
-    "next(batches), theirs the time of the same steps in all. The first batch, which a run waits for once, is not "
-    "counted.",
+    "next(batches), theirs the time of the same steps in all. The first batch, which a run "
+    "waits for once, is not counted.",
     floor="Decoding runs in threads behind the step and takes cores from it; what is left is "
     "cutting a batch from its window, and waiting when a window is used up before the next one "
     "is ready.",

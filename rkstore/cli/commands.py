@@ -17,9 +17,17 @@ from rkstore.errors import BadInput, RkstoreError
 from rkstore.evaluation.settings import EvaluateSettings
 from rkstore.harvest.settings import HarvestSettings
 from rkstore.rkcnn.settings import ProbeSettings
-from rkstore.settings import KINDS, Settings, default_of, flag_of, from_yaml, read_as, value_type
+from rkstore.settings import (
+    KINDS,
+    Settings,
+    default_of,
+    expanded,
+    flag_of,
+    from_yaml,
+    read_as,
+    value_type,
+)
 from rkstore.share.settings import ExportSettings, ImportSettings, PullSettings
-from rkstore.store.files import expanded
 from rkstore.store.jsontext import to_json
 from rkstore.training.settings import TrainSettings
 
@@ -342,7 +350,8 @@ def evaluate(settings: EvaluateSettings, checkpoints: tuple[str, ...]) -> None:
 
     Without CHECKPOINTS, the last one of each run under checkpoints/ that trained on the store.
     """
-    from rkstore.evaluation.checkpoints import CHECKPOINTS, newest
+    from rkstore.dictionaries.disk import CHECKPOINTS
+    from rkstore.evaluation.checkpoints import newest
     from rkstore.evaluation.evaluate import evaluate as evaluate_dictionaries
     from rkstore.evaluation.evaluate import write_results
     from rkstore.evaluation.report.figures import comparison, table

@@ -19,6 +19,12 @@ from rkstore.store.files import named
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 
+# The file that makes a directory a checkpoint.
+TRAINING = "training.json"
+
+# Where checkpoints are written unless another place is asked for.
+CHECKPOINTS = "checkpoints"
+
 # From this version on SAELens keeps what is not needed to run a dictionary in "metadata".
 SAE_LENS_VERSION = "6.0.0"
 

@@ -6,20 +6,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rkstore.dictionaries.disk import CONFIG
+from rkstore.dictionaries.disk import CHECKPOINTS, CONFIG
 from rkstore.errors import BadInput
 from rkstore.store.files import named
 from rkstore.store.store import Store
-from rkstore.training.settings import TrainSettings
-
-# Where training writes if it is not told otherwise.
-CHECKPOINTS = Path(TrainSettings().out)
 
 # Where releases of TransformerLens keep their list of other names of models.
 NAME_LISTS = ("transformer_lens.supported_models", "transformer_lens.loading_from_pretrained")
 
 
-def newest(store: Store, root: Path = CHECKPOINTS) -> list[Path]:
+def newest(store: Store, root: Path = Path(CHECKPOINTS)) -> list[Path]:
     """The last checkpoint of each run under a directory that was trained on this store.
 
     Raises:

@@ -21,8 +21,7 @@ import torch
 
 from rkstore.errors import BadInput, RkstoreError, few
 from rkstore.harvest.tokens import TokenBlocks
-from rkstore.settings import check_device
-from rkstore.store.files import expanded
+from rkstore.settings import check_device, expanded
 from rkstore.store.places import hub
 from rkstore.store.sites import Site, block_of, is_named, parse_layers
 

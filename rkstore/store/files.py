@@ -16,17 +16,9 @@ LOST = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 TOO_MANY_OPEN = (errno.EMFILE, errno.ENFILE)
 
 
-def expanded(path: str | os.PathLike[str]) -> str:
-    """The path with ``~`` as the home directory; a URL or a name on the Hub is as it was.
-
-    ``~nobody``, where there is no such user, is a file of the working directory.
-    """
-    return os.path.expanduser(os.fspath(path))  # noqa: PTH111 - Path's own refuses ~nobody
-
-
 def named(path: str | os.PathLike[str]) -> Path:
     """A file or directory as a user named it: ``~`` is theirs, nothing else has a meaning."""
-    return Path(expanded(path))
+    return Path(os.path.expanduser(os.fspath(path)))  # noqa: PTH111 - Path's own refuses ~nobody
 
 
 def place(root: Path, path: str) -> Path:

@@ -8,11 +8,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from rkstore.dictionaries.disk import TRAINING
 from rkstore.errors import BadInput
 from rkstore.store.files import named
-
-# The file that makes a directory a checkpoint.
-TRAINING = "training.json"
 
 # The longest part of a path on all usual file systems, less room for a step and for
 # what is written aside.

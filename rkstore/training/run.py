@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rkstore.dictionaries import Dictionary, save_dictionary, select_named
+from rkstore.dictionaries.disk import TRAINING
 from rkstore.errors import BadInput, RkstoreError
 from rkstore.rkcnn.mine import Probed, probed
 from rkstore.settings import check_device
@@ -29,7 +30,6 @@ from rkstore.store.store import Store
 from rkstore.training.fast.scratch import Scratch
 from rkstore.training.inits import InitData, initialise
 from rkstore.training.naming import (
-    TRAINING,
     check_free,
     check_name,
     checkpoint_of,

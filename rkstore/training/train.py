@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from rkstore.dictionaries.disk import TRAINING
 from rkstore.errors import BadInput
 from rkstore.store.batches.assemble import Batch, read_batches
 from rkstore.training.fast.gradient import Forward, fill_gradients
 from rkstore.training.helpers.auxk import AuxK
 from rkstore.training.helpers.resample import resample
-from rkstore.training.naming import TRAINING
 from rkstore.training.run import (
     STATE,
     Diverged,

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from rkstore.dictionaries.disk import TRAINING
 from rkstore.evaluation.evaluate import DENSITY_EDGES, Evaluation
-from rkstore.training.train import TRAINING
 
 # Okabe & Ito's colours, told apart by colour-blind readers.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
