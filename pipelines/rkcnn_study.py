@@ -35,6 +35,7 @@ from rkstore.store.batches.assemble import read_rows
 from rkstore.store.batches.kept import LeftOut, left_out
 from rkstore.store.open import open_store
 from rkstore.store.store import Store
+from rkstore.training.inits.rkcnn import RkCNN
 from rkstore.training.settings import TrainSettings
 from rkstore.training.sites import layers_of
 from rkstore.training.train import train_all
@@ -192,10 +193,12 @@ def _runs(settings: StudySettings, cell: Cell) -> list[Row]:
             life.add(x)
     return [
         {"layer": cell.layer, "seed": cell.seed, "arm": arm}
-        | _dead(life, _windows(settings), round(settings.d_sae * trained.rkcnn_fraction))
+        | _dead(
+            life, _windows(settings), round(settings.d_sae * trained.options(RkCNN).rkcnn_fraction)
+        )
         | _fit(measure.result(arm, site, held_out.codec_fvu(site)))
         | {"left_out": len(passed_over.rows)}
-        for arm, trained, life, measure in zip(cell.arms, chosen, lives, measures, strict=True)
+        for arm, share, life, measure in zip(cell.arms, shares, lives, measures, strict=True)
     ]
 
 
@@ -281,7 +284,7 @@ def _identity(settings: StudySettings, store: Store, held_out: Store) -> Row:
     return chosen | {
         "model": store.manifest.source.get("model", {}).get("name"),
         "hook_names": list(store.hook_names),
-        "d_in": store.manifest.sites[0].d_in,
+        "d_in": store.manifest.sites[0].width,
         "codec": f"{store.manifest.codec} of schema {store.manifest.schema}",
         "store_fingerprint": store.manifest.fingerprint,
         "store_rows": [store.first_row, store.stop_row],

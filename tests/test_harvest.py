@@ -302,7 +302,7 @@ def test_the_hooks_named_for_a_width_are_as_wide(harvest_settings, width, layers
     hooks = re.search("--hook (.*) would be", said)[1].split(" or ")
     for hook in hooks:
         sites = prepare(harvest_settings(hook=hook, layers=layers, d_in=width)).manifest.sites
-        assert {site.d_in for site in sites} == {width}
+        assert {site.width for site in sites} == {width}
 
 
 def test_several_hooks_are_stored_in_the_order_that_the_model_computes_them(

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import torch
 from torch import Tensor, nn
@@ -54,8 +54,10 @@ class Dictionary(nn.Module):
         super().__init__()
         self.wiring, self.row_norm = wiring, row_norm
         pools = [wiring.latents] if wiring.together else [bank.latents for bank in wiring.banks]
-        selections = [Selection(select, latents) for latents in pools]
-        self.select = selections[0] if len(pools) == 1 else nn.ModuleList(selections)
+        if len(pools) == 1:
+            self.select = Selection(select, pools[0])
+        else:
+            self.selects = nn.ModuleList(Selection(select, latents) for latents in pools)
         for i, bank in enumerate(wiring.banks):
             # In memory W_enc is its transpose: a latent's weights lie side by side, as in W_dec,
             # and the gradients of both are sums of such rows.
@@ -93,7 +95,9 @@ class Dictionary(nn.Module):
     @property
     def pools(self) -> Sequence[Selection]:
         """The selects, each with its own latents."""
-        return [self.select] if isinstance(self.select, Selection) else list(self.select)
+        if "select" in self._modules:
+            return [self.select]
+        return [pool for pool in self.selects if isinstance(pool, Selection)]
 
     @property
     def banks(self) -> list[tuple[Bank, Weights]]:
@@ -105,7 +109,7 @@ class Dictionary(nn.Module):
         if tuple(sites) == self.wiring.writes:
             return self.b_dec
         widths = [site.width for site in self.wiring.writes]
-        parts = dict(zip(self.wiring.writes, self.b_dec.split(widths), strict=True))
+        parts = dict(zip(self.wiring.writes, torch.split(self.b_dec, widths), strict=True))
         return torch.cat([parts[site] for site in sites])
 
     def encode(self, x: Tensor | Rows) -> Tensor:
@@ -136,7 +140,7 @@ class Dictionary(nn.Module):
         if len(pools) == 1:
             code: Tensor = pools[0](pre)
             return code
-        split = pre.split([pool.latents for pool in pools], dim=-1)
+        split = torch.split(pre, [pool.latents for pool in pools], dim=-1)
         return torch.cat([pool(part) for pool, part in zip(pools, split, strict=True)], dim=-1)
 
     def decode(self, f: Tensor) -> Tensor | dict[str, Tensor]:
@@ -150,7 +154,7 @@ class Dictionary(nn.Module):
                 f"a code of rows under {self.row_norm} has lost their size: use reconstruct"
             )
         (decoded,) = self.decodings(f)
-        return self._alone(decoded)
+        return decoded if len(decoded) > 1 else _alone(decoded)
 
     def decodings(
         self, f: Tensor, shares: Sequence[float] = (1.0,), *, bias: bool = True
@@ -185,8 +189,12 @@ class Dictionary(nn.Module):
             before = share
             yield dict(total)
 
+    @overload
+    def reconstruct(self, x: Tensor) -> tuple[Tensor, Tensor]: ...
+    @overload
+    def reconstruct(self, x: Rows) -> tuple[Tensor, dict[str, Tensor]]: ...
     def reconstruct(self, x: Tensor | Rows) -> tuple[Tensor, Tensor | dict[str, Tensor]]:
-        """Code ``(..., d_sae)`` and reconstruction of activations."""
+        """Code ``(..., d_sae)`` and reconstruction, of the kind of ``x``."""
         f = self.encode(x)
         (decoded,) = self.decodings(f)
         if self.row_norm != "none":
@@ -194,10 +202,14 @@ class Dictionary(nn.Module):
             for name, y in decoded.items():
                 mean, _, factor = ROW_NORMS[self.row_norm](rows[name])
                 decoded[name] = y * factor + mean
-        return f, self._alone(decoded)
+        return f, _alone(decoded) if isinstance(x, Tensor) else decoded
 
+    @overload
+    def forward(self, x: Tensor) -> Tensor: ...
+    @overload
+    def forward(self, x: Rows) -> dict[str, Tensor]: ...
     def forward(self, x: Tensor | Rows) -> Tensor | dict[str, Tensor]:
-        """Reconstruction of activations, of the shape of ``x``."""
+        """Reconstruction of activations, of the kind of ``x``."""
         return self.reconstruct(x)[1]
 
     def rows(self, x: Tensor | Rows) -> Rows:
@@ -271,9 +283,6 @@ class Dictionary(nn.Module):
     def _weights(self, i: int) -> Weights:
         return Weights(*(self.get_parameter(name) for name in self._names(i)))
 
-    def _alone(self, decoded: dict[str, Tensor]) -> Tensor | dict[str, Tensor]:
-        return decoded if len(decoded) > 1 else next(iter(decoded.values()))
-
 
 def side_by_side(rows: Rows, sites: Sequence[Site]) -> Tensor:
     """Activations of some sites as one matrix, ``(..., Σ width)``."""
@@ -284,4 +293,11 @@ def side_by_side(rows: Rows, sites: Sequence[Site]) -> Tensor:
 def _split(x: Tensor, sites: Sequence[Site]) -> list[tuple[Site, Tensor]]:
     """Views of ``x (..., Σ width)``, one for each site."""
     widths = [site.width for site in sites]
-    return list(zip(sites, x.split(widths, dim=-1), strict=True))
+    return list(zip(sites, torch.split(x, widths, dim=-1), strict=True))
+
+
+def _alone(decoded: dict[str, Tensor]) -> Tensor:
+    """The activations of the only written site."""
+    if len(decoded) > 1:
+        raise BadInput(f"the dictionary writes {', '.join(decoded)}: give a mapping of its sites")
+    return next(iter(decoded.values()))

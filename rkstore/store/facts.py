@@ -18,12 +18,12 @@ def store_facts(store: Store) -> dict[str, Any]:
     rows = store.stop_row - store.first_row
     for name in store.hook_names:
         site = Site(name, manifest.width(name))
-        facts: dict[str, Any] = {"hook_name": site.hook_name, "d_in": site.d_in}
+        facts: dict[str, Any] = {"hook_name": site.hook_name, "d_in": site.width}
         if rows:
             statistics = store.statistics(site.hook_name)
             ordinary = store.ordinary_statistics(site.hook_name)
             stored = store.stored_bytes(site.hook_name)
-            values = rows * site.d_in
+            values = rows * site.width
             facts |= {
                 "bytes": stored,
                 "bits_per_value": 8 * stored / values,

@@ -94,7 +94,7 @@ class Manifest:
 
     @cached_property
     def _widths(self) -> dict[str, int]:
-        return {site.hook_name: site.d_in for site in self.sites}
+        return {site.hook_name: site.width for site in self.sites}
 
     @property
     def _usual_compression(self) -> str:
@@ -223,7 +223,7 @@ class Manifest:
                 if self.compression == self._usual_compression
                 else {"compression": self.compression}
             ),
-            "sites": [{"hook_name": site.hook_name, "d_in": site.d_in} for site in self.sites],
+            "sites": [{"hook_name": site.hook_name, "d_in": site.width} for site in self.sites],
             "source": self.source,
         }
 
@@ -295,7 +295,7 @@ def check_manifest(manifest: Manifest) -> None:
         "context_size": manifest.context_size,
         "shard_rows": manifest.shard_rows,
         "chunk_rows": manifest.chunk_rows,
-    } | {site.hook_name: site.d_in for site in manifest.sites}
+    } | {site.hook_name: site.width for site in manifest.sites}
     for name, size in sizes.items():
         if type(size) is not int or not 0 < size < 2**48:
             raise ValueError(f"{name} is {size!r}, not a positive number")

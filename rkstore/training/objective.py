@@ -66,12 +66,12 @@ class Objective:
         decoded = list(dictionary.decodings(f, self.shares))
         now = Pass(dictionary, rows, pre, f, decoded[-1], dead, pressure)
         losses = {"reconstruction": torch.stack([now.error_of(y) for y in decoded]).mean()}
-        codes = f.split([pool.latents for pool in dictionary.pools], dim=-1)
+        codes = torch.split(f, [pool.latents for pool in dictionary.pools], dim=-1)
         for pool, code in zip(dictionary.pools, codes, strict=True):
             for name, loss in pool.rule.losses(code).items():
                 losses[name] = losses.get(name, 0.0) + pressure * loss
-        return losses | {
-            helper.name: loss
-            for helper in self.helpers
-            if (loss := helper.loss(now)) is not None
-        }, now
+        for helper in self.helpers:
+            term = helper.loss(now)
+            if term is not None:
+                losses[helper.name] = term
+        return losses, now

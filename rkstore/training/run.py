@@ -19,7 +19,7 @@ from rkstore.errors import BadInput
 from rkstore.rkcnn.mine import Probed, probed
 from rkstore.settings import check_device, identity_of
 from rkstore.store.batches.kept import at_any, left_out
-from rkstore.store.batches.plan import split_chunks
+from rkstore.store.batches.plan import BatchPlan, split_chunks
 from rkstore.store.open import open_store
 from rkstore.store.sites import Site
 from rkstore.store.store import Store
@@ -29,7 +29,7 @@ from rkstore.training.inits import initialise
 from rkstore.training.naming import check_name, checkpoint_of, parent_of
 from rkstore.training.objective import Objective
 from rkstore.training.reading import Reading
-from rkstore.training.settings import TrainSettings
+from rkstore.training.settings import TrainSettings, directions_given
 
 # Settings of which the identity has what they come to: the site, and a digest.
 RESOLVED = ("layer", "layers", "hook", "directions")
@@ -73,8 +73,12 @@ class Run:
 
     @cached_property
     def _tokens(self) -> int:
-        plan = self.reading.plan(self.settings.batch_size, self.data_seed)
-        return plan.rows_before(self.settings.steps)
+        return self.plan.rows_before(self.settings.steps)
+
+    @property
+    def plan(self) -> BatchPlan:
+        """Which rows the run sees at which step."""
+        return self.reading.plan(self.settings.batch_size, self.data_seed)
 
     @cached_property
     def name(self) -> str:
@@ -133,7 +137,7 @@ def prepare(settings: TrainSettings) -> Run:
     if settings.name is not None:
         check_name(settings.name)
     store = open_store(settings.store)
-    found = None if settings.directions is None else probed(settings.directions, store)  # type: ignore[attr-defined]
+    found = None if settings.directions is None else probed(settings.directions, store)
     reading = _reading(settings, store, _sites(settings, store, found))
     width = max(site.width for site in reading.sites)
     latents = settings.d_sae or int(width * settings.expansion)
@@ -165,7 +169,7 @@ def _sites(settings: TrainSettings, store: Store, found: Probed | None) -> tuple
         names = [store.site(settings.layer, settings.hook)]
     if found is not None and names != [found.hook_name]:
         raise BadInput(
-            f"the probe in {settings.directions} is of {found.hook_name}, "  # type: ignore[attr-defined]
+            f"the probe in {directions_given(settings)} is of {found.hook_name}, "
             f"not of {', '.join(names)}: give one of the same site"
         )
     return tuple(Site(name, store.manifest.width(name)) for name in names)
@@ -174,9 +178,17 @@ def _sites(settings: TrainSettings, store: Store, found: Probed | None) -> tuple
 def _reading(settings: TrainSettings, store: Store, sites: tuple[Site, ...]) -> Reading:
     """What the run reads, scaled as ``--norm`` asks for."""
     chunks, _ = split_chunks(store)
-    which = {"special_tokens": settings.special_tokens, "max_norm": settings.max_norm}
-    rows = at_any([left_out(store, site.hook_name, chunks, **which) for site in sites])
-    reading = Reading(store, sites, chunks, left_out=rows)
+    rows = [
+        left_out(
+            store,
+            site.hook_name,
+            chunks,
+            special_tokens=settings.special_tokens,
+            max_norm=settings.max_norm,
+        )
+        for site in sites
+    ]
+    reading = Reading(store, sites, chunks, left_out=at_any(rows))
     return replace(reading, scales=_scales(reading, settings.norm))
 
 

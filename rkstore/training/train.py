@@ -19,6 +19,7 @@ from rkstore.training.settings import TrainSettings
 from rkstore.training.sites import one_a_layer
 from rkstore.training.step import step
 
+
 def train(settings: TrainSettings) -> Path:
     """Train a dictionary from a store, or take up its training where it stopped.
 

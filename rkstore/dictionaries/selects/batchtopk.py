@@ -33,9 +33,11 @@ class BatchTopK(TopK):
     def code(self, pre: Tensor, kept: Selection) -> Tensor:
         if not kept.training:
             return pre.relu() * (pre > kept.get_buffer("threshold"))
+        import torch
+
         flat = pre.flatten(0, -2)
         code = self.sparse(flat.detach(), kept)
-        on = flat.new_zeros(flat.shape, dtype=bool)
+        on = torch.zeros_like(flat, dtype=torch.bool)
         on[code.tokens, code.latents] = True
         return (flat * on).view_as(pre)
 
@@ -69,6 +71,8 @@ def _largest(pre: Tensor, n: int) -> Tensor:
     A sample of the rows tells roughly where the smallest of them lies; sorting only what
     is above that gives the same as sorting everything.
     """
+    import torch
+
     from rkstore.dictionaries.sparse import SAMPLE_EVERY
 
     flat, sample = pre.flatten(), pre[::SAMPLE_EVERY].flatten()
@@ -79,7 +83,7 @@ def _largest(pre: Tensor, n: int) -> Tensor:
     if len(candidates) < n:
         candidates = (flat > 0).nonzero().squeeze(1)
     if len(candidates) > n:
-        stays = candidates.new_zeros(candidates.shape, dtype=bool)
+        stays = torch.zeros_like(candidates, dtype=torch.bool)
         stays[flat[candidates].topk(n, sorted=False).indices] = True
         candidates = candidates[stays]
     return candidates

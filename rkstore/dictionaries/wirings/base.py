@@ -59,8 +59,7 @@ class Wiring:
         for bank in self.banks:
             if min(bank.latents, bank.d_in, bank.d_out) < 1:
                 raise BadInput(
-                    f"a dictionary needs positive sizes, not d_in {bank.d_in}, "
-                    f"d_sae {bank.latents}"
+                    f"a dictionary needs positive sizes, not d_in {bank.d_in}, d_sae {bank.latents}"
                 )
         sites = {*self.reads, *self.writes}
         if not self.banks or len({site.hook_name for site in sites}) < len(sites):

@@ -35,7 +35,7 @@ class Start:
     directions: Tensor | None = None
 
     def sample(self, rows: int) -> Tensor:
-        """About so many rows that it reads, evenly spread, as they are trained on, ``(n, d_in)``."""
+        """About so many of the rows that it reads, evenly spread, ``(n, d_in)``."""
         return self._read(self.reading.sample(rows))
 
     def draw(self, rows: int, generator: torch.Generator) -> Tensor:
