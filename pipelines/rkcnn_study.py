@@ -191,11 +191,10 @@ def _runs(settings: StudySettings, cell: Cell) -> list[Row]:
             if life.tokens < settings.fvu_rows:
                 measure.add(x[: settings.fvu_rows - life.tokens])
             life.add(x)
+    shares = [one.options(RkCNN).rkcnn_fraction for one in chosen]
     return [
         {"layer": cell.layer, "seed": cell.seed, "arm": arm}
-        | _dead(
-            life, _windows(settings), round(settings.d_sae * trained.options(RkCNN).rkcnn_fraction)
-        )
+        | _dead(life, _windows(settings), round(settings.d_sae * share))
         | _fit(measure.result(arm, site, held_out.codec_fvu(site)))
         | {"left_out": len(passed_over.rows)}
         for arm, share, life, measure in zip(cell.arms, shares, lives, measures, strict=True)
