@@ -73,7 +73,7 @@ def _undecided(dictionary: Dictionary, x: Tensor, waiting: Tensor, counts: Tenso
     """Numbers of the rows of ``x`` for which a waiting latent may fire."""
     if not len(waiting):
         return waiting
-    select = dictionary.select
+    select = dictionary.select.rule
     if not isinstance(select, TopK | ReLU):
         return torch.arange(len(x), device=x.device)
     centred = x - dictionary.b_dec

@@ -223,7 +223,7 @@ def test_arms_see_the_same_rows_in_the_same_order(arms):
 
 # --- the rows that are read
 
-READERS = ("read_rows", "plan_batches", "StoreSite", "InitData")
+READERS = ("read_rows", "plan_batches", "StoreSite", "Reading")
 READING = sorted(
     path
     for path in (ROOT / "pipelines").glob("*.py")

@@ -137,7 +137,8 @@ def prepare(settings: TrainSettings) -> Run:
     if settings.name is not None:
         check_name(settings.name)
     store = open_store(settings.store)
-    found = None if settings.directions is None else probed(settings.directions, store)
+    given = directions_given(settings)
+    found = None if given is None else probed(given, store)
     reading = _reading(settings, store, _sites(settings, store, found))
     width = max(site.width for site in reading.sites)
     latents = settings.d_sae or int(width * settings.expansion)
