@@ -26,7 +26,7 @@ from numcodecs.zstd import Zstd
 from results import Row, start, write_together
 from tqdm import tqdm
 
-from rkstore.cli.commands import Command, options_of
+from rkstore.cli.options import Command, options_of
 from rkstore.errors import BadInput
 from rkstore.harvest.run import Harvest, prepare
 from rkstore.harvest.settings import HarvestSettings

@@ -9,8 +9,7 @@ from typing import Any
 
 import click
 
-from rkstore.cli import streams
-from rkstore.cli.commands import fail
+from rkstore.cli import fail, streams
 from rkstore.errors import BadInput, RkstoreError
 
 Row = dict[str, Any]

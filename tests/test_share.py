@@ -18,7 +18,9 @@ from conftest import flip, make_manifest, make_values, tree, write_store
 
 import rkstore as package
 from rkstore.errors import BadInput, DamagedStore, RkstoreError
-from rkstore.share import pull, push, repair
+from rkstore.share.pull import pull
+from rkstore.share.push import push
+from rkstore.share.repair import repair
 from rkstore.share.settings import PullSettings
 from rkstore.store.batches.assemble import read_batches
 from rkstore.store.batches.plan import plan_batches, split_chunks
@@ -427,7 +429,7 @@ def test_a_pull_that_was_killed_goes_on(make_store, tmp_path):
         import os, sys
         from rkstore.share.settings import PullSettings
         from rkstore.store.places import fetch
-        from rkstore.share import pull
+        from rkstore.share.pull import pull
         url, limit = sys.argv[1:]
         plain, calls = fetch._into_place, []
         def into_place(*words):

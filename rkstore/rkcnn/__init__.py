@@ -16,13 +16,17 @@ with features that are known.
 >>> result = RkCNNProbe(d_model=3072).probe(site)                            # doctest: +SKIP
 """
 
-from rkstore.rkcnn.directions import DIRECTIONS, keep_apart, principal_directions
-from rkstore.rkcnn.moments import Moments
-from rkstore.rkcnn.probe import RkCNNProbe
-from rkstore.rkcnn.result import RkCNNResult
-from rkstore.rkcnn.scores import SCORES, score_named
-from rkstore.rkcnn.source import StoreSite
-from rkstore.rkcnn.subsets import SUBSETS, basis_of, random_subsets
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rkstore.rkcnn.directions import DIRECTIONS, keep_apart, principal_directions
+    from rkstore.rkcnn.moments import Moments
+    from rkstore.rkcnn.probe import RkCNNProbe
+    from rkstore.rkcnn.result import RkCNNResult
+    from rkstore.rkcnn.scores import SCORES, score_named
+    from rkstore.rkcnn.source import StoreSite
+    from rkstore.rkcnn.subsets import SUBSETS, basis_of, random_subsets
 
 __all__ = [
     "DIRECTIONS",
@@ -38,3 +42,25 @@ __all__ = [
     "random_subsets",
     "score_named",
 ]
+
+# Imported on first use: a probe's options must not wait for torch.
+_WHERE = {
+    "DIRECTIONS": "directions",
+    "Moments": "moments",
+    "RkCNNProbe": "probe",
+    "RkCNNResult": "result",
+    "SCORES": "scores",
+    "SUBSETS": "subsets",
+    "StoreSite": "source",
+    "basis_of": "subsets",
+    "keep_apart": "directions",
+    "principal_directions": "directions",
+    "random_subsets": "subsets",
+    "score_named": "scores",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WHERE:
+        return getattr(importlib.import_module(f"rkstore.rkcnn.{_WHERE[name]}"), name)
+    raise AttributeError(f"module 'rkstore.rkcnn' has no attribute '{name}'")
