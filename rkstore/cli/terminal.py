@@ -10,7 +10,7 @@ from rkstore.store.manifest import Manifest
 from rkstore.store.store import Store
 
 if TYPE_CHECKING:
-    from rkstore.harvest.cost import Plan
+    from rkstore.harvest.cost import HarvestCost
     from rkstore.harvest.run import Harvest
     from rkstore.rkcnn import RkCNNResult
 
@@ -33,7 +33,7 @@ def describe_harvest(harvest: "Harvest") -> str:
     )
 
 
-def describe_cost(plan: "Plan") -> str:
+def describe_cost(plan: "HarvestCost") -> str:
     """What the harvest will take, in one line."""
     cost = plan.chosen
     return (
@@ -42,7 +42,7 @@ def describe_cost(plan: "Plan") -> str:
     )
 
 
-def describe_plan(plan: "Plan") -> str:
+def describe_plan(plan: "HarvestCost") -> str:
     """What the harvest would take with each codec, measured on a sample."""
     lines = [
         f"memory  about {size(plan.memory_bytes)}",

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import h5py
 import numpy as np
 
-from rkstore.errors import BadInput
+from rkstore.errors import BadInput, one_line
 from rkstore.share.exchange.base import Exporter, Floats, Importer, Source
 from rkstore.share.exchange.facts import LARGEST, Facts, parse_facts
 from rkstore.share.exchange.matrices import Ids, check_ids, float32, matrix, names_of, of_matrices
@@ -40,8 +40,9 @@ class Hdf5Exchange(Importer, Exporter):
         try:
             file = h5py.File(path, "r")
         except OSError as error:
-            reason = " ".join(str(error).split())
-            raise BadInput(f"{path} is no HDF5 file, or is cut short: {reason}") from None
+            raise BadInput(
+                f"{path} is not an HDF5 file, or is cut short: {one_line(error)}"
+            ) from None
         found = {name: _dataset(path, file, name) for name in _chosen(path, file, settings)}
         files = {path.name: path}
         if len(found) == 1:

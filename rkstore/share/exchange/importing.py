@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from rkstore.errors import BadInput, RkstoreError
+from rkstore.errors import BadInput, RkstoreError, one_line
 from rkstore.settings import flag_of
 from rkstore.share.exchange import importer_named
 from rkstore.share.exchange.base import Floats, Source
@@ -207,5 +207,4 @@ def _columns(path: Path, source: Source, size: int, first: int, last: int) -> di
 
 
 def _unreadable(path: Path, first: int, last: int, error: Exception) -> RkstoreError:
-    said = " ".join(str(error).split())[:200]
-    return RkstoreError(f"rows {first}:{last} of {path} cannot be read: {said}")
+    return RkstoreError(f"rows {first}:{last} of {path} cannot be read: {one_line(error, 200)}")

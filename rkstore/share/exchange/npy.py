@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from rkstore.errors import BadInput
+from rkstore.errors import BadInput, one_line
 from rkstore.share.exchange import facts
 from rkstore.share.exchange.base import Exporter, Importer, Source
 from rkstore.share.exchange.files import COLUMN_FILES, of_files
@@ -43,7 +43,7 @@ def _mapped(path: Path) -> Any:
         return np.lib.format.open_memmap(path, mode="r")
     except (ValueError, EOFError) as error:
         raise BadInput(
-            f"{path} is no .npy file of numbers, or is cut short: {' '.join(str(error).split())}"
+            f"{path} is no .npy file of numbers, or is cut short: {one_line(error)}"
         ) from None
 
 

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from rkstore.errors import BadInput
+from rkstore.errors import BadInput, one_line
 from rkstore.share.exchange import facts as exported
 from rkstore.share.exchange.base import Column, Exporter, Floats, Importer, Source
 from rkstore.share.exchange.facts import facts_beside
@@ -162,7 +162,7 @@ def _loaded(path: Path) -> Any:
     try:
         data = _datasets().load_from_disk(str(path))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"{path} cannot be loaded: {' '.join(str(error).split())[:200]}") from None
+        raise BadInput(f"{path} cannot be loaded: {one_line(error, 200)}") from None
     if any(Path(file["filename"]).parent.resolve() != path.resolve() for file in data.cache_files):
         raise BadInput(f"{path} names data files that lie outside it: copy them into it")
     if not len(data):
