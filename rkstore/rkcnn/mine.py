@@ -1,4 +1,4 @@
-"""A store's site → directions on disk, and back."""
+"""A site of a store → directions: mined in memory, or probed to disk and read back."""
 
 import hashlib
 import json
@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 
 from rkstore.errors import BadInput
-from rkstore.rkcnn import RkCNNProbe, RkCNNResult, StoreSite
-from rkstore.rkcnn.result import DESCRIPTION
+from rkstore.rkcnn.probe import RkCNNProbe
+from rkstore.rkcnn.result import DESCRIPTION, RkCNNResult
 from rkstore.rkcnn.settings import ProbeSettings
+from rkstore.rkcnn.source import StoreSite
 from rkstore.store.batches.kept import left_out
 from rkstore.store.batches.plan import split_chunks
 from rkstore.store.open import open_store
@@ -18,6 +19,10 @@ from rkstore.store.store import Store
 
 # Where results lie unless they are written elsewhere.
 RESULTS = "results/probe"
+
+# Rows that mined directions are computed from: enough for a covariance of 3,072 dimensions with
+# forty rows to each, where all rows of a large store would take longer than training.
+MINED_ROWS = 131_072
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +36,26 @@ class Probed:
     @property
     def sha256(self) -> str:
         return hashlib.sha256(self.directions.numpy().tobytes()).hexdigest()
+
+
+def mine_directions(
+    site: StoreSite, *, m: int | None, drawn: int, kept: int, score: str, seed: int
+) -> torch.Tensor:
+    """The principal directions of the best ``kept`` of ``drawn`` random subsets, ``(kept, d_in)``.
+
+    Each has norm 1, is zero outside its subset, and points to the side on which its projection
+    is skewed.
+
+    Args:
+        m: dimensions of a subset; the root of ``d_in`` by default.
+
+    Raises:
+        BadInput: there are fewer subsets than that, or fewer with a defined score.
+    """
+    probe = RkCNNProbe(site.width, m=m, h=drawn, r=kept, score_method=score, seed=seed)
+    directions = probe.probe(site).top_directions
+    assert directions is not None
+    return directions
 
 
 def probe(settings: ProbeSettings) -> tuple[RkCNNResult, Path]:

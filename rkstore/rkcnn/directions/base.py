@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import torch
 
 from rkstore.errors import BadInput
 from rkstore.rkcnn.moments import Doubles, Floats
@@ -65,6 +64,8 @@ def eigenvectors(blocks: Doubles) -> tuple[Doubles, Doubles]:
     On one thread: such small matrices gain nothing from several, which on a busy
     machine wait for each other, measured up to 27 times longer.
     """
+    import torch
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

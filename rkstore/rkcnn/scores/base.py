@@ -3,13 +3,16 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from rkstore.errors import BadInput
 from rkstore.rkcnn.moments import Doubles, Floats, Moments
 from rkstore.rkcnn.subsets import Indices
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class MomentScore(ABC):
@@ -32,9 +35,9 @@ class Comparison:
 
     rows: int
     k_neighbors: int
-    labels: torch.Tensor | None = None
+    labels: "Tensor | None" = None
     """``(rows,)`` int64: classes counted from 0, each of which occurs."""
-    asking: torch.Tensor | None = None
+    asking: "Tensor | None" = None
     """``(q,)`` int64: the rows whose neighbours count; all if there is none."""
     generator: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
     """For a score that draws something."""
@@ -68,7 +71,7 @@ class RowScore(ABC):
             )
 
     @abstractmethod
-    def of_subsets(self, x: torch.Tensor, subsets: torch.Tensor, comparison: Comparison) -> Doubles:
+    def of_subsets(self, x: "Tensor", subsets: "Tensor", comparison: Comparison) -> Doubles:
         """Scores ``(h,)`` of subsets ``(h, m)`` of the rows ``(rows, d)``; NaN if undefined."""
 
 
