@@ -42,6 +42,9 @@ LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}
 ONE_ROOM_UP = {("evaluation/functional.py", "harvest")}
 """Functional evaluation also gives logits, and may load a model for that."""
 
+BESIDE = {("store/writing/destination.py", "places")}
+"""A URL that is written to is one that is read: pushing asks first what is there."""
+
 
 def relative(file: Path) -> str:
     return file.relative_to(PACKAGE).as_posix()
@@ -102,7 +105,9 @@ def test_inside_the_store_imports_go_down_too(file: Path) -> None:
     for parts in of_package(file):
         if parts[0] != "store" or len(parts) < 2 or parts[1] == inside or parts[1] not in LEVEL:
             continue
-        assert LEVEL[parts[1]] < LEVEL[inside], f"{relative(file)} may not import {parts[1]}"
+        assert LEVEL[parts[1]] < LEVEL[inside] or (relative(file), parts[1]) in BESIDE, (
+            f"{relative(file)} may not import {parts[1]}"
+        )
 
 
 def test_every_file_of_the_store_has_its_level() -> None:

@@ -29,6 +29,7 @@ from rkstore.store.places.remote import RemoteStore
 from rkstore.store.places.url import Location
 from rkstore.store.store import Store
 from rkstore.store.verify import verify
+from rkstore.store.writing.destination import Destination
 from rkstore.store.writing.writer import StoreWriter
 from rkstore.training.settings import TrainSettings
 
@@ -478,7 +479,7 @@ def test_a_server_that_knows_no_ranges_sends_it_again(web, bad_line, large):
 def test_over_s3_a_file_goes_on_where_the_line_was_cut(bucket, bad_line, large, tmp_path):
     import s3fs
 
-    Location(bucket).put("large", tmp_path / "large")
+    Destination(bucket).put("large", tmp_path / "large")
     with pytest.MonkeyPatch.context() as patch:
         port, line = bad_line(urlsplit(os.environ["AWS_ENDPOINT_URL"]).port)
         patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
@@ -554,9 +555,9 @@ def test_a_push_sends_what_is_missing_and_data_before_what_lists_it(tmp_path, mo
     root, remote = tmp_path / "store", tmp_path / "remote"
     write_store(root, manifest, values, 2)
     sent = []
-    plain = Location.put
+    plain = Destination.put
     monkeypatch.setattr(
-        Location, "put", lambda self, path, file: (sent.append(path), plain(self, path, file))
+        Destination, "put", lambda self, path, file: (sent.append(path), plain(self, path, file))
     )
     push(root, str(remote))
     assert sent[-2:] == [JOURNAL, MANIFEST]
@@ -588,7 +589,7 @@ def test_a_push_that_failed_goes_on_and_shows_no_store_before_it_is_one(
             raise RkstoreError("the line was cut")
         plain(self, path, file)
 
-    monkeypatch.setattr(Location, "put", put)
+    monkeypatch.setattr(Destination, "put", put)
     monkeypatch.setattr(importlib.import_module("rkstore.share.push"), "JOURNAL_SECONDS", 0.0)
     with pytest.raises(RkstoreError, match="the line was cut"):
         push(store.root, bucket)

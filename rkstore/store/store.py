@@ -1,4 +1,4 @@
-"""Reading a store: rows of any site, columns, statistics, and whether every file is intact.
+"""Reading a store: rows of any site, columns, statistics.
 
 Nothing here can call a language model: this side of the shards needs NumPy and
 the format's library, no torch and no transformers.
@@ -20,17 +20,11 @@ from safetensors.numpy import load as load_safetensors
 from rkstore.errors import BadInput, DamagedStore, RkstoreError, few
 from rkstore.store.apart import Apart
 from rkstore.store.codecs import Encoded
+from rkstore.store.contents import Contents, read_contents
 from rkstore.store.descriptors import OPEN
-from rkstore.store.files import (
-    FileRecord,
-    inside,
-    named,
-    reading,
-)
+from rkstore.store.files import FileRecord, inside, named, read_small, reading
 from rkstore.store.formats import ArraySpec, Shard, format_named
-from rkstore.store.journal import ShardRecord, read_journal
-from rkstore.store.manifest import COLUMNS, Manifest, read_manifest
-from rkstore.store.part import Part, read_part, whole
+from rkstore.store.manifest import COLUMNS
 from rkstore.store.sites import block_of, is_named
 from rkstore.store.statistics import ShardStatistics, Statistics
 
@@ -60,14 +54,12 @@ class Store:
         """
         self.root = named(root)
         self.where = str(self.root)
-        manifest = read_manifest(self.root)
-        records = read_journal(self.root, manifest)
-        self._hold(manifest, records, read_part(self.root, manifest, records))
+        self._hold(read_contents(functools.partial(read_small, self.root), self.where))
 
-    def _hold(self, manifest: Manifest, records: list[ShardRecord], part: Part | None) -> None:
-        self.manifest, self.records, self.part = manifest, records, part
-        self.held = whole(manifest, records) if part is None else part
-        self.rows = manifest.rows_recorded(len(records))
+    def _hold(self, contents: Contents) -> None:
+        self.manifest, self.records = contents.manifest, contents.records
+        self.part, self.held = contents.part, contents.held
+        self.rows = self.manifest.rows_recorded(len(self.records))
         self.codec = self.manifest.stored_codec
         self._format = format_named(self.manifest.format)
         self._shards: dict[tuple[str, int], Shard] = {}
@@ -81,7 +73,7 @@ class Store:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.root, self.where = state["root"], state["where"]
-        self._hold(state["manifest"], state["records"], state["part"])
+        self._hold(Contents(state["manifest"], state["records"], state["part"]))
 
     @property
     def complete(self) -> bool:
