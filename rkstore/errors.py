@@ -3,10 +3,6 @@
 import keyword
 import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 # An option as it is written on a command line. Between quotes is a value or a whole command.
 OPTION = re.compile(r"(?<!\w)'[^']*'(?!\w)|(?<![\w/.-])--(?P<no>no-)?(?P<name>[a-z][a-z0-9-]*)")

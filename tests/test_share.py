@@ -427,16 +427,17 @@ def test_a_pull_that_was_killed_goes_on(make_store, tmp_path):
     program = textwrap.dedent("""
         import os, sys
         from rkstore.share.settings import PullSettings
+        from rkstore.store import files
         from rkstore.store.places import fetch
         from rkstore.share import pull
         url, limit = sys.argv[1:]
-        plain, calls = fetch._into_place, []
+        plain, calls = files.into_place, []
         def into_place(*words):
             calls.append(words)
             if len(calls) > int(limit):
                 os._exit(9)
             plain(*words)
-        fetch._into_place = into_place
+        files.into_place = fetch.into_place = into_place
         pull(url, PullSettings(out="copy"))
     """)
     for limit in (0, 1, 2, 9, 30):

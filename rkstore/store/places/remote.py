@@ -102,8 +102,7 @@ class RemoteStore(Store):
     def _shard_files(self, hook_name: str, shard: int) -> dict[str, FileRecord]:
         specs = self.manifest.specs(hook_name).values()
         paths = (self._format.shard_path(spec, shard) for spec in specs)
-        recorded = self.records[shard].files
-        return {path: recorded[path] for path in paths if path in recorded}
+        return {path: self.records[shard].files[path] for path in paths}
 
     def _fetch_shard(self, hook_name: str, shard: int) -> None:
         for path, recorded in self._shard_files(hook_name, shard).items():
@@ -121,10 +120,8 @@ class RemoteStore(Store):
 
         threading.Thread(target=fetch_next, daemon=True).start()
 
-    def _present(self, path: str, recorded: FileRecord | None) -> Path:
+    def _present(self, path: str, recorded: FileRecord) -> Path:
         file = self.root / path
-        if recorded is None:
-            return file
         with self._fetching, writing(self._cache):
             # Its digest is checked once a process: what was kept may have changed since.
             known = path in self._checked and file.is_file()

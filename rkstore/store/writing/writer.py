@@ -15,7 +15,6 @@ from types import TracebackType
 from typing import BinaryIO
 
 import numpy as np
-from safetensors.numpy import save
 
 from rkstore.errors import BadInput, RkstoreError
 from rkstore.store.apart import joined
@@ -223,7 +222,7 @@ class StoreWriter:
         self._format.write_chunks(self._aside(path), specs[""], data, last - first)
         files = {path: self._synced(path)}
         path = self.manifest.statistics_path(name, self.next_shard)
-        self._aside(path).write_bytes(save(statistics_of(chunks).as_arrays()))
+        self._aside(path).write_bytes(statistics_of(chunks).to_bytes())
         files[path] = self._synced(path)
         for side in self._codec.side:  # of the shard: the same in every chunk
             files |= self._write_array(specs[side], chunks[0].side[side][np.newaxis])
