@@ -497,7 +497,7 @@ def test_over_sftp_a_file_goes_on_where_the_line_was_cut(sftp, bad_line, large, 
     port, line = bad_line(there.port)
     known = tmp_path / "home" / ".ssh" / "known_hosts"
     known.write_text(known.read_text().replace(str(there.port), str(port)))
-    location = Location(f"sftp://me:secret@127.0.0.1:{port}{tmp_path}")
+    location = Destination(f"sftp://me:secret@127.0.0.1:{port}{tmp_path}")
     assert b"".join(location.blocks("large")) == large
     assert line.cuts == 0
     line.cuts, line.after = 1, 0
@@ -581,7 +581,7 @@ def test_a_push_that_failed_goes_on_and_shows_no_store_before_it_is_one(
     make_store, tmp_path, bucket, monkeypatch
 ):
     store, _ = make_store()
-    plain, calls, cut = Location.put, [], [f"{OTHER}/c/2/0"]
+    plain, calls, cut = Destination.put, [], [f"{OTHER}/c/2/0"]
 
     def put(self, path, file):
         calls.append(path)
@@ -836,7 +836,7 @@ def test_a_url_that_cannot_be_is_refused(tmp_path, monkeypatch, url, said):
     ],
 )
 def test_a_missing_backend_says_what_to_install(package, url):
-    program = f"import sys; sys.modules[{package!r}] = None; from rkstore import cli; cli.main()"
+    program = f"import sys; sys.modules[{package!r}] = None; from rkstore.cli.commands import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", program, "pull", url], capture_output=True, text=True
     )
