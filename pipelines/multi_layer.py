@@ -8,7 +8,6 @@ the layers that are missing.
 """
 
 import itertools
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,6 @@ from rkstore.training.sites import layers_of
 NAME = "multi_layer"
 
 
-@dataclass(frozen=True, kw_only=True)
 class MultiLayerSettings(ArmSettings):
     """Several layers of one model."""
 

@@ -8,7 +8,6 @@ where there is nothing to find: with directions drawn at random inside the same 
 random basis, and with the labels shuffled.
 """
 
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +26,13 @@ from rkstore.evaluation.report.figures import COLOURS, look, png, whole
 from rkstore.rkcnn import RkCNNProbe, RkCNNResult
 from rkstore.rkcnn.recovery import feature_recovery
 from rkstore.rkcnn.settings import SCORES
-from rkstore.settings import Settings, option
+from rkstore.settings import Settings, option, replace
 
 TOP_SCORE, RECOVERED, VARIATION = 0.6, 0.25, 0.1
 CLOSE = 0.7
 """The least |cosine| of a direction with a feature that it recovers."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class Phase1Settings(Settings):
     """The toy model, the probe, and how often chance is tried."""
 
@@ -82,7 +80,7 @@ def study(settings: Phase1Settings) -> Row:
         "as published": with_repetition(settings, result)[0],
     }
     document: Row = {
-        "settings": asdict(settings),
+        "settings": settings.model_dump(),
         "overlap": overlap(toy),
         "share_without_feature": float((~some).double().mean()),
         "runs": [{"of": name, **run} for name, run in runs.items()] + controls(settings, toy),

@@ -8,9 +8,7 @@ RkCNN's initialisation does besides choosing directions. Run again after an inte
 same command goes on where it stopped.
 """
 
-import dataclasses
 import itertools
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +33,11 @@ from rkstore.cli.commands import Command, options_of
 from rkstore.errors import BadInput
 from rkstore.evaluation.report.figures import draw_curve, logarithmic, look, png, whole
 from rkstore.harvest.text import PYTHON_CORPUS
-from rkstore.settings import option
+from rkstore.settings import option, replace
 
 NAME = "phase2_gpt2"
 
 
-@dataclass(frozen=True, kw_only=True)
 class Phase2Settings(ArmSettings):
     """One layer of one model."""
 
@@ -72,7 +69,7 @@ def dry(settings: Phase2Settings) -> Phase2Settings:
     """
     if unused := typed(DRY):
         raise BadInput(f"--dry-run has its own {unused[0]}: leave one of them out")
-    return dataclasses.replace(settings, **DRY, out=str(Path(settings.out) / "dry_run"))
+    return replace(settings, **DRY, out=str(Path(settings.out) / "dry_run"))
 
 
 def study(settings: Phase2Settings) -> tuple[Runs, Row]:

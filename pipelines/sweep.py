@@ -9,7 +9,6 @@ seed; baselines of further seeds say what no setting had a part in.
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any, TypeVar
@@ -44,7 +43,6 @@ GAINS = {"points": "+.2f", "percent": "+.2f", "explained": "+.4f"}
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, kw_only=True)
 class SweepSettings(RecipeSettings):
     """The grid, and what all its runs have in common."""
 
