@@ -93,7 +93,7 @@ def test_every_site_has_the_width_that_its_activations_have(model: Model):
     assert len(sites) > 10 * MODEL_LAYERS
     activations = model.activations(TOKENS, sites)
     for site in sites:
-        assert activations[site.hook_name].shape == (TOKENS.size, site.d_in), site
+        assert activations[site.hook_name].shape == (TOKENS.size, site.width), site
 
 
 @pytest.mark.parametrize(
@@ -486,7 +486,7 @@ def test_the_model_that_rkstore_carries_is_a_gpt2_of_twelve_layers():
     assert demo.name == "demo"
     assert demo.layers == 12
     (site,) = demo.sites("mlp.hook_post", "11")
-    assert site.d_in == 4 * demo.sites("hook_mlp_out", "11")[0].d_in
+    assert site.width == 4 * demo.sites("hook_mlp_out", "11")[0].width
     assert demo.encode(["import this"])[0]
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def describe_harvest(harvest: "Harvest") -> str:
     """What is about to be written."""
     manifest = harvest.manifest
-    widths = sorted({site.d_in for site in manifest.sites})
+    widths = sorted({site.width for site in manifest.sites})
     wide = "/".join(str(width) for width in widths)
     return "\n".join(
         [

@@ -133,13 +133,13 @@ def plan(harvest: Harvest, codecs: Sequence[str] = ()) -> HarvestCost:
     for codec in asked[1:]:
         with contextlib.suppress(BadInput):  # this codec cannot hold such values
             costs.append(_cost(harvest, codec, ids, values))
-    width = sum(site.d_in for site in sites)
+    width = sum(site.width for site in sites)
     shard = min(manifest.shard_rows, manifest.rows)
     batch = harvest.batch_size * manifest.context_size
     return HarvestCost(
         rows=manifest.rows,
         context_size=manifest.context_size,
-        widths=tuple(site.d_in for site in sites),
+        widths=tuple(site.width for site in sites),
         model_seconds_per_token=model_seconds,
         costs=tuple(costs),
         memory_bytes=round(4 * width * 2 * batch + costs[0].bytes_per_token * shard)

@@ -222,4 +222,4 @@ def _rows(found: dict[str, torch.Tensor], site: Site, ids: torch.Tensor) -> np.n
             f"{site.hook_name} gives {gave} for tokens of shape {tuple(ids.shape)}, which is not "
             "one row a token: choose another --hook"
         )
-    return x.reshape(-1, site.d_in).float().cpu().numpy()
+    return x.reshape(-1, site.width).float().cpu().numpy()

@@ -45,7 +45,7 @@ class Harvest:
     @property
     def largest_bytes(self) -> int:
         """Bytes of the store before lossless compression."""
-        per_row = sum(s.d_in for s in self.manifest.sites)
+        per_row = sum(s.width for s in self.manifest.sites)
         return self.manifest.rows * per_row * codec_named(self.manifest.codec).dtype.itemsize
 
     @property
@@ -179,17 +179,17 @@ def _fill(shard: ShardEncoder, harvest: Harvest, advance: Callable[[int], object
 
 def _check_widths(model: Model, sites: list[Site], settings: HarvestSettings) -> None:
     width = settings.d_in
-    other = next((site for site in sites if width is not None and site.d_in != width), None)
+    other = next((site for site in sites if width is not None and site.width != width), None)
     if other is None:
         return
     fitting = [
         hook
         for hook in nearest(block_of(other.hook_name)[1], model.hooks(settings.layers))
-        if all(site.d_in == width for site in model.sites(hook, settings.layers))
+        if all(site.width == width for site in model.sites(hook, settings.layers))
     ]
     there = (
         f"--hook {' or '.join(fitting[:3])} would be"
         if fitting
         else f"no hook is, with --layers {settings.layers}"
     )
-    raise BadInput(f"{other.hook_name} is {other.d_in} wide, not {width} as asked; {there}")
+    raise BadInput(f"{other.hook_name} is {other.width} wide, not {width} as asked; {there}")

@@ -101,9 +101,9 @@ def _manifest(path: Path, source: Source, settings: ImportSettings) -> Manifest:
     for site in source.sites:
         if not SITE_NAME.fullmatch(site.hook_name):
             raise BadInput(f"'{site.hook_name}' cannot name a site: give --hook-name")
-        if settings.d_in is not None and site.d_in != settings.d_in:
+        if settings.d_in is not None and site.width != settings.d_in:
             raise BadInput(
-                f"{site.hook_name} is {site.d_in} wide, not {settings.d_in} as asked with --d-in"
+                f"{site.hook_name} is {site.width} wide, not {settings.d_in} as asked with --d-in"
             )
     size = _context_size(path, source, settings)
     shard_rows = max(1, round(settings.shard_rows / size)) * size
