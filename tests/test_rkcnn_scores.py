@@ -48,10 +48,10 @@ def row_scores(
     asking: np.ndarray | None = None,
     subsets: np.ndarray | None = None,
 ) -> np.ndarray:
-    score = score_named(name)
+    score = score_named(name, k_neighbors=k)
     assert isinstance(score, RowScore)
     classes, queries = (None if a is None else torch.from_numpy(a) for a in (labels, asking))
-    comparison = Comparison(len(x), k, classes, queries)
+    comparison = Comparison(len(x), classes, queries)
     score.check(comparison)
     chosen = np.arange(x.shape[1])[None] if subsets is None else subsets
     return score.of_subsets(torch.from_numpy(x), torch.from_numpy(chosen), comparison)
@@ -78,7 +78,7 @@ def separation(x: np.ndarray, labels: np.ndarray) -> float:
 
 def test_the_table_names_every_score() -> None:
     assert {name: score.name for name, score in SCORES.items()} == {n: n for n in SCORES}
-    assert options_in(ProbeSettings)["score"].choices == tuple(SCORES)
+    assert options_in(ProbeSettings)["score"].choices == SCORES
 
 
 def test_an_unknown_score_is_refused_with_the_list() -> None:
@@ -293,7 +293,7 @@ def test_max_activation_is_the_same_however_the_rows_are_cut() -> None:
 
 def test_random_scores_are_uniform_and_their_seed_is_the_comparisons() -> None:
     def draw(seed: int) -> np.ndarray:
-        comparison = Comparison(3, 1, generator=np.random.default_rng(seed))
+        comparison = Comparison(3, generator=np.random.default_rng(seed))
         subsets = torch.zeros((4000, 3), dtype=torch.int64)
         score = score_named("random")
         assert isinstance(score, RowScore)

@@ -8,10 +8,13 @@ from pathlib import Path
 import torch
 
 from rkstore.errors import BadInput
+from rkstore.rkcnn.directions import directions_named
 from rkstore.rkcnn.probe import RkCNNProbe
 from rkstore.rkcnn.result import DESCRIPTION, RkCNNResult
+from rkstore.rkcnn.scores import score_named
 from rkstore.rkcnn.settings import ProbeSettings
 from rkstore.rkcnn.source import StoreSite
+from rkstore.rkcnn.subsets import subsets_named
 from rkstore.store.batches.kept import left_out
 from rkstore.store.batches.plan import split_chunks
 from rkstore.store.open import open_store
@@ -70,21 +73,19 @@ def probe(settings: ProbeSettings) -> tuple[RkCNNResult, Path]:
     store = open_store(settings.store)
     hook_name = store.site(settings.layer, settings.hook)
     chunks, _ = split_chunks(store)
+    given = dict(settings)
     finder = RkCNNProbe(
         store.manifest.width(hook_name),
         m=settings.m,
         h=settings.h,
         r=settings.r,
-        score_method=settings.score,
-        k_neighbors=settings.k_neighbors,
+        score_method=score_named(settings.score, **given),
         seed=settings.seed,
         device=settings.device,
         sample_rows=settings.sample_rows,
-        query_rows=settings.query_rows,
-        subsets=settings.subsets,
-        directions=settings.directions,
+        subsets=subsets_named(settings.subsets, **given),
+        directions=directions_named(settings.directions, **given),
         components=settings.components,
-        whiten=settings.whiten,
         rounds=settings.rounds,
         max_cosine=settings.max_cosine,
     )

@@ -41,7 +41,9 @@ class ICA(Directions):
 
     name = "ica"
 
-    def axes(self, covariance: Doubles, subsets: Indices, rows: Floats | None) -> Doubles:
+    def axes(
+        self, covariance: Doubles, subsets: Indices, rows: Floats | None, components: int = 1
+    ) -> Doubles:
         import torch
 
         if rows is None:
@@ -55,14 +57,14 @@ class ICA(Directions):
         blocks = covariance[subsets[:, :, None], subsets[:, None, :]]
         check_variance(blocks, subsets)
         values, vectors = eigenvectors(blocks)
-        check_rank(values, subsets, self.components)
+        check_rank(values, subsets, components)
         sample = torch.from_numpy(rows.astype(np.float64))
 
         def find(i: int) -> "Tensor":
             real = values[i] > 1e-6 * values[i, -1]
             whitening = torch.from_numpy(vectors[i][:, real] / np.sqrt(values[i, real]))
             z = sample[:, torch.from_numpy(subsets[i])] @ whitening
-            return fast_ica(z, self.components) @ whitening.T
+            return fast_ica(z, components) @ whitening.T
 
         found = one_item_a_core(find, range(len(subsets)), sample.device)
         return unit(torch.stack(list(found)).numpy())

@@ -8,7 +8,10 @@ from tqdm import tqdm
 from rkstore.errors import BadInput
 from rkstore.rkcnn.moments import Doubles
 from rkstore.rkcnn.scores.base import Comparison, RowScore
+from rkstore.rkcnn.spread import spread_rows
+from rkstore.rkcnn.subsets import Indices
 from rkstore.rkcnn.threads import one_item_a_core
+from rkstore.settings import Settings, option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,13 +39,30 @@ class KNN(RowScore):
     """
 
     name = "knn"
+    options: "Options"
+
+    class Options(Settings):
+        """Of the knn score."""
+
+        k_neighbors: int = option(5, "Neighbours of the knn score.", least=1)
+        query_rows: int | None = option(
+            None,
+            "Rows that ask knn for their neighbours among all of sample_rows; all by default. "
+            "Fewer estimate the score, with a standard error that falls with their root.",
+            least=1,
+        )
+
+    def asking(self, rows: int, generator: np.random.Generator) -> Indices | None:
+        count = self.options.query_rows
+        return None if count is None else spread_rows(rows, count, generator)
 
     def check(self, comparison: Comparison) -> None:
         super().check(comparison)
-        if comparison.rows <= comparison.k_neighbors:
+        k = self.options.k_neighbors
+        if comparison.rows <= k:
             raise BadInput(
-                f"knn with k_neighbors={comparison.k_neighbors} has {comparison.rows} rows to "
-                f"compare and needs at least {comparison.k_neighbors + 1}: "
+                f"knn with k_neighbors={k} has {comparison.rows} rows to "
+                f"compare and needs at least {k + 1}: "
                 "give more rows, raise sample_rows or lower k_neighbors"
             )
 
@@ -51,14 +71,14 @@ class KNN(RowScore):
         columns = x.T.contiguous()
 
         def score(subset: "Tensor") -> float:
-            return _score(columns[subset].T.contiguous(), comparison)
+            return _score(columns[subset].T.contiguous(), comparison, self.options.k_neighbors)
 
         scores = one_item_a_core(score, subsets, x.device)
         shown = tqdm(scores, total=len(subsets), desc="probe", unit="subset", disable=None)
         return np.fromiter(shown, np.float64, len(subsets))
 
 
-def _score(x: "Tensor", comparison: Comparison) -> float:
+def _score(x: "Tensor", comparison: Comparison, k: int) -> float:
     """Score of one subset, ``x`` its activations ``(rows, m)``."""
     import torch
 
@@ -67,7 +87,7 @@ def _score(x: "Tensor", comparison: Comparison) -> float:
     asking = comparison.asking
     if asking is None:
         asking = torch.arange(len(x), device=x.device)
-    distances, neighbors = nearest(x, asking, comparison.k_neighbors)
+    distances, neighbors = nearest(x, asking, k)
     if comparison.labels is not None:
         same = comparison.labels[neighbors] == comparison.labels[asking, None]
         return float(same.double().mean())

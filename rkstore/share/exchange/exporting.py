@@ -24,7 +24,7 @@ def export_store(store: Store, settings: ExportSettings) -> Path:
         DamagedStore: see :meth:`Store.chunk`.
         RkstoreError: the disk has no room for it.
     """
-    exporter = exporter_named(settings.to)
+    exporter = exporter_named(settings.to, **dict(settings))
     dtype = np.dtype(settings.dtype)
     hook_names = _sites(store, settings)
     for name in hook_names:
