@@ -281,7 +281,7 @@ def _identity(settings: StudySettings, store: Store, held_out: Store) -> Row:
     return chosen | {
         "model": store.manifest.source.get("model", {}).get("name"),
         "hook_names": list(store.hook_names),
-        "d_in": store.manifest.sites[0].d_in,
+        "d_in": store.manifest.sites[0].width,
         "codec": f"{store.manifest.codec} of schema {store.manifest.schema}",
         "store_fingerprint": store.manifest.fingerprint,
         "store_rows": [store.first_row, store.stop_row],

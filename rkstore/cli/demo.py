@@ -39,7 +39,7 @@ def run(out: Path, *, tokens: int, steps: int, layer: int) -> None:
     from rkstore.evaluation.settings import EvaluateSettings
     from rkstore.harvest import run as harvest
     from rkstore.harvest.settings import HarvestSettings
-    from rkstore.harvest.text import PYTHON_CORPUS
+    from rkstore.harvest.text.open import PYTHON_CORPUS
     from rkstore.rkcnn.mine import probe
     from rkstore.rkcnn.settings import ProbeSettings
     from rkstore.training.settings import TrainSettings

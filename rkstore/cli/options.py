@@ -159,7 +159,7 @@ def _option(option: Option, members: tuple[str, ...]) -> Callable[[F], F]:
 
 def _param_type(option: Option) -> Any:
     if option.choices:
-        return click.Choice(option.choices)
+        return click.Choice(tuple(option.choices))
     if option.kind in (int, float):
         return Number(option.kind)
     return PATH if option.path else click.STRING

@@ -6,10 +6,10 @@ Lu & Gweon 2025, "Random k conditional nearest neighbor for high-dimensional dat
 PeerJ Computer Science 11:e2497, which classifies labelled rows; reading directions
 off them is the idea of the RkCNN-SAE code and not of the paper.
 
-Subsets, scores and directions are families; ``docs/probing.md`` has them all. Two modules
-stand beside the probe and are imported by name, because they load libraries that it does not
-need: ``classifier.py``, the method of the paper, and ``recovery.py``, which compares directions
-with features that are known.
+Subsets, scores and directions are families; ``docs/probing.md`` lists their members. ``probe.py``
+runs the method on rows of any kind, ``mine.py`` on a site of a store. ``classifier.py`` is the
+method of the paper, and ``recovery.py`` compares directions with known features; both are
+imported by name.
 
 >>> from rkstore.rkcnn import RkCNNProbe, StoreSite
 >>> site = StoreSite(rkstore.open("stores/gpt2"), "blocks.8.mlp.hook_post")  # doctest: +SKIP
@@ -43,14 +43,14 @@ __all__ = [
     "score_named",
 ]
 
-# Imported on first use: a probe's options must not wait for torch.
+# Imported on first use: the options of a probe must not wait for torch.
 _WHERE = {
     "DIRECTIONS": "directions",
+    "SCORES": "scores",
+    "SUBSETS": "subsets",
     "Moments": "moments",
     "RkCNNProbe": "probe",
     "RkCNNResult": "result",
-    "SCORES": "scores",
-    "SUBSETS": "subsets",
     "StoreSite": "source",
     "basis_of": "subsets",
     "keep_apart": "directions",

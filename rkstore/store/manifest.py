@@ -1,10 +1,7 @@
-"""What a store is (``manifest.json``) and what is in it so far (``shards.jsonl``).
+"""What a store is (``manifest.json``): sites, sizes, codec, format, and where its rows came from.
 
-The manifest is written once, before the first shard, and never changes: it holds
-everything that determines a stored value, and its fingerprint names the store.
-The journal grows by one line a shard; a shard exists when its line does. Each line
-carries the hash of the line before it, the first one the fingerprint, so a line
-that was changed, lost or borrowed from another store is noticed.
+The manifest is written once, before the first shard, and never changes: it holds everything
+that determines a stored value, and its fingerprint names the store.
 """
 
 import hashlib
@@ -14,24 +11,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rkstore.errors import BadInput, DamagedStore
 from rkstore.store.codecs import CODECS, Codec, codec_named
-from rkstore.store.files import (
-    JOURNAL,
-    LARGEST_MANIFEST,
-    MANIFEST,
-    PART,
-    inside,
-    read_at_most,
-    reading,
-)
+from rkstore.store.files import JOURNAL, LARGEST_MANIFEST, MANIFEST, PART
 from rkstore.store.formats import FORMATS, ArraySpec, format_named
-from rkstore.store.jsontext import _canonical
+from rkstore.store.jsontext import canonical
 from rkstore.store.sites import Site
 
 # 2: massive rows and what no code reaches lie apart, and errors are those of the other rows.
@@ -50,6 +38,7 @@ COLUMNS = {
 
 # A name becomes a directory: no separators, no leading dot, nothing to interpret.
 SITE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+
 # What a stranger's store may ask of memory at once.
 LARGEST_CHUNK = 2**30
 
@@ -81,7 +70,7 @@ class Manifest:
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits that name the store."""
         named = self._as_dict() if self.schema == 1 else self._stated
-        return hashlib.sha256(_canonical(named).encode()).hexdigest()[:16]
+        return hashlib.sha256(canonical(named).encode()).hexdigest()[:16]
 
     @property
     def stored_codec(self) -> Codec:
@@ -94,7 +83,7 @@ class Manifest:
 
     @cached_property
     def _widths(self) -> dict[str, int]:
-        return {site.hook_name: site.d_in for site in self.sites}
+        return {site.hook_name: site.width for site in self.sites}
 
     @property
     def _usual_compression(self) -> str:
@@ -223,31 +212,17 @@ class Manifest:
                 if self.compression == self._usual_compression
                 else {"compression": self.compression}
             ),
-            "sites": [{"hook_name": site.hook_name, "d_in": site.d_in} for site in self.sites],
+            "sites": [{"hook_name": site.hook_name, "d_in": site.width} for site in self.sites],
             "source": self.source,
         }
 
 
-def read_manifest(root: Path) -> Manifest:
-    """Read and check ``manifest.json``.
-
-    Raises:
-        BadInput: there is no store, or it needs a newer rkstore.
-        DamagedStore: the manifest is not one that rkstore wrote.
-        RkstoreError: the system does not let it be read.
-    """
-    try:
-        with reading(MANIFEST, root):
-            raw = read_at_most(inside(root, MANIFEST), LARGEST_MANIFEST)
-    except (FileNotFoundError, NotADirectoryError):
-        raise BadInput(
-            f"there is no store at {root} (no {MANIFEST}): write one with 'rkstore harvest'"
-        ) from None
-    return parse_manifest(raw, str(root))
-
-
 def parse_manifest(raw: bytes, where: str) -> Manifest:
-    """Check the bytes of the ``manifest.json`` of the store that lies there.
+    """The manifest that a ``manifest.json`` states.
+
+    Args:
+        raw: the bytes of the file.
+        where: directory or URL of the store, for sentences.
 
     Raises:
         BadInput: it needs a newer rkstore.
@@ -295,7 +270,7 @@ def check_manifest(manifest: Manifest) -> None:
         "context_size": manifest.context_size,
         "shard_rows": manifest.shard_rows,
         "chunk_rows": manifest.chunk_rows,
-    } | {site.hook_name: site.d_in for site in manifest.sites}
+    } | {site.hook_name: site.width for site in manifest.sites}
     for name, size in sizes.items():
         if type(size) is not int or not 0 < size < 2**48:
             raise ValueError(f"{name} is {size!r}, not a positive number")
@@ -313,7 +288,7 @@ def check_manifest(manifest: Manifest) -> None:
         raise ValueError("source is not an object")
     for site in manifest.sites:
         if not 0 <= manifest.fvu_before(site.hook_name) < math.inf:
-            raise ValueError(f"the error of {site.hook_name} is no error")
+            raise ValueError(f"the error of {site.hook_name} is not a number from 0")
     specs = manifest.all_specs()
     for spec in specs:
         # As float32: that is what a chunk becomes when it is decoded.
@@ -337,7 +312,7 @@ def largest_divisor(n: int, most: int) -> int:
 def _leaves(value: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], str]:
     """The JSON text of everything that is not a filled object, by the keys that lead to it."""
     if not isinstance(value, dict) or not value:
-        return {path: value if isinstance(value, str) else _canonical(value)}
+        return {path: value if isinstance(value, str) else canonical(value)}
     leaves: dict[tuple[str, ...], str] = {}
     for key, inner in value.items():
         leaves |= _leaves(inner, (*path, str(key)))

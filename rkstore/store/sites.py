@@ -1,4 +1,4 @@
-"""Sites: a hook and its width, and what names it."""
+"""Sites: a hook and the width of its activations, and how sites are chosen by name."""
 
 import fnmatch
 import re
@@ -14,7 +14,7 @@ class Site:
     """A hook point and the width of its activations."""
 
     hook_name: str
-    d_in: int
+    width: int
 
 
 def block_of(hook_name: str) -> tuple[int | None, str]:

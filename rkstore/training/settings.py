@@ -1,6 +1,7 @@
 """Options of a training."""
 
-from rkstore.rkcnn.settings import SCORES, SiteSettings
+from rkstore.rkcnn.scores import SCORES
+from rkstore.rkcnn.settings import SiteSettings
 from rkstore.settings import option
 
 INITS = (
@@ -110,7 +111,7 @@ class TrainSettings(SiteSettings):
     rkcnn_score: str = option(
         "kurtosis",
         "How the rkcnn inits score a subset: any score that needs no labels.",
-        choices=tuple(score for score in SCORES if score != "separation"),
+        choices=tuple(name for name, score in SCORES.items() if not score.needs_labels),
     )
     directions: str | None = option(
         None,

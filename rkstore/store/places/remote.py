@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkstore.errors import BadInput, size
-from rkstore.store.contents import read_listed
-from rkstore.store.files import DiskErrors, FileRecord, intact, named
+from rkstore.store.files import FileRecord, intact, named, writing
 from rkstore.store.formats import ArraySpec, Shard
 from rkstore.store.places.fetch import fetch
 from rkstore.store.places.url import Location
@@ -52,9 +51,9 @@ class RemoteStore(Store):
         self._cache_bytes = cache_bytes
         self._locate(url)
         self.where = self._location.url
-        listed = read_listed(self._location)
-        self.root = self._cache / listed.manifest.fingerprint
-        self._hold(listed.manifest, listed.records, listed.part)
+        contents = self._location.contents()
+        self.root = self._cache / contents.manifest.fingerprint
+        self._hold(contents)
 
     def _locate(self, url: str) -> None:
         self._url, self._location = url, Location(url)
@@ -103,30 +102,27 @@ class RemoteStore(Store):
     def _shard_files(self, hook_name: str, shard: int) -> dict[str, FileRecord]:
         specs = self.manifest.specs(hook_name).values()
         paths = (self._format.shard_path(spec, shard) for spec in specs)
-        recorded = self.records[shard].files
-        return {path: recorded[path] for path in paths if path in recorded}
+        return {path: self.records[shard].files[path] for path in paths}
 
     def _fetch_shard(self, hook_name: str, shard: int) -> None:
         for path, recorded in self._shard_files(hook_name, shard).items():
             self._present(path, recorded)
 
     def _fetch_ahead(self, hook_name: str, shard: int) -> None:
-        """Fetch the shard behind that one meanwhile, if the cache has room for both."""
+        """Fetch the next shard meanwhile, if the cache has room for both."""
         both = (self._shard_files(hook_name, n).values() for n in (shard, shard + 1))
         if sum(file.bytes for files in both for file in files) > self._cache_bytes:
             return
 
         def fetch_next() -> None:
-            with suppress(Exception):  # whoever reads it will be told
+            with suppress(Exception):  # whoever reads it gets the error
                 self._fetch_shard(hook_name, shard + 1)
 
         threading.Thread(target=fetch_next, daemon=True).start()
 
-    def _present(self, path: str, recorded: FileRecord | None) -> Path:
+    def _present(self, path: str, recorded: FileRecord) -> Path:
         file = self.root / path
-        if recorded is None:
-            return file
-        with self._fetching, DiskErrors(self._cache):
+        with self._fetching, writing(self._cache):
             # Its digest is checked once a process: what was kept may have changed since.
             known = path in self._checked and file.is_file()
             if not known and not intact(self.root, path, recorded):

@@ -1,14 +1,13 @@
-"""Files at a URL: a directory, S3, HTTP, the Hub or SFTP, all through fsspec.
+"""Files at a URL, to read: a directory, S3, HTTP, the Hub or SFTP, all through fsspec.
 
-Nothing else in rkstore knows what is behind a URL. What comes back is bytes, never an object,
-and whoever asks bounds them; which paths are asked for follows from a manifest, never from
-what a listing says.
+Nothing else in rkstore knows what is behind a URL, except for writing there, which is
+:mod:`rkstore.store.writing.destination`. What comes back is bytes, never an object, and the
+caller bounds them; which paths are asked for follows from a manifest, never from what a
+listing says.
 """
 
-import os
 import posixpath
 import re
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -18,9 +17,9 @@ from urllib.parse import quote, unquote
 import fsspec
 
 from rkstore.errors import BadInput, RkstoreError
-from rkstore.store.files import ASIDE, inside, named, own, place
+from rkstore.store.contents import Contents, read_contents
+from rkstore.store.files import MANIFEST, inside, named
 from rkstore.store.places.retry import patiently, status_of
-from rkstore.store.writing.lock import let_go, take_lock
 
 # What each scheme needs besides fsspec, which comes with rkstore's other requirements.
 PACKAGES = {
@@ -58,7 +57,7 @@ def is_url(text: object) -> bool:
 
 
 class Location:
-    """A directory at a URL."""
+    """A directory at a URL, read-only."""
 
     def __init__(self, url: str | Path) -> None:
         """Find what speaks to that URL; nothing is read yet.
@@ -78,7 +77,7 @@ class Location:
                 f"with {', '.join(f'{scheme}://' for scheme in PACKAGES)}"
             )
         self._given = url
-        with self._telling(""):
+        with self._one_sentence(""):
             self._fs, self._root = _file_system(self.scheme, url)
             self._fs.invalidate_cache()  # what an earlier Location listed may have changed
         # On the Hub, a repository may be all there is, and a revision behind it.
@@ -95,7 +94,7 @@ class Location:
             RkstoreError: it cannot be read.
         """
         download = _Download(lambda at: self._open(path, at))
-        with self._telling(path), closing(download):
+        with self._one_sentence(path), closing(download):
             while block := self._patiently(download.block):
                 yield block
 
@@ -108,82 +107,25 @@ class Location:
                 break
         return bytes(content)
 
-    def read_optional(self, path: str, most: int) -> bytes | None:
-        """A small file, or None if it is not there."""
-        try:
-            return self.read(path, most)
-        except NotThere:
-            return None
-
-    @contextmanager
-    def writing(self) -> Iterator[dict[str, int]]:
-        """Write to the directory; gives the size of every file in it, by path.
+    def contents(self) -> Contents:
+        """Read and check what the store there says of itself.
 
         Raises:
-            BadInput: this kind of URL cannot be written to, or another process writes there.
+            BadInput: there is no store, or it needs a newer rkstore.
+            DamagedStore: one of its files is not what rkstore wrote.
+            RkstoreError: it cannot be read.
         """
-        if self.scheme in ("http", "https"):
-            raise BadInput(f"{self.url} can be read only: push to s3://, sftp:// or a directory")
-        if self.scheme == "hf":
-            raise BadInput(
-                "each file pushed to hf:// would be a commit of its own: use "
-                "'hf upload-large-folder USER/NAME STORE --repo-type dataset'"
-            )
-        lock = None
-        if self.scheme == "file":
-            Path(self._root).mkdir(parents=True, exist_ok=True)
-            lock = take_lock(Path(self._root))
-        try:
-            yield self._sizes()
-        finally:
-            # The line may be down by now: then the next push clears what is left aside.
-            with suppress(Exception):
-                if self.scheme != "s3" and self._fs.isdir(self._at(ASIDE)):
-                    self._fs.rm(self._at(ASIDE), recursive=True)
-            if lock is not None:
-                let_go(lock, Path(self._root))
 
-    def put(self, path: str, source: Path) -> None:
-        """Copy a local file there. Whoever reads meanwhile finds the old one or the new one."""
-        with self._telling(path, "write"):
-            self._patiently(lambda: self._put(path, source))
-
-    def _put(self, path: str, source: Path) -> None:
-        if self.scheme == "s3":  # an object appears as a whole
-            self._fs.put_file(str(source), self._at(path))
-            return
-        waiting = f"{ASIDE}/{path.replace('/', '__')}"
-        if self.scheme == "file":  # never through a link
-            own(Path(self._root), waiting)
-            place(Path(self._root), path)
-        aside, target = self._at(waiting), self._at(path)
-        self._fs.makedirs(posixpath.dirname(aside), exist_ok=True)
-        self._fs.put_file(str(source), aside)
-        self._fs.makedirs(posixpath.dirname(target), exist_ok=True)
-        rename = os.replace if self.scheme == "file" else self._fs.ftp.posix_rename
-        rename(aside, target)
-
-    def put_bytes(self, path: str, content: bytes) -> None:
-        """Write a small file there, as a whole."""
-        with tempfile.TemporaryDirectory() as directory:
-            source = Path(directory) / "content"
-            source.write_bytes(content)
-            self.put(path, source)
-
-    def remove(self, path: str) -> None:
-        with self._telling(path, "remove"):
-            self._patiently(lambda: self._fs.rm_file(self._at(path)))
-
-    def _sizes(self) -> dict[str, int]:
-        with self._telling(""):
+        def read(path: str, most: int) -> bytes | None:
             try:
-                found = self._patiently(lambda: self._fs.find(self._root, detail=True))
-            except FileNotFoundError:
-                if self.scheme == "s3":  # a prefix need not exist, a bucket does
-                    raise
-                return {}
-        before = f"{self._root}/"
-        return {path.removeprefix(before): int(info["size"]) for path, info in found.items()}
+                return self.read(path, most)
+            except NotThere as error:
+                if path == MANIFEST:
+                    sentence = f"there is no store at {self.url}: {error.sentence}"
+                    raise BadInput(sentence) from None
+                return None
+
+        return read_contents(read, self.url)
 
     def _at(self, path: str) -> str:
         return f"{self._root}/{path}"
@@ -216,7 +158,7 @@ class Location:
             self._fs, self._root = _file_system(self.scheme, self._given)
 
     @contextmanager
-    def _telling(self, path: str, doing: str = "read") -> Iterator[None]:
+    def _one_sentence(self, path: str, doing: str = "read") -> Iterator[None]:
         """Make one sentence of whatever a backend raises: each has exceptions of its own."""
         where = f"{self.url}/{path}" if path else self.url
         try:

@@ -14,7 +14,7 @@ from rkstore.store.files import LOCK
 
 
 def take_lock(root: Path) -> BinaryIO:
-    """Lock a directory that exists; give what is returned to :func:`let_go`.
+    """Lock a directory that exists; give what is returned to :func:`unlock`.
 
     Raises:
         BadInput: another process is writing to it.
@@ -42,7 +42,7 @@ def take_lock(root: Path) -> BinaryIO:
         lock.close()
 
 
-def let_go(lock: BinaryIO, root: Path) -> None:
+def unlock(lock: BinaryIO, root: Path) -> None:
     """Unlock the directory."""
     (root / LOCK).unlink(missing_ok=True)
     lock.close()

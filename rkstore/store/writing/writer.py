@@ -2,7 +2,7 @@
 
 Each file is written aside, synced and renamed into place; only then is the shard's
 line appended to the journal, and only that line makes the shard exist. Whoever
-opens the directory again finds whole shards, and goes on behind the last of them.
+opens the directory again finds whole shards, and continues after the last of them.
 """
 
 import os
@@ -15,7 +15,6 @@ from types import TracebackType
 from typing import BinaryIO
 
 import numpy as np
-from safetensors.numpy import save
 
 from rkstore.errors import BadInput, RkstoreError
 from rkstore.store.apart import joined
@@ -24,19 +23,21 @@ from rkstore.store.files import (
     JOURNAL,
     LOCK,
     MANIFEST,
-    DiskErrors,
     FileRecord,
+    aside,
+    into_place,
     named,
     own,
     sha256,
-    sync_directory,
+    sync,
+    writing,
 )
 from rkstore.store.formats import ArraySpec, format_named
 from rkstore.store.journal import ShardRecord
 from rkstore.store.manifest import Manifest, check_manifest
 from rkstore.store.store import Store
 from rkstore.store.writing.encoder import EncodedChunk, ShardEncoder, statistics_of
-from rkstore.store.writing.lock import let_go, take_lock
+from rkstore.store.writing.lock import take_lock, unlock
 
 
 class StoreWriter:
@@ -57,9 +58,11 @@ class StoreWriter:
         self.root, self.manifest = named(root), manifest
         self._lock: BinaryIO | None = None
         self._made_root = False
+        self._waiting: dict[str, Path] = {}
+        """Files that are not in place yet, by the path that they will have."""
         self._pool = ThreadPoolExecutor(os.cpu_count())
         self.records: list[ShardRecord] = []
-        with DiskErrors(self.root):
+        with writing(self.root):
             self._claim()
 
     def __enter__(self) -> "StoreWriter":
@@ -74,7 +77,7 @@ class StoreWriter:
         self._close(failed=kind is not None)
 
     def close(self) -> None:
-        """Clear away what is unfinished and let go of the lock."""
+        """Clear away what is unfinished and release the lock."""
         self._close(failed=False)
 
     def _close(self, *, failed: bool) -> None:
@@ -88,7 +91,7 @@ class StoreWriter:
             with suppress(OSError, RkstoreError):  # what went wrong is what is to be said
                 self._remove_unrecorded(self.manifest)
                 own(self.root, MANIFEST).unlink(missing_ok=True)
-        let_go(self._lock, self.root)
+        unlock(self._lock, self.root)
         self._lock = None
         if nothing and self._made_root:
             with suppress(OSError):
@@ -111,7 +114,7 @@ class StoreWriter:
             RkstoreError: the disk is full or failed; what was recorded before is intact.
         """
         chunks, columns = shard.finish()
-        with DiskErrors(self.root):
+        with writing(self.root):
             written = list(self._pool.map(self._write_site, chunks, chunks.values()))
             files = self._write_columns(columns)
             for of_site in written:
@@ -219,7 +222,7 @@ class StoreWriter:
         self._format.write_chunks(self._aside(path), specs[""], data, last - first)
         files = {path: self._synced(path)}
         path = self.manifest.statistics_path(name, self.next_shard)
-        self._aside(path).write_bytes(save(statistics_of(chunks).as_arrays()))
+        self._aside(path).write_bytes(statistics_of(chunks).to_bytes())
         files[path] = self._synced(path)
         for side in self._codec.side:  # of the shard: the same in every chunk
             files |= self._write_array(specs[side], chunks[0].side[side][np.newaxis])
@@ -259,7 +262,7 @@ class StoreWriter:
             journal.write(record.to_line())
             journal.flush()
             os.fsync(journal.fileno())
-        sync_directory(self.root)
+        sync(self.root)
         self.records.append(record)
         for path in derived:
             self._into_place(path)
@@ -279,25 +282,16 @@ class StoreWriter:
         self._synced(path)
         return True
 
-    def _waiting(self, path: str) -> Path:
-        return own(self.root, f"{ASIDE}/{path.replace('/', '__')}")
-
     def _aside(self, path: str) -> Path:
-        """Where the file for that path waits; nothing is there yet."""
-        aside = self._waiting(path)
-        aside.parent.mkdir(exist_ok=True)
-        aside.unlink(missing_ok=True)
-        return aside
+        """Where the file for that path waits until all of its shard is written."""
+        waiting = self._waiting[path] = aside(self.root, path)
+        return waiting
 
     def _synced(self, path: str) -> FileRecord:
         """Make the waiting file survive a power cut; return its size and digest."""
-        aside = self._waiting(path)
-        with aside.open("rb") as file:
-            os.fsync(file.fileno())
-        return FileRecord(aside.stat().st_size, sha256(aside))
+        waiting = self._waiting[path]
+        sync(waiting)
+        return FileRecord(waiting.stat().st_size, sha256(waiting))
 
     def _into_place(self, path: str) -> None:
-        target = own(self.root, path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        self._waiting(path).replace(target)
-        sync_directory(target.parent)
+        into_place(self._waiting.pop(path), own(self.root, path))

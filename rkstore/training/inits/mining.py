@@ -4,16 +4,13 @@ from torch import Tensor
 
 from rkstore.dictionaries.dictionary import Dictionary
 from rkstore.errors import BadInput
-from rkstore.rkcnn import RkCNNProbe, StoreSite
+from rkstore.rkcnn.mine import MINED_ROWS, mine_directions
+from rkstore.rkcnn.source import StoreSite
 from rkstore.training.inits.data import InitData
 from rkstore.training.settings import TrainSettings
 
 # What only mining depends on, and so has no part where directions are given.
 MINING_OPTIONS = ("rkcnn_h", "rkcnn_m", "rkcnn_oversample", "rkcnn_score")
-
-# Rows that scores and directions are computed from: enough for a covariance of 3,072 dimensions
-# with forty rows to each, where all rows of a large store would take longer than training.
-MINED_ROWS = 131_072
 
 
 def mined_latents(dictionary: Dictionary, settings: TrainSettings) -> int:
@@ -42,28 +39,23 @@ def directions_of(data: InitData, settings: TrainSettings, *, drawn: int, wanted
 
 
 def mine(data: InitData, settings: TrainSettings, *, drawn: int, kept: int) -> Tensor:
-    """The principal directions of the best ``kept`` of ``drawn`` subsets, ``(kept, d_in)``.
-
-    Each has norm 1, is zero outside its subset, and points where its projection is skewed to.
+    """:func:`mine_directions` from the training rows, ``(kept, d_in)``.
 
     Raises:
-        BadInput: there are not so many subsets, or not so many with a score.
+        BadInput: there are fewer subsets than that, or fewer with a defined score.
     """
+    site = StoreSite(data.store, data.hook_name, data.spread(MINED_ROWS), data.left_out)
     try:
-        probe = RkCNNProbe(
-            data.store.manifest.width(data.hook_name),
+        return mine_directions(
+            site,
             m=settings.rkcnn_m,
-            h=drawn,
-            r=kept,
-            score_method=settings.rkcnn_score,
+            drawn=drawn,
+            kept=kept,
+            score=settings.rkcnn_score,
             seed=settings.seed,
         )
-        site = StoreSite(data.store, data.hook_name, data.spread(MINED_ROWS), data.left_out)
-        directions = probe.probe(site).top_directions
     except BadInput as error:
         raise BadInput(
             f"--init {settings.init} mines r={kept} directions (latents × --rkcnn-fraction): "
             f"{error.sentence}"
         ) from None
-    assert directions is not None
-    return directions
