@@ -1,7 +1,7 @@
 """One writer at a time: the lock of a store's directory.
 
-It is the kernel's lock on a file, so it ends with the process that held it however that
-ends; the file itself only says who it is.
+It is the kernel's lock on a file, so it ends with the process that holds it, however that
+ends; the file itself only says which process that is.
 """
 
 import fcntl
@@ -20,7 +20,7 @@ def take_lock(root: Path) -> BinaryIO:
         BadInput: another process is writing to it.
     """
     while True:
-        # Never through a link: what it leads to would be emptied.
+        # Never through a link: its target would be emptied.
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
         lock = os.fdopen(os.open(root / LOCK, flags, 0o644), "a+b")
         try:
@@ -32,8 +32,8 @@ def take_lock(root: Path) -> BinaryIO:
             raise BadInput(
                 f"{root} is being written by process {holder}: wait for it or stop it"
             ) from None
-        # Its holder may have removed the file between our opening and locking it:
-        # then the lock is on a file that nobody else can find.
+        # Its holder may have removed the file after we opened it: then we have locked a file
+        # that nobody else can find.
         if _same_file(lock, root / LOCK):
             lock.truncate(0)
             lock.write(f"{os.getpid()}\n".encode())
