@@ -1,4 +1,4 @@
-"""One writer at a time: the lock of a store's directory.
+"""One writer at a time: whether a directory is free for a store, and its lock.
 
 It is the kernel's lock on a file, so it ends with the process that holds it, however that
 ends; the file itself only says which process that is.
@@ -10,7 +10,26 @@ from pathlib import Path
 from typing import BinaryIO
 
 from rkstore.errors import BadInput
-from rkstore.store.files import LOCK
+from rkstore.store.files import LOCK, MANIFEST
+
+
+def holds_store(root: Path, begun: set[str]) -> bool:
+    """Whether there is a store in a directory, which need not exist yet.
+
+    Args:
+        begun: names of files that a writer may have left there before the manifest.
+
+    Raises:
+        BadInput: it is a file, or holds something else.
+    """
+    if root.exists() and not root.is_dir():
+        raise BadInput(f"{root} is a file: choose another --out")
+    others = sorted({file.name for file in root.iterdir()} - begun) if root.is_dir() else []
+    if others and MANIFEST not in others:
+        raise BadInput(
+            f"{root} is not empty and holds no store ({others[0]} is there): choose another --out"
+        )
+    return bool(others)
 
 
 def take_lock(root: Path) -> BinaryIO:

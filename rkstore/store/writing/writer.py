@@ -37,7 +37,7 @@ from rkstore.store.journal import ShardRecord
 from rkstore.store.manifest import Manifest, check_manifest
 from rkstore.store.store import Store
 from rkstore.store.writing.encoder import EncodedChunk, ShardEncoder, statistics_of
-from rkstore.store.writing.lock import take_lock, unlock
+from rkstore.store.writing.lock import holds_store, take_lock, unlock
 
 
 class StoreWriter:
@@ -143,26 +143,19 @@ class StoreWriter:
 
     def _claim(self) -> None:
         """Lock the directory, and begin or continue the store in it."""
-        if self.root.exists() and not self.root.is_dir():
-            raise BadInput(f"{self.root} is a file: choose another --out")
+        begun = holds_store(self.root, {LOCK, ASIDE})
         self._made_root = not self.root.exists()
         self.root.mkdir(parents=True, exist_ok=True)
-        others = [p.name for p in self.root.iterdir() if p.name not in (LOCK, ASIDE)]
-        if others and MANIFEST not in others:
-            raise BadInput(
-                f"{self.root} is not empty and holds no store ({sorted(others)[0]} is there): "
-                "choose another --out"
-            )
         self._lock = take_lock(self.root)
         try:
             shutil.rmtree(self.root / ASIDE, ignore_errors=True)
-            if others:
+            if begun:
                 self._continue(Store(self.root))
             else:
                 self._begin()
         except BaseException:
             # What was there before is not ours to remove.
-            self._close(failed=not others)
+            self._close(failed=not begun)
             raise
 
     def _begin(self) -> None:
