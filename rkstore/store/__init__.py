@@ -17,24 +17,11 @@ if TYPE_CHECKING:
     from rkstore.store.sites import Site
     from rkstore.store.store import Store
 
-__all__ = [
-    "Manifest",
-    "Site",
-    "Store",
-    "find_store",
-    "open_store",
-    "store_facts",
-]
+__all__ = ["Manifest", "Site", "Store", "find_store", "open_store", "store_facts"]
 
 # Imported on first use: what needs the names of files must not wait for NumPy.
-_WHERE = {
-    "Manifest": "manifest",
-    "Site": "sites",
-    "Store": "store",
-    "find_store": "open",
-    "open_store": "open",
-    "store_facts": "facts",
-}
+_WHERE = {"Manifest": "manifest", "Site": "sites", "Store": "store", "store_facts": "facts"}
+_WHERE |= dict.fromkeys(("find_store", "open_store"), "open")
 
 
 def __getattr__(name: str) -> Any:

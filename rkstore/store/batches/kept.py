@@ -75,7 +75,7 @@ def left_out(
 
 
 def special_ids(store: Store) -> tuple[int, ...]:
-    """The ids of the tokenizer's special tokens; in stores of before, of BOS alone.
+    """The ids of the tokenizer's special tokens; an older store may record BOS alone.
 
     Empty where no tokenizer is recorded, as with most imports.
     """

@@ -119,11 +119,9 @@ class StoreWriter:
             files = self._write_columns(columns)
             for of_site in written:
                 files |= of_site
-            self._record(
-                files,
-                {name: sum(chunk.squared_error for chunk in own) for name, own in chunks.items()},
-                {name: sum(chunk.massive_error for chunk in own) for name, own in chunks.items()},
-            )
+            squared = {name: sum(c.squared_error for c in cs) for name, cs in chunks.items()}
+            massive = {name: sum(c.massive_error for c in cs) for name, cs in chunks.items()}
+            self._record(files, squared, massive)
 
     def write_shard(self, values: dict[str, np.ndarray], columns: dict[str, np.ndarray]) -> None:
         """Write and record the next shard from all of its rows.
