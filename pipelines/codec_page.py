@@ -19,7 +19,7 @@ from codec_study import SEEDS
 from codec_values import EXTREMES
 from results import Row, start, table, write_together
 
-from rkstore.cli.commands import Command
+from rkstore.cli.options import Command
 from rkstore.evaluation.report.figures import COLOURS, logarithmic, png
 
 # The page as it is written; what is in braces comes of the measurements.

@@ -26,11 +26,11 @@ from numcodecs.zstd import Zstd
 from results import Row, start, write_together
 from tqdm import tqdm
 
-from rkstore.cli.commands import Command, options_of
+from rkstore.cli.options import Command, options_of
 from rkstore.errors import BadInput
 from rkstore.harvest.run import Harvest, prepare
 from rkstore.harvest.settings import HarvestSettings
-from rkstore.harvest.text import PYTHON_CORPUS
+from rkstore.harvest.text.open import PYTHON_CORPUS
 from rkstore.settings import Settings, option
 from rkstore.store.codecs import CODECS
 from rkstore.store.formats import compression_for

@@ -28,7 +28,7 @@ from published import MULTI_LAYER, MULTI_LAYER_D_SAE, MULTI_LAYER_FAULTS, SOURCE
 from results import Row, Runs, start, table, write_together
 from tqdm import tqdm
 
-from rkstore.cli.commands import Command, options_of
+from rkstore.cli.options import Command, options_of
 from rkstore.evaluation.report.figures import look, png, whole
 from rkstore.settings import option
 from rkstore.training.sites import layers_of

@@ -21,11 +21,11 @@ from results import Row, as_json, start, table, write_together
 from toy import NO_FEATURE, Floats, Toy, make_toy, random_basis
 from tqdm import tqdm
 
-from rkstore.cli.commands import Command, options_of
+from rkstore.cli.options import Command, options_of
 from rkstore.evaluation.report.figures import COLOURS, look, png, whole
 from rkstore.rkcnn import RkCNNProbe, RkCNNResult
 from rkstore.rkcnn.recovery import feature_recovery
-from rkstore.rkcnn.settings import SCORES
+from rkstore.rkcnn.scores import SCORES
 from rkstore.settings import Settings, option, replace
 
 TOP_SCORE, RECOVERED, VARIATION = 0.6, 0.25, 0.1

@@ -29,10 +29,10 @@ from published import PHASE2, PHASE2_FAULTS, SOURCE
 from results import Row, Runs, start, table, write_together
 from tqdm import tqdm
 
-from rkstore.cli.commands import Command, options_of
+from rkstore.cli.options import Command, options_of
 from rkstore.errors import BadInput
 from rkstore.evaluation.report.figures import draw_curve, logarithmic, look, png, whole
-from rkstore.harvest.text import PYTHON_CORPUS
+from rkstore.harvest.text.open import PYTHON_CORPUS
 from rkstore.settings import option, replace
 
 NAME = "phase2_gpt2"

@@ -2,16 +2,16 @@
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import click
 
-from rkstore.cli import streams
-from rkstore.cli.commands import fail
+from rkstore.cli import fail, streams
 from rkstore.errors import BadInput, RkstoreError
+from rkstore.store.files import write_together as write_together
 
 Row = dict[str, Any]
 
@@ -82,20 +82,6 @@ class Runs:
 def as_json(document: Row) -> bytes:
     """The content of a JSON file."""
     return (json.dumps(document, indent=1, allow_nan=False) + "\n").encode()
-
-
-def write_together(files: Mapping[Path, bytes]) -> None:
-    """Write files aside, and rename them once all are whole: none is there in part, or alone."""
-    aside = {path: path.with_name(f".{path.name}.writing") for path in files}
-    try:
-        for path, content in files.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            aside[path].write_bytes(content)
-        for path in files:
-            aside[path].replace(path)
-    finally:
-        for path in aside.values():
-            path.unlink(missing_ok=True)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

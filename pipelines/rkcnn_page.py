@@ -18,7 +18,7 @@ import numpy as np
 from paired import Paired, compare, coverage, holm, interval
 from results import Row, deviation, start, table, write_together
 
-from rkstore.cli.commands import Command
+from rkstore.cli.options import Command
 from rkstore.errors import BadInput
 from rkstore.evaluation.report.figures import logarithmic, png, whole
 

@@ -26,7 +26,7 @@ from lifetimes import Lifetimes
 from results import Row, Runs, start
 from tqdm import tqdm
 
-from rkstore.cli.commands import Command, options_of
+from rkstore.cli.options import Command, options_of
 from rkstore.dictionaries import load_dictionary
 from rkstore.errors import BadInput
 from rkstore.evaluation.evaluate import Evaluation, Measure

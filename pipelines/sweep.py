@@ -28,7 +28,7 @@ from published import SOURCE, SWEEP, SWEEP_FAULTS
 from results import Row, Runs, deviation, start, table, write_together
 from tqdm import tqdm
 
-from rkstore.cli.commands import Command, options_of
+from rkstore.cli.options import Command, options_of
 from rkstore.errors import BadInput
 from rkstore.evaluation.report.figures import look, png
 from rkstore.settings import flag_of, option

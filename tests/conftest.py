@@ -238,7 +238,7 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory, text_file: Path) -> Path
 @pytest.fixture(scope="session")
 def model(model_dir: Path) -> Any:
     """The tiny model, loaded by rkstore."""
-    from rkstore.harvest.model import load_model
+    from rkstore.harvest.load import load_model
 
     return load_model(str(model_dir))
 
@@ -289,7 +289,7 @@ def rkstore(
 
     It runs in an empty directory, so that relative paths are the test's own.
     """
-    from rkstore.cli.commands import main
+    from rkstore.cli import main
 
     monkeypatch.chdir(tmp_path)
 

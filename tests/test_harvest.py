@@ -276,7 +276,7 @@ def test_a_context_longer_than_the_models_is_refused_with_both(harvest_settings)
 def test_a_width_other_than_the_one_asked_for_is_refused_with_both_and_what_would_fit(
     harvest_settings,
 ):
-    assert prepare(harvest_settings(d_in=MODEL_MLP)).manifest.sites[0].d_in == MODEL_MLP
+    assert prepare(harvest_settings(d_in=MODEL_MLP)).manifest.sites[0].width == MODEL_MLP
     with pytest.raises(BadInput) as error:
         prepare(harvest_settings(hook="hook_mlp_out", d_in=MODEL_MLP))
     said = error.value.sentence

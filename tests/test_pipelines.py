@@ -18,7 +18,7 @@ import yaml
 from matplotlib.lines import Line2D
 from pictures import drawn, legible_texts
 
-from rkstore.cli.commands import Command
+from rkstore.cli.options import Command
 from rkstore.errors import BadInput
 from rkstore.evaluation.evaluate import evaluate
 from rkstore.evaluation.settings import EvaluateSettings

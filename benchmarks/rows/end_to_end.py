@@ -20,7 +20,7 @@ def sides(bench: Bench) -> Iterator[Sides]:
     from harness import harvests
     from harness.training import timed
 
-    from rkstore.harvest.model import EMBEDDED_PATH
+    from rkstore.harvest.load import EMBEDDED_PATH
     from rkstore.harvest.run import run
     from rkstore.store.batches.assemble import Batch
 

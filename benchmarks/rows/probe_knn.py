@@ -31,13 +31,13 @@ def sides(bench: Bench) -> Iterator[Sides]:
     generator = np.random.default_rng(0)
     subsets = random_subsets(x.shape[1], M, SUBSETS, generator)
     some = torch.from_numpy(np.sort(generator.choice(n, min(QUERIES, n // 10), replace=False)))
-    knn = score_named("knn")
+    knn = score_named("knn", k_neighbors=K)
     assert isinstance(knn, RowScore)
     scores: dict[str, np.ndarray] = {}
     exact_rates, peer_rates = [], []
 
     def asked(name: str, count: int, asking: torch.Tensor | None) -> float:
-        known = Comparison(n, K, torch.from_numpy(labels), asking)
+        known = Comparison(n, torch.from_numpy(labels), asking)
         began = time.perf_counter()
         scores[name] = knn.of_subsets(torch.from_numpy(x), torch.from_numpy(subsets[:count]), known)
         return count / (time.perf_counter() - began)

@@ -27,7 +27,7 @@ def sides(bench: Bench) -> Iterator[Sides]:
     subsets = random_subsets(x.shape[1], M, SUBSETS, generator)
     separation = score_named("separation")
     assert isinstance(separation, RowScore)
-    known = Comparison(n, 1, torch.from_numpy(labels))
+    known = Comparison(n, torch.from_numpy(labels))
     scores: dict[str, np.ndarray] = {}
 
     def ours() -> float:

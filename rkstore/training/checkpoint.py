@@ -16,6 +16,7 @@ from torch import Tensor
 from rkstore.dictionaries import save_dictionary
 from rkstore.dictionaries.disk import TRAINING
 from rkstore.errors import BadInput, RkstoreError
+from rkstore.store.files import directory_aside
 from rkstore.training.naming import check_free, checkpoints_beside
 from rkstore.training.run import Run
 
@@ -34,30 +35,24 @@ def save(run: Run) -> None:
     """
     check_finite(run)
     directory = run.directory(run.step)
-    aside = directory.with_name(f".{directory.name}.writing")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
     source = run.store.manifest.source
-    save_dictionary(
-        run.dictionary.rescaled(run.reading.scales),
-        aside,
-        {
-            "model_name": run.model["name"],
-            "hook_name": run.hook_name,
-            "context_size": run.store.manifest.context_size,
-            "prepend_bos": source.get("tokens", {}).get("prepend_bos"),
-            "dataset_path": source.get("text", {}).get("dataset"),
-            "rkstore": run.identity
-            | {"step": run.step, "scale": _scale(run)}
-            | {"model": run.model, "text": source.get("text")},
-        },
-    )
+    metadata = {
+        "model_name": run.model["name"],
+        "hook_name": run.hook_name,
+        "context_size": run.store.manifest.context_size,
+        "prepend_bos": source.get("tokens", {}).get("prepend_bos"),
+        "dataset_path": source.get("text", {}).get("dataset"),
+        "rkstore": run.identity
+        | {"step": run.step, "scale": _scale(run)}
+        | {"model": run.model, "text": source.get("text")},
+    }
     report = {"identity": run.identity, "step": run.step, "history": run.history}
     text = json.dumps(report, indent=1, allow_nan=False) + "\n"
-    (aside / TRAINING).write_text(text, "utf-8")
-    save_file(_state(run), aside / STATE)
-    shutil.rmtree(directory, ignore_errors=True)
-    aside.replace(directory)
+    with directory_aside(directory) as aside:
+        save_dictionary(run.dictionary.rescaled(run.reading.scales), aside, metadata)
+        (aside / TRAINING).write_text(text, "utf-8")
+        save_file(_state(run), aside / STATE)
+        shutil.rmtree(directory, ignore_errors=True)
     for step, other in checkpoints_beside(directory):
         if step != run.step:
             (other / STATE).unlink(missing_ok=True)

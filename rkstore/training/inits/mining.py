@@ -12,10 +12,6 @@ from rkstore.training.inits.base import Init, Start
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Rows that scores and directions are computed from: enough for a covariance of 3,072 dimensions
-# with forty rows to each, where all rows of a large store would take longer than training.
-MINED_ROWS = 131_072
-
 
 class Mined(Init):
     """An init whose first latents are directions that the RkCNN probe finds.
@@ -36,7 +32,7 @@ class Mined(Init):
     rkcnn_score: str = option(
         "kurtosis",
         "How the rkcnn inits score a subset: any score that needs no labels.",
-        choices=tuple(name for name in SCORES if name != "separation"),
+        choices=tuple(name for name, score in SCORES.items() if not score.needs_labels),
     )
 
     def mined_latents(self, start: Start) -> int:
@@ -63,31 +59,22 @@ class Mined(Init):
             BadInput: there are not so many subsets, or not so many with a score; or the bank
                 reads several sites.
         """
-        from rkstore.rkcnn import RkCNNProbe, StoreSite
+        from rkstore.rkcnn.mine import MINED_ROWS, mine_directions
+        from rkstore.rkcnn.source import StoreSite
 
         reading, sites = start.reading, start.bank.reads
         if len(sites) > 1:
             raise BadInput(f"--init {self.name} mines one site, not {len(sites)} side by side")
+        chunks = reading.spread(MINED_ROWS)
+        site = StoreSite(reading.store, sites[0].hook_name, chunks, reading.left_out)
+        m, score = self.rkcnn_m, self.rkcnn_score
         try:
-            probe = RkCNNProbe(
-                start.bank.d_in,
-                m=self.rkcnn_m,
-                h=drawn,
-                r=kept,
-                score_method=self.rkcnn_score,
-                seed=start.seed,
-            )
-            rows = StoreSite(
-                reading.store, sites[0].hook_name, reading.spread(MINED_ROWS), reading.left_out
-            )
-            directions = probe.probe(rows).top_directions
+            return mine_directions(site, m=m, drawn=drawn, kept=kept, score=score, seed=start.seed)
         except BadInput as error:
             raise BadInput(
                 f"--init {self.name} mines r={kept} directions (latents × --rkcnn-fraction): "
                 f"{error.sentence}"
             ) from None
-        assert directions is not None
-        return directions
 
 
 class Directed(Mined):
