@@ -5,11 +5,11 @@ trained on one reading of the store, and evaluated on one reading of its held-ou
 """
 
 import hashlib
+import inspect
 import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from rkstore.evaluation.report.tables import with_sd
 from rkstore.evaluation.settings import EvaluateSettings
 from rkstore.harvest import run as harvest
 from rkstore.harvest.settings import HarvestSettings
-from rkstore.settings import Settings, default_of, flag_of, option
+from rkstore.settings import Settings, flag_of, option, options_in
 from rkstore.store.batches.kept import left_out
 from rkstore.store.batches.plan import plan_batches, split_chunks
 from rkstore.store.open import open_store
@@ -53,9 +53,8 @@ MINING = ("rkcnn", "rkcnn-decoder", "rkcnn-unscored", "sparse-random")
 
 def as_in(settings: type[Settings], name: str, **given: Any) -> Any:
     """The option of another command, with another ``default`` or ``help`` if given."""
-    [spec] = [spec for spec in fields(settings) if spec.name == name]
-    known = {"default": default_of(spec), **spec.metadata, **given}
-    return option(known.pop("default"), known.pop("help"), **known)
+    known, names = options_in(settings)[name], inspect.signature(option).parameters
+    return option(**({key: getattr(known, key) for key in names} | given))
 
 
 def directory(default: str) -> Any:
@@ -72,7 +71,6 @@ def typed(names: Iterable[str]) -> list[str]:
     ]
 
 
-@dataclass(frozen=True, kw_only=True)
 class RecipeSettings(Settings):
     """Which activations, and the settings that all dictionaries share."""
 
@@ -109,7 +107,6 @@ class RecipeSettings(Settings):
     out: str = directory("results")
 
 
-@dataclass(frozen=True, kw_only=True)
 class ArmSettings(RecipeSettings):
     """A comparison of initialisations."""
 
@@ -127,8 +124,7 @@ class ArmSettings(RecipeSettings):
     rkcnn_score: str = as_in(TrainSettings, "rkcnn_score")
     keep: bool = option(True, "Keep the dictionaries once they are measured.")
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def model_post_init(self, _: Any) -> None:
         if len(self.arms) < 2 or len(set(self.arms)) < len(self.arms):
             raise BadInput(f"--arms is {', '.join(self.arms)}: give at least two different ones")
         for arm in self.arms:
@@ -170,7 +166,7 @@ def the_store(settings: RecipeSettings, layers: str) -> Store:
 def identity(settings: RecipeSettings, store: Store, besides: Sequence[str] = ()) -> Row:
     """What runs in one file must have in common: all settings but those ``besides``."""
     free = {*NOT_IDENTITY, *besides}
-    chosen = {key: value for key, value in asdict(settings).items() if key not in free}
+    chosen = {key: value for key, value in settings.model_dump().items() if key not in free}
     model = store.manifest.source.get("model", {}).get("name")
     of_store = {"store_fingerprint": store.manifest.fingerprint, "store_rows": store.rows}
     return chosen | of_store | {"store_model": model}
@@ -178,9 +174,7 @@ def identity(settings: RecipeSettings, store: Store, besides: Sequence[str] = ()
 
 def recipe(settings: RecipeSettings, store: Store, **given: Any) -> TrainSettings:
     """The settings of one dictionary: those that all share, and those ``given``."""
-    shared = {spec.name for spec in fields(settings)} & {
-        spec.name for spec in fields(TrainSettings)
-    }
+    shared = options_in(type(settings)).keys() & options_in(TrainSettings).keys()
     chosen = {name: getattr(settings, name) for name in shared}
     where = {"store": store.where, "layers": None, "out": str(Path(settings.out) / "checkpoints")}
     return TrainSettings(**(chosen | where | given))

@@ -14,7 +14,6 @@ import dataclasses
 import itertools
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +54,6 @@ REFERENCE = "float32"
 SEEDS = "another seed"
 
 
-@dataclass(frozen=True, kw_only=True)
 class CodecStudySettings(ModelsSettings):
     """What is stored, and how much is made of it."""
 
@@ -82,8 +80,7 @@ class CodecStudySettings(ModelsSettings):
     batch_size: int = option(512, "Rows in a batch.", least=1)
     seeds: int = option(3, "Seeds of the float32 dictionaries.", least=2)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def model_post_init(self, _: Any) -> None:
         for codec in self.codec:
             codec_named(codec)  # now, and not after an hour
 

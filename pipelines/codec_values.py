@@ -54,7 +54,6 @@ STEP = 0.002
 REACH = 100
 
 
-@dataclass(frozen=True, kw_only=True)
 class ModelsSettings(Settings):
     """Which models read how much of which text."""
 

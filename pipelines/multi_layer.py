@@ -7,7 +7,6 @@ same rows in the same order. After an interruption, the same command continues w
 that are missing.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import click
@@ -26,7 +25,6 @@ from rkstore.training.sites import layers_of
 NAME = "multi_layer"
 
 
-@dataclass(frozen=True, kw_only=True)
 class MultiLayerSettings(ArmSettings):
     """Several layers of one model."""
 

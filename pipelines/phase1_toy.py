@@ -8,7 +8,6 @@ is nothing to find: with random directions inside the same subsets, in a random 
 labels shuffled.
 """
 
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from rkstore.evaluation.report.tables import table
 from rkstore.rkcnn import RkCNNProbe, RkCNNResult
 from rkstore.rkcnn.recovery import feature_recovery
 from rkstore.rkcnn.settings import SCORES
-from rkstore.settings import Settings, option
+from rkstore.settings import Settings, option, replace
 
 NAME = "phase1_toy"
 
@@ -38,7 +37,6 @@ CLOSE = 0.7
 """The least |cosine| of a direction with a feature that it recovers."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class Phase1Settings(Settings):
     """The toy model, the probe, and how often chance is tried."""
 
@@ -86,7 +84,7 @@ def study(settings: Phase1Settings) -> Row:
         "as published": with_repetition(settings, result)[0],
     }
     document: Row = {
-        "settings": asdict(settings),
+        "settings": settings.model_dump(),
         "overlap": overlap(toy),
         "share_without_feature": float((~some).double().mean()),
         "runs": [{"of": name, **run} for name, run in runs.items()] + controls(settings, toy),

@@ -8,8 +8,6 @@ RkCNN's initialisation does except choosing directions. After an interruption, t
 continues where it stopped.
 """
 
-import dataclasses
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +38,11 @@ from rkstore.evaluation.report.figures import (
 )
 from rkstore.evaluation.report.tables import table
 from rkstore.harvest.text import PYTHON_CORPUS
-from rkstore.settings import option
+from rkstore.settings import option, replace
 
 NAME = "phase2_gpt2"
 
 
-@dataclass(frozen=True, kw_only=True)
 class Phase2Settings(ArmSettings):
     """One layer of one model."""
 
@@ -77,7 +74,7 @@ def dry(settings: Phase2Settings) -> Phase2Settings:
     """
     if unused := typed(DRY):
         raise BadInput(f"--dry-run has its own {unused[0]}: leave one of them out")
-    return dataclasses.replace(settings, **DRY, out=str(Path(settings.out) / "dry_run"))
+    return replace(settings, **DRY, out=str(Path(settings.out) / "dry_run"))
 
 
 def study(settings: Phase2Settings) -> tuple[Runs, Row]:

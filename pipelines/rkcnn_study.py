@@ -13,7 +13,7 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing.pool import Pool
 from pathlib import Path
@@ -67,7 +67,6 @@ SHARED = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
 class StudySettings(Settings):
     """What is trained, on what, and the windows of dead latents."""
 
@@ -274,7 +273,7 @@ def _check(settings: StudySettings, store: Store, held_out: Store, layers: list[
 
 def _identity(settings: StudySettings, store: Store, held_out: Store) -> Row:
     """What studies must have in common to share a record."""
-    chosen = {key: value for key, value in asdict(settings).items() if key not in NOT_IDENTITY}
+    chosen = {key: value for key, value in settings.model_dump().items() if key not in NOT_IDENTITY}
     return chosen | {
         "model": store.manifest.source.get("model", {}).get("name"),
         "hook_names": list(store.hook_names),

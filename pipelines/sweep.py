@@ -9,7 +9,6 @@ baselines of further seeds show how much the seed alone changes.
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any, TypeVar
@@ -38,7 +37,6 @@ GAINS = {"points": "+.2f", "percent": "+.2f", "explained": "+.4f"}
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, kw_only=True)
 class SweepSettings(RecipeSettings):
     """The grid, and what all its runs have in common."""
 

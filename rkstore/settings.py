@@ -1,7 +1,6 @@
-"""Every option of every command, once: its name, its default and the reason, its type.
+"""How options are declared, checked and read from YAML: each has one name everywhere.
 
-The command line makes its options from these classes and a YAML file is checked
-against them, so both know the same names. Importing this module is cheap.
+The command line makes its options from the same classes that a YAML file is checked against.
 """
 
 import math
@@ -9,28 +8,25 @@ import os
 import re
 import types
 import typing
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import MISSING, dataclass, field, fields, replace
+from copy import copy
+from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cache
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-import torch
 import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator
 
 from rkstore.errors import BadInput, for_yaml
 
 T = TypeVar("T", bound="Settings")
 
-KINDS = {
-    str: "text",
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    tuple: "a list of texts",
-}
-
+KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+LISTS = {str: "a list of texts", int: "a list of whole numbers", float: "a list of numbers"}
 
 # Numbers are handed on to libraries that count in 64 bits.
 MOST = 2**63 - 1
@@ -46,59 +42,220 @@ def option(
     choices: tuple[str, ...] = (),
     least: float | None = None,
     path: bool = False,
+    identity: bool = True,
 ) -> Any:
     """A field with what its option needs to know besides its type.
 
     Args:
+        least: the smallest number allowed, of a list the smallest of each.
         path: whether it is a path, or may be one: ``~`` is then the home directory.
+        identity: whether two runs that differ in it are two; False for what may change when a
+            run is resumed, such as where it is written.
     """
-    metadata = {"help": help, "choices": choices, "least": least, "path": path}
-    if isinstance(default, (list, tuple)):
-        return field(default_factory=lambda: tuple(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
+    more = {"choices": choices, "least": least, "path": path, "identity": identity}
+    default = tuple(default) if isinstance(default, list) else default
+    return Field(default, description=help, json_schema_extra=typing.cast(Any, more))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
+@dataclass(frozen=True)
+class Option:
+    """An option of some settings: its type, and what :func:`option` was given.
+
+    Two are equal if they differ in nothing but their help.
+    """
+
+    name: str
+    kind: type[Any]
+    several: bool
+    optional: bool
+    default: Any
+    help: str = field(compare=False)
+    choices: tuple[str, ...]
+    least: float | None
+    path: bool
+    identity: bool
+
+    @property
+    def flag(self) -> str:
+        return flag_of(self.name)
+
+    @property
+    def key(self) -> str:
+        """Its name in a YAML file."""
+        return self.name.rstrip("_")
+
+    @property
+    def takes(self) -> str:
+        """What it takes, for a sentence."""
+        return LISTS[self.kind] if self.several else KINDS[self.kind]
+
+    def read(self, value: Any) -> Any:
+        """What a value says as this type; the value itself if it says nothing."""
+        if value is None and self.optional:
+            return None
+        if not self.several:
+            return read_as(self.kind, value, path=self.path)
+        if isinstance(value, str) and self.kind is not str:
+            value = value.split(",")
+        several = value if isinstance(value, list | tuple) else (value,)
+        return tuple(read_as(self.kind, item, path=self.path) for item in several)
+
+    def check(self, value: Any) -> None:
+        """Raise BadInput if a value of the right type is out of bounds."""
+        if self.kind is int and abs(value) > MOST:
+            raise BadInput(f"{self.flag} is {value}: it must be at most {MOST}")
+        if self.choices and value not in self.choices:
+            raise BadInput(f"{self.flag} is '{value}': choose one of {', '.join(self.choices)}")
+        if self.least is not None and value < self.least:
+            raise BadInput(f"{self.flag} is {value}: it must be at least {self.least}")
+
+
+if TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass
+
+    class _Model(ModelMetaclass):
+        """Keeps a type checker from making constructors of fields: members bring more of them."""
+else:
+    _Model = type(BaseModel)
+
+
+class Settings(BaseModel, metaclass=_Model):
     """Settings that check themselves.
 
     A text of a number will do where a number is asked for, and the other way round; a number
-    that is whole (1e5) where a whole number is asked for; one text where several may be given.
+    that is whole (1e5) where a whole number is asked for; one value where several may be given.
 
     Raises:
-        BadInput: a value is of the wrong type, too small or not one of the choices.
+        BadInput: a value is of the wrong type, too small or not one of the choices, or there is
+            no option of a name.
     """
 
-    def __post_init__(self) -> None:
-        for spec in fields(self):
-            given = getattr(self, spec.name)
-            kind, optional = value_type(spec.type)
-            if given is None and optional:
-                continue
-            value = read_as(kind, given, path=spec.metadata["path"])
-            object.__setattr__(self, spec.name, value)
-            self._check(spec, kind, value, given)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_default=True
+    )
 
-    def _check(self, spec: Any, kind: type[Any], value: Any, given: Any) -> None:
-        flag, choices, least = flag_of(spec.name), spec.metadata["choices"], spec.metadata["least"]
-        texts = value if kind is tuple else ()
-        finite = kind is not float or (type(value) is float and math.isfinite(value))
-        if type(value) is not kind or not finite or not all(type(text) is str for text in texts):
-            shown = list(given) if isinstance(given, tuple) else given
-            raise BadInput(f"{flag} takes {KINDS[kind]}, not {shown!r}")
-        if kind is int and abs(value) > MOST:
-            raise BadInput(f"{flag} is {given}: it must be at most {MOST}")
-        if choices and value not in choices:
-            raise BadInput(f"{flag} is '{value}': choose one of {', '.join(choices)}")
-        if least is not None and value < least:
-            raise BadInput(f"{flag} is {value}: it must be at least {least}")
+    brought: ClassVar[Mapping[str, tuple[tuple[str, str], ...]]] = {}
+    """Which ``(family, member)`` bring an option that is not the class's own."""
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise _in_our_words(type(self), error, values) from None
+
+    def options(self, member: type[T]) -> T:
+        """The options of one member out of these."""
+        return member(**{name: getattr(self, name) for name in options_in(member)})
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _read(cls, value: Any, info: Any) -> Any:
+        return options_in(cls)[info.field_name].read(value)
+
+    @field_validator("*")
+    @classmethod
+    def _check(cls, value: Any, info: Any) -> Any:
+        option = options_in(cls)[info.field_name]
+        for item in value if option.several else (value,):
+            if item is not None:
+                option.check(item)
+        return value
+
+
+def _in_our_words(
+    settings: type[Settings], error: ValidationError, given: Mapping[str, Any]
+) -> BadInput:
+    """The first of pydantic's errors as our sentence."""
+    first = error.errors(include_url=False)[0]
+    said = first.get("ctx", {}).get("error")
+    if isinstance(said, BadInput):
+        return said
+    known, name = options_in(settings), str(first["loc"][0])
+    if name not in known:
+        flags = ", ".join(option.flag for option in known.values())
+        return BadInput(f"there is no {flag_of(name)}: choose among {flags}")
+    value = given.get(name, first["input"])
+    shown = list(value) if isinstance(value, tuple) else value
+    return BadInput(f"{flag_of(name)} takes {known[name].takes}, not {shown!r}")
+
+
+@cache
+def options_in(settings: type[Settings]) -> dict[str, Option]:
+    """The options of some settings, by the names of their fields."""
+    found = {}
+    for name, info in settings.model_fields.items():
+        kind, several, optional = _value_type(info.annotation)
+        more: Any = info.json_schema_extra
+        help = info.description or ""
+        found[name] = Option(name, kind, several, optional, info.default, help, **more)
+    return found
+
+
+def _value_type(annotation: Any) -> tuple[type[Any], bool, bool]:
+    """The type behind ``X``, ``tuple[X, ...]`` or ``X | None``; if several; if None will do."""
+    inner = [part for part in typing.get_args(annotation) if part is not type(None)]
+    several = typing.get_origin(annotation) is tuple
+    return inner[0] if inner else annotation, several, isinstance(annotation, types.UnionType)
+
+
+def combined(**families: Mapping[str, type[Settings]]) -> Callable[[type[T]], type[T]]:
+    """Give settings the options of all members of some families, as one flat record.
+
+    Args:
+        families: tables of a member's name → its options, each under the field that chooses the
+            member; under any other name, all members of the table have a part in everything.
+
+    Raises:
+        TypeError: two options of one name differ in more than their help.
+    """
+
+    def decorate(own: type[T]) -> type[T]:
+        known = dict(options_in(own))
+        fields: dict[str, Any] = {}
+        brought: dict[str, tuple[tuple[str, str], ...]] = {}
+        for family, members in families.items():
+            for member, options in members.items():
+                for name, option in options_in(options).items():
+                    if known.setdefault(name, option) != option:
+                        raise TypeError(f"{option.flag} of {family} {member} differs from another")
+                    if name not in own.model_fields:
+                        info = options.model_fields[name]
+                        fields[name] = (info.annotation, copy(info))
+                        brought[name] = (*brought.get(name, ()), (family, member))
+        made = create_model(
+            own.__name__, __base__=own, __doc__=own.__doc__, __module__=own.__module__, **fields
+        )
+        made.brought = {**own.brought, **brought}
+        return made
+
+    return decorate
+
+
+def unread(settings: Settings) -> dict[str, str]:
+    """The options that only members bring which are not chosen, each with its family."""
+    return {
+        name: members[0][0]
+        for name, members in settings.brought.items()
+        if not any(getattr(settings, family, member) == member for family, member in members)
+    }
+
+
+def identity_of(settings: Settings) -> dict[str, Any]:
+    """What makes two runs the same run: all options but those that may change on resuming."""
+    return {
+        name: getattr(settings, name)
+        for name, option in options_in(type(settings)).items()
+        if option.identity
+    }
+
+
+def replace(settings: T, **changes: Any) -> T:
+    """The same settings with some changed, checked like any others."""
+    return type(settings)(**{**dict(settings), **changes})
 
 
 def read_as(kind: type[Any], value: Any, *, path: bool = False) -> Any:
-    """What a value says as text, number or tuple of texts; the value itself if it is no such."""
-    if kind is tuple:
-        several = value if isinstance(value, list | tuple) else (value,)
-        return tuple(read_as(str, item, path=path) for item in several)
+    """What a value says as text or number; the value itself if it is no such."""
     if kind is str and path and isinstance(value, str | os.PathLike):
         return expanded(value)
     number = isinstance(value, Real) and not isinstance(value, bool)
@@ -119,15 +276,6 @@ def _whole(number: Any) -> Any:
         return int(number)
     exact = Fraction(number if isinstance(number, str) else float(number))
     return int(exact) if exact.denominator == 1 else number
-
-
-def value_type(annotation: Any) -> tuple[type, bool]:
-    """The type behind ``X``, ``X | None`` or ``tuple[X, ...]``, and whether None is allowed."""
-    optional = False
-    if isinstance(annotation, types.UnionType):
-        inner = [part for part in typing.get_args(annotation) if part is not type(None)]
-        annotation, optional = inner[0], True
-    return typing.get_origin(annotation) or annotation, optional
 
 
 def expanded(path: str | os.PathLike[str]) -> str:
@@ -165,7 +313,7 @@ def from_yaml(settings: type[T], path: Path, given: dict[str, Any]) -> T:
         BadInput: the file cannot be read, or has an unknown key, a key twice or a value of the
             wrong type.
     """
-    names = {spec.name.rstrip("_"): spec for spec in fields(settings)}
+    names = {option.key: option for option in options_in(settings).values()}
     try:
         document = yaml.load(path.read_text("utf-8"), _Loader)
     except BadInput as error:
@@ -187,24 +335,18 @@ def from_yaml(settings: type[T], path: Path, given: dict[str, Any]) -> T:
     return replace(read, **given)
 
 
-def _word(spec: Any, value: Any) -> Any:
+def _word(option: Option, value: Any) -> Any:
     """What a word of YAML says to an option."""
-    kind, _ = value_type(spec.type)
-    if kind is bool and isinstance(value, str):
+    if option.kind is bool and isinstance(value, str):
         return yaml.SafeLoader.bool_values.get(value.lower(), value)
-    if kind in (int, float) and isinstance(value, str) and re.match("[+-]?0[0-9]", value):
-        raise BadInput(f"{flag_of(spec.name)} is {value}: write it without the zero it begins with")
+    if option.kind in (int, float) and isinstance(value, str) and re.match("[+-]?0[0-9]", value):
+        raise BadInput(f"{option.flag} is {value}: write it without the zero it begins with")
     return value
 
 
 def flag_of(name: str) -> str:
     """The option of a field; ``from_`` is ``--from``, which no field can be called."""
     return "--" + name.rstrip("_").replace("_", "-")
-
-
-def default_of(spec: Any) -> Any:
-    """The default of a dataclass field."""
-    return spec.default if spec.default is not MISSING else spec.default_factory()
 
 
 CODECS = ("float32", "float16", "bfloat16", "int8", "int6", "int4")
@@ -217,8 +359,10 @@ COMPRESSION_HELP = (
 
 def check_device(device: str) -> None:
     """Raise BadInput unless a tensor can be made on that device."""
+    import torch
+
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise BadInput(f"device '{device}' is not to be had: {reason}") from None
+        raise BadInput(f"device '{device}' is not available: {reason}") from None

@@ -259,7 +259,7 @@ def test_two_hooks_are_both_harvested(rkstore, harvest):
         (["--context-size", "64"], "sees at most 32 tokens"),
         (["--tokens", "-5"], "--tokens is -5: it must be at least 1"),
         (["--batch-size", "0"], "--batch-size is 0"),
-        (["--device", "cuda:9"], "device 'cuda:9' is not to be had"),
+        (["--device", "cuda:9"], "device 'cuda:9' is not available"),
         (["--text", "absent.txt"], "cannot read --text absent.txt"),
         (["--text", "latin1.txt"], "--text latin1.txt is not UTF-8 (byte 3)"),
         (["--model", "./absent"], "there is no directory ./absent"),
@@ -341,7 +341,7 @@ def test_a_probe_that_cannot_be_is_refused(refused, make_store, words, said):
     [
         (["--layer", 7], "--layer 7 is not in the store"),
         (["--hook", SITE, "--d-sae", 8, "--k", 9], "--k is 9: it must be from 1 to the 8 latents"),
-        (["--hook", SITE, "--device", "cuda:9"], "device 'cuda:9' is not to be had"),
+        (["--hook", SITE, "--device", "cuda:9"], "device 'cuda:9' is not available"),
         (["--hook", SITE, "--steps", 0], "--steps is 0: it must be at least 1"),
         (["--hook", SITE, "--d-sae", -4], "--d-sae is -4: it must be at least 1"),
         (["--hook", SITE, "--d-sae", 8, "--k", 2, "--init", "rkcnn", "--rkcnn-m", 13], "m is 13"),

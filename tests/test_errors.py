@@ -2,27 +2,28 @@
 
 import ast
 import copy
-import dataclasses
 import pickle
 from pathlib import Path
 
 import pytest
 
 import rkstore
-from rkstore import settings as module
 from rkstore.errors import BadInput, DamagedStore, RkstoreError, for_python, for_yaml
-from rkstore.settings import Settings, flag_of
+from rkstore.evaluation.settings import EvaluateSettings
+from rkstore.harvest.settings import HarvestSettings
+from rkstore.rkcnn.settings import ProbeSettings
+from rkstore.settings import flag_of, options_in
+from rkstore.share.settings import ExportSettings, ImportSettings, PullSettings
 from rkstore.store.places.url import NotThere
 from rkstore.training.run import Diverged
+from rkstore.training.settings import TrainSettings
 
 OURS = (RkstoreError, BadInput, DamagedStore, Diverged, NotThere)
 FIELDS = sorted(
-    {
-        spec.name
-        for kind in vars(module).values()
-        if isinstance(kind, type) and issubclass(kind, Settings)
-        for spec in dataclasses.fields(kind)
-    }
+    set().union(
+        *map(options_in, (HarvestSettings, ImportSettings, ExportSettings, PullSettings)),
+        *map(options_in, (ProbeSettings, TrainSettings, EvaluateSettings)),
+    )
 )
 SOURCES = sorted(Path(rkstore.__file__).parent.rglob("*.py"))
 

@@ -21,6 +21,7 @@ from foreign_files import (
 )
 
 from rkstore.errors import BadInput, RkstoreError
+from rkstore.settings import options_in
 from rkstore.share.exchange import EXPORTERS, IMPORTERS, exporter_named, importer_named
 from rkstore.share.settings import ExportSettings, ImportSettings
 from rkstore.store.manifest import COLUMNS
@@ -226,7 +227,7 @@ def test_the_choices_of_the_options_are_the_families():
         (ImportSettings, "from_", IMPORTERS),
         (ExportSettings, "to", EXPORTERS),
     ):
-        choices = kind.__dataclass_fields__[name].metadata["choices"]
+        choices = options_in(kind)[name].choices
         assert choices == tuple(family)
 
 

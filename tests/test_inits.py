@@ -1,6 +1,5 @@
 """Inits: what each gives a dictionary to begin with, and what all of them share."""
 
-import dataclasses
 import math
 
 import numpy as np
@@ -10,6 +9,7 @@ from scipy.optimize import minimize
 
 from rkstore.dictionaries import SELECTS, Dictionary, select_named
 from rkstore.errors import BadInput
+from rkstore.settings import options_in
 from rkstore.store.batches.plan import split_chunks
 from rkstore.training.inits import INIT_OPTIONS, INITS, InitData, initialise, mining
 from rkstore.training.inits.calibration import fire_at_rate, match_reconstruction
@@ -60,8 +60,7 @@ def mean_of(data):
 
 
 def test_every_init_can_be_asked_for():
-    (spec,) = (spec for spec in dataclasses.fields(TrainSettings) if spec.name == "init")
-    assert spec.metadata["choices"] == tuple(INITS)
+    assert options_in(TrainSettings)["init"].choices == tuple(INITS)
 
 
 @pytest.mark.parametrize("init", INITS)

@@ -2,7 +2,6 @@
 
 import ast
 import contextlib
-import dataclasses
 import importlib
 import inspect
 import json
@@ -19,16 +18,16 @@ import yaml
 from matplotlib.lines import Line2D
 from pictures import drawn, legible_texts
 
-from rkstore import settings as commands
 from rkstore.cli.commands import Command
 from rkstore.errors import BadInput
 from rkstore.evaluation.evaluate import evaluate
 from rkstore.evaluation.record import Runs, as_json, write_together
 from rkstore.evaluation.settings import EvaluateSettings
-from rkstore.settings import from_yaml, value_type
+from rkstore.rkcnn.settings import SCORES
+from rkstore.settings import from_yaml, options_in
 from rkstore.store.batches.kept import left_out
 from rkstore.store.batches.plan import plan_batches, split_chunks
-from rkstore.training.settings import INITS
+from rkstore.training.settings import INITS, TrainSettings
 from rkstore.training.train import prepare
 
 ROOT = Path(__file__).parents[1]
@@ -246,7 +245,7 @@ def test_a_pipeline_that_reads_rows_says_which_it_passes_over(path):
 @pytest.mark.parametrize("name", ["phase2_gpt2", "multi_layer", "sweep", "rkcnn_study"])
 def test_a_pipeline_that_trains_leaves_out_rows_as_train_does(name):
     kind = getattr(importlib.import_module(name), SETTINGS.get(name, "StudySettings"))
-    usual = commands.TrainSettings()
+    usual = TrainSettings()
     assert kind().special_tokens == usual.special_tokens
     assert kind().max_norm == usual.max_norm
 
@@ -462,13 +461,13 @@ NO_PATHS = {
 @pytest.mark.parametrize("name", [*SETTINGS, "rkcnn_study"])
 def test_every_text_of_a_pipeline_is_a_path_or_known_not_to_be(name):
     kind = getattr(importlib.import_module(name), SETTINGS.get(name, "StudySettings"))
-    for spec in dataclasses.fields(kind):
-        if value_type(spec.type)[0] in (str, tuple) and not spec.metadata["choices"]:
-            assert spec.metadata["path"] == (spec.name not in NO_PATHS), spec.name
+    for spec in options_in(kind).values():
+        if spec.kind is str and not spec.choices:
+            assert spec.path == (spec.name not in NO_PATHS), spec.name
 
 
 def test_training_options_are_those_of_rkstore_train():
-    known = set(vars(commands.TrainSettings()))
+    known = set(vars(TrainSettings()))
     for name in ("phase2_gpt2", "multi_layer"):
         own = {key for key in vars(options(name)) if key.startswith("rkcnn_")}
         assert own <= known
@@ -611,7 +610,7 @@ def test_the_picture_of_all_layers_can_be_read(layers):
 
 @pytest.mark.parametrize("points", [0.0, 3.0])
 def test_the_picture_of_a_sweep_can_be_read(points):
-    scores = commands.SCORES
+    scores = SCORES
     pairs = [
         {"l1": l1, "score": score, "points": points * i}
         for i, score in enumerate(scores)

@@ -232,7 +232,7 @@ def test_a_result_is_not_written_over_a_file(tmp_path: Path) -> None:
         ({"r": 51}, "r is 51 and only h=50 subsets are drawn"),
         ({"d_model": 5, "m": 4}, "only 5 distinct subsets of 4 of 5 dimensions: choose r up to 5"),
         ({"score_method": "entropy"}, "unknown score 'entropy': choose one of kurtosis"),
-        ({"device": "abacus"}, "device 'abacus' is not to be had"),
+        ({"device": "abacus"}, "device 'abacus' is not available"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], message: str) -> None:

@@ -13,6 +13,7 @@ from rkstore.rkcnn.directions import apart, directions_named, find_directions
 from rkstore.rkcnn.directions.finding import BLOCK_SUBSETS
 from rkstore.rkcnn.directions.ica import fast_ica
 from rkstore.rkcnn.settings import ProbeSettings
+from rkstore.settings import options_in
 
 
 def rows(n: int = 400, d: int = 12) -> np.ndarray:
@@ -104,7 +105,7 @@ def test_a_constant_subset_is_refused_by_name() -> None:
 
 def test_the_table_names_every_kind_and_the_command_line_knows_them() -> None:
     assert {name: kind.name for name, kind in DIRECTIONS.items()} == {n: n for n in DIRECTIONS}
-    assert ProbeSettings.__dataclass_fields__["directions"].metadata["choices"] == tuple(DIRECTIONS)
+    assert options_in(ProbeSettings)["directions"].choices == tuple(DIRECTIONS)
 
 
 def test_an_unknown_kind_is_refused_with_the_list() -> None:

@@ -12,6 +12,7 @@ from rkstore.rkcnn import SCORES, Moments, random_subsets, score_named
 from rkstore.rkcnn.scores import Comparison, DirectionScore, MomentScore, RowScore, knn
 from rkstore.rkcnn.scores import separation as module
 from rkstore.rkcnn.settings import ProbeSettings
+from rkstore.settings import options_in
 
 SUBSETS = random_subsets(10, 3, 15, np.random.default_rng(5))
 
@@ -75,7 +76,7 @@ def separation(x: np.ndarray, labels: np.ndarray) -> float:
 
 def test_the_table_names_every_score() -> None:
     assert {name: score.name for name, score in SCORES.items()} == {n: n for n in SCORES}
-    assert ProbeSettings.__dataclass_fields__["score"].metadata["choices"] == tuple(SCORES)
+    assert options_in(ProbeSettings)["score"].choices == tuple(SCORES)
 
 
 def test_an_unknown_score_is_refused_with_the_list() -> None:

@@ -11,6 +11,7 @@ from rkstore.rkcnn import SUBSETS, basis_of, random_subsets
 from rkstore.rkcnn.rotation import Rotation
 from rkstore.rkcnn.settings import ProbeSettings
 from rkstore.rkcnn.subsets import subsets_named
+from rkstore.settings import options_in
 
 
 def draw(d: int, m: int, h: int, seed: int = 0) -> np.ndarray:
@@ -72,7 +73,7 @@ def named(name: str, d: int, m: int, h: int, seed: int = 0) -> np.ndarray:
 
 def test_the_table_names_every_kind_and_the_command_line_knows_them() -> None:
     assert {name: kind.name for name, kind in SUBSETS.items()} == {n: n for n in SUBSETS}
-    assert ProbeSettings.__dataclass_fields__["subsets"].metadata["choices"] == tuple(SUBSETS)
+    assert options_in(ProbeSettings)["subsets"].choices == tuple(SUBSETS)
 
 
 def test_an_unknown_kind_is_refused_with_the_list() -> None:

@@ -1,26 +1,37 @@
 """Settings: what is refused before anything is started, and how it is said."""
 
-import dataclasses
+import pickle
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
-from rkstore import settings as module
 from rkstore.errors import BadInput
 from rkstore.evaluation.settings import EvaluateSettings
 from rkstore.harvest.settings import HarvestSettings
 from rkstore.rkcnn.settings import ProbeSettings
-from rkstore.settings import Settings, default_of, from_yaml, value_type
+from rkstore.settings import (
+    Settings,
+    combined,
+    from_yaml,
+    identity_of,
+    option,
+    options_in,
+    replace,
+    unread,
+)
 from rkstore.share.settings import ExportSettings, ImportSettings, PullSettings
 from rkstore.store.codecs import CODECS
 from rkstore.store.formats import FORMATS
 from rkstore.training.settings import TrainSettings
 
 ALL = [
-    kind
-    for kind in vars(module).values()
-    if isinstance(kind, type) and issubclass(kind, Settings) and kind is not Settings
+    HarvestSettings,
+    *(ImportSettings, ExportSettings, PullSettings),
+    ProbeSettings,
+    TrainSettings,
+    EvaluateSettings,
 ]
 
 
@@ -29,8 +40,8 @@ def fields_of(*types: type) -> list[Any]:
     return [
         pytest.param(kind, spec, id=f"{kind.__name__}.{spec.name}")
         for kind in ALL
-        for spec in dataclasses.fields(kind)
-        if value_type(spec.type)[0] in types
+        for spec in options_in(kind).values()
+        if (tuple if spec.several else spec.kind) in types
     ]
 
 
@@ -42,26 +53,26 @@ def write(root: Path, text: str) -> Path:
 @pytest.mark.parametrize("kind", ALL)
 def test_the_defaults_pass_their_own_checks(kind):
     made = kind()
-    for spec in dataclasses.fields(kind):
-        assert getattr(made, spec.name) == default_of(spec)
+    for spec in options_in(kind).values():
+        assert getattr(made, spec.name) == spec.default
 
 
 @pytest.mark.parametrize("kind", ALL)
 def test_every_option_says_what_it_is_for_and_has_a_type_that_can_be_checked(kind):
-    for spec in dataclasses.fields(kind):
-        assert spec.metadata["help"].endswith(".")
-        assert value_type(spec.type)[0] in (str, int, float, bool, tuple)
+    for spec in options_in(kind).values():
+        assert spec.help.endswith(".")
+        assert spec.kind in (str, int, float, bool)
 
 
 def test_every_codec_and_every_format_can_be_asked_for():
-    specs = {spec.name: spec for spec in dataclasses.fields(HarvestSettings)}
-    assert specs["codec"].metadata["choices"] == tuple(CODECS)
-    assert specs["format"].metadata["choices"] == tuple(FORMATS)
+    specs = options_in(HarvestSettings)
+    assert specs["codec"].choices == tuple(CODECS)
+    assert specs["format"].choices == tuple(FORMATS)
 
 
 def test_settings_do_not_change():
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        HarvestSettings().tokens = 5  # type: ignore[misc]
+    with pytest.raises(ValidationError, match="frozen"):
+        HarvestSettings().tokens = 5
 
 
 @pytest.mark.parametrize(
@@ -133,16 +144,15 @@ def test_a_number_that_is_none_is_refused():
     ],
 )
 def test_what_is_not_one_of_the_choices_is_refused_with_all_of_them(kind, key):
-    (spec,) = (spec for spec in dataclasses.fields(kind) if spec.name == key)
     with pytest.raises(BadInput) as error:
         kind(**{key: "nonsense"})
     assert f"{key} is 'nonsense'" in str(error.value)
-    assert ", ".join(spec.metadata["choices"]) in str(error.value)
+    assert ", ".join(options_in(kind)[key].choices) in str(error.value)
 
 
 @pytest.mark.parametrize(("kind", "spec"), fields_of(str))
 def test_a_number_will_do_where_text_is_asked_for(kind, spec, tmp_path):
-    if spec.metadata["choices"]:
+    if spec.choices:
         with pytest.raises(BadInput, match="is '6': choose one of"):
             kind(**{spec.name: 6})
         return
@@ -209,7 +219,7 @@ def test_a_text_in_yaml_is_as_it_is_written(kind, spec, tmp_path):
     words = ("10:50", "010", "08", "1_0", "0-3", "no", "off", "y", "1e5", "2024-01-01", "0x1f")
     for word in words:
         path = write(tmp_path, f"{key}: {word}\n")
-        if spec.metadata["choices"]:
+        if spec.choices:
             with pytest.raises(BadInput, match=f"is '{word}': choose one of"):
                 from_yaml(kind, path, {})
             continue
@@ -245,12 +255,12 @@ def test_every_text_is_a_path_in_which_a_tilde_is_the_home_directory_or_known_no
     kind, spec, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("HOME", str(tmp_path))
-    if spec.metadata["choices"]:
-        assert not spec.metadata["path"]
+    if spec.choices:
+        assert not spec.path
         return
     hdf5 = kind is ImportSettings and spec.name == "dataset"  # a name inside a file
-    assert spec.metadata["path"] == (spec.name not in NO_PATHS and not hdf5)
-    home = str(tmp_path / "a b") if spec.metadata["path"] else "~/a b"
+    assert spec.path == (spec.name not in NO_PATHS and not hdf5)
+    home = str(tmp_path / "a b") if spec.path else "~/a b"
     path = write(tmp_path, f"{spec.name}: ~/a b\n")
     for made in (kind(**{spec.name: "~/a b"}), from_yaml(kind, path, {})):
         found = getattr(made, spec.name)
@@ -388,3 +398,126 @@ def test_a_yaml_file_that_cannot_be_read_is_named(tmp_path, what):
     with pytest.raises(BadInput, match="cannot read") as error:
         from_yaml(HarvestSettings, path, {})
     assert str(path) in str(error.value)
+
+
+def test_a_name_that_is_no_option_is_refused_with_those_there_are():
+    with pytest.raises(BadInput, match="there is no tokenz: choose among model, ") as error:
+        HarvestSettings(tokenz=5)
+    assert "tokens" in str(error.value)
+
+
+def test_what_is_replaced_is_checked_and_the_rest_stays():
+    made = HarvestSettings(tokens=5, codec="int4")
+    assert replace(made, tokens="6") == HarvestSettings(tokens=6, codec="int4")
+    with pytest.raises(BadInput, match="tokens is 0: it must be at least 1"):
+        replace(made, tokens=0)
+
+
+def test_what_may_change_when_a_run_is_resumed_is_no_part_of_its_identity():
+    free = {"store", "out", "name", "device", "checkpoint_every"}
+    assert identity_of(TrainSettings(k=8)) == {
+        key: value for key, value in dict(TrainSettings(k=8)).items() if key not in free
+    }
+
+
+class Lists(Settings):
+    """Lists of numbers."""
+
+    shares: tuple[float, ...] = option((1.0,), "Shares.", least=0.0)
+    sizes: tuple[int, ...] = option((), "Sizes.", least=1)
+
+
+@pytest.mark.parametrize("written", ["0.25,1", "[0.25, 1]", "['0.25', 1e0]"])
+def test_a_list_of_numbers_may_be_written_as_one_or_with_commas(written, tmp_path):
+    made = from_yaml(Lists, write(tmp_path, f"shares: {written}\n"), {})
+    assert made.shares == (0.25, 1.0)
+    assert Lists(sizes=6).sizes == Lists(sizes="6").sizes == (6,)
+
+
+def test_each_number_of_a_list_is_checked():
+    with pytest.raises(BadInput, match=r"shares is -1\.0: it must be at least 0\.0"):
+        Lists(shares=(1, -1))
+    with pytest.raises(BadInput, match=r"sizes takes a list of whole numbers, not \[1.5\]"):
+        Lists(sizes=[1.5])
+
+
+class OfTopK(Settings):
+    """A member's options."""
+
+    k: int = option(32, "Active latents of a topk code.", least=1)
+
+
+class OfBatchTopK(Settings):
+    """Shares one of them."""
+
+    k: int = option(32, "Active latents on average.", least=1)
+    slack: float = option(0.0, "Slack.")
+
+
+class OfRelu(Settings):
+    """Has one of its own."""
+
+    l1: float = option(1.0, "Weight of the L1 penalty.", least=0.0)
+
+
+class OfAuxK(Settings):
+    """A helper's, of which any number may be on."""
+
+    auxk: int = option(0, "Dead latents that help.", least=0)
+
+
+SELECTS = {"relu": OfRelu, "topk": OfTopK, "batchtopk": OfBatchTopK}
+
+
+@combined(select=SELECTS, helpers={"auxk": OfAuxK})
+class Flat(Settings):
+    """Settings whose members bring options."""
+
+    select: str = option("topk", "Kind of sparse code.", choices=tuple(SELECTS))
+    steps: int = option(1, "Steps.", least=1)
+
+
+def test_members_bring_their_options_into_one_flat_record(tmp_path):
+    assert dict(Flat(k="8")) == {
+        "select": "topk",
+        "steps": 1,
+        "l1": 1.0,
+        "k": 8,
+        "slack": 0.0,
+        "auxk": 0,
+    }
+    assert from_yaml(Flat, write(tmp_path, "l1: 3\n"), {}).l1 == 3.0
+    with pytest.raises(BadInput, match=r"l1 is -1\.0: it must be at least 0\.0"):
+        Flat(l1=-1)
+
+
+def test_a_member_gets_its_options_out_of_them():
+    assert Flat(k=8, slack=0.5).options(OfBatchTopK) == OfBatchTopK(k=8, slack=0.5)
+
+
+def test_options_of_members_that_are_not_chosen_have_no_part():
+    assert unread(Flat()) == {"l1": "select", "slack": "select"}
+    assert unread(Flat(select="relu")) == {"k": "select", "slack": "select"}
+
+
+class Looser(Settings):
+    """An option of another's name with another bound."""
+
+    k: int = option(32, "Active latents.", least=0)
+
+
+class Otherwise(Settings):
+    """An option of the name of one that the settings have themselves."""
+
+    steps: float = option(1.0, "Steps.")
+
+
+@pytest.mark.parametrize("other", [Looser, Otherwise])
+def test_two_options_of_one_name_that_differ_are_refused(other):
+    with pytest.raises(TypeError, match="of select other differs"):
+        combined(select={"other": other})(Flat)
+
+
+def test_combined_settings_are_the_class_they_are_called():
+    assert pickle.loads(pickle.dumps(Flat(k=8))) == Flat(k=8)
+    assert isinstance(replace(Flat(), k=9), Flat)

@@ -8,7 +8,6 @@ import lzma
 import sys
 import zipfile
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +18,7 @@ from rkstore.errors import BadInput, RkstoreError
 from rkstore.harvest import corpus, plain
 from rkstore.harvest.settings import HarvestSettings
 from rkstore.harvest.text import OF_DATASETS, open_text
+from rkstore.settings import options_in
 
 
 def settings(**given: Any) -> HarvestSettings:
@@ -276,7 +276,7 @@ def test_a_setting_that_would_be_ignored_is_refused(tmp_path, name, instead):
 
 
 def test_every_setting_of_a_dataset_is_in_the_list():
-    options = {spec.name: spec.metadata["help"] for spec in fields(HarvestSettings)}
+    options = {name: known.help for name, known in options_in(HarvestSettings).items()}
     assert set(OF_DATASETS) == {
         name
         for name, help in options.items()

@@ -1,7 +1,7 @@
 """Training from a store: it learns, it resumes to the bit, it refuses what does not fit."""
 
 import json
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,9 +11,10 @@ from safetensors.torch import load_file
 import rkstore.training.train as module
 from rkstore.dictionaries import load_dictionary
 from rkstore.errors import BadInput
-from rkstore.settings import default_of, value_type
+from rkstore.settings import options_in
+from rkstore.settings import replace as with_other
 from rkstore.store.batches.plan import BatchPlan
-from rkstore.training.run import NOT_IDENTITY, RESOLVED, Diverged
+from rkstore.training.run import RESOLVED, Diverged
 from rkstore.training.settings import TrainSettings
 from rkstore.training.train import STATE, default_name, prepare, schedule, train, train_all
 
@@ -315,20 +316,18 @@ def test_nothing_to_train_is_refused():
 
 def other_value(spec):
     """A value that is not the default of that setting."""
-    default = default_of(spec)
-    if spec.metadata["choices"]:
-        return next(choice for choice in spec.metadata["choices"] if choice != default)
-    kind, _ = value_type(spec.type)
-    if kind is bool:
-        return not default
-    return "other" if kind is str else (default or 1) + 1
+    if spec.choices:
+        return next(choice for choice in spec.choices if choice != spec.default)
+    if spec.kind is bool:
+        return not spec.default
+    return "other" if spec.kind is str else (spec.default or 1) + 1
 
 
-@pytest.mark.parametrize("spec", fields(TrainSettings), ids=lambda spec: spec.name)
+@pytest.mark.parametrize("spec", options_in(TrainSettings).values(), ids=lambda spec: spec.name)
 def test_default_names_differ_wherever_two_runs_do(settings, spec):
     run = prepare(TrainSettings(store=settings().store, hook=SITE, d_sae=24, k=4))
-    changed = replace(run, settings=replace(run.settings, **{spec.name: other_value(spec)}))
-    same = spec.name in NOT_IDENTITY + RESOLVED
+    changed = replace(run, settings=with_other(run.settings, **{spec.name: other_value(spec)}))
+    same = not spec.identity or spec.name in RESOLVED
     assert (default_name(changed.identity) == run.name) == same
 
 

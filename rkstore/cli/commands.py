@@ -5,7 +5,6 @@ import os
 import sys
 import typing
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,13 +18,12 @@ from rkstore.harvest.settings import HarvestSettings
 from rkstore.rkcnn.settings import ProbeSettings
 from rkstore.settings import (
     KINDS,
+    Option,
     Settings,
-    default_of,
     expanded,
-    flag_of,
     from_yaml,
+    options_in,
     read_as,
-    value_type,
 )
 from rkstore.share.settings import ExportSettings, ImportSettings, PullSettings
 from rkstore.store.jsontext import to_json
@@ -140,7 +138,7 @@ def options_of(settings: type[Settings], *, several: bool = False) -> Callable[[
     def decorate(command: F) -> F:
         @functools.wraps(command)
         def wrapped(config: tuple[str, ...], **values: Any) -> Any:
-            names = {spec.name for spec in fields(settings)}
+            names = options_in(settings)
             rest = {key: value for key, value in values.items() if key not in names}
             given = {k: v for k, v in values.items() if k in names and _typed(k)}
             chosen = [from_yaml(settings, Path(file), given) for file in config]
@@ -153,8 +151,8 @@ def options_of(settings: type[Settings], *, several: bool = False) -> Callable[[
         if several:
             help += " Given again, one more is made, all on one reading of the store."
         decorated = click.option("--config", type=PATH, multiple=True, help=help)(wrapped)
-        for spec in reversed(fields(settings)):
-            decorated = _option(spec)(decorated)
+        for option in reversed(options_in(settings).values()):
+            decorated = _option(option)(decorated)
         return typing.cast(F, decorated)
 
     return decorate
@@ -165,24 +163,22 @@ def _typed(name: str) -> bool:
     return source == click.core.ParameterSource.COMMANDLINE
 
 
-def _option(spec: Any) -> Callable[[F], F]:
-    kind, optional = value_type(spec.type)
-    flag, default = flag_of(spec.name), default_of(spec)
-    shown: dict[str, Any] = {"help": spec.metadata["help"], "default": default}
-    shown["show_default"] = not optional and default != ()
-    if kind is bool:
-        return click.option(f"{flag}/--no-{flag[2:]}", spec.name, **shown)
-    if kind is tuple:
+def _option(option: Option) -> Callable[[F], F]:
+    shown: dict[str, Any] = {"help": option.help, "default": option.default}
+    shown["show_default"] = not option.optional and option.default != ()
+    if option.kind is bool:
+        return click.option(f"{option.flag}/--no-{option.flag[2:]}", option.name, **shown)
+    if option.several:
         shown |= {"multiple": True, "metavar": "NAME"}
-    return click.option(flag, spec.name, type=_param_type(kind, spec.metadata), **shown)
+    return click.option(option.flag, option.name, type=_param_type(option), **shown)
 
 
-def _param_type(kind: type[Any], metadata: Any) -> Any:
-    if metadata["choices"]:
-        return click.Choice(metadata["choices"])
-    if kind in (int, float):
-        return Number(kind)
-    return PATH if metadata["path"] else click.STRING
+def _param_type(option: Option) -> Any:
+    if option.choices:
+        return click.Choice(option.choices)
+    if option.kind in (int, float):
+        return Number(option.kind)
+    return PATH if option.path else click.STRING
 
 
 @cli.command()
@@ -330,7 +326,7 @@ def train(settings: list[TrainSettings]) -> None:
     from rkstore.training.train import train_all
     from rkstore.training.unused import unused
 
-    typed = [spec.name for spec in fields(TrainSettings) if _typed(spec.name)]
+    typed = [name for name in options_in(TrainSettings) if _typed(name)]
     of_each = [unused(one, typed) for one in settings]
     for name, sentence in of_each[0].items():
         if all(name in others for others in of_each):

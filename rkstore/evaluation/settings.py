@@ -1,12 +1,9 @@
 """Options of an evaluation."""
 
-from dataclasses import dataclass
-
 from rkstore.rkcnn.settings import MAX_NORM_HELP, SPECIAL_TOKENS_HELP
 from rkstore.settings import Settings, option
 
 
-@dataclass(frozen=True, kw_only=True)
 class EvaluateSettings(Settings):
     """What to measure dictionaries on."""
 

@@ -1,13 +1,10 @@
 """Options of a harvest."""
 
-from dataclasses import dataclass
-
 from rkstore.settings import CODECS, COMPRESSION_HELP, COMPRESSIONS, Settings, option
 
 DTYPES = ("float32", "bfloat16", "float16")
 
 
-@dataclass(frozen=True, kw_only=True)
 class HarvestSettings(Settings):
     """What to run over which text, and how to store it."""
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import sys
-from dataclasses import fields
 from pathlib import Path
 
 from rkstore.errors import BadInput, RkstoreError
@@ -11,7 +10,7 @@ from rkstore.harvest.documents import Text, shuffled
 from rkstore.harvest.plain import read_files, text_files
 from rkstore.harvest.rows import open_rows, public_name
 from rkstore.harvest.settings import HarvestSettings
-from rkstore.settings import default_of, flag_of
+from rkstore.settings import options_in
 
 # The default dataset, which has four configurations and no default among them.
 WIKITEXT, WIKITEXT_CONFIG = "wikitext", "wikitext-103-raw-v1"
@@ -31,8 +30,8 @@ def check_text(settings: HarvestSettings) -> None:
         instead, ignored = f"--dataset {PYTHON_CORPUS}", OF_DATASETS[1:]
     else:
         return
-    defaults = {spec.name: default_of(spec) for spec in fields(settings)}
-    given = [flag_of(name) for name in ignored if getattr(settings, name) != defaults[name]]
+    known = options_in(type(settings))
+    given = [known[name].flag for name in ignored if getattr(settings, name) != known[name].default]
     if given:
         raise BadInput(f"{' and '.join(given)} would be ignored with {instead}: leave out one")
 

@@ -1,7 +1,5 @@
 """Options of a probe."""
 
-from dataclasses import dataclass
-
 from rkstore.settings import Settings, option
 
 SPECIAL_TOKENS_HELP = (
@@ -16,7 +14,6 @@ MAX_NORM_HELP = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
 class SiteSettings(Settings):
     """Which site of which store."""
 
@@ -24,6 +21,7 @@ class SiteSettings(Settings):
         None,
         "Store, a directory or a URL; may be left out if stores/ holds exactly one.",
         path=True,
+        identity=False,
     )
     layer: int | None = option(None, "Transformer block of the site.", least=0)
     hook: str | None = option(None, "Hook of the site, if the store has several at that layer.")
@@ -44,7 +42,6 @@ SCORES = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
 class ProbeSettings(SiteSettings):
     """How RkCNN looks for directions."""
 

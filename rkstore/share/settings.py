@@ -1,11 +1,8 @@
 """Options of importing, exporting and pulling."""
 
-from dataclasses import dataclass
-
 from rkstore.settings import CODECS, COMPRESSION_HELP, COMPRESSIONS, Settings, option
 
 
-@dataclass(frozen=True, kw_only=True)
 class ImportSettings(Settings):
     """How to read the files of another program, and how to store them."""
 
@@ -34,7 +31,6 @@ class ImportSettings(Settings):
     out: str | None = option(None, "Directory of the store; stores/<name> by default.", path=True)
 
 
-@dataclass(frozen=True, kw_only=True)
 class ExportSettings(Settings):
     """Which sites to write, and for which program."""
 
@@ -49,7 +45,6 @@ class ExportSettings(Settings):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
 class PullSettings(Settings):
     """Which part of a store to bring here, and where."""
 

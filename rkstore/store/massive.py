@@ -17,6 +17,9 @@ BLOCK_ROWS = 64
 # A row is massive at so many times the distance that is usual.
 FACTOR = 10.0
 
+# Lengths are summed in float32: a row this close to the reach is measured again.
+NEAR = 0.99
+
 # Of many rows about so many are looked at, and so many are enough for a first centre.
 ENOUGH_ROWS, MEDIAN_ROWS = 341, 17
 
@@ -40,9 +43,28 @@ class Usual:
         usual = _around(np.median(x[:: len(x) // MEDIAN_ROWS | 1], axis=0), x)
         return _around(x[~usual.massive(x)].mean(axis=0, dtype=np.float64), x)
 
-    def massive(self, x: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Which of the rows ``(n, d_in)`` are massive, ``(n,)``."""
-        return _distances(x, self.centre) > self.reach
+    def massive(
+        self, x: NDArray[np.float32], squares: NDArray[np.float32] | None = None
+    ) -> NDArray[np.bool_]:
+        """Which of the rows ``(n, d_in)`` are massive, ``(n,)``.
+
+        Args:
+            squares: their :func:`squared_lengths`, where those are known.
+        """
+        squares = squared_lengths(x) if squares is None else squares
+        # No row is further from the centre than both are long, so few have to be looked at.
+        near = NEAR * (self.reach - float(np.linalg.norm(self.centre.astype(np.float64))))
+        massive = ~(np.sqrt(squares) <= near)
+        if massive.any():
+            massive[massive] = _distances(x[massive], self.centre) > self.reach
+        return massive
+
+
+def squared_lengths(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """``‖x‖²`` of rows ``(n, d_in)``; infinite or NaN where a value is, or is beyond 1e19."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        found: NDArray[np.float32] = np.einsum("nd,nd->n", x, x)
+    return found
 
 
 def _around(centre: NDArray[Any], x: NDArray[np.float32]) -> Usual:

@@ -44,18 +44,26 @@ class Statistics:
         total, squares = np.zeros_like(shift), np.zeros_like(shift)
         positive = np.zeros(shift.shape, np.int64)
         held = np.empty((min(BLOCK_ROWS, count), len(shift)))
-        for start in range(0, count, BLOCK_ROWS):
+        above = np.empty(held.shape, bool)
+        blocks = -(-count // BLOCK_ROWS)
+        least, most = np.empty((2, blocks, len(shift)), x.dtype)
+        for i, start in enumerate(range(0, count, BLOCK_ROWS)):
             block = x[start : start + BLOCK_ROWS]
-            deviation = np.subtract(block, shift, out=held[: len(block)])
-            total += deviation.sum(axis=0)
+            deviation, over = held[: len(block)], above[: len(block)]
+            # Faster than to subtract numbers of two types from one another.
+            np.copyto(deviation, block)
+            deviation -= shift
+            total += np.add.reduce(deviation, axis=0)
             squares += np.einsum("nd,nd->d", deviation, deviation)
-            positive += np.add.reduce(block > 0, axis=0, dtype=np.uint8)
+            positive += np.add.reduce(np.greater(block, 0, out=over), axis=0, dtype=np.uint8)
+            np.minimum.reduce(block, axis=0, out=least[i])
+            np.maximum.reduce(block, axis=0, out=most[i])
         return cls(
             count=count,
             mean=shift + total / count,
             m2=np.maximum(squares - total * (total / count), 0),
-            min=x.min(axis=0).astype(np.float64),
-            max=x.max(axis=0).astype(np.float64),
+            min=least.min(axis=0).astype(np.float64),
+            max=most.max(axis=0).astype(np.float64),
             positive=positive.astype(np.float64),
         )
 

@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import shutil
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from rkstore.dictionaries import Dictionary, save_dictionary, select_named
 from rkstore.dictionaries.disk import TRAINING
 from rkstore.errors import BadInput, RkstoreError
 from rkstore.rkcnn.mine import Probed, probed
-from rkstore.settings import check_device
+from rkstore.settings import check_device, identity_of
 from rkstore.store.batches.kept import LeftOut, left_out
 from rkstore.store.batches.plan import BatchPlan, plan_batches, split_chunks
 from rkstore.store.open import open_store
@@ -39,9 +39,6 @@ from rkstore.training.naming import (
 from rkstore.training.settings import TrainSettings
 
 STATE = "training_state.safetensors"
-
-# Settings that say where and how long, not what: a run may be taken up with others.
-NOT_IDENTITY = ("store", "out", "name", "device", "checkpoint_every")
 
 # Settings of which the identity has what they come to: the site, and a digest.
 RESOLVED = ("layer", "layers", "hook", "directions")
@@ -112,8 +109,7 @@ class Run:
     @property
     def identity(self) -> dict[str, Any]:
         """What makes two runs the same run."""
-        left_out = NOT_IDENTITY + RESOLVED
-        chosen = {k: v for k, v in asdict(self.settings).items() if k not in left_out}
+        chosen = {k: v for k, v in identity_of(self.settings).items() if k not in RESOLVED}
         store = self.store
         rows = [store.first_row, store.stop_row]
         given = {"directions_sha256": self.directions} if self.directions else {}
@@ -153,7 +149,7 @@ def prepare(settings: TrainSettings) -> Run:
     d_sae = settings.d_sae or int(d_in * settings.expansion)
     if settings.auxk > d_sae:
         raise BadInput(f"--auxk is {settings.auxk}: it must be from 0 to the {d_sae} latents")
-    dictionary = Dictionary(d_in, d_sae, select_named(settings.dictionary, asdict(settings)))
+    dictionary = Dictionary(d_in, d_sae, select_named(settings.dictionary, settings.model_dump()))
     data = InitData(
         store,
         hook_name,

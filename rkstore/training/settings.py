@@ -1,7 +1,5 @@
 """Options of a training."""
 
-from dataclasses import dataclass
-
 from rkstore.rkcnn.settings import SCORES, SiteSettings
 from rkstore.settings import option
 
@@ -17,7 +15,6 @@ INITS = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
 class TrainSettings(SiteSettings):
     """One dictionary and how it is trained."""
 
@@ -122,7 +119,7 @@ class TrainSettings(SiteSettings):
         "most --rkcnn-fraction of them.",
         path=True,
     )
-    checkpoint_every: int = option(1000, "Steps between checkpoints.", least=1)
+    checkpoint_every: int = option(1000, "Steps between checkpoints.", least=1, identity=False)
     seed: int = option(0, "Seed of weights, subsets and the order of the rows.", least=0)
     data_seed: int | None = option(
         None, "Seed of the order of the rows; --seed by default.", least=0
@@ -132,8 +129,15 @@ class TrainSettings(SiteSettings):
         "Numbers of the matrix products; weights are float32 in either case.",
         choices=("float32", "bfloat16"),
     )
-    device: str = option("cpu", "Torch device.")
+    device: str = option("cpu", "Torch device.", identity=False)
     name: str | None = option(
-        None, "Name of the run, with / for directories; made of site, kind and init by default."
+        None,
+        "Name of the run, with / for directories; made of site, kind and init by default.",
+        identity=False,
     )
-    out: str = option("checkpoints", "Directory under which checkpoints are written.", path=True)
+    out: str = option(
+        "checkpoints",
+        "Directory under which checkpoints are written.",
+        path=True,
+        identity=False,
+    )

@@ -1,9 +1,8 @@
 """Which sites a training is of: the one asked for, the one probed last, or one a layer."""
 
-from dataclasses import replace
-
 from rkstore.errors import BadInput, few
 from rkstore.rkcnn.mine import last_probed
+from rkstore.settings import replace
 from rkstore.store.open import open_store
 from rkstore.store.sites import block_of, is_named, parse_layers
 from rkstore.store.store import Store

@@ -16,7 +16,7 @@ from rkstore.store.apart import Apart
 from rkstore.store.codecs import Codec, Encoded
 from rkstore.store.formats import format_named
 from rkstore.store.manifest import COLUMNS, Manifest
-from rkstore.store.massive import Usual
+from rkstore.store.massive import Usual, squared_lengths
 from rkstore.store.statistics import ShardStatistics
 
 # Rows from which a shard learns what is usual and the codec what its numbers mean: enough that
@@ -175,8 +175,8 @@ class ShardEncoder:
 
     def _learn(self, x: np.ndarray) -> _Fit:
         # A row that is not finite is refused when its chunk is encoded.
-        finite = np.isfinite(x).all(axis=1)
-        if not finite.all():
+        if not np.isfinite(squared_lengths(x)).all():
+            finite = np.isfinite(x).all(axis=1)
             x = x[finite] if finite.any() else np.zeros((1, x.shape[1]), np.float32)
         usual = Usual.of(x)
         massive = usual.massive(x)
@@ -186,16 +186,12 @@ class ShardEncoder:
         self, name: str, parts: list[np.ndarray], first: int, learned: Future[_Fit]
     ) -> EncodedChunk:
         x = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        finite = np.isfinite(x)
-        if not finite.all():
-            row, dimension = (int(i) for i in np.argwhere(~finite)[0])
-            raise BadInput(
-                f"{name}: row {first + row} has {x[row, dimension]} in dimension {dimension}: "
-                "activations must be finite; try --dtype float32"
-            )
+        squares = squared_lengths(x)
+        if not np.isfinite(squares).all():
+            _check_finite(name, x, first)
         try:
             fit = learned.result()
-            massive = fit.usual.massive(x)
+            massive = fit.usual.massive(x, squares)
             encoded = self._codec.encode(x, fit.side, massive)
         except BadInput as refused:
             row = first + int(np.abs(x).max(axis=1).argmax())
@@ -209,6 +205,16 @@ class ShardEncoder:
             float(errors[~massive].sum()),
             float(errors[massive].sum()),
             ShardStatistics.of(x, massive),
+        )
+
+
+def _check_finite(name: str, x: np.ndarray, first: int) -> None:
+    beyond = np.argwhere(~np.isfinite(x))
+    if len(beyond):
+        row, dimension = (int(i) for i in beyond[0])
+        raise BadInput(
+            f"{name}: row {first + row} has {x[row, dimension]} in dimension {dimension}: "
+            "activations must be finite; try --dtype float32"
         )
 
 
