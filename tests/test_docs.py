@@ -98,7 +98,9 @@ def settings_of(text, name):
     )
     if program == "rkstore ":
         return COMMANDS[word]
-    kinds = [kind for kind in vars(load(ROOT / "pipelines" / word)).values() if isinstance(kind, type)]
+    kinds = [
+        kind for kind in vars(load(ROOT / "pipelines" / word)).values() if isinstance(kind, type)
+    ]
     own = [kind for kind in kinds if kind.__module__ == word.removesuffix(".py")]
     [chosen] = [
         kind
