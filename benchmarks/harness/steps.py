@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -54,7 +53,6 @@ def five_products(bench: Bench, dtype: torch.dtype = torch.float32) -> Side:
     return seconds(products)
 
 
-@contextmanager
 def against_products(bench: Bench, dictionary: str, **options: Any) -> Iterator[Sides]:
     """A step, and its five products alone."""
     ours, run = step(bench, dictionary, **options)
