@@ -525,7 +525,7 @@ def test_help_and_a_refusal_of_any_command_wait_for_no_library():
                     cli.main()
                 except SystemExit:
                     pass
-        print([name for name in ("torch", "numpy", "zarr", "datasets") if name in sys.modules])
+        print([name for name in ("torch", "scipy", "zarr", "datasets") if name in sys.modules])
     """)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "[]"
