@@ -89,7 +89,8 @@ class ToHdf5(Exporter):
 
     def write(self, outgoing: Outgoing, out: Path) -> None:
         with h5py.File(out / FILE, "x") as file:
-            for array in (*outgoing.sites(), *map(outgoing.column, COLUMNS)):
+            sites = map(outgoing.site, outgoing.hook_names)
+            for array in (*sites, *map(outgoing.column, COLUMNS)):
                 # Contiguous, so that a program without HDF5 can map the numbers.
                 dataset = file.create_dataset(
                     array.name, array.shape, array.dtype, track_times=False

@@ -43,11 +43,10 @@ class Outgoing:
         """First row, and one past the last, of every chunk that can be read."""
         return [self.store.rows_of_chunk(chunk) for chunk in self.store.chunk_range]
 
-    def sites(self) -> Iterator[Array]:
-        """Every site, its rows in chunks. Read each once: errors are added up."""
-        for name in self.hook_names:
-            chunks = (self.values(name, *span) for span in self.spans)
-            yield Array(name, (self.rows, self.width(name)), self.dtype, chunks)
+    def site(self, name: str) -> Array:
+        """One of the sites, in chunks. Read each once: errors are added up."""
+        chunks = (self.values(name, *span) for span in self.spans)
+        return Array(name, (self.rows, self.width(name)), self.dtype, chunks)
 
     def column(self, name: str) -> Array:
         """One of the columns, in chunks."""
