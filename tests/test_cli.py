@@ -523,12 +523,16 @@ LIBRARIES = (
     *("transformers", "matplotlib", "zarr", "huggingface_hub"),
 )
 
+SHARING = ("push", "pull", "import", "export")
 MAY_LOAD = {
     "--help": set(),
     "--version": set(),
     "info STORE": {"numpy", "pydantic"},
-    **{f"{name} --help": {"pydantic"} for name in cli.commands},
-    **{f"{name} --unknown": {"pydantic"} for name in cli.commands},
+    **{f"{name} --help": {"numpy", "pydantic"} for name in cli.commands},
+    **{f"{name} --unknown": {"numpy", "pydantic"} for name in cli.commands},
+    # The directory or URL that they take is opened by what is behind it.
+    **{f"{name} --help": {"numpy", "pydantic", "fsspec"} for name in SHARING},
+    **{f"{name} --unknown": {"numpy", "pydantic", "fsspec"} for name in SHARING},
 }
 
 
