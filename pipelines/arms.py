@@ -31,6 +31,7 @@ from rkstore.store.batches.kept import left_out
 from rkstore.store.batches.plan import plan_batches, split_chunks
 from rkstore.store.open import open_store
 from rkstore.store.store import Store
+from rkstore.training.inits.rkcnn_decoder import RkCNNDecoder
 from rkstore.training.naming import checkpoints_beside
 from rkstore.training.settings import TrainSettings
 from rkstore.training.train import train_all
@@ -247,8 +248,9 @@ def mined_latents(settings: TrainSettings, d_sae: int) -> int:
     """How many latents, the first ones, are initialised inside random subsets."""
     if settings.init not in MINING:
         return 0
-    share = round(d_sae * settings.rkcnn_fraction)
-    return min(share, settings.rkcnn_h) if settings.init == "rkcnn-decoder" else share
+    mining = settings.options(RkCNNDecoder)
+    share = round(d_sae * mining.rkcnn_fraction)
+    return min(share, mining.rkcnn_h) if settings.init == "rkcnn-decoder" else share
 
 
 def digest(rows: np.ndarray) -> str:

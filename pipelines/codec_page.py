@@ -18,11 +18,12 @@ from codec_study import SEEDS
 from codec_values import EXTREMES
 from results import start
 
-from rkstore.cli.commands import Command
-from rkstore.evaluation.record import Row, grouped, write_together
+from rkstore.cli.options import Command
+from rkstore.evaluation.record import Row, grouped
 from rkstore.evaluation.report import pages
 from rkstore.evaluation.report.figures import COLOURS, legend_below, logarithmic, panels, png
 from rkstore.evaluation.report.tables import listed, table
+from rkstore.store.files import write_together
 
 # The text of the page; the measurements fill its braces.
 TEMPLATE = Path(__file__).with_suffix(".md")

@@ -26,7 +26,7 @@ from results import start
 from torch import Tensor
 from tqdm import tqdm
 
-from rkstore.cli.commands import Command, options_of
+from rkstore.cli.options import Command, options_of
 from rkstore.dictionaries import Dictionary, load_dictionary
 from rkstore.errors import BadInput
 from rkstore.evaluation.evaluate import evaluate

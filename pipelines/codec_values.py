@@ -25,14 +25,15 @@ from numcodecs.zstd import Zstd
 from results import start
 from tqdm import tqdm
 
-from rkstore.cli.commands import Command, options_of
+from rkstore.cli.options import Command, options_of
 from rkstore.errors import BadInput
-from rkstore.evaluation.record import Row, compact, write_together
+from rkstore.evaluation.record import Row, compact
 from rkstore.harvest.run import Harvest, prepare
 from rkstore.harvest.settings import HarvestSettings
-from rkstore.harvest.text import PYTHON_CORPUS
+from rkstore.harvest.text.open import PYTHON_CORPUS
 from rkstore.settings import Settings, option
 from rkstore.store.codecs import CODECS
+from rkstore.store.files import write_together
 from rkstore.store.formats import compression_for
 from rkstore.store.manifest import CHUNK_ROWS, COLUMNS, Manifest, largest_divisor
 from rkstore.store.massive import Usual

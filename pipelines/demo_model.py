@@ -22,8 +22,8 @@ from torch.nn import functional as F
 from tqdm import tqdm
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from rkstore.cli.commands import Command
-from rkstore.harvest.corpus import python_documents
+from rkstore.cli.options import Command
+from rkstore.harvest.text.python import python_documents
 
 END = "<|endoftext|>"
 CONTEXT = 256

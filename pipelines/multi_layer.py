@@ -14,7 +14,7 @@ from arms import ArmSettings, directory, noise_line, run_missing, spread, summar
 from published import MULTI_LAYER, MULTI_LAYER_D_SAE, MULTI_LAYER_FAULTS, notes, record
 from results import show, start
 
-from rkstore.cli.commands import Command, options_of
+from rkstore.cli.options import Command, options_of
 from rkstore.evaluation.paired import improvement
 from rkstore.evaluation.record import Row, Runs
 from rkstore.evaluation.report.figures import legend_below, look, panels, whole

@@ -21,13 +21,13 @@ from results import show, start
 from toy import NO_FEATURE, Floats, Toy, make_toy, random_basis
 from tqdm import tqdm
 
-from rkstore.cli.commands import Command, options_of
+from rkstore.cli.options import Command, options_of
 from rkstore.evaluation.record import Row, grouped
 from rkstore.evaluation.report.figures import COLOURS, look, panels, whole
 from rkstore.evaluation.report.tables import table
 from rkstore.rkcnn import RkCNNProbe, RkCNNResult
 from rkstore.rkcnn.recovery import feature_recovery
-from rkstore.rkcnn.settings import SCORES
+from rkstore.rkcnn.scores import SCORES
 from rkstore.settings import Settings, option, replace
 
 NAME = "phase1_toy"
@@ -47,7 +47,7 @@ class Phase1Settings(Settings):
     m: int = option(2, "Dimensions in a subset.", least=1)
     h: int = option(100, "Random subsets; of 5 dimensions there are only 10 pairs.", least=1)
     r: int = option(10, "Subsets to keep.", least=1)
-    score_method: str = option("knn", "How a subset is scored.", choices=SCORES)
+    score_method: str = option("knn", "How a subset is scored.", choices=tuple(SCORES))
     k_neighbors: int = option(5, "Neighbours of the knn score.", least=1)
     seed: int = option(42, "Seed of model, rows and subsets.", least=0)
     draws: int = option(10_000, "Draws of random directions.", least=1)

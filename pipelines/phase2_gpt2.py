@@ -25,7 +25,7 @@ from arms import (
 from published import PHASE2, PHASE2_FAULTS, notes, record
 from results import show, start
 
-from rkstore.cli.commands import Command, options_of
+from rkstore.cli.options import Command, options_of
 from rkstore.errors import BadInput
 from rkstore.evaluation.record import Row, Runs
 from rkstore.evaluation.report.figures import (
@@ -37,7 +37,7 @@ from rkstore.evaluation.report.figures import (
     whole,
 )
 from rkstore.evaluation.report.tables import table
-from rkstore.harvest.text import PYTHON_CORPUS
+from rkstore.harvest.text.open import PYTHON_CORPUS
 from rkstore.settings import option, replace
 
 NAME = "phase2_gpt2"

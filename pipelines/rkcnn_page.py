@@ -33,7 +33,7 @@ from rkcnn_results import (
 )
 from rkcnn_study import ARMS as STUDY_ARMS
 
-from rkstore.cli.commands import Command
+from rkstore.cli.options import Command
 from rkstore.errors import BadInput
 from rkstore.evaluation.paired import (
     Paired,
@@ -41,10 +41,11 @@ from rkstore.evaluation.paired import (
     coverage,
     deviation,
 )
-from rkstore.evaluation.record import Row, compact, grouped, write_together
+from rkstore.evaluation.record import Row, compact, grouped
 from rkstore.evaluation.report import pages
 from rkstore.evaluation.report.figures import logarithmic, panels, png
 from rkstore.evaluation.report.tables import table
+from rkstore.store.files import write_together
 
 # The text of the page; the runs fill its braces.
 TEMPLATE = Path(__file__).with_suffix(".md")

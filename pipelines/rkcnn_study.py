@@ -25,7 +25,7 @@ from arms import as_in
 from results import start
 from tqdm import tqdm
 
-from rkstore.cli.commands import Command, options_of
+from rkstore.cli.options import Command, options_of
 from rkstore.dictionaries import load_dictionary
 from rkstore.errors import BadInput
 from rkstore.evaluation.evaluate import Measure
@@ -36,6 +36,7 @@ from rkstore.store.batches.assemble import read_rows
 from rkstore.store.batches.kept import LeftOut, left_out
 from rkstore.store.open import open_store
 from rkstore.store.store import Store
+from rkstore.training.inits.rkcnn import RkCNN
 from rkstore.training.settings import TrainSettings
 from rkstore.training.sites import layers_of
 from rkstore.training.train import train_all
@@ -221,9 +222,10 @@ def _runs(settings: StudySettings, cell: Cell) -> list[Row]:
     runs = []
     for arm, trained, life, measure in zip(cell.arms, chosen, lives, measures, strict=True):
         found = measure.result(arm, site, held_out.codec_fvu(site))
+        mined = round(settings.d_sae * trained.options(RkCNN).rkcnn_fraction)
         runs.append(
             {"layer": cell.layer, "seed": cell.seed, "arm": arm}
-            | _dead(life, _windows(settings), round(settings.d_sae * trained.rkcnn_fraction))
+            | _dead(life, _windows(settings), mined)
             | {"l0": found.l0, "fvu": found.fvu, "dense": found.dense}
             | {"left_out": len(passed_over.rows)}
         )
@@ -310,7 +312,7 @@ def _identity(settings: StudySettings, store: Store, held_out: Store) -> Row:
     return chosen | {
         "model": store.manifest.source.get("model", {}).get("name"),
         "hook_names": list(store.hook_names),
-        "d_in": store.manifest.sites[0].d_in,
+        "d_in": store.manifest.sites[0].width,
         "codec": f"{store.manifest.codec} of schema {store.manifest.schema}",
         "store_fingerprint": store.manifest.fingerprint,
         "store_rows": [store.first_row, store.stop_row],

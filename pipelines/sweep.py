@@ -19,7 +19,7 @@ from published import SWEEP, SWEEP_FAULTS, notes, record
 from results import show, start
 from tqdm import tqdm
 
-from rkstore.cli.commands import Command, options_of
+from rkstore.cli.options import Command, options_of
 from rkstore.errors import BadInput
 from rkstore.evaluation.paired import described, deviation, improvement
 from rkstore.evaluation.record import Row, Runs, grouped

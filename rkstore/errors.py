@@ -3,10 +3,6 @@
 import keyword
 import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 # An option as it is written on a command line. Between quotes is a value or a whole command.
 OPTION = re.compile(r"(?<!\w)'[^']*'(?!\w)|(?<![\w/.-])--(?P<no>no-)?(?P<name>[a-z][a-z0-9-]*)")
@@ -73,3 +69,8 @@ def size(count: float) -> str:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:,.3g} TB"
+
+
+def one_line(error: object, most: int = 300) -> str:
+    """What an error of another library says, on one line and cut short: part of a sentence."""
+    return " ".join(str(error).split())[:most] or type(error).__name__

@@ -8,7 +8,7 @@ import os
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, field
@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from rkstore.errors import BadInput, for_yaml
 
 T = TypeVar("T", bound="Settings")
+M = TypeVar("M", bound="Member")
 
 KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 LISTS = {str: "a list of texts", int: "a list of whole numbers", float: "a list of numbers"}
@@ -39,7 +40,7 @@ def option(
     default: Any,
     help: str,
     *,
-    choices: tuple[str, ...] = (),
+    choices: Collection[str] = (),
     least: float | None = None,
     path: bool = False,
     identity: bool = True,
@@ -47,6 +48,7 @@ def option(
     """A field with what its option needs to know besides its type.
 
     Args:
+        choices: the values allowed: a tuple, or the table of a family, whose members they are.
         least: the smallest number allowed, of a list the smallest of each.
         path: whether it is a path, or may be one: ``~`` is then the home directory.
         identity: whether two runs that differ in it are two; False for what may change when a
@@ -70,7 +72,7 @@ class Option:
     optional: bool
     default: Any
     help: str = field(compare=False)
-    choices: tuple[str, ...]
+    choices: Collection[str]
     least: float | None
     path: bool
     identity: bool
@@ -231,6 +233,35 @@ def combined(**families: Mapping[str, type[Settings]]) -> Callable[[type[T]], ty
     return decorate
 
 
+class Member:
+    """One of a family of interchangeable parts, chosen by name, with options of its own."""
+
+    name: ClassVar[str]
+    Options: ClassVar[type[Settings]] = Settings
+    """What it needs to know; nobody else reads these."""
+
+    def __init__(self, options: Settings | None = None) -> None:
+        self.options: Any = self.Options() if options is None else options
+
+
+def member_named(family: str, members: Mapping[str, type[M]], name: str, **options: Any) -> M:
+    """The member of that name, made with those of the options that are its own.
+
+    Raises:
+        BadInput: no member has that name, or an option is out of bounds.
+    """
+    if name not in members:
+        raise BadInput(f"unknown {family} '{name}': choose one of {', '.join(members)}")
+    member = members[name]
+    own = options_in(member.Options)
+    return member(member.Options(**{key: options[key] for key in own if key in options}))
+
+
+def brought_by(members: Mapping[str, type[Member]]) -> dict[str, type[Settings]]:
+    """The options that each member of a family brings, for :func:`combined`."""
+    return {name: member.Options for name, member in members.items()}
+
+
 def unread(settings: Settings) -> dict[str, str]:
     """The options that only members bring which are not chosen, each with its family."""
     return {
@@ -347,14 +378,6 @@ def _word(option: Option, value: Any) -> Any:
 def flag_of(name: str) -> str:
     """The option of a field; ``from_`` is ``--from``, which no field can be called."""
     return "--" + name.rstrip("_").replace("_", "-")
-
-
-CODECS = ("float32", "float16", "bfloat16", "int8", "int6", "int4")
-COMPRESSIONS = ("auto", "zstd", "blosc-zstd", "blosc-lz4", "deflate", "none")
-COMPRESSION_HELP = (
-    "Lossless compression of the stored numbers; auto takes the smallest for the codec. "
-    "deflate is HDF5's; none makes float32 a view of the mapped file."
-)
 
 
 def check_device(device: str) -> None:

@@ -77,7 +77,7 @@ def make_values(manifest: Manifest, seed: int = 0) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     values: dict[str, np.ndarray] = {}
     for site in manifest.sites:
-        x = rng.standard_normal((manifest.rows, site.d_in)) * np.geomspace(0.1, 10, site.d_in)
+        x = rng.standard_normal((manifest.rows, site.width)) * np.geomspace(0.1, 10, site.width)
         values[site.hook_name] = np.where(x > 0, x, 0.02 * x).astype(np.float32)
     row = np.arange(manifest.rows)
     values["token_id"] = rng.integers(0, 300, manifest.rows).astype(np.int32)
@@ -238,7 +238,7 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory, text_file: Path) -> Path
 @pytest.fixture(scope="session")
 def model(model_dir: Path) -> Any:
     """The tiny model, loaded by rkstore."""
-    from rkstore.harvest.model import load_model
+    from rkstore.harvest.load import load_model
 
     return load_model(str(model_dir))
 
@@ -289,7 +289,7 @@ def rkstore(
 
     It runs in an empty directory, so that relative paths are the test's own.
     """
-    from rkstore.cli.commands import main
+    from rkstore.cli import main
 
     monkeypatch.chdir(tmp_path)
 

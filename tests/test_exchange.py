@@ -228,7 +228,7 @@ def test_the_choices_of_the_options_are_the_families():
         (ExportSettings, "to", EXPORTERS),
     ):
         choices = options_in(kind)[name].choices
-        assert choices == tuple(family)
+        assert choices is family
 
 
 def test_what_the_files_are_must_be_said():

@@ -15,7 +15,7 @@ from rkstore.share.exchange import EXPORTERS, IMPORTERS
 from rkstore.share.exchange.facts import FILE, Facts
 from rkstore.share.exchange.outgoing import Outgoing
 from rkstore.store.codecs import CODECS
-from rkstore.store.manifest import COLUMNS, read_manifest
+from rkstore.store.manifest import COLUMNS
 from rkstore.store.store import Store
 
 BOTH = [kind for kind in EXPORTERS if kind in IMPORTERS]
@@ -270,4 +270,4 @@ def test_a_store_whose_error_before_cannot_be_is_damaged(make_store, before):
     text = make_manifest(source={"stored_before": before}).to_bytes()
     (store.root / "manifest.json").write_bytes(text)
     with pytest.raises(DamagedStore, match="not a valid manifest"):
-        read_manifest(store.root)
+        Store(store.root)

@@ -276,7 +276,7 @@ def test_a_context_longer_than_the_models_is_refused_with_both(harvest_settings)
 def test_a_width_other_than_the_one_asked_for_is_refused_with_both_and_what_would_fit(
     harvest_settings,
 ):
-    assert prepare(harvest_settings(d_in=MODEL_MLP)).manifest.sites[0].d_in == MODEL_MLP
+    assert prepare(harvest_settings(d_in=MODEL_MLP)).manifest.sites[0].width == MODEL_MLP
     with pytest.raises(BadInput) as error:
         prepare(harvest_settings(hook="hook_mlp_out", d_in=MODEL_MLP))
     said = error.value.sentence
@@ -302,7 +302,7 @@ def test_the_hooks_named_for_a_width_are_as_wide(harvest_settings, width, layers
     hooks = re.search("--hook (.*) would be", said)[1].split(" or ")
     for hook in hooks:
         sites = prepare(harvest_settings(hook=hook, layers=layers, d_in=width)).manifest.sites
-        assert {site.d_in for site in sites} == {width}
+        assert {site.width for site in sites} == {width}
 
 
 def test_several_hooks_are_stored_in_the_order_that_the_model_computes_them(

@@ -14,9 +14,10 @@ from rkstore.errors import BadInput, DamagedStore, RkstoreError
 from rkstore.store.codecs import CODECS
 from rkstore.store.files import LARGEST_MANIFEST, FileRecord
 from rkstore.store.formats import FORMATS
-from rkstore.store.journal import ShardRecord, read_journal
-from rkstore.store.manifest import SCHEMA, Manifest, read_manifest
+from rkstore.store.journal import ShardRecord, parse_journal
+from rkstore.store.manifest import SCHEMA, Manifest
 from rkstore.store.sites import Site
+from rkstore.store.store import Store
 
 SOURCE = {
     "model": {"name": "größe/модель", "revision": None, "layers": 3},
@@ -28,6 +29,14 @@ SOURCE = {
 def save(root: Path, manifest: Manifest) -> Path:
     (root / "manifest.json").write_bytes(manifest.to_bytes())
     return root
+
+
+def read_manifest(root: Path) -> Manifest:
+    return Store(root).manifest
+
+
+def read_journal(root: Path, manifest: Manifest) -> list[ShardRecord]:
+    return parse_journal((root / "shards.jsonl").read_bytes(), manifest, str(root))
 
 
 def save_json(root: Path, document: object) -> Path:
@@ -351,7 +360,7 @@ def test_a_link_to_nothing_or_a_pipe_is_not_taken_for_a_file_of_the_store(tmp_pa
     for make in (lambda path: path.symlink_to("nowhere"), os.mkfifo, Path.mkdir):
         make(root / name)
         with pytest.raises(DamagedStore, match=f"{name} of .* is"):
-            read_journal(root, read_manifest(root))
+            Store(root)
         (root / name).rmdir() if (root / name).is_dir() else (root / name).unlink()
 
 
@@ -363,7 +372,7 @@ def test_an_immense_manifest_is_not_read(tmp_path):
 
 
 def test_a_store_without_a_journal_has_no_shards(tmp_path):
-    assert read_journal(tmp_path, make_manifest()) == []
+    assert Store(save(tmp_path, make_manifest())).records == []
 
 
 def test_a_journal_read_back_is_the_one_that_was_written(tmp_path):
@@ -441,7 +450,7 @@ def careless(monkeypatch):
     def canonical(value):
         return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
-    monkeypatch.setattr("rkstore.store.jsontext._canonical", canonical)
+    monkeypatch.setattr("rkstore.store.journal.canonical", canonical)
 
 
 @pytest.mark.usefixtures("careless")

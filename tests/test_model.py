@@ -15,10 +15,12 @@ from conftest import MODEL_CONTEXT, MODEL_LAYERS, MODEL_MLP, MODEL_WIDTH
 from safetensors.torch import load_file, save_file
 
 from rkstore.errors import BadInput, RkstoreError
-from rkstore.harvest.model import PROBE_TOKENS, Model, load_model, parse_layers
+from rkstore.harvest.hooks import PROBE_TOKENS
+from rkstore.harvest.load import load_model
+from rkstore.harvest.model import Model
 from rkstore.harvest.tokens import TokenBlocks
 from rkstore.store.places import hub
-from rkstore.store.sites import Site, block_of
+from rkstore.store.sites import Site, block_of, parse_layers
 
 TOKENS = np.random.default_rng(0).integers(0, 280, (3, 20)).astype(np.int32)
 
@@ -91,7 +93,7 @@ def test_every_site_has_the_width_that_its_activations_have(model: Model):
     assert len(sites) > 10 * MODEL_LAYERS
     activations = model.activations(TOKENS, sites)
     for site in sites:
-        assert activations[site.hook_name].shape == (TOKENS.size, site.d_in), site
+        assert activations[site.hook_name].shape == (TOKENS.size, site.width), site
 
 
 @pytest.mark.parametrize(
@@ -484,7 +486,7 @@ def test_the_model_that_rkstore_carries_is_a_gpt2_of_twelve_layers():
     assert demo.name == "demo"
     assert demo.layers == 12
     (site,) = demo.sites("mlp.hook_post", "11")
-    assert site.d_in == 4 * demo.sites("hook_mlp_out", "11")[0].d_in
+    assert site.width == 4 * demo.sites("hook_mlp_out", "11")[0].width
     assert demo.encode(["import this"])[0]
 
 

@@ -18,15 +18,16 @@ import yaml
 from matplotlib.lines import Line2D
 from pictures import drawn, legible_texts
 
-from rkstore.cli.commands import Command
+from rkstore.cli.options import Command
 from rkstore.errors import BadInput
 from rkstore.evaluation.evaluate import evaluate
-from rkstore.evaluation.record import Runs, as_json, write_together
+from rkstore.evaluation.record import Runs, as_json
 from rkstore.evaluation.settings import EvaluateSettings
 from rkstore.rkcnn.settings import SCORES
 from rkstore.settings import from_yaml, options_in
 from rkstore.store.batches.kept import left_out
 from rkstore.store.batches.plan import plan_batches, split_chunks
+from rkstore.store.files import write_together
 from rkstore.training.settings import INITS, TrainSettings
 from rkstore.training.train import prepare
 
@@ -224,7 +225,7 @@ def test_arms_see_the_same_rows_in_the_same_order(arms):
 
 # --- the rows that are read
 
-READERS = ("read_rows", "plan_batches", "StoreSite", "InitData")
+READERS = ("read_rows", "plan_batches", "StoreSite", "Reading")
 READING = sorted(
     path
     for path in (ROOT / "pipelines").glob("*.py")

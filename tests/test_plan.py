@@ -6,7 +6,7 @@ import pytest
 
 from rkstore.cli.terminal import describe_plan, duration
 from rkstore.errors import RkstoreError
-from rkstore.harvest.cost import CodecCost, Plan, plan
+from rkstore.harvest.cost import CodecCost, HarvestCost, plan
 from rkstore.harvest.run import Harvest, prepare, run
 from rkstore.store.codecs import CODECS
 
@@ -14,7 +14,7 @@ from rkstore.store.codecs import CODECS
 def make_plan(free=10_000, written=0, read=0.1, context_size=100, widths=(5,) * 12):
     """Of 1,000 tokens, 20 bytes each, or 5 with another codec."""
     costs = (CodecCost("float32", 20.0, 0.5, read), CodecCost("int8", 5.0, 0.7, read))
-    return Plan(1000, context_size, widths, 1.0, costs, 1, free, written)
+    return HarvestCost(1000, context_size, widths, 1.0, costs, 1, free, written)
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_what_is_recorded_already_need_not_fit_again():
 def test_a_harvest_that_cannot_fit_writes_nothing(harvest_settings, tmp_path, monkeypatch, capsys):
     import sys
 
-    from rkstore.cli import commands as cli
+    from rkstore import cli
 
     settings = harvest_settings()
     monkeypatch.setattr(Harvest, "free_bytes", 1000)

@@ -105,7 +105,7 @@ def test_a_constant_subset_is_refused_by_name() -> None:
 
 def test_the_table_names_every_kind_and_the_command_line_knows_them() -> None:
     assert {name: kind.name for name, kind in DIRECTIONS.items()} == {n: n for n in DIRECTIONS}
-    assert options_in(ProbeSettings)["directions"].choices == tuple(DIRECTIONS)
+    assert options_in(ProbeSettings)["directions"].choices == DIRECTIONS
 
 
 def test_an_unknown_kind_is_refused_with_the_list() -> None:
@@ -118,8 +118,9 @@ def centred(x: np.ndarray) -> np.ndarray:
 
 
 def find(name: str, x: np.ndarray, chosen: np.ndarray, **options: Any) -> np.ndarray:
-    method = directions_named(name)(**options)
-    return find_directions(covariance(x), chosen, centred(x), method)
+    components = options.pop("components", 1)
+    method = directions_named(name, **options)
+    return find_directions(covariance(x), chosen, centred(x), method, components)
 
 
 def cosines(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
@@ -237,7 +238,7 @@ def test_more_components_than_a_subset_varies_in_are_refused_by_name(name: str) 
 
 def test_ica_without_rows_is_refused() -> None:
     with pytest.raises(BadInput, match="ica directions need rows"):
-        find_directions(covariance(rows()), subsets(), None, directions_named("ica")())
+        find_directions(covariance(rows()), subsets(), None, directions_named("ica"))
 
 
 def test_ica_with_no_more_rows_than_dimensions_is_refused() -> None:

@@ -9,7 +9,9 @@ from sklearn.neighbors import NearestNeighbors
 
 from rkstore.errors import BadInput
 from rkstore.rkcnn import SCORES, Moments, random_subsets, score_named
-from rkstore.rkcnn.scores import Comparison, DirectionScore, MomentScore, RowScore, knn
+from rkstore.rkcnn import neighbors as neighbors_module
+from rkstore.rkcnn.neighbors import nearest
+from rkstore.rkcnn.scores import Comparison, DirectionScore, MomentScore, RowScore
 from rkstore.rkcnn.scores import separation as module
 from rkstore.rkcnn.settings import ProbeSettings
 from rkstore.settings import options_in
@@ -46,10 +48,10 @@ def row_scores(
     asking: np.ndarray | None = None,
     subsets: np.ndarray | None = None,
 ) -> np.ndarray:
-    score = score_named(name)
+    score = score_named(name, k_neighbors=k)
     assert isinstance(score, RowScore)
     classes, queries = (None if a is None else torch.from_numpy(a) for a in (labels, asking))
-    comparison = Comparison(len(x), k, classes, queries)
+    comparison = Comparison(len(x), classes, queries)
     score.check(comparison)
     chosen = np.arange(x.shape[1])[None] if subsets is None else subsets
     return score.of_subsets(torch.from_numpy(x), torch.from_numpy(chosen), comparison)
@@ -76,7 +78,7 @@ def separation(x: np.ndarray, labels: np.ndarray) -> float:
 
 def test_the_table_names_every_score() -> None:
     assert {name: score.name for name, score in SCORES.items()} == {n: n for n in SCORES}
-    assert options_in(ProbeSettings)["score"].choices == tuple(SCORES)
+    assert options_in(ProbeSettings)["score"].choices == SCORES
 
 
 def test_an_unknown_score_is_refused_with_the_list() -> None:
@@ -152,8 +154,8 @@ def test_knn_is_the_same_when_distances_are_held_in_blocks(
     labels: np.ndarray | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = row_score("knn", rows()[:, :3], labels)
-    monkeypatch.setattr(knn, "BLOCK_DISTANCES", 7 * 300)
-    monkeypatch.setattr(knn, "GROUP_ROWS", 3)
+    monkeypatch.setattr(neighbors_module, "BLOCK_DISTANCES", 7 * 300)
+    monkeypatch.setattr(neighbors_module, "GROUP_ROWS", 3)
     assert row_score("knn", rows()[:, :3], labels) == whole
 
 
@@ -168,7 +170,7 @@ def all_distances(x: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("offset", [0, 1000])
 def test_nearest_rows_are_those_of_float64_differences(scale: float, offset: float) -> None:
     x = ((rows() + offset) * scale).astype(np.float32)
-    distances, found = knn.nearest(torch.from_numpy(x), torch.arange(len(x)), 5)
+    distances, found = nearest(torch.from_numpy(x), torch.arange(len(x)), 5)
     np.testing.assert_allclose(distances, all_distances(x)[:, :5], rtol=1e-4)
     assert (found != torch.arange(len(x))[:, None]).all()
 
@@ -177,14 +179,14 @@ def test_nearest_rows_are_found_where_a_product_cannot_tell_them_apart() -> None
     """Clusters far away and tight: by the product all rows of one have the same distance."""
     near = rows(60).repeat(5, axis=0) * 1e4
     x = (near + 0.1 * np.random.default_rng(1).standard_normal(near.shape)).astype(np.float32)
-    distances, _ = knn.nearest(torch.from_numpy(x), torch.arange(len(x)), 3)
+    distances, _ = nearest(torch.from_numpy(x), torch.arange(len(x)), 3)
     np.testing.assert_allclose(distances, all_distances(x)[:, :3], rtol=1e-4)
 
 
 def test_many_equal_rows_are_nearest_to_each_other() -> None:
     x = rows(100)
     x[20:80] = x[20]
-    distances, found = knn.nearest(torch.from_numpy(x), torch.arange(100), 5)
+    distances, found = nearest(torch.from_numpy(x), torch.arange(100), 5)
     np.testing.assert_allclose(distances, all_distances(x)[:, :5], rtol=1e-4)
     assert ((found[20:80] >= 20) & (found[20:80] < 80)).all()
 
@@ -291,7 +293,7 @@ def test_max_activation_is_the_same_however_the_rows_are_cut() -> None:
 
 def test_random_scores_are_uniform_and_their_seed_is_the_comparisons() -> None:
     def draw(seed: int) -> np.ndarray:
-        comparison = Comparison(3, 1, generator=np.random.default_rng(seed))
+        comparison = Comparison(3, generator=np.random.default_rng(seed))
         subsets = torch.zeros((4000, 3), dtype=torch.int64)
         score = score_named("random")
         assert isinstance(score, RowScore)

@@ -9,7 +9,8 @@ import torch
 
 from rkstore.errors import BadInput
 from rkstore.rkcnn import RkCNNProbe, RkCNNResult, StoreSite, source
-from rkstore.rkcnn.source import ahead, open_source, read_blocks, spread_rows
+from rkstore.rkcnn.source import ahead, open_source, read_blocks
+from rkstore.rkcnn.spread import spread_rows
 from rkstore.store.manifest import Manifest
 from rkstore.store.sites import Site
 from rkstore.store.store import Store

@@ -73,7 +73,7 @@ def named(name: str, d: int, m: int, h: int, seed: int = 0) -> np.ndarray:
 
 def test_the_table_names_every_kind_and_the_command_line_knows_them() -> None:
     assert {name: kind.name for name, kind in SUBSETS.items()} == {n: n for n in SUBSETS}
-    assert options_in(ProbeSettings)["subsets"].choices == tuple(SUBSETS)
+    assert options_in(ProbeSettings)["subsets"].choices == SUBSETS
 
 
 def test_an_unknown_kind_is_refused_with_the_list() -> None:

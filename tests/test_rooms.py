@@ -1,6 +1,9 @@
 """Who may import whom: imports go down, from what is done to what lies on disk."""
 
 import ast
+import subprocess
+import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,7 +28,7 @@ ALLOWED: dict[str, set[str]] = {
 # Inside store/: each may import what stands before it. These three do not know one another.
 APART = ("batches", "places", "writing")
 ORDER = (
-    ("files", "sites", "statistics", "jsontext", "order"),
+    ("files", "sites", "statistics", "jsontext", "order", "recent"),
     ("massive", "formats"),
     ("apart", "descriptors"),
     ("codecs",),
@@ -41,6 +44,9 @@ LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}
 
 ONE_ROOM_UP = {("evaluation/functional.py", "harvest")}
 """Functional evaluation also gives logits, and may load a model for that."""
+
+BESIDE = {("store/writing/destination.py", "places")}
+"""A URL that is written to is one that is read: pushing asks first what is there."""
 
 
 def relative(file: Path) -> str:
@@ -102,9 +108,35 @@ def test_inside_the_store_imports_go_down_too(file: Path) -> None:
     for parts in of_package(file):
         if parts[0] != "store" or len(parts) < 2 or parts[1] == inside or parts[1] not in LEVEL:
             continue
-        assert LEVEL[parts[1]] < LEVEL[inside], f"{relative(file)} may not import {parts[1]}"
+        assert LEVEL[parts[1]] < LEVEL[inside] or (relative(file), parts[1]) in BESIDE, (
+            f"{relative(file)} may not import {parts[1]}"
+        )
 
 
 def test_every_file_of_the_store_has_its_level() -> None:
     there = {place(file)[1] for file in FILES if place(file)[0] == "store"}
     assert there - {"__init__"} == set(LEVEL)
+
+
+READING = {"google_crc32c", "h5py", "numcodecs", "numpy", "rkstore", "safetensors"}
+"""What reading a store of either format may load, besides Python's own modules."""
+
+
+@pytest.mark.parametrize("format", ["zarr", "hdf5"])
+def test_opening_and_reading_a_store_loads_what_that_needs_alone(make_store, format: str) -> None:
+    program = textwrap.dedent("""
+        import sys
+        before = set(sys.modules)
+        import rkstore
+        store = rkstore.open(sys.argv[1])
+        store.chunk(store.hook_names[0], 0)
+        print(*{name.partition(".")[0] for name in set(sys.modules) - before})
+    """)
+    store, _ = make_store(format=format)
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(store.root)], capture_output=True, text=True, check=True
+    )
+    loaded = set(done.stdout.split()) - sys.stdlib_module_names - READING
+    # What compiled modules bring along, and the newer half of typing.
+    beside = {name for name in loaded if name.startswith(("_", "cython"))} | {"typing_extensions"}
+    assert loaded <= beside

@@ -18,7 +18,9 @@ from conftest import flip, make_manifest, make_values, tree, write_store
 
 import rkstore as package
 from rkstore.errors import BadInput, DamagedStore, RkstoreError
-from rkstore.share import pull, push, repair
+from rkstore.share.pull import pull
+from rkstore.share.push import push
+from rkstore.share.repair import repair
 from rkstore.share.settings import PullSettings
 from rkstore.store.batches.assemble import read_batches
 from rkstore.store.batches.plan import plan_batches, split_chunks
@@ -29,6 +31,7 @@ from rkstore.store.places.remote import RemoteStore
 from rkstore.store.places.url import Location
 from rkstore.store.store import Store
 from rkstore.store.verify import verify
+from rkstore.store.writing.destination import Destination
 from rkstore.store.writing.writer import StoreWriter
 from rkstore.training.settings import TrainSettings
 
@@ -426,16 +429,17 @@ def test_a_pull_that_was_killed_goes_on(make_store, tmp_path):
     program = textwrap.dedent("""
         import os, sys
         from rkstore.share.settings import PullSettings
+        from rkstore.store import files
         from rkstore.store.places import fetch
-        from rkstore.share import pull
+        from rkstore.share.pull import pull
         url, limit = sys.argv[1:]
-        plain, calls = fetch._into_place, []
+        plain, calls = files.into_place, []
         def into_place(*words):
             calls.append(words)
             if len(calls) > int(limit):
                 os._exit(9)
             plain(*words)
-        fetch._into_place = into_place
+        files.into_place = fetch.into_place = into_place
         pull(url, PullSettings(out="copy"))
     """)
     for limit in (0, 1, 2, 9, 30):
@@ -478,7 +482,7 @@ def test_a_server_that_knows_no_ranges_sends_it_again(web, bad_line, large):
 def test_over_s3_a_file_goes_on_where_the_line_was_cut(bucket, bad_line, large, tmp_path):
     import s3fs
 
-    Location(bucket).put("large", tmp_path / "large")
+    Destination(bucket).put("large", tmp_path / "large")
     with pytest.MonkeyPatch.context() as patch:
         port, line = bad_line(urlsplit(os.environ["AWS_ENDPOINT_URL"]).port)
         patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
@@ -495,7 +499,7 @@ def test_over_sftp_a_file_goes_on_where_the_line_was_cut(sftp, bad_line, large, 
     port, line = bad_line(there.port)
     known = tmp_path / "home" / ".ssh" / "known_hosts"
     known.write_text(known.read_text().replace(str(there.port), str(port)))
-    location = Location(f"sftp://me:secret@127.0.0.1:{port}{tmp_path}")
+    location = Destination(f"sftp://me:secret@127.0.0.1:{port}{tmp_path}")
     assert b"".join(location.blocks("large")) == large
     assert line.cuts == 0
     line.cuts, line.after = 1, 0
@@ -554,9 +558,9 @@ def test_a_push_sends_what_is_missing_and_data_before_what_lists_it(tmp_path, mo
     root, remote = tmp_path / "store", tmp_path / "remote"
     write_store(root, manifest, values, 2)
     sent = []
-    plain = Location.put
+    plain = Destination.put
     monkeypatch.setattr(
-        Location, "put", lambda self, path, file: (sent.append(path), plain(self, path, file))
+        Destination, "put", lambda self, path, file: (sent.append(path), plain(self, path, file))
     )
     push(root, str(remote))
     assert sent[-2:] == [JOURNAL, MANIFEST]
@@ -579,7 +583,7 @@ def test_a_push_that_failed_goes_on_and_shows_no_store_before_it_is_one(
     make_store, tmp_path, bucket, monkeypatch
 ):
     store, _ = make_store()
-    plain, calls, cut = Location.put, [], [f"{OTHER}/c/2/0"]
+    plain, calls, cut = Destination.put, [], [f"{OTHER}/c/2/0"]
 
     def put(self, path, file):
         calls.append(path)
@@ -588,7 +592,7 @@ def test_a_push_that_failed_goes_on_and_shows_no_store_before_it_is_one(
             raise RkstoreError("the line was cut")
         plain(self, path, file)
 
-    monkeypatch.setattr(Location, "put", put)
+    monkeypatch.setattr(Destination, "put", put)
     monkeypatch.setattr(importlib.import_module("rkstore.share.push"), "JOURNAL_SECONDS", 0.0)
     with pytest.raises(RkstoreError, match="the line was cut"):
         push(store.root, bucket)
@@ -834,7 +838,8 @@ def test_a_url_that_cannot_be_is_refused(tmp_path, monkeypatch, url, said):
     ],
 )
 def test_a_missing_backend_says_what_to_install(package, url):
-    program = f"import sys; sys.modules[{package!r}] = None; from rkstore import cli; cli.main()"
+    absent = f"import sys; sys.modules[{package!r}] = None"
+    program = f"{absent}; from rkstore.cli.commands import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", program, "pull", url], capture_output=True, text=True
     )

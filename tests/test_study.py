@@ -66,7 +66,7 @@ def test_of_few_pairs_the_interval_covers_less_than_it_says():
 
 def dictionary(kind: str, lowest: float = -12) -> Dictionary:
     generator = torch.Generator().manual_seed(0)
-    made = Dictionary(8, 64, select_named(kind, {"k": 4, "l1": 0.0}))
+    made = Dictionary.of_site(8, 64, select_named(kind, {"k": 4, "l1": 0.0}))
     with torch.no_grad():
         made.W_enc.normal_(generator=generator)
         made.W_dec.normal_(generator=generator)

@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 from rkstore.errors import BadInput, RkstoreError
-from rkstore.harvest import corpus, plain
 from rkstore.harvest.settings import HarvestSettings
-from rkstore.harvest.text import OF_DATASETS, open_text
+from rkstore.harvest.text import files as plain
+from rkstore.harvest.text import python as corpus
+from rkstore.harvest.text.open import OF_DATASETS, open_text
 from rkstore.settings import options_in
 
 

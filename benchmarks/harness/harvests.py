@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from harness.row import THREADS, Bench, Side, Sides
-from rkstore.harvest.model import EMBEDDED, EMBEDDED_PATH
+from rkstore.harvest.load import EMBEDDED, EMBEDDED_PATH
 from rkstore.harvest.run import Harvest, prepare, run
 from rkstore.harvest.settings import HarvestSettings
 from rkstore.store.manifest import COLUMNS

@@ -92,13 +92,13 @@ def probe_knn(bench: Bench) -> Iterator[Sides]:
     generator = np.random.default_rng(0)
     subsets = random_subsets(x.shape[1], M, SUBSETS, generator)
     some = torch.from_numpy(np.sort(generator.choice(n, min(QUERIES, n // 10), replace=False)))
-    knn = score_named("knn")
+    knn = score_named("knn", k_neighbors=K)
     assert isinstance(knn, RowScore)
     scores: dict[str, np.ndarray] = {}
     exact_rates, peer_rates = [], []
 
     def asked(name: str, count: int, asking: torch.Tensor | None) -> float:
-        known = Comparison(n, K, torch.from_numpy(labels), asking)
+        known = Comparison(n, torch.from_numpy(labels), asking)
         began = time.perf_counter()
         scores[name] = knn.of_subsets(torch.from_numpy(x), torch.from_numpy(subsets[:count]), known)
         return count / (time.perf_counter() - began)
@@ -150,7 +150,7 @@ def probe_separation(bench: Bench) -> Iterator[Sides]:
     subsets = random_subsets(x.shape[1], M, MANY_SUBSETS, generator)
     separation = score_named("separation")
     assert isinstance(separation, RowScore)
-    known = Comparison(n, 1, torch.from_numpy(labels))
+    known = Comparison(n, torch.from_numpy(labels))
     scores: dict[str, np.ndarray] = {}
 
     def ours() -> float:

@@ -16,7 +16,7 @@ from harness.row import Bench, Sides, Target, compared
 from harness.steps import against_products, five_products, step
 from harness.training import Timed, timed
 
-from rkstore.harvest.model import EMBEDDED_PATH
+from rkstore.harvest.load import EMBEDDED_PATH
 from rkstore.harvest.run import run
 from rkstore.store.batches.assemble import Batch
 from rkstore.training.settings import TrainSettings

@@ -10,7 +10,7 @@ from rkstore.store.manifest import Manifest
 from rkstore.store.store import Store
 
 if TYPE_CHECKING:
-    from rkstore.harvest.cost import Plan
+    from rkstore.harvest.cost import HarvestCost
     from rkstore.harvest.run import Harvest
     from rkstore.rkcnn import RkCNNResult
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def describe_harvest(harvest: "Harvest") -> str:
     """What is about to be written."""
     manifest = harvest.manifest
-    widths = sorted({site.d_in for site in manifest.sites})
+    widths = sorted({site.width for site in manifest.sites})
     wide = "/".join(str(width) for width in widths)
     return "\n".join(
         [
@@ -33,7 +33,7 @@ def describe_harvest(harvest: "Harvest") -> str:
     )
 
 
-def describe_cost(plan: "Plan") -> str:
+def describe_cost(plan: "HarvestCost") -> str:
     """What the harvest will take, in one line."""
     cost = plan.chosen
     return (
@@ -42,7 +42,7 @@ def describe_cost(plan: "Plan") -> str:
     )
 
 
-def describe_plan(plan: "Plan") -> str:
+def describe_plan(plan: "HarvestCost") -> str:
     """What the harvest would take with each codec, measured on a sample."""
     lines = [
         f"memory  about {size(plan.memory_bytes)}",
@@ -100,6 +100,19 @@ def part_line(store: Store) -> str:
         f"part    {len(store.hook_names)} of {len(store.manifest.sites)} sites, "
         f"rows {store.first_row:,}:{store.stop_row:,} of {store.rows:,}"
     )
+
+
+def describe_verified(store: Store) -> str:
+    """A store whose files are as recorded."""
+    lines = [
+        f"{store.root}: {len(store.files())} files in {len(store.shards)} shards are as recorded"
+    ]
+    if store.part is not None:
+        lines.append(part_line(store))
+    elif not store.complete:
+        shards = store.manifest.shards
+        lines.append(f"{len(store.records)} of {shards} shards are there: harvest again to go on")
+    return "\n".join(lines)
 
 
 def describe_probe(result: "RkCNNResult", path: Path) -> str:

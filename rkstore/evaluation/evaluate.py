@@ -18,6 +18,7 @@ from rkstore.settings import check_device
 from rkstore.store.batches.assemble import Batch, read_rows
 from rkstore.store.batches.kept import LeftOut, left_out
 from rkstore.store.batches.plan import split_chunks
+from rkstore.store.files import write_together
 from rkstore.store.jsontext import existing, to_json
 from rkstore.store.open import open_store
 from rkstore.store.statistics import Statistics
@@ -227,8 +228,7 @@ def write_results(results: list[Evaluation], store: Store, path: Path) -> None:
         "density_log10_edges": DENSITY_EDGES.tolist(),
         "results": [result.as_dict() for result in results],
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(to_json(document, indent=2) + "\n", "utf-8")
+    write_together({path: (to_json(document, indent=2) + "\n").encode()})
 
 
 def _held_out(

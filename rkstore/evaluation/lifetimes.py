@@ -76,7 +76,7 @@ def _undecided(dictionary: Dictionary, x: Tensor, waiting: Tensor, counts: Tenso
     """Indices of the rows of ``x`` on which a latent that has not fired yet may fire."""
     if not len(waiting):
         return waiting
-    select = dictionary.select
+    select = dictionary.select.rule
     if not isinstance(select, TopK | ReLU):
         return torch.arange(len(x), device=x.device)
     centred = x - dictionary.b_dec

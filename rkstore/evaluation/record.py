@@ -1,15 +1,15 @@
 """The record of a study: every run in one JSON file, which is whole after each of them."""
 
 import json
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from rkstore.errors import BadInput
+from rkstore.store.files import write_together
 
 Row = dict[str, Any]
-Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass
@@ -74,21 +74,7 @@ def compact(document: Row) -> bytes:
     return ("{" + ",\n".join(parts) + "}\n").encode()
 
 
-def write_together(files: Mapping[Path, bytes]) -> None:
-    """Write files under other names and rename them once all are complete: all, or none."""
-    aside = {path: path.with_name(f".{path.name}.writing") for path in files}
-    try:
-        for path, content in files.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            aside[path].write_bytes(content)
-        for path in files:
-            aside[path].replace(path)
-    finally:
-        for path in aside.values():
-            path.unlink(missing_ok=True)
-
-
-def grouped(rows: Sequence[Row], key: str | Callable[[Row], Key]) -> dict[Any, list[Row]]:
+def grouped(rows: Sequence[Row], key: str | Callable[[Row], Hashable]) -> dict[Any, list[Row]]:
     """The rows by one of their values, or by what a function makes of them; in first-seen order."""
     found: dict[Any, list[Row]] = {}
     for row in rows:

@@ -25,7 +25,7 @@ from rkstore.store.writing.writer import StoreWriter
 # Blocks in the sample: enough for whole chunks, few enough to take a second or two.
 SAMPLE_BLOCKS = 8
 
-# An estimate is refused only if it is over by more than what a sample can be wrong by.
+# An estimate is refused only if it exceeds the room by more than a sample's error.
 MARGIN = 1.05
 
 
@@ -42,8 +42,8 @@ class CodecCost:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a harvest needs, and what there is."""
+class HarvestCost:
+    """What a harvest needs, and what is available."""
 
     rows: int
     context_size: int
@@ -53,10 +53,10 @@ class Plan:
     costs: tuple[CodecCost, ...]
     """The codec that was asked for comes first."""
     memory_bytes: int
-    """Largest at any time: two batches in float32, a shard as it is stored, the model."""
+    """Peak: two batches in float32, a shard as it is stored, the model."""
     free_bytes: int
     written_bytes: int
-    """What an earlier run has recorded already, and which need not be written again."""
+    """What an earlier run has recorded already and need not be written again."""
 
     @property
     def chosen(self) -> CodecCost:
@@ -71,10 +71,10 @@ class Plan:
         return self.rows * (self.model_seconds_per_token + cost.seconds_per_token)
 
     def readings(self, cost: CodecCost) -> int | None:
-        """After how many readings the store has cost less than running the model each time.
+        """How many times the store must be read to cost less than running the model each time.
 
-        None if reading takes longer than the model: then the store saves no time here,
-        and is worth its space for what it proves and where it can be sent.
+        None if reading takes longer than the model: the store then saves no time on this
+        machine, and is worth its space for being reproducible and portable.
         """
         saved = self.model_seconds_per_token - cost.read_seconds_per_token
         if saved <= 0:
@@ -83,7 +83,7 @@ class Plan:
 
     @property
     def fits(self) -> bool:
-        """Whether there is room for the store."""
+        """Whether the disk has room for the store."""
         return self.bytes_of(self.chosen) <= (self.free_bytes + self.written_bytes) * MARGIN
 
     def check(self) -> None:
@@ -98,12 +98,12 @@ class Plan:
         )
 
     def _what_fits(self, room: float) -> str:
-        """The options that would fit into so many bytes, to say so; empty if none is known."""
-        # What is begun in --out can be ended as it was begun, and in no other way.
+        """Options that would fit into ``room`` bytes, as a sentence; empty if none is known."""
+        # A harvest that was begun in --out can only be finished with the same options.
         if self.written_bytes:
             return ""
         tokens = int(room / self.chosen.bytes_per_token) // self.context_size * self.context_size
-        # As many of the widest as there is room for, whichever sites they will be.
+        # Counted as if all were as wide as the widest: any sites then fit.
         sites = int(room / self.bytes_of(self.chosen) * sum(self.widths) / max(self.widths))
         codecs = [cost.codec for cost in self.costs[1:] if self.bytes_of(cost) <= room]
         options = [
@@ -114,32 +114,32 @@ class Plan:
         return f"{' or '.join(options)} would fit" if options else ""
 
 
-def plan(harvest: Harvest, codecs: Sequence[str] = ()) -> Plan:
+def plan(harvest: Harvest, codecs: Sequence[str] = ()) -> HarvestCost:
     """Measure a harvest on a few of its blocks.
 
     Args:
-        codecs: further codecs to measure besides the one asked for.
+        codecs: codecs to measure besides the one asked for.
     """
     manifest = harvest.manifest
     every = max(1, len(harvest.blocks.ids) // SAMPLE_BLOCKS)
     ids = harvest.blocks.ids[::every][:SAMPLE_BLOCKS]
     sites = list(manifest.sites)
-    harvest.model.activations(ids[:1], sites)  # the first call also sets things up
+    harvest.model.activations(ids[:1], sites)  # the first call is slower
     began = time.perf_counter()
     values = harvest.model.activations(ids, sites)
     model_seconds = (time.perf_counter() - began) / ids.size
     asked = [manifest.codec, *(codec for codec in codecs if codec != manifest.codec)]
     costs = [_cost(harvest, asked[0], ids, values)]
     for codec in asked[1:]:
-        with contextlib.suppress(BadInput):  # a codec that cannot hold such values is no choice
+        with contextlib.suppress(BadInput):  # this codec cannot hold such values
             costs.append(_cost(harvest, codec, ids, values))
-    width = sum(site.d_in for site in sites)
+    width = sum(site.width for site in sites)
     shard = min(manifest.shard_rows, manifest.rows)
     batch = harvest.batch_size * manifest.context_size
-    return Plan(
+    return HarvestCost(
         rows=manifest.rows,
         context_size=manifest.context_size,
-        widths=tuple(site.d_in for site in sites),
+        widths=tuple(site.width for site in sites),
         model_seconds_per_token=model_seconds,
         costs=tuple(costs),
         memory_bytes=round(4 * width * 2 * batch + costs[0].bytes_per_token * shard)
@@ -152,7 +152,7 @@ def plan(harvest: Harvest, codecs: Sequence[str] = ()) -> Plan:
 def _cost(
     harvest: Harvest, codec: str, ids: np.ndarray, values: dict[str, np.ndarray]
 ) -> CodecCost:
-    """Write the sample as a store of one shard, read it back, and take the times."""
+    """Write the sample as a store of one shard and read it back, with the times of both."""
     manifest = harvest.manifest
     chunk_rows = math.gcd(manifest.chunk_rows, ids.size)
     compression = (
@@ -178,7 +178,7 @@ def _cost(
         for name in sample.hook_names:
             store.read(name)
         read = time.perf_counter()
-        # A shard has one file of statistics a site, whatever its rows.
+        # A shard has one file of statistics for each site, however many rows it has.
         statistics = sum(
             record.bytes
             for path, record in store.records[0].files.items()

@@ -1,7 +1,7 @@
 """Token blocks × model → store: the one time that the language model runs.
 
 A shard is made of whole batches, so the model sees the same batches whether a
-harvest runs through or is taken up again, and the store has the same bytes.
+harvest runs through or is resumed, and the store has the same bytes.
 """
 
 import importlib.metadata
@@ -14,9 +14,11 @@ import numpy as np
 from tqdm import tqdm
 
 from rkstore.errors import BadInput
-from rkstore.harvest.model import Model, load_model, nearest
+from rkstore.harvest.load import load_model
+from rkstore.harvest.model import Model, nearest
 from rkstore.harvest.settings import HarvestSettings
-from rkstore.harvest.text import check_text, open_text
+from rkstore.harvest.text.documents import Text
+from rkstore.harvest.text.open import check_text, open_text
 from rkstore.harvest.tokens import TokenBlocks, token_blocks, whole_blocks
 from rkstore.store.codecs import codec_named
 from rkstore.store.formats import compression_for
@@ -43,24 +45,24 @@ class Harvest:
     @property
     def largest_bytes(self) -> int:
         """Bytes of the store before lossless compression."""
-        per_row = sum(s.d_in for s in self.manifest.sites)
+        per_row = sum(s.width for s in self.manifest.sites)
         return self.manifest.rows * per_row * codec_named(self.manifest.codec).dtype.itemsize
 
     @property
     def free_bytes(self) -> int:
-        """Free space where the store will lie."""
-        there = next(path for path in (self.out, *self.out.absolute().parents) if path.exists())
-        return shutil.disk_usage(there).free
+        """Free space on the disk of the store."""
+        existing = next(p for p in (self.out, *self.out.absolute().parents) if p.exists())
+        return shutil.disk_usage(existing).free
 
 
 def prepare(settings: HarvestSettings) -> Harvest:
-    """Load the model, tokenise the text, and settle what the store will be.
+    """Load the model, tokenise the text, and describe the store that will be written.
 
     Raises:
         BadInput, RkstoreError: anything that makes the harvest impossible.
     """
     check_text(settings)
-    wanted = whole_blocks(settings.tokens, settings.context_size) * settings.context_size
+    whole_blocks(settings.tokens, settings.context_size)  # refused before anything is loaded
     model = load_model(
         settings.model,
         device=settings.device,
@@ -87,8 +89,17 @@ def prepare(settings: HarvestSettings) -> Harvest:
         tokens=settings.tokens,
     )
     model.check_tokens(blocks)
+    manifest = _manifest(model, sites, text, blocks, settings)
+    out = Path(settings.out or Path("stores") / model.name.split("/")[-1])
+    return Harvest(model, blocks, manifest, out, settings.batch_size)
+
+
+def _manifest(
+    model: Model, sites: list[Site], text: Text, blocks: TokenBlocks, settings: HarvestSettings
+) -> Manifest:
+    asked = whole_blocks(settings.tokens, settings.context_size) * settings.context_size
     shard_rows = max(1, round(settings.shard_rows / settings.context_size)) * settings.context_size
-    manifest = Manifest(
+    return Manifest(
         rows=blocks.rows,
         context_size=settings.context_size,
         shard_rows=shard_rows,
@@ -106,23 +117,21 @@ def prepare(settings: HarvestSettings) -> Harvest:
                 "prepend_bos": settings.prepend_bos,
                 "seed": settings.seed,
                 "sha256": blocks.sha256,
-                # What goes without saying is not written: stores made before stay what they are.
+                # Written only where it is unusual, so that older stores keep their bytes.
                 **({} if blocks.counts_up else {"document_sha256": blocks.document_sha256}),
-                **({} if blocks.rows == wanted else {"asked": settings.tokens}),
+                **({} if blocks.rows == asked else {"asked": settings.tokens}),
             },
             "run": {"batch_size": settings.batch_size, "device": settings.device},
             "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
         },
     )
-    out = Path(settings.out or Path("stores") / model.name.split("/")[-1])
-    return Harvest(model, blocks, manifest, out, settings.batch_size)
 
 
 def run(harvest: Harvest, on_shard: Callable[[int], object] = lambda _: None) -> Store:
-    """Write the shards that are not there yet, and return the store.
+    """Write the missing shards and return the store.
 
     Args:
-        on_shard: told the number of each shard once it is recorded.
+        on_shard: called with the number of each shard once it is recorded.
 
     Raises:
         BadInput: the directory holds something else, or an activation is not finite.
@@ -161,8 +170,8 @@ def _fill(shard: ShardEncoder, harvest: Harvest, advance: Callable[[int], object
             "position": np.broadcast_to(np.arange(size), ids.shape).reshape(-1),
         }
         shard.add(harvest.model.activations(ids, list(manifest.sites)), columns)
-        # An accelerator goes on meanwhile. A model on these same processors would only wait
-        # for its threads, and they for it.
+        # An accelerator computes the next batch meanwhile. On a CPU, the model and the threads
+        # that encode would compete for the same cores.
         if harvest.model.device == "cpu":
             shard.settle()
         advance(ids.size)
@@ -170,17 +179,17 @@ def _fill(shard: ShardEncoder, harvest: Harvest, advance: Callable[[int], object
 
 def _check_widths(model: Model, sites: list[Site], settings: HarvestSettings) -> None:
     width = settings.d_in
-    other = next((site for site in sites if width is not None and site.d_in != width), None)
+    other = next((site for site in sites if width is not None and site.width != width), None)
     if other is None:
         return
     fitting = [
         hook
         for hook in nearest(block_of(other.hook_name)[1], model.hooks(settings.layers))
-        if all(site.d_in == width for site in model.sites(hook, settings.layers))
+        if all(site.width == width for site in model.sites(hook, settings.layers))
     ]
     there = (
         f"--hook {' or '.join(fitting[:3])} would be"
         if fitting
         else f"no hook is, with --layers {settings.layers}"
     )
-    raise BadInput(f"{other.hook_name} is {other.d_in} wide, not {width} as asked; {there}")
+    raise BadInput(f"{other.hook_name} is {other.width} wide, not {width} as asked; {there}")

@@ -1,6 +1,8 @@
 """Options of a harvest."""
 
-from rkstore.settings import CODECS, COMPRESSION_HELP, COMPRESSIONS, Settings, option
+from rkstore.settings import Settings, option
+from rkstore.store.codecs import CODECS
+from rkstore.store.formats import COMPRESSION_HELP, COMPRESSIONS, FORMATS
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -16,7 +18,7 @@ class HarvestSettings(Settings):
     layers: str = option("all", "Blocks to store: 'all', or a list such as 0-3,8.")
     hook: tuple[str, ...] = option(
         ("mlp.hook_post",),
-        "TransformerLens hook: the part behind the block, a full name, or a glob; may be repeated.",
+        "TransformerLens hook: the part after the block, a full name, or a glob; may be repeated.",
     )
     d_in: int | None = option(None, "Refuse sites that are not this wide.", least=1)
     text: tuple[str, ...] = option(
@@ -39,7 +41,7 @@ class HarvestSettings(Settings):
     )
     fallback: tuple[str, ...] = option(
         (),
-        "Datasets to try in this order if the one before cannot be had, NAME or NAME:CONFIG; "
+        "Datasets to try in this order if the one before is not available, NAME or NAME:CONFIG; "
         "the outcome is printed and recorded.",
         path=True,
     )
@@ -49,10 +51,10 @@ class HarvestSettings(Settings):
     batch_size: int = option(32, "Blocks in one forward pass.", least=1)
     dtype: str = option("float32", "Precision of the model.", choices=DTYPES)
     codec: str = option("int8", "Stored numbers.", choices=CODECS)
-    format: str = option("zarr", "Files.", choices=("zarr", "hdf5"))
+    format: str = option("zarr", "Files.", choices=FORMATS)
     compression: str = option("auto", COMPRESSION_HELP, choices=COMPRESSIONS)
     shard_rows: int = option(
-        8192, "Rows in one file, about; a killed harvest repeats at most so many.", least=1
+        8192, "Rows in one file, about; a killed harvest repeats at most this many.", least=1
     )
     device: str = option("cpu", "Torch device of the model.")
     seed: int = option(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from rkstore.errors import BadInput
-from rkstore.harvest.documents import Document
+from rkstore.harvest.text.documents import Document
 
 Encode = Callable[[list[str]], list[list[int]]]
 

@@ -6,23 +6,27 @@ Lu & Gweon 2025, "Random k conditional nearest neighbor for high-dimensional dat
 PeerJ Computer Science 11:e2497, which classifies labelled rows; reading directions
 off them is the idea of the RkCNN-SAE code and not of the paper.
 
-Subsets, scores and directions are families; ``docs/probing.md`` has them all. Two modules
-stand beside the probe and are imported by name, because they load libraries that it does not
-need: ``classifier.py``, the method of the paper, and ``recovery.py``, which compares directions
-with features that are known.
+Subsets, scores and directions are families; ``docs/probing.md`` lists their members. ``probe.py``
+runs the method on rows of any kind, ``mine.py`` on a site of a store. ``classifier.py`` is the
+method of the paper, and ``recovery.py`` compares directions with known features; both are
+imported by name.
 
 >>> from rkstore.rkcnn import RkCNNProbe, StoreSite
 >>> site = StoreSite(rkstore.open("stores/gpt2"), "blocks.8.mlp.hook_post")  # doctest: +SKIP
 >>> result = RkCNNProbe(d_model=3072).probe(site)                            # doctest: +SKIP
 """
 
-from rkstore.rkcnn.directions import DIRECTIONS, keep_apart, principal_directions
-from rkstore.rkcnn.moments import Moments
-from rkstore.rkcnn.probe import RkCNNProbe
-from rkstore.rkcnn.result import RkCNNResult
-from rkstore.rkcnn.scores import SCORES, score_named
-from rkstore.rkcnn.source import StoreSite
-from rkstore.rkcnn.subsets import SUBSETS, basis_of, random_subsets
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rkstore.rkcnn.directions import DIRECTIONS, keep_apart, principal_directions
+    from rkstore.rkcnn.moments import Moments
+    from rkstore.rkcnn.probe import RkCNNProbe
+    from rkstore.rkcnn.result import RkCNNResult
+    from rkstore.rkcnn.scores import SCORES, score_named
+    from rkstore.rkcnn.source import StoreSite
+    from rkstore.rkcnn.subsets import SUBSETS, basis_of, random_subsets
 
 __all__ = [
     "DIRECTIONS",
@@ -38,3 +42,25 @@ __all__ = [
     "random_subsets",
     "score_named",
 ]
+
+# Imported on first use: the options of a probe must not wait for torch.
+_WHERE = {
+    "DIRECTIONS": "directions",
+    "SCORES": "scores",
+    "SUBSETS": "subsets",
+    "Moments": "moments",
+    "RkCNNProbe": "probe",
+    "RkCNNResult": "result",
+    "StoreSite": "source",
+    "basis_of": "subsets",
+    "keep_apart": "directions",
+    "principal_directions": "directions",
+    "random_subsets": "subsets",
+    "score_named": "scores",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WHERE:
+        return getattr(importlib.import_module(f"rkstore.rkcnn.{_WHERE[name]}"), name)
+    raise AttributeError(f"module 'rkstore.rkcnn' has no attribute '{name}'")

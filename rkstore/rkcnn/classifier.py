@@ -166,7 +166,7 @@ class RkCNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 def separation(x: Doubles, labels: Indices, subsets: Indices) -> Doubles:
     """The separation score ``(h,)`` of subsets ``(h, m)`` of labelled rows ``(n, d)``."""
     centred = (x - x.mean(axis=0)).astype(np.float32)
-    comparison = Comparison(len(x), 1, torch.from_numpy(labels.astype(np.int64)))
+    comparison = Comparison(len(x), torch.from_numpy(labels.astype(np.int64)))
     return Separation().of_subsets(torch.from_numpy(centred), torch.from_numpy(subsets), comparison)
 
 

@@ -1,4 +1,4 @@
-"""A store's site → directions on disk, and back."""
+"""A site of a store → directions: mined in memory, or probed to disk and read back."""
 
 import hashlib
 import json
@@ -8,9 +8,13 @@ from pathlib import Path
 import torch
 
 from rkstore.errors import BadInput
-from rkstore.rkcnn import RkCNNProbe, RkCNNResult, StoreSite
-from rkstore.rkcnn.result import DESCRIPTION
+from rkstore.rkcnn.directions import directions_named
+from rkstore.rkcnn.probe import RkCNNProbe
+from rkstore.rkcnn.result import DESCRIPTION, RkCNNResult
+from rkstore.rkcnn.scores import score_named
 from rkstore.rkcnn.settings import ProbeSettings
+from rkstore.rkcnn.source import StoreSite
+from rkstore.rkcnn.subsets import subsets_named
 from rkstore.store.batches.kept import left_out
 from rkstore.store.batches.plan import split_chunks
 from rkstore.store.open import open_store
@@ -18,6 +22,10 @@ from rkstore.store.store import Store
 
 # Where results lie unless they are written elsewhere.
 RESULTS = "results/probe"
+
+# Rows that mined directions are computed from: enough for a covariance of 3,072 dimensions with
+# forty rows to each, where all rows of a large store would take longer than training.
+MINED_ROWS = 131_072
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +41,26 @@ class Probed:
         return hashlib.sha256(self.directions.numpy().tobytes()).hexdigest()
 
 
+def mine_directions(
+    site: StoreSite, *, m: int | None, drawn: int, kept: int, score: str, seed: int
+) -> torch.Tensor:
+    """The principal directions of the best ``kept`` of ``drawn`` random subsets, ``(kept, d_in)``.
+
+    Each has norm 1, is zero outside its subset, and points to the side on which its projection
+    is skewed.
+
+    Args:
+        m: dimensions of a subset; the root of ``d_in`` by default.
+
+    Raises:
+        BadInput: there are fewer subsets than that, or fewer with a defined score.
+    """
+    probe = RkCNNProbe(site.width, m=m, h=drawn, r=kept, score_method=score, seed=seed)
+    directions = probe.probe(site).top_directions
+    assert directions is not None
+    return directions
+
+
 def probe(settings: ProbeSettings) -> tuple[RkCNNResult, Path]:
     """Probe the rows of a site that dictionaries train on, and write what was found.
 
@@ -45,21 +73,19 @@ def probe(settings: ProbeSettings) -> tuple[RkCNNResult, Path]:
     store = open_store(settings.store)
     hook_name = store.site(settings.layer, settings.hook)
     chunks, _ = split_chunks(store)
+    given = dict(settings)
     finder = RkCNNProbe(
         store.manifest.width(hook_name),
         m=settings.m,
         h=settings.h,
         r=settings.r,
-        score_method=settings.score,
-        k_neighbors=settings.k_neighbors,
+        score_method=score_named(settings.score, **given),
         seed=settings.seed,
         device=settings.device,
         sample_rows=settings.sample_rows,
-        query_rows=settings.query_rows,
-        subsets=settings.subsets,
-        directions=settings.directions,
+        subsets=subsets_named(settings.subsets, **given),
+        directions=directions_named(settings.directions, **given),
         components=settings.components,
-        whiten=settings.whiten,
         rounds=settings.rounds,
         max_cosine=settings.max_cosine,
     )

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import get_blas_funcs
 
 from rkstore.errors import BadInput
 
@@ -148,6 +147,8 @@ class OuterProducts:
     def __init__(self, width: int, precision: Precision) -> None:
         self._lower = np.zeros((width, width))
         self._precision = precision
+        from scipy.linalg import get_blas_funcs
+
         (self._syrk,) = get_blas_funcs(["syrk"], dtype=precision)
 
     def add(self, x: Floats, part: Moments, before: Moments | None) -> None:

@@ -1,42 +1,46 @@
 """The probe: draw subsets, score them, keep the best, and find their directions."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from tqdm import tqdm
 
 from rkstore.errors import BadInput
-from rkstore.rkcnn.directions import directions_named, find_directions, keep_apart
+from rkstore.rkcnn.directions import Directions, directions_named, find_directions, keep_apart
 from rkstore.rkcnn.moments import Doubles, Floats, Moments
 from rkstore.rkcnn.result import RkCNNResult
+from rkstore.rkcnn.scan import labels_at, scan
 from rkstore.rkcnn.scores import (
     Comparison,
     DirectionScore,
     MomentScore,
     RowScore,
+    Score,
     score_named,
 )
 from rkstore.rkcnn.source import (
     Source,
     StoreSite,
-    ahead,
     open_source,
-    read_blocks,
-    spread_rows,
 )
-from rkstore.rkcnn.subsets import Indices, by_rotation, subsets_named
+from rkstore.rkcnn.spread import spread_rows
+from rkstore.rkcnn.subsets import Indices, Subsets, by_rotation, subsets_named
 from rkstore.rkcnn.view import View, Without, orthonormal
 from rkstore.settings import check_device
 
 # Subsets whose directions and projections are held at once: 12 MB for d = 3072.
 BLOCK_SUBSETS = 512
 
-# What the published method does without, and the values at which it does.
+# What decides every result.
+ALWAYS = (
+    *("d_model", "m", "h", "r", "score_method", "k_neighbors", "seed", "sample_rows"),
+    "query_rows",
+)
+
+# What the published method does not have, with the values that leave it out.
 REFINEMENTS = {
     "subsets": "coordinates",
     "directions": "principal",
@@ -68,14 +72,14 @@ class RkCNNProbe:
         m: int | None = None,
         h: int = 600,
         r: int = 200,
-        score_method: str = "kurtosis",
+        score_method: str | Score = "kurtosis",
         k_neighbors: int = 5,
         seed: int = 0,
         device: str = "cpu",
         sample_rows: int = 2000,
         query_rows: int | None = None,
-        subsets: str = "coordinates",
-        directions: str = "principal",
+        subsets: str | Subsets = "coordinates",
+        directions: str | Directions = "principal",
         components: int = 1,
         whiten: bool = False,
         rounds: int = 1,
@@ -85,11 +89,11 @@ class RkCNNProbe:
 
         Args:
             d_model: width of the activations.
-            m: dimensions of a subset; the root of ``d_model``, rounded down, by default,
+            m: dimensions of a subset; the square root of ``d_model``, rounded down, by default,
                 as is usual where random subsets of features are drawn.
             h: subsets to draw. There may be fewer distinct ones, which are then all drawn.
             r: subsets to keep; the default keeps a third, so that the score decides something.
-            score_method: one of ``SCORES``.
+            score_method: one of ``SCORES``, or a score made with options of its own.
             k_neighbors: neighbours of the knn score.
             seed: decides subsets and sample; on one machine's CPU the same seed gives the same
                 bytes.
@@ -97,18 +101,16 @@ class RkCNNProbe:
             sample_rows: rows that knn and separation compare, that decide the signs of
                 directions, on which ica works and projections are scored. The cost of knn grows
                 with their square; moments and covariance always use all rows.
-            query_rows: of those rows, how many ask for their neighbours among all of them,
-                spread evenly; all by default. Fewer make knn an estimate, faster in proportion:
-                with labels its standard error is less than ``1 / (2 √query_rows)``, and
-                ``scores/knn.py`` has the formula without.
-            subsets: one of ``SUBSETS``.
-            directions: one of ``DIRECTIONS``.
+            query_rows: of those rows, how many ask knn for their neighbours among all of them,
+                spread evenly; all by default (``scores/knn.py`` has the error of fewer).
+            subsets: one of ``SUBSETS``, or subsets made with options of their own.
+            directions: one of ``DIRECTIONS``, or directions made with options of their own.
             components: directions of each subset kept, at most ``m``.
             whiten: scale the dimensions of a subset to variance 1 before its principal
                 directions are found; ica whitens in any case.
-            rounds: how often to draw, score and keep; each time with what was found before
-                projected out of the rows, so ``rounds · r · components`` directions in all.
-            max_cosine: of two directions of a larger |cosine| only the better one is kept. At 1
+            rounds: how often to draw, score and keep, each time with the directions found before
+                projected out of the rows: ``rounds · r · components`` directions in all.
+            max_cosine: of two directions with a larger |cosine| only the better one is kept. At 1
                 all are; 0.9 leaves out near-duplicates (``directions/apart.py``).
 
         Raises:
@@ -118,24 +120,34 @@ class RkCNNProbe:
         """
         m = math.isqrt(max(d_model, 0)) if m is None else m
         self.d_model, self.m, self.h, self.r = d_model, m, h, r
-        self.score_method, self.k_neighbors = score_method, k_neighbors
+        self.k_neighbors, self.query_rows, self.whiten = k_neighbors, query_rows, whiten
         self.seed, self.device, self.sample_rows = seed, device, sample_rows
-        self.query_rows = query_rows
-        self.subsets, self.directions = subsets, directions
-        self.components, self.whiten = components, whiten
-        self.rounds, self.max_cosine = rounds, max_cosine
-        self._score, self._subsets = score_named(score_method), subsets_named(subsets)
-        self._directions = directions_named(directions)(components, whiten)
+        self.components, self.rounds, self.max_cosine = components, rounds, max_cosine
+        self._choose(score_method, subsets, directions)
         self._check_sizes()
         check_device(device)
+
+    def _choose(
+        self, score: str | Score, subsets: str | Subsets, directions: str | Directions
+    ) -> None:
+        """Make the members that are given by name, with those of the options that are theirs."""
+        given = {name: getattr(self, name) for name in ("k_neighbors", "query_rows", "whiten")}
+        self._score = score_named(score, **given) if isinstance(score, str) else score
+        self._subsets = subsets_named(subsets, **given) if isinstance(subsets, str) else subsets
+        self._directions = (
+            directions_named(directions, **given) if isinstance(directions, str) else directions
+        )
+        self.score_method, self.subsets = self._score.name, self._subsets.name
+        self.directions = self._directions.name
 
     @property
     def settings(self) -> dict[str, Any]:
         """All that decides a result besides the rows; refinements only where they are used."""
-        names = ("d_model", "m", "h", "r", "score_method", "k_neighbors", "seed", "sample_rows")
-        always = {name: getattr(self, name) for name in (*names, "query_rows")}
-        refined = {name: getattr(self, name) for name in REFINEMENTS}
-        return always | {k: v for k, v in refined.items() if v != REFINEMENTS[k]}
+        brought: dict[str, Any] = {}
+        for member in (self._score, self._subsets, self._directions):
+            brought |= dict(member.options)
+        known = {name: getattr(self, name) for name in (*ALWAYS, *REFINEMENTS)} | brought
+        return {k: v for k, v in known.items() if k not in REFINEMENTS or v != REFINEMENTS[k]}
 
     def probe(
         self,
@@ -266,14 +278,14 @@ class RkCNNProbe:
         """What a row score needs to know; checked here, before the activations are read."""
         classes = None
         if labels is not None:
-            of_rows = _labels_at(source, labels, chosen)
+            of_rows = labels_at(source, labels, chosen)
             classes = self._tensor(np.unique(of_rows, return_inverse=True)[1].astype(np.int64))
         asking = None
-        if self.query_rows is not None:
-            generator = np.random.default_rng([self.seed, 2])
-            asking = self._tensor(spread_rows(len(chosen), self.query_rows, generator))
+        if isinstance(self._score, RowScore):
+            which = self._score.asking(len(chosen), np.random.default_rng([self.seed, 2]))
+            asking = None if which is None else self._tensor(which)
         draws = np.random.default_rng([self.seed, 4])
-        comparison = Comparison(len(chosen), self.k_neighbors, classes, asking, draws)
+        comparison = Comparison(len(chosen), classes, asking, draws)
         if isinstance(self._score, RowScore):
             self._score.check(comparison)
         return comparison
@@ -293,6 +305,7 @@ class RkCNNProbe:
         if isinstance(self._score, RowScore):
             sample = self._tensor(view.sample)
             return self._score.of_subsets(sample, self._tensor(columns), comparison)
+        assert isinstance(self._score, DirectionScore)
         scores = np.full(len(columns), np.nan)
         # A group of constant columns has no direction.
         varies = np.flatnonzero((view.moments.m2[columns] > 0).any(axis=1))
@@ -313,7 +326,9 @@ class RkCNNProbe:
         return directions.reshape(-1, self.d_model)
 
     def _find(self, view: View, columns: Indices) -> Floats:
-        return find_directions(view.moments.covariance, columns, view.sample, self._directions)
+        return find_directions(
+            view.moments.covariance, columns, view.sample, self._directions, self.components
+        )
 
     def _best(self, scores: Floats) -> Indices:
         """Numbers ``(r,)`` of the best subsets, of which each must have a score."""
@@ -337,54 +352,6 @@ class RkCNNProbe:
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(array).to(self.device)
-
-
-def scan(source: Source, chosen: Indices, comoment: bool, largest: bool) -> tuple[Moments, Floats]:
-    """Read all rows once: their moments, and the chosen ones, centred, ``(sample, d)``.
-
-    Centred because float32 keeps the digits of a difference that way, and neither a
-    distance nor a skewness changes.
-    """
-    sample = np.empty((len(chosen), source.width), np.float32)
-
-    def blocks() -> Iterator[Floats]:
-        start = 0
-        with tqdm(total=source.rows, desc="probe", unit="row", disable=None) as bar:
-            for block in read_blocks(source):
-                _check_finite(block, start)
-                first, last = np.searchsorted(chosen, [start, start + len(block)])
-                sample[first:last] = block[chosen[first:last] - start]
-                yield block
-                start += len(block)
-                bar.update(len(block))
-
-    moments = Moments.over(ahead(blocks()), comoment, np.float32, largest)
-    return moments, (sample - moments.mean).astype(np.float32)
-
-
-def _check_finite(block: Floats, start: int) -> None:
-    finite = np.isfinite(block)
-    if not finite.all():
-        row, dimension = (int(i) for i in np.argwhere(~finite)[0])
-        raise BadInput(
-            f"row {start + row} of the activations has {block[row, dimension]} in dimension "
-            f"{dimension}: they must be finite in float32, leave that row out"
-        )
-
-
-def _labels_at(source: Source, labels: str | ArrayLike | torch.Tensor, rows: Indices) -> np.ndarray:
-    """Labels of these rows, ``(len(rows),)``."""
-    if isinstance(labels, str):
-        return source.column(labels, rows)
-    array = (
-        labels.detach().cpu().numpy() if isinstance(labels, torch.Tensor) else np.asarray(labels)
-    )
-    if array.shape != (source.rows,):
-        raise BadInput(
-            f"labels have shape {array.shape} and the activations {source.rows} rows: "
-            "give one label a row"
-        )
-    return array[rows]
 
 
 def _label_name(labels: str | ArrayLike | torch.Tensor | None) -> str | None:

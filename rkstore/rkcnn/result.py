@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from rkstore.errors import BadInput
-from rkstore.store.files import named
+from rkstore.store.files import named, write_together
 from rkstore.store.jsontext import existing
 
 TENSORS, DESCRIPTION = "probe.safetensors", "probe.json"
@@ -86,8 +85,7 @@ class RkCNNResult:
             "sha256": _sha256(tensors),
         }
         text = json.dumps(described, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        _replace(path / TENSORS, lambda aside: aside.write_bytes(tensors))
-        _replace(path / DESCRIPTION, lambda aside: aside.write_bytes(text.encode()))
+        write_together({path / TENSORS: tensors, path / DESCRIPTION: text.encode()})
 
     @classmethod
     def load(cls, path: str | Path) -> "RkCNNResult":
@@ -120,9 +118,3 @@ class RkCNNResult:
 
 def _sha256(raw: bytes) -> str:
     return hashlib.sha256(raw).hexdigest()
-
-
-def _replace(target: Path, write: Callable[[Path], Any]) -> None:
-    aside = target.with_name(f".{target.name}.writing")
-    write(aside)
-    aside.replace(target)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.fft import dct, idct
 
 Doubles = NDArray[np.float64]
 
@@ -31,6 +30,8 @@ class Rotation:
         """``rows @ Q`` of ``(n, d)``."""
         if self.d <= LARGEST_DENSE:
             return rows @ _uniform(self.d, self.number)
+        from scipy.fft import dct
+
         for signs in self._signs:
             rows = dct(rows * signs, norm="ortho")
         return rows
@@ -39,6 +40,8 @@ class Rotation:
         """``rows @ Q.T`` of ``(n, d)``."""
         if self.d <= LARGEST_DENSE:
             return rows @ _uniform(self.d, self.number).T
+        from scipy.fft import idct
+
         for signs in self._signs[::-1]:
             rows = idct(rows, norm="ortho") * signs
         return rows

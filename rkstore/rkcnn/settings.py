@@ -1,16 +1,19 @@
 """Options of a probe."""
 
-from rkstore.settings import Settings, option
+from rkstore.rkcnn.directions import DIRECTIONS
+from rkstore.rkcnn.scores import SCORES
+from rkstore.rkcnn.subsets import SUBSETS
+from rkstore.settings import Settings, brought_by, combined, option
 
 SPECIAL_TOKENS_HELP = (
-    "Use the rows of special tokens, such as BOS, too; they are left out by default, for they "
-    "are massive or all the same."
+    "Use the rows of special tokens, such as BOS, too; they are left out by default, because "
+    "they are massive or all the same."
 )
 
 
 MAX_NORM_HELP = (
-    "Leave out rows whose norm is more than so many times the site's median; 10 leaves out "
-    "attention sinks that are no special tokens."
+    "Leave out rows whose norm is more than this many times the site's median; 10 leaves out "
+    "attention sinks that are not special tokens."
 )
 
 
@@ -29,49 +32,35 @@ class SiteSettings(Settings):
     max_norm: float | None = option(None, MAX_NORM_HELP, least=1.0)
 
 
-SCORES = (
-    "kurtosis",
-    "knn",
-    "variance_ratio",
-    "separation",
-    "max_activation",
-    "random",
-    "projection_kurtosis",
-    "projection_negentropy",
-    "projection_skewness",
-)
-
-
+@combined(subsets=brought_by(SUBSETS), score=brought_by(SCORES), directions=brought_by(DIRECTIONS))
 class ProbeSettings(SiteSettings):
     """How RkCNN looks for directions."""
 
-    m: int | None = option(None, "Dimensions in a subset; the root of d_in by default.", least=1)
+    m: int | None = option(
+        None, "Dimensions in a subset; the square root of d_in by default.", least=1
+    )
     h: int = option(600, "Random subsets.", least=1)
     r: int = option(200, "Subsets to keep.", least=1)
     subsets: str = option(
         "coordinates",
         "Random dimensions, random partitions of them, or columns of random rotations.",
-        choices=("coordinates", "partitions", "bases"),
+        choices=SUBSETS,
     )
     score: str = option(
         "kurtosis", "How a subset is scored; projection_… score its direction.", choices=SCORES
     )
     directions: str = option(
-        "principal", "How directions are found in a subset.", choices=("principal", "ica", "mixing")
+        "principal", "How directions are found in a subset.", choices=DIRECTIONS
     )
     components: int = option(1, "Directions of a subset.", least=1)
-    whiten: bool = option(
-        False, "Scale dimensions to variance 1 before principal directions are found."
-    )
     rounds: int = option(
-        1, "Probe so many times, each with the directions found before taken out.", least=1
+        1, "Number of probes, each with the directions found before projected out.", least=1
     )
     max_cosine: float = option(
         1.0,
-        "Of two directions of a larger |cosine| keep only the better; 0.9 drops near-duplicates.",
+        "Of two directions with a larger |cosine| keep only the better; 0.9 drops near-duplicates.",
         least=0.0,
     )
-    k_neighbors: int = option(5, "Neighbours of the knn score.", least=1)
     device: str = option("cpu", "Torch device on which rows are compared.")
     labels: str | None = option(
         None,
@@ -84,12 +73,6 @@ class ProbeSettings(SiteSettings):
         "Rows, spread over the store, that knn and separation compare, on which ica works and "
         "projections are scored; the cost of knn grows with their square.",
         least=2,
-    )
-    query_rows: int | None = option(
-        None,
-        "Rows that ask knn for their neighbours among all of sample_rows; all by default. Fewer "
-        "estimate the score, with a standard error that falls with their root.",
-        least=1,
     )
     seed: int = option(0, "Seed of the subsets.", least=0)
     out: str | None = option(

@@ -214,17 +214,3 @@ def ahead(blocks: Iterator[Floats]) -> Iterator[Floats]:
         while (block := coming.result()) is not None:
             coming = pool.submit(next, blocks, None)
             yield block
-
-
-def spread_rows(rows: int, sample: int, generator: np.random.Generator) -> Indices:
-    """Row numbers of a sample: one at random from each of ``sample`` equal stretches.
-
-    Evenly spread, yet without a fixed stride, which would meet the same positions of
-    every block of tokens. All rows if there are no more than ``sample``.
-
-    Returns:
-        int64 ``(min(sample, rows),)``, ascending.
-    """
-    sample = min(sample, rows)
-    edges = np.arange(sample + 1) * rows // sample
-    return generator.integers(edges[:-1], edges[1:])

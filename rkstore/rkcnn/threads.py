@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -14,7 +15,7 @@ MOST_THREADS = 8
 
 
 def one_item_a_core(
-    work: Callable[[Item], Result], items: Iterable[Item], device: torch.device
+    work: Callable[[Item], Result], items: Iterable[Item], device: "torch.device"
 ) -> Iterator[Result]:
     """What ``work`` returns for each item, in order; several are under way at once.
 
@@ -22,6 +23,8 @@ def one_item_a_core(
     mostly wait for each other. Here each thread does one item alone. Other devices order
     their work themselves and get one item at a time.
     """
+    import torch
+
     if device.type != "cpu":
         yield from map(work, items)
         return
@@ -35,4 +38,6 @@ def one_item_a_core(
 
 
 def _compute_alone() -> None:
+    import torch
+
     torch.set_num_threads(1)

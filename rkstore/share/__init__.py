@@ -6,9 +6,3 @@ the journal, then the manifest; pulling extends ``part.json`` when all its files
 either can be stopped at any instant, is a valid store for whoever reads meanwhile, and goes on
 when run again.
 """
-
-from rkstore.share.pull import pull
-from rkstore.share.push import push
-from rkstore.share.repair import repair
-
-__all__ = ["pull", "push", "repair"]

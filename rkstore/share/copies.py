@@ -1,10 +1,12 @@
-"""How files are copied, whichever way."""
+"""What pushing, pulling and repairing share: one store, one history, many files at once."""
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from rkstore.errors import size
+from rkstore.errors import BadInput, size
+from rkstore.store.journal import ShardRecord
+from rkstore.store.manifest import Manifest
 
 
 @dataclass(frozen=True)
@@ -28,3 +30,24 @@ def each(work: Callable[[str], None], paths: Iterable[str], at_once: int) -> Non
             pass
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def check_same(there: Manifest, here: Manifest, url: str, root: str) -> None:
+    """Raise BadInput, naming what differs, unless both are the manifest of one store."""
+    if there.fingerprint != here.fingerprint:
+        raise BadInput(
+            f"{url} is another store than {root} ({there.fingerprint}, not {here.fingerprint}; "
+            f"{'; '.join(here.differences(there)[:3])})"
+        )
+
+
+def check_one_history(
+    here: list[ShardRecord], there: list[ShardRecord], root: str, url: str
+) -> None:
+    """Raise BadInput unless one journal begins with the other."""
+    for mine, theirs in zip(here, there, strict=False):
+        if mine.chain != theirs.chain:
+            raise BadInput(
+                f"shard {mine.shard} at {url} was written by another run than that of {root}: "
+                "the two cannot be one store"
+            )

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rkstore.errors import BadInput, few
-from rkstore.share.copies import Moved
+from rkstore.share.arriving import claimed, fetch_missing
+from rkstore.share.copies import Moved, check_one_history
 from rkstore.share.settings import PullSettings
-from rkstore.store.contents import Listed, check_one_history, read_listed
-from rkstore.store.files import JOURNAL, MANIFEST, PART, DiskErrors, named, sync_directory
+from rkstore.store.contents import Contents
+from rkstore.store.files import JOURNAL, MANIFEST, PART, named, put, sync, writing
 from rkstore.store.part import NOTHING, Part, whole
-from rkstore.store.places.fetch import claimed, fetch_missing, replace
 from rkstore.store.places.url import Location
 from rkstore.store.sites import block_of, is_named, parse_layers
 from rkstore.store.store import Store
@@ -34,10 +34,10 @@ def pull(url: str | Path, settings: PullSettings, say: Say = lambda _: None) -> 
         RkstoreError: the way there or the disk failed; run again, it goes on.
     """
     location = Location(url)
-    listed = read_listed(location)
+    listed = location.contents()
     asked = _asked(settings, listed, location, say)
     root = named(settings.out or Path("stores") / location.name)
-    with DiskErrors(root), claimed(root, listed.manifest, location):
+    with writing(root), claimed(root, listed.manifest, location):
         local = _begin(root, listed, location)
         target = local.held.spanning(asked, listed.manifest)
         if target not in (asked, local.held):
@@ -58,17 +58,17 @@ def pull(url: str | Path, settings: PullSettings, say: Say = lambda _: None) -> 
             )
         moved = fetch_missing(location, wanted, root)
         for path, content in target.metadata(listed.manifest).items():
-            replace(root, path, content)
-        replace(root, JOURNAL, b"".join(record.to_line() for record in records))
+            put(root, path, content)
+        put(root, JOURNAL, b"".join(record.to_line() for record in records))
         if target == whole(listed.manifest, records):
             (root / PART).unlink(missing_ok=True)
-            sync_directory(root)
+            sync(root)
         else:
-            replace(root, PART, target.to_bytes())
+            put(root, PART, target.to_bytes())
         return Store(root), moved
 
 
-def _asked(settings: PullSettings, listed: Listed, location: Location, say: Say) -> Part:
+def _asked(settings: PullSettings, listed: Contents, location: Location, say: Say) -> Part:
     """What was asked for, in whole shards."""
     manifest, held = listed.manifest, listed.held
     if not held:
@@ -115,15 +115,15 @@ def _sites(settings: PullSettings, names: list[str], location: Location) -> tupl
     return tuple(n for n in in_layers if not hooks or any(is_named(n, hook) for hook in hooks))
 
 
-def _begin(root: Path, listed: Listed, location: Location) -> Store:
+def _begin(root: Path, listed: Contents, location: Location) -> Store:
     """The store that is in the directory; where there is none, a part that has nothing yet.
 
     The manifest comes last, so that it never stands there alone and claims to be a whole.
     """
     if not (root / MANIFEST).is_file():
-        replace(root, PART, NOTHING.to_bytes())
-        replace(root, JOURNAL, b"".join(record.to_line() for record in listed.records))
-        replace(root, MANIFEST, listed.manifest.to_bytes())
+        put(root, PART, NOTHING.to_bytes())
+        put(root, JOURNAL, b"".join(record.to_line() for record in listed.records))
+        put(root, MANIFEST, listed.manifest.to_bytes())
     store = Store(root)
     check_one_history(store.records, listed.records, store.where, location.url)
     return store

@@ -7,8 +7,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from rkstore.errors import BadInput, DamagedStore
-from rkstore.share.copies import Moved, each
-from rkstore.store.contents import Listed, check_one_history, check_same, read_listed
+from rkstore.share.copies import Moved, check_one_history, check_same, each
+from rkstore.store.contents import Contents
 from rkstore.store.files import (
     ASIDE,
     JOURNAL,
@@ -21,8 +21,8 @@ from rkstore.store.files import (
 )
 from rkstore.store.journal import parse_journal
 from rkstore.store.part import NOTHING
-from rkstore.store.places.url import Location
 from rkstore.store.store import Store
+from rkstore.store.writing.destination import Destination
 
 # A journal at a URL cannot be appended to: what a killed push does again is this much at most.
 JOURNAL_SECONDS = 30.0
@@ -37,7 +37,7 @@ def push(path: str | Path, url: str | Path) -> Moved:
         RkstoreError: the way there failed; run again, it goes on.
     """
     store = Store(path)
-    location = Location(url)
+    location = Destination(url)
     with location.writing() as sizes:
         listed = _already_there(store, location, sizes)
         files = store.files()
@@ -53,7 +53,7 @@ def push(path: str | Path, url: str | Path) -> Moved:
     return Moved(len(missing), total, len(files) - len(missing))
 
 
-def _already_there(store: Store, location: Location, sizes: dict[str, int]) -> Listed:
+def _already_there(store: Store, location: Destination, sizes: dict[str, int]) -> Contents:
     """What of this store is at the URL, after a check that pushing takes nothing away."""
     where = location.url
     if MANIFEST not in sizes:
@@ -65,8 +65,8 @@ def _already_there(store: Store, location: Location, sizes: dict[str, int]) -> L
         raw = location.read(JOURNAL, LARGEST_JOURNAL) if JOURNAL in sizes else b""
         records = parse_journal(raw, store.manifest, where)
         check_one_history(store.records, records, store.where, where)
-        return Listed(store.manifest, records, NOTHING)
-    listed = read_listed(location)
+        return Contents(store.manifest, records, NOTHING)
+    listed = location.contents()
     check_same(listed.manifest, store.manifest, where, store.where)
     check_one_history(store.records, listed.records, store.where, where)
     if len(listed.records) > len(store.records):
@@ -83,7 +83,7 @@ def _already_there(store: Store, location: Location, sizes: dict[str, int]) -> L
     return listed
 
 
-def _send(store: Store, location: Location, missing: dict[str, FileRecord], there: int) -> None:
+def _send(store: Store, location: Destination, missing: dict[str, FileRecord], there: int) -> None:
     """Send files, shard after shard, and now and then the journal as far as they reach."""
 
     def one(path: str) -> None:
@@ -108,13 +108,13 @@ def _send(store: Store, location: Location, missing: dict[str, FileRecord], ther
                 last = time.monotonic()
 
 
-def _send_journal(store: Store, location: Location, shards: int) -> None:
+def _send_journal(store: Store, location: Destination, shards: int) -> None:
     lines = (record.to_line() for record in store.records[:shards])
     location.put_bytes(JOURNAL, b"".join(lines))
 
 
 def _send_what_counts(
-    store: Store, location: Location, sizes: dict[str, int], listed: Listed
+    store: Store, location: Destination, sizes: dict[str, int], listed: Contents
 ) -> None:
     """Now that all files are there, say so: to other tools, in the journal, in the manifest."""
     grown = listed.held != store.held

@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from rkstore.errors import BadInput
-from rkstore.store.contents import check_same, read_listed
-from rkstore.store.files import ASIDE, DiskErrors
-from rkstore.store.places.fetch import claimed, fetch_missing, replace
+from rkstore.share.arriving import claimed, fetch_missing
+from rkstore.share.copies import check_same
+from rkstore.store.files import ASIDE, put, writing
 from rkstore.store.places.url import Location
 from rkstore.store.store import Store
 from rkstore.store.verify import Problem
@@ -23,7 +23,7 @@ def repair(store: Store, problems: Iterable[Problem], url: str | Path) -> list[P
         DamagedStore: what arrived is not what the journal lists.
     """
     location = Location(url)
-    listed = read_listed(location)
+    listed = location.contents()
     check_same(listed.manifest, store.manifest, location.url, store.where)
     recorded, metadata = store.files(), store.held.metadata(store.manifest)
     there = listed.held.files(listed.manifest, listed.records)
@@ -32,10 +32,10 @@ def repair(store: Store, problems: Iterable[Problem], url: str | Path) -> list[P
     absent = [path for path in wanted if path not in there]
     if absent:
         raise BadInput(f"{location.url} has not got {absent[0]}: repair from the whole store")
-    with DiskErrors(store.root), claimed(store.root, store.manifest, location):
+    with writing(store.root), claimed(store.root, store.manifest, location):
         fetch_missing(location, wanted, store.root)
         for problem in found:
             if problem.path in metadata:
-                replace(store.root, problem.path, metadata[problem.path])
+                put(store.root, problem.path, metadata[problem.path])
     left = [p for p in found if p.path not in recorded and p.path not in metadata]
     return [p for p in left if not p.path.startswith(ASIDE)]

@@ -1,43 +1,45 @@
 """Options of importing, exporting and pulling."""
 
-from rkstore.settings import CODECS, COMPRESSION_HELP, COMPRESSIONS, Settings, option
+from rkstore.settings import Settings, brought_by, combined, option
+from rkstore.share.exchange import EXPORTERS, IMPORTERS
+from rkstore.store.codecs import CODECS
+from rkstore.store.formats import COMPRESSION_HELP, COMPRESSIONS, FORMATS
 
 
+@combined(from_=brought_by(IMPORTERS))
 class ImportSettings(Settings):
     """How to read the files of another program, and how to store them."""
 
-    from_: str | None = option(
-        None, "What the files are.", choices=("saelens", "memmap", "npy", "pt", "hdf5")
-    )
+    from_: str | None = option(None, "What the files are.", choices=IMPORTERS)
     hook_name: tuple[str, ...] = option(
         (),
         "Name of the site; once for each array, in their order: layer_2 before layer_10, or that "
         "of --dataset. With saelens, the columns to read. The arrays' own names by default.",
     )
-    dataset: tuple[str, ...] = option(
-        (), "HDF5 dataset to read; by default 'tensor', or else all of the file, in natural order."
-    )
     context_size: int | None = option(
         None, "Rows in a block, if the files do not say; 1 by default.", least=1
     )
     d_in: int | None = option(None, "Refuse sites that are not this wide.", least=1)
-    model_name: str | None = option(None, "Model that the activations are of, for the record.")
+    model_name: str | None = option(
+        None, "Name of the model that the activations come from, for the record."
+    )
     codec: str = option("int8", "Stored numbers.", choices=CODECS)
-    format: str = option("zarr", "Files.", choices=("zarr", "hdf5"))
+    format: str = option("zarr", "Files.", choices=FORMATS)
     compression: str = option("auto", COMPRESSION_HELP, choices=COMPRESSIONS)
     shard_rows: int = option(
-        8192, "Rows in one file, about; a killed import repeats at most so many.", least=1
+        8192, "Rows in one file, about; a killed import repeats at most this many.", least=1
     )
     out: str | None = option(None, "Directory of the store; stores/<name> by default.", path=True)
 
 
+@combined(to=brought_by(EXPORTERS))
 class ExportSettings(Settings):
     """Which sites to write, and for which program."""
 
-    to: str | None = option(None, "What to write.", choices=("saelens", "npy", "hdf5"))
+    to: str | None = option(None, "What to write.", choices=EXPORTERS)
     layer: int | None = option(None, "Transformer block of the sites; all by default.", least=0)
     hook: tuple[str, ...] = option(
-        (), "Hook of the sites, the part behind the block, a full name, or a glob; all by default."
+        (), "Hook of the sites, the part after the block, a full name, or a glob; all by default."
     )
     dtype: str = option("float32", "Numbers to write.", choices=("float32", "float16"))
     out: str | None = option(
@@ -50,7 +52,7 @@ class PullSettings(Settings):
 
     layers: str = option("all", "Blocks to pull: 'all', or a list such as 0-3,8.")
     hook: tuple[str, ...] = option(
-        (), "Hook: the part behind the block, a full name, or a glob; may be repeated."
+        (), "Hook: the part after the block, a full name, or a glob; may be repeated."
     )
     rows: str | None = option(
         None, "Rows to pull, FIRST:LAST+1, rounded outward to whole shards; all by default."

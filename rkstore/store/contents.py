@@ -1,5 +1,6 @@
-"""What a store at a URL says of itself, and whether it is the one that is here."""
+"""What a directory or a URL says of the store in it: manifest, journal and ``part.json``."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from rkstore.errors import BadInput
@@ -7,57 +8,44 @@ from rkstore.store.files import JOURNAL, LARGEST_JOURNAL, LARGEST_MANIFEST, MANI
 from rkstore.store.journal import ShardRecord, parse_journal
 from rkstore.store.manifest import Manifest, parse_manifest
 from rkstore.store.part import Part, parse_part, whole
-from rkstore.store.places.url import Location, NotThere
+
+# A path and the most bytes that its file may have → its content, or None if there is no file.
+Read = Callable[[str, int], bytes | None]
 
 
 @dataclass(frozen=True)
-class Listed:
-    """What a store at a URL says of itself."""
+class Contents:
+    """What a store is, which of its shards are recorded, and which part of them is here."""
 
     manifest: Manifest
     records: list[ShardRecord]
     part: Part | None
+    """None if all that is recorded is here."""
 
     @property
     def held(self) -> Part:
-        """What of the store is there."""
+        """What of the store is here."""
         return whole(self.manifest, self.records) if self.part is None else self.part
 
 
-def read_listed(location: Location) -> Listed:
-    """Read and check manifest, journal and ``part.json`` at a URL.
+def read_contents(read: Read, where: str) -> Contents:
+    """Read and check the three files that say what is in a store.
+
+    Args:
+        where: the directory or the URL, for sentences.
 
     Raises:
         BadInput: there is no store, or it needs a newer rkstore.
-        DamagedStore: one of them is not what rkstore wrote.
+        DamagedStore: one of the files is not what rkstore wrote.
+        RkstoreError: the system or the server does not let one be read.
     """
-    try:
-        raw = location.read(MANIFEST, LARGEST_MANIFEST)
-    except NotThere as error:
-        raise BadInput(f"there is no store at {location.url}: {error.sentence}") from None
-    manifest = parse_manifest(raw, location.url)
-    journal = location.read_optional(JOURNAL, LARGEST_JOURNAL)
-    records = parse_journal(journal or b"", manifest, location.url)
-    stated = location.read_optional(PART, LARGEST_MANIFEST)
-    part = None if stated is None else parse_part(stated, manifest, records, location.url)
-    return Listed(manifest, records, part)
-
-
-def check_same(there: Manifest, here: Manifest, url: str, root: str) -> None:
-    if there.fingerprint != here.fingerprint:
+    raw = read(MANIFEST, LARGEST_MANIFEST)
+    if raw is None:
         raise BadInput(
-            f"{url} is another store than {root} ({there.fingerprint}, not {here.fingerprint}; "
-            f"{'; '.join(here.differences(there)[:3])})"
+            f"there is no store at {where} (no {MANIFEST}): write one with 'rkstore harvest'"
         )
-
-
-def check_one_history(
-    here: list[ShardRecord], there: list[ShardRecord], root: str, url: str
-) -> None:
-    """Raise BadInput unless one journal begins with the other."""
-    for mine, theirs in zip(here, there, strict=False):
-        if mine.chain != theirs.chain:
-            raise BadInput(
-                f"shard {mine.shard} at {url} was written by another run than that of {root}: "
-                "the two cannot be one store"
-            )
+    manifest = parse_manifest(raw, where)
+    records = parse_journal(read(JOURNAL, LARGEST_JOURNAL) or b"", manifest, where)
+    stated = read(PART, LARGEST_MANIFEST)
+    part = None if stated is None else parse_part(stated, manifest, records, where)
+    return Contents(manifest, records, part)

@@ -1,36 +1,32 @@
-"""What is known of a store, as a dict."""
+"""What is known of a store, as a dict: for ``rkstore info`` and its ``--json``."""
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from rkstore.store.sites import Site
 from rkstore.store.statistics import Statistics
 from rkstore.store.store import Store
 
-if TYPE_CHECKING:
-    pass
-
 
 def store_facts(store: Store) -> dict[str, Any]:
-    """Everything known of a store without reading its shards."""
+    """Everything known of a store without reading its shards, under names fit for JSON."""
     manifest = store.manifest
     sites = []
     rows = store.stop_row - store.first_row
     for name in store.hook_names:
-        site = Site(name, manifest.width(name))
-        facts: dict[str, Any] = {"hook_name": site.hook_name, "d_in": site.d_in}
+        width = manifest.width(name)
+        facts: dict[str, Any] = {"hook_name": name, "d_in": width}
         if rows:
-            statistics = store.statistics(site.hook_name)
-            ordinary = store.ordinary_statistics(site.hook_name)
-            stored = store.stored_bytes(site.hook_name)
-            values = rows * site.d_in
+            statistics = store.statistics(name)
+            ordinary = store.ordinary_statistics(name)
+            stored = store.stored_bytes(name)
+            values = rows * width
             facts |= {
                 "bytes": stored,
                 "bits_per_value": 8 * stored / values,
                 "ratio_to_float32": 4 * values / stored,
-                "codec_fvu": store.codec_fvu(site.hook_name),
-                "massive_rows": store.massive_rows(site.hook_name),
-                "massive_error": store.massive_error(site.hook_name),
+                "codec_fvu": store.codec_fvu(name),
+                "massive_rows": store.massive_rows(name),
+                "massive_error": store.massive_error(name),
                 "mean_square_norm": statistics.mean_square_norm,
                 "mean": float(ordinary.mean.mean()),
                 "std": float(ordinary.variance.mean() ** 0.5),
@@ -64,7 +60,7 @@ def store_facts(store: Store) -> dict[str, Any]:
 def _gamma(statistics: Statistics) -> float | None:
     """γ = ‖μ‖ / ‖σ‖: how far the rows lie from zero, by their spread.
 
-    A large one is said to predict dead latents (arXiv 2605.31518). None if they do not vary.
+    A large γ is said to predict dead latents (arXiv 2605.31518). None if the rows do not vary.
     """
     spread = float(statistics.variance.sum())
     return math.sqrt(float((statistics.mean**2).sum()) / spread) if spread else None

@@ -1,19 +1,54 @@
-"""Paths: as a user names them, and those of the files in it, whose names may be a stranger's."""
+"""A file is there as a whole or not at all: names, links, digests, and how one is put in place.
+
+Whatever is written waits aside until all of it is on the disk, and is renamed into place then.
+Paths of a store may come from a stranger, so none of them leads out of its directory.
+"""
 
 import errno
 import hashlib
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 from rkstore.errors import DamagedStore, RkstoreError
 
-# What the system says of a file that is not there, or is none: then the store has lost it.
+MANIFEST, JOURNAL, PART = "manifest.json", "shards.jsonl", "part.json"
+
+# What a writer leaves in the directory besides: its lock, and files that are not in place yet.
+LOCK, ASIDE = ".lock", ".writing"
+
+# What the Hub puts beside the files of a repository, and shows as its page.
+HUB_FILES = {".gitattributes", "README.md"}
+
+# More bytes than any of a real store has: what is larger is not read.
+LARGEST_MANIFEST, LARGEST_JOURNAL = 16 * 2**20, 256 * 2**20
+
+# What the system says of a file that is missing, or is no file: the store has lost it.
 LOST = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 TOO_MANY_OPEN = (errno.EMFILE, errno.ENFILE)
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """Size and SHA-256 of one file."""
+
+    bytes: int
+    sha256: str
+
+
+def record_of(content: bytes) -> FileRecord:
+    """The record of a file with that content."""
+    return FileRecord(len(content), hashlib.sha256(content).hexdigest())
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def named(path: str | os.PathLike[str]) -> Path:
@@ -22,7 +57,7 @@ def named(path: str | os.PathLike[str]) -> Path:
 
 
 def place(root: Path, path: str) -> Path:
-    """Where a file of a store can be put as a whole, in place of what is there.
+    """Where a file of a store can be put as a whole, replacing what is there.
 
     Raises:
         DamagedStore: one of its directories is a link, which could lead anywhere.
@@ -65,13 +100,35 @@ def own(root: Path, path: str) -> Path:
     return at
 
 
-def read_at_most(file: Path, most: int) -> bytes:
-    """A small file; of one larger than ``most`` bytes the first few more than that.
+def read_small(root: Path, path: str, most: int) -> bytes | None:
+    """A small file of a store, or None if there is none.
 
-    No more than its size is read: some files of the system have none, and never end.
+    Of a file larger than ``most`` bytes, the first few more than that; and no more than its
+    size: some files of the system have none, and never end.
+
+    Raises:
+        DamagedStore: see :func:`inside`.
+        RkstoreError: the system does not let it be read.
     """
-    with file.open("rb") as opened:
-        return opened.read(min(os.fstat(opened.fileno()).st_size, most + 1))
+    try:
+        with reading(path, root), inside(root, path).open("rb") as file:
+            return file.read(min(os.fstat(file.fileno()).st_size, most + 1))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def intact(root: Path, path: str, recorded: FileRecord) -> bool:
+    """Whether a file of a store is what was recorded of it.
+
+    Raises:
+        RkstoreError: the system does not let it be read.
+    """
+    try:
+        with reading(path, root):
+            file = inside(root, path)
+            return file.stat().st_size == recorded.bytes and sha256(file) == recorded.sha256
+    except (DamagedStore, OSError):
+        return False
 
 
 @contextmanager
@@ -94,76 +151,56 @@ def reading(path: str, where: object) -> Iterator[None]:
         ) from None
 
 
-MANIFEST = "manifest.json"
+@contextmanager
+def writing(root: Path) -> Iterator[None]:
+    """Make one sentence of what the system says while files of a store are written.
 
-
-JOURNAL = "shards.jsonl"
-
-
-PART = "part.json"
-
-
-LARGEST_MANIFEST = 16 * 2**20
-
-
-LARGEST_JOURNAL = 256 * 2**20
-
-
-@dataclass(frozen=True)
-class FileRecord:
-    """Size and SHA-256 of one file."""
-
-    bytes: int
-    sha256: str
-
-
-def record_of(content: bytes) -> FileRecord:
-    """The record of a file with that content."""
-    return FileRecord(len(content), hashlib.sha256(content).hexdigest())
-
-
-# What a writer leaves in the directory besides: its lock, and files not yet in place.
-LOCK, ASIDE = ".lock", ".writing"
-
-
-# What the Hub puts beside the files of a repository, and shows as its page.
-HUB_FILES = {".gitattributes", "README.md"}
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-class DiskErrors:
-    """Turns what the operating system says about a disk into a sentence with a way on."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if not isinstance(error, OSError):
-            return
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
+    Raises:
+        RkstoreError: the disk is full or failed; what was recorded before is intact.
+    """
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in FULL or "No space left" in str(error)
         reason = "the disk is full" if full else str(error)
         way_on = "make room" if full else "mend that"
         raise RkstoreError(
-            f"cannot write to {self.root}: {reason}; the shards recorded so far are intact, "
+            f"cannot write to {root}: {reason}; the shards recorded so far are intact, "
             f"{way_on} and run the same command again"
         ) from None
 
 
-def sync_directory(path: Path) -> None:
-    """Make a rename in that directory survive a power cut."""
+def aside(root: Path, path: str, mark: str = "") -> Path:
+    """Where a new file for that path of a store waits; nothing is there yet.
+
+    Args:
+        mark: keeps two processes apart that may write the same file at once.
+    """
+    waiting = own(root, f"{ASIDE}/{path.replace('/', '__')}{mark}")
+    waiting.parent.mkdir(exist_ok=True)
+    waiting.unlink(missing_ok=True)
+    return waiting
+
+
+def into_place(waiting: Path, target: Path) -> None:
+    """Rename a synced file to where it belongs, so that a power cut does not undo it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    waiting.replace(target)
+    sync(target.parent)
+
+
+def put(root: Path, path: str, content: bytes) -> None:
+    """Put a small file of a store in place as a whole, unless it is there already."""
+    if intact(root, path, record_of(content)):
+        return
+    waiting = aside(root, path, f".{os.getpid()}")
+    waiting.write_bytes(content)
+    sync(waiting)
+    into_place(waiting, place(root, path))
+
+
+def sync(path: Path) -> None:
+    """Make a written file, or the names in a directory, survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -171,15 +208,35 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def intact(root: Path, path: str, recorded: FileRecord) -> bool:
-    """Whether a file of a store is what was recorded of it.
+def write_together(files: Mapping[Path, bytes]) -> None:
+    """Write files beside any store; renamed once all are whole, none is there in part or alone."""
+    waiting = {path: path.with_name(f".{path.name}.writing") for path in files}
+    try:
+        for path, content in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            waiting[path].write_bytes(content)
+        for path in files:
+            waiting[path].replace(path)
+    finally:
+        for path in waiting.values():
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def directory_aside(target: Path, mark: str = "writing") -> Iterator[Path]:
+    """A new directory to fill, renamed to ``target`` once it is whole.
+
+    Args:
+        mark: keeps two processes apart that may write the same directory at once.
 
     Raises:
-        RkstoreError: the system does not let it be read.
+        OSError: by then there is a file, or a directory that is not empty.
     """
+    waiting = target.with_name(f".{target.name}.{mark}")
+    shutil.rmtree(waiting, ignore_errors=True)
+    waiting.mkdir(parents=True)
     try:
-        with reading(path, root):
-            file = inside(root, path)
-            return file.stat().st_size == recorded.bytes and sha256(file) == recorded.sha256
-    except (DamagedStore, OSError):
-        return False
+        yield waiting
+        waiting.replace(target)
+    finally:
+        shutil.rmtree(waiting, ignore_errors=True)

@@ -1,23 +1,20 @@
-"""What is in a store so far (``shards.jsonl``)."""
+"""What is in a store so far (``shards.jsonl``).
+
+The journal grows by one line a shard; a shard exists when its line does. Each line carries the
+hash of the line before it, the first one the fingerprint of the manifest, so a line that was
+changed, lost or borrowed from another store is noticed.
+"""
 
 import hashlib
 import json
 import math
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rkstore.errors import DamagedStore
-from rkstore.store.files import (
-    JOURNAL,
-    LARGEST_JOURNAL,
-    FileRecord,
-    inside,
-    read_at_most,
-    reading,
-)
-from rkstore.store.jsontext import _canonical
+from rkstore.store.files import JOURNAL, LARGEST_JOURNAL, FileRecord
+from rkstore.store.jsontext import canonical
 from rkstore.store.manifest import Manifest
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -35,10 +32,10 @@ class ShardRecord:
     massive_error: dict[str, float] | None
     """The same over the massive rows. None in schema 1, where the other is over all rows."""
     chain: str
-    """SHA-256 of this line (without ``chain``) behind the previous line's."""
+    """SHA-256 of the previous line's chain followed by this line without its own."""
 
     def to_line(self) -> bytes:
-        return (_canonical(self._as_dict() | {"chain": self.chain}) + "\n").encode()
+        return (canonical(self._as_dict() | {"chain": self.chain}) + "\n").encode()
 
     def _as_dict(self) -> dict[str, Any]:
         return {
@@ -57,36 +54,24 @@ class ShardRecord:
         squared_error: dict[str, float],
         massive_error: dict[str, float] | None,
     ) -> "ShardRecord":
-        """The record that comes behind the one whose chain is ``previous``."""
+        """The record that follows the one whose chain is ``previous``."""
         bare = cls(shard, files, squared_error, massive_error, chain="")
-        text = previous + _canonical(bare._as_dict())
+        text = previous + canonical(bare._as_dict())
         chain = hashlib.sha256(text.encode()).hexdigest()
         return cls(shard, files, squared_error, massive_error, chain)
 
 
-def read_journal(root: Path, manifest: Manifest) -> list[ShardRecord]:
-    """Read ``shards.jsonl`` as far as it is complete.
+def parse_journal(raw: bytes, manifest: Manifest, where: str) -> list[ShardRecord]:
+    """The records of a ``shards.jsonl``, as far as it is complete.
 
-    A last line without its newline was being written when its writer died: it is
-    not there.
+    A last line without its newline was being written when its writer died: it is not there.
+
+    Args:
+        raw: the bytes of the file.
+        where: directory or URL of the store, for sentences.
 
     Raises:
         DamagedStore: a line was changed, or belongs to another store.
-        RkstoreError: the system does not let it be read.
-    """
-    try:
-        with reading(JOURNAL, root):
-            raw = read_at_most(inside(root, JOURNAL), LARGEST_JOURNAL)
-    except FileNotFoundError:
-        return []
-    return parse_journal(raw, manifest, str(root))
-
-
-def parse_journal(raw: bytes, manifest: Manifest, where: str) -> list[ShardRecord]:
-    """Check the bytes of the ``shards.jsonl`` of the store that lies there.
-
-    Raises:
-        DamagedStore: see :func:`read_journal`.
     """
     path = f"{where}/{JOURNAL}"
     if len(raw) > LARGEST_JOURNAL:
@@ -120,7 +105,7 @@ def parse_journal(raw: bytes, manifest: Manifest, where: str) -> list[ShardRecor
 
 
 def _record(document: dict[str, Any]) -> ShardRecord:
-    """The record that a line states. Nothing is converted: what is no size is refused."""
+    """The record that a line states. Nothing is converted: what is not a size is refused."""
     files = {path: FileRecord(f["bytes"], f["sha256"]) for path, f in document["files"].items()}
     for file in files.values():
         if type(file.bytes) is not int or not 0 <= file.bytes < 2**63:

@@ -1,4 +1,4 @@
-"""JSON as every reader takes it: a number that does not exist is null, never NaN or Infinity."""
+"""JSON that every reader accepts: a missing number is null, never NaN or Infinity."""
 
 import json
 import math
@@ -8,7 +8,7 @@ from typing import Any
 def to_json(value: Any, *, indent: int | None = None) -> str:
     """JSON of dicts, lists and plain values, in which ``nan`` and ``inf`` are ``null``.
 
-    For reports, whose readers are told what is missing. What is read back as a setting or a
+    For reports, whose readers see what is missing. What is read back as a setting or a
     weight must exist: there ``json.dumps(..., allow_nan=False)`` refuses to write it.
     """
     return json.dumps(existing(value), indent=indent, allow_nan=False)
@@ -25,7 +25,8 @@ def existing(value: Any) -> Any:
     return value
 
 
-def _canonical(value: Any) -> str:
+def canonical(value: Any) -> str:
+    """The one JSON text of a value, for a digest: keys sorted, no spaces."""
     compact = (",", ":")
     return json.dumps(
         value, sort_keys=True, separators=compact, ensure_ascii=False, allow_nan=False

@@ -1,10 +1,7 @@
-"""What a store is (``manifest.json``) and what is in it so far (``shards.jsonl``).
+"""What a store is (``manifest.json``): sites, sizes, codec, format, and where its rows came from.
 
-The manifest is written once, before the first shard, and never changes: it holds
-everything that determines a stored value, and its fingerprint names the store.
-The journal grows by one line a shard; a shard exists when its line does. Each line
-carries the hash of the line before it, the first one the fingerprint, so a line
-that was changed, lost or borrowed from another store is noticed.
+The manifest is written once, before the first shard, and never changes: it holds everything
+that determines a stored value, and its fingerprint names the store.
 """
 
 import hashlib
@@ -14,27 +11,18 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rkstore.errors import BadInput, DamagedStore
 from rkstore.store.codecs import CODECS, Codec, codec_named
-from rkstore.store.files import (
-    JOURNAL,
-    LARGEST_MANIFEST,
-    MANIFEST,
-    PART,
-    inside,
-    read_at_most,
-    reading,
-)
+from rkstore.store.files import JOURNAL, LARGEST_MANIFEST, MANIFEST, PART
 from rkstore.store.formats import FORMATS, ArraySpec, format_named
-from rkstore.store.jsontext import _canonical
+from rkstore.store.jsontext import canonical
 from rkstore.store.sites import Site
 
-# 2: massive rows and what no code reaches lie apart, and errors are those of the other rows.
+# 2: massive rows and entries without a code are kept apart; errors are those of other rows.
 SCHEMA = 2
 
 # Rows decoded at once. Large enough that compression and threads pay, small enough
@@ -50,7 +38,8 @@ COLUMNS = {
 
 # A name becomes a directory: no separators, no leading dot, nothing to interpret.
 SITE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-# What a stranger's store may ask of memory at once.
+
+# The most memory that a stranger's store may ask for at once, in bytes.
 LARGEST_CHUNK = 2**30
 
 
@@ -59,7 +48,7 @@ class Manifest:
     """Everything that determines the bytes of a store."""
 
     rows: int
-    """Rows of the finished store; fewer may be recorded yet."""
+    """Rows of the finished store; fewer may be recorded so far."""
     context_size: int
     """Tokens in a block; rows ``[i * context_size, (i + 1) * context_size)`` are one block."""
     shard_rows: int
@@ -81,7 +70,7 @@ class Manifest:
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits that name the store."""
         named = self._as_dict() if self.schema == 1 else self._stated
-        return hashlib.sha256(_canonical(named).encode()).hexdigest()[:16]
+        return hashlib.sha256(canonical(named).encode()).hexdigest()[:16]
 
     @property
     def stored_codec(self) -> Codec:
@@ -94,7 +83,7 @@ class Manifest:
 
     @cached_property
     def _widths(self) -> dict[str, int]:
-        return {site.hook_name: site.d_in for site in self.sites}
+        return {site.hook_name: site.width for site in self.sites}
 
     @property
     def _usual_compression(self) -> str:
@@ -118,12 +107,12 @@ class Manifest:
         return self._widths[hook_name]
 
     def fvu_before(self, hook_name: str) -> float:
-        """Error that the values had when they came, from another store by way of files."""
+        """Error that the values already had if they were imported from another store's export."""
         before = self.source.get("stored_before", {"codec_fvu": {}})
         return float(before["codec_fvu"].get(hook_name, 0.0))
 
     def specs(self, hook_name: str) -> dict[str, ArraySpec]:
-        """The arrays of one site: ``""`` its values, then what its codec keeps besides."""
+        """The arrays of one site: ``""`` its values, then what its codec needs to decode them."""
         codec, width = self.stored_codec, self.width(hook_name)
         per_shard = self.shard_rows // self.chunk_rows if codec.side_of == "chunk" else 1
         values = ArraySpec(
@@ -217,37 +206,23 @@ class Manifest:
             "chunk_rows": self.chunk_rows,
             "codec": self.codec,
             "format": self.format,
-            # What goes without saying is never said: the first stores did not know of it.
+            # Stated only if it is not the usual one: the first stores did not have the key.
             **(
                 {}
                 if self.compression == self._usual_compression
                 else {"compression": self.compression}
             ),
-            "sites": [{"hook_name": site.hook_name, "d_in": site.d_in} for site in self.sites],
+            "sites": [{"hook_name": site.hook_name, "d_in": site.width} for site in self.sites],
             "source": self.source,
         }
 
 
-def read_manifest(root: Path) -> Manifest:
-    """Read and check ``manifest.json``.
-
-    Raises:
-        BadInput: there is no store, or it needs a newer rkstore.
-        DamagedStore: the manifest is not one that rkstore wrote.
-        RkstoreError: the system does not let it be read.
-    """
-    try:
-        with reading(MANIFEST, root):
-            raw = read_at_most(inside(root, MANIFEST), LARGEST_MANIFEST)
-    except (FileNotFoundError, NotADirectoryError):
-        raise BadInput(
-            f"there is no store at {root} (no {MANIFEST}): write one with 'rkstore harvest'"
-        ) from None
-    return parse_manifest(raw, str(root))
-
-
 def parse_manifest(raw: bytes, where: str) -> Manifest:
-    """Check the bytes of the ``manifest.json`` of the store that lies there.
+    """The manifest that a ``manifest.json`` states.
+
+    Args:
+        raw: the bytes of the file.
+        where: directory or URL of the store, for sentences.
 
     Raises:
         BadInput: it needs a newer rkstore.
@@ -295,7 +270,7 @@ def check_manifest(manifest: Manifest) -> None:
         "context_size": manifest.context_size,
         "shard_rows": manifest.shard_rows,
         "chunk_rows": manifest.chunk_rows,
-    } | {site.hook_name: site.d_in for site in manifest.sites}
+    } | {site.hook_name: site.width for site in manifest.sites}
     for name, size in sizes.items():
         if type(size) is not int or not 0 < size < 2**48:
             raise ValueError(f"{name} is {size!r}, not a positive number")
@@ -313,7 +288,7 @@ def check_manifest(manifest: Manifest) -> None:
         raise ValueError("source is not an object")
     for site in manifest.sites:
         if not 0 <= manifest.fvu_before(site.hook_name) < math.inf:
-            raise ValueError(f"the error of {site.hook_name} is no error")
+            raise ValueError(f"the error of {site.hook_name} is not a number from 0")
     specs = manifest.all_specs()
     for spec in specs:
         # As float32: that is what a chunk becomes when it is decoded.
@@ -337,7 +312,7 @@ def largest_divisor(n: int, most: int) -> int:
 def _leaves(value: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], str]:
     """The JSON text of everything that is not a filled object, by the keys that lead to it."""
     if not isinstance(value, dict) or not value:
-        return {path: value if isinstance(value, str) else _canonical(value)}
+        return {path: value if isinstance(value, str) else canonical(value)}
     leaves: dict[tuple[str, ...], str] = {}
     for key, inner in value.items():
         leaves |= _leaves(inner, (*path, str(key)))

@@ -6,10 +6,9 @@ A part has the manifest and the journal of the whole, so it knows what it is par
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 
 from rkstore.errors import DamagedStore
-from rkstore.store.files import LARGEST_MANIFEST, PART, FileRecord, inside, read_at_most, reading
+from rkstore.store.files import LARGEST_MANIFEST, PART, FileRecord
 from rkstore.store.journal import ShardRecord
 from rkstore.store.manifest import Manifest
 
@@ -71,26 +70,15 @@ def whole(manifest: Manifest, records: list[ShardRecord]) -> Part:
     return Part(tuple(manifest.hook_names), range(len(records)))
 
 
-def read_part(root: Path, manifest: Manifest, records: list[ShardRecord]) -> Part | None:
-    """What of the store is in the directory; None if all of it is.
-
-    Raises:
-        DamagedStore: ``part.json`` names what the store does not have.
-        RkstoreError: the system does not let it be read.
-    """
-    try:
-        with reading(PART, root):
-            raw = read_at_most(inside(root, PART), LARGEST_MANIFEST)
-    except FileNotFoundError:
-        return None
-    return parse_part(raw, manifest, records, str(root))
-
-
 def parse_part(raw: bytes, manifest: Manifest, records: list[ShardRecord], where: str) -> Part:
-    """Check the bytes of the ``part.json`` of the store that lies there.
+    """The part that a ``part.json`` states.
+
+    Args:
+        raw: the bytes of the file.
+        where: directory or URL of the store, for sentences.
 
     Raises:
-        DamagedStore: see :func:`read_part`.
+        DamagedStore: it names what the store does not have.
     """
     try:
         if len(raw) > LARGEST_MANIFEST:

@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 Doubles = NDArray[np.float64]
 
 FIELDS = ("count", "mean", "m2", "min", "max", "positive")
-
 
 # Rows at a time: few enough that a block stays in the cache, and that a byte can count them.
 BLOCK_ROWS = 32
@@ -147,29 +148,37 @@ class ShardStatistics:
             ordinary = self.ordinary.merge(other.ordinary)
         return ShardStatistics(self.all.merge(other.all), ordinary)
 
-    def as_arrays(self) -> dict[str, np.ndarray]:
-        """Arrays by name, for a file; those of the ordinary rows only where some are massive."""
+    def to_bytes(self) -> bytes:
+        """The content of a file; ordinary rows have their own arrays where some are massive."""
         arrays = self.all.as_arrays()
         if self.massive and self.ordinary:
             arrays |= {f"ordinary.{k}": v for k, v in self.ordinary.as_arrays().items()}
         elif self.massive:
             arrays["ordinary.count"] = np.zeros(1, np.int64)
-        return arrays
+        return save(arrays)
 
     @classmethod
-    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> "ShardStatistics":
-        """The inverse of :meth:`as_arrays`; a file of schema 1 counts no row as massive.
+    def from_bytes(cls, raw: bytes, rows: int, width: int) -> "ShardStatistics":
+        """The inverse of :meth:`to_bytes`, for a shard of that many rows of a site of that width.
+
+        A file of schema 1 counts no row as massive.
 
         Raises:
-            KeyError, ValueError: they are not what :meth:`as_arrays` gives.
+            ValueError: the bytes are not such a file.
         """
-        found = Statistics.from_arrays(arrays)
-        if "ordinary.count" not in arrays:
+        try:
+            arrays = load(raw)
+            found = Statistics.from_arrays(arrays)
+            own = {
+                k.removeprefix("ordinary."): v for k, v in arrays.items() if k[:9] == "ordinary."
+            }
+            ordinary = Statistics.from_arrays(own) if own.keys() - {"count"} else None
+        except (SafetensorError, KeyError, IndexError, TypeError) as error:
+            raise ValueError(str(error)) from None
+        if (found.count, found.mean.shape) != (rows, (width,)):
+            raise ValueError("they are of other rows")
+        if not own:
             return cls(found, found)
-        own = {k.removeprefix("ordinary."): v for k, v in arrays.items() if k[:9] == "ordinary."}
-        if list(own) == ["count"]:
-            return cls(found, None)
-        ordinary = Statistics.from_arrays(own)
-        if ordinary.count >= found.count or ordinary.mean.shape != found.mean.shape:
+        if ordinary and (ordinary.count >= rows or ordinary.mean.shape != (width,)):
             raise ValueError("its ordinary rows are not some of all")
         return cls(found, ordinary)

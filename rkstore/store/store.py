@@ -1,41 +1,30 @@
-"""Reading a store: rows of any site, columns, statistics, and whether every file is intact.
+"""Reading a store: rows of any site, columns, statistics.
 
-Nothing here can call a language model: this side of the shards needs NumPy and
-the format's library, no torch and no transformers.
+It takes NumPy and the library of the format, no torch and no language model.
 """
 
 import functools
-import hashlib
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_safetensors
 
 from rkstore.errors import BadInput, DamagedStore, RkstoreError, few
 from rkstore.store.apart import Apart
 from rkstore.store.codecs import Encoded
+from rkstore.store.contents import Contents, read_contents
 from rkstore.store.descriptors import OPEN
-from rkstore.store.files import (
-    FileRecord,
-    inside,
-    named,
-    reading,
-)
+from rkstore.store.files import FileRecord, inside, named, read_small, reading, record_of
 from rkstore.store.formats import ArraySpec, Shard, format_named
-from rkstore.store.journal import ShardRecord, read_journal
-from rkstore.store.manifest import COLUMNS, Manifest, read_manifest
-from rkstore.store.part import Part, read_part, whole
+from rkstore.store.manifest import COLUMNS
+from rkstore.store.recent import Recent
 from rkstore.store.sites import block_of, is_named
 from rkstore.store.statistics import ShardStatistics, Statistics
 
-# Scales, offsets and what is kept apart that stay decoded: those of some dozens of shards at
-# GPT-2's width.
+# Scales, offsets and what is kept apart that stay decoded: at GPT-2's width of dozens of shards.
 SIDE_BYTES = 2**26
 
 
@@ -60,18 +49,16 @@ class Store:
         """
         self.root = named(root)
         self.where = str(self.root)
-        manifest = read_manifest(self.root)
-        records = read_journal(self.root, manifest)
-        self._hold(manifest, records, read_part(self.root, manifest, records))
+        self._hold(read_contents(functools.partial(read_small, self.root), self.where))
 
-    def _hold(self, manifest: Manifest, records: list[ShardRecord], part: Part | None) -> None:
-        self.manifest, self.records, self.part = manifest, records, part
-        self.held = whole(manifest, records) if part is None else part
-        self.rows = manifest.rows_recorded(len(records))
+    def _hold(self, contents: Contents) -> None:
+        self.manifest, self.records = contents.manifest, contents.records
+        self.part, self.held = contents.part, contents.held
+        self.rows = self.manifest.rows_recorded(len(self.records))
         self.codec = self.manifest.stored_codec
         self._format = format_named(self.manifest.format)
         self._shards: dict[tuple[str, int], Shard] = {}
-        self._sides: OrderedDict[tuple[str, int], Any] = OrderedDict()
+        self._sides = Recent(SIDE_BYTES)
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -81,7 +68,7 @@ class Store:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.root, self.where = state["root"], state["where"]
-        self._hold(state["manifest"], state["records"], state["part"])
+        self._hold(Contents(state["manifest"], state["records"], state["part"]))
 
     @property
     def complete(self) -> bool:
@@ -167,10 +154,7 @@ class Store:
         self.check_site(hook_name)
         start, stop = self._check_rows(start, stop)
         out = np.empty((stop - start, self.manifest.width(hook_name)), np.float32)
-        for chunk in self._chunks_between(start, stop):
-            first, last = self.rows_of_chunk(chunk)
-            a, b = max(first, start), min(last, stop)
-            out[a - start : b - start] = self.chunk(hook_name, chunk)[a - first : b - first]
+        self._fill(out, start, lambda chunk: self.chunk(hook_name, chunk))
         return out
 
     def column(
@@ -178,19 +162,16 @@ class Store:
     ) -> NDArray[np.int32]:
         """``token_id``, ``document`` or ``position`` of rows ``start`` to ``stop``, int32.
 
-        ``position`` counts from 0 inside the block that the model saw; ``document``
-        is the number of a document where it came from: of its file, or of its row in the split.
+        ``position`` counts from 0 inside the block that the model saw; ``document`` is the number
+        of the file, or of the row of the split, that the text came from.
         """
         if name not in COLUMNS:
             raise BadInput(f"unknown column '{name}': choose one of {', '.join(COLUMNS)}")
         start, stop = self._check_rows(start, stop)
         spec = self.manifest.column_specs()[name]
+        per_shard = spec.chunks_per_shard
         out = np.empty(stop - start, COLUMNS[name])
-        for chunk in self._chunks_between(start, stop):
-            first, last = self.rows_of_chunk(chunk)
-            a, b = max(first, start), min(last, stop)
-            values = self._read(spec, *divmod(chunk, spec.chunks_per_shard))
-            out[a - start : b - start] = values[a - first : b - first]
+        self._fill(out, start, lambda chunk: self._read(spec, *divmod(chunk, per_shard)))
         return out
 
     def statistics(self, hook_name: str) -> Statistics:
@@ -200,7 +181,7 @@ class Store:
     def ordinary_statistics(self, hook_name: str) -> Statistics:
         """The same of the rows that are not massive (:mod:`rkstore.store.massive`).
 
-        In a store of schema 1, and where there is no other row, of all rows.
+        In a store of schema 1, and where every row is massive, of all rows.
         """
         found = self._statistics(hook_name)
         return found.ordinary or found.all
@@ -219,22 +200,17 @@ class Store:
     def _shard_statistics(self, hook_name: str, shard: int) -> ShardStatistics:
         path = self.manifest.statistics_path(hook_name, shard)
         raw = self._checked_bytes(path, self.records[shard].files[path])
-        try:
-            statistics = ShardStatistics.from_arrays(load_safetensors(raw))
-        except (SafetensorError, KeyError, IndexError, ValueError, TypeError) as error:
-            raise DamagedStore(f"{path} of {self.where} holds no statistics: {error}") from None
         first, last = self.manifest.rows_of_shard(shard)
-        width = self.manifest.width(hook_name)
-        known = statistics.all
-        if known.count != last - first or known.mean.shape != (width,):
-            raise DamagedStore(f"{path} of {self.where} holds statistics of other rows")
-        return statistics
+        try:
+            return ShardStatistics.from_bytes(raw, last - first, self.manifest.width(hook_name))
+        except ValueError as error:
+            raise DamagedStore(f"{path} of {self.where} holds no statistics: {error}") from None
 
     def codec_fvu(self, hook_name: str) -> float:
         """Error of the stored values of ordinary rows, as a fraction of their variance.
 
         In a store of schema 1, of all rows. That of the store they were exported from is added:
-        rounding twice gives errors that do not depend on each other, whose squares add up.
+        the errors of rounding twice are independent, so their squares add up.
         """
         total = float(self.ordinary_statistics(hook_name).m2.sum())
         error = sum(self.records[shard].squared_error[hook_name] for shard in self.shards)
@@ -253,14 +229,11 @@ class Store:
 
     def stored_bytes(self, hook_name: str | None = None) -> int:
         """Bytes on disk of one site's stored numbers, or of all files that should be here."""
-        prefixes = None
+        files = list(self.files().items())
         if hook_name is not None:
-            prefixes = tuple(f"{s.name}/" for s in self.manifest.specs(hook_name).values())
-        return sum(
-            file.bytes
-            for path, file in self.files().items()
-            if prefixes is None or (path.startswith(prefixes) and "/statistics/" not in path)
-        )
+            arrays = tuple(f"{spec.name}/" for spec in self.manifest.specs(hook_name).values())
+            files = [(p, f) for p, f in files if p.startswith(arrays) and "/statistics/" not in p]
+        return sum(file.bytes for _, file in files)
 
     def files(self) -> dict[str, FileRecord]:
         """What was recorded of each file that should be here, by path."""
@@ -271,15 +244,14 @@ class Store:
 
         Args:
             layer: transformer block; may be left out if only one site fits.
-            hook: full name (``blocks.8.mlp.hook_post``), the part behind the block, or a glob.
+            hook: full name (``blocks.8.mlp.hook_post``), the part after the block, or a glob.
 
         Raises:
             BadInput: no site fits, or several do; names what there is.
         """
-        names = self.hook_names
         fitting = [
             name
-            for name in names
+            for name in self.hook_names
             if layer in (None, block_of(name)[0]) and (hook is None or is_named(name, hook))
         ]
         if len(fitting) == 1:
@@ -302,14 +274,10 @@ class Store:
 
     def check_chunk(self, chunk: int) -> None:
         """Raise BadInput, saying what there is, unless the chunk can be read."""
-        if chunk in self.chunk_range:
-            return
-        raise BadInput(
-            f"chunk {chunk} is not in the store at {self.where}, which has {self.chunks} chunks, "
-            "counted from 0"
-            if self.part is None or not 0 <= chunk < self.chunks
-            else f"chunk {chunk} is not in the store at {self.where}, which {self._has()}"
-        )
+        if chunk not in self.chunk_range:
+            elsewhere = self.part is not None and 0 <= chunk < self.chunks
+            has = self._has() if elsewhere else f"has {self.chunks} chunks, counted from 0"
+            raise BadInput(f"chunk {chunk} is not in the store at {self.where}, which {has}")
 
     def open_array(self, hook_name: str) -> Any:
         """The stored numbers of a site, not decoded, as Zarr or h5py hand them out.
@@ -345,14 +313,21 @@ class Store:
     def _how_to_get_more(self) -> str:
         return f"'rkstore pull URL --out {self.where}' brings more"
 
+    def _fill(self, out: np.ndarray, start: int, values: Callable[[int], np.ndarray]) -> None:
+        """Fill rows ``start`` and those that follow from the values of each chunk."""
+        stop = start + len(out)
+        for chunk in self._chunks_between(start, stop):
+            first, last = self.rows_of_chunk(chunk)
+            a, b = max(first, start), min(last, stop)
+            out[a - start : b - start] = values(chunk)[a - first : b - first]
+
     def _chunks_between(self, start: int, stop: int) -> range:
         size = self.manifest.chunk_rows
         return range(start // size, -(-stop // size))
 
     def _side(self, spec: ArraySpec, shard: int) -> np.ndarray:
         """Scale or offset of a shard, or of all its chunks."""
-        found: np.ndarray = self._remembered((spec.name, shard), lambda: self._read(spec, shard, 0))
-        return found
+        return self._sides.get((spec.name, shard), lambda: self._read(spec, shard, 0))
 
     def _apart(self, hook_name: str, shard: int, chunk: int, rows: int) -> Apart | None:
         """What is kept apart of the rows of a chunk, counted within its shard."""
@@ -368,22 +343,8 @@ class Store:
             except ValueError as error:
                 raise DamagedStore(f"{path} of {self.where} is damaged: {error}") from None
 
-        found: Apart = self._remembered((path, shard), load)
         start = chunk * self.manifest.chunk_rows
-        return found.part(start, start + rows)
-
-    def _remembered(self, key: tuple[str, int], load: Callable[[], Any]) -> Any:
-        """What was loaded under that key; of all that was, what was used last is remembered."""
-        with self._lock:
-            if key in self._sides:
-                self._sides.move_to_end(key)
-                return self._sides[key]
-        found = load()
-        with self._lock:
-            self._sides[key] = found
-            while len(self._sides) > 2 and sum(v.nbytes for v in self._sides.values()) > SIDE_BYTES:
-                self._sides.popitem(last=False)
-        return found
+        return self._sides.get(path, load).part(start, start + rows)
 
     def _read(self, spec: ArraySpec, shard: int, chunk: int) -> np.ndarray:
         try:
@@ -404,15 +365,14 @@ class Store:
             OPEN.used(self, key)
             return known
         path = self._format.shard_path(spec, shard)
-        recorded = self.records[shard].files.get(path)
+        recorded = self.records[shard].files[path]
         file = self._present(path, recorded)
         with self._lock:
             if (known := self._shards.get(key)) is not None:  # another thread was faster
                 return known
             size = file.stat().st_size
-            if recorded is None or size != recorded.bytes:
-                stated = "none" if recorded is None else f"{recorded.bytes:,}"
-                raise ValueError(f"{path} has {size:,} bytes, {stated} are recorded")
+            if size != recorded.bytes:
+                raise ValueError(f"{path} has {size:,} bytes, {recorded.bytes:,} are recorded")
             first, last = self.manifest.rows_of_shard(shard)
             rows = self.manifest.array_rows(spec, last - first)
             opened = OPEN.opening(lambda: self._format.open_shard(file, spec, rows))
@@ -420,7 +380,7 @@ class Store:
             OPEN.used(self, key)
             return opened
 
-    def _present(self, path: str, recorded: FileRecord | None) -> Path:  # noqa: ARG002
+    def _present(self, path: str, recorded: FileRecord) -> Path:  # noqa: ARG002
         """Where a file of the store can be opened."""
         return inside(self.root, path)
 
@@ -433,6 +393,6 @@ class Store:
                 raw = file.read_bytes()
         except OSError as error:
             raise DamagedStore(f"{path} of {self.where} cannot be read: {error}") from None
-        if hashlib.sha256(raw).hexdigest() != recorded.sha256:
+        if record_of(raw) != recorded:
             raise DamagedStore(f"{path} of {self.where} was changed after it was written")
         return raw

@@ -84,7 +84,7 @@ class Watched:
         quiet = os.open(os.devnull, os.O_WRONLY)
         os.dup2(quiet, 1)
         os.dup2(quiet, 2)
-        from rkstore.cli.commands import cli
+        from rkstore.cli import cli
 
         cli(arguments, standalone_mode=False)
 

@@ -1,35 +1,28 @@
 """What every kind of direction does."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
-import torch
 
 from rkstore.errors import BadInput
 from rkstore.rkcnn.moments import Doubles, Floats
 from rkstore.rkcnn.subsets import Indices
+from rkstore.settings import Member
 
 
-@dataclass(frozen=True)
-class Directions(ABC):
+class Directions(Member, ABC):
     """Finds the directions inside subsets of the columns."""
 
-    name: ClassVar[str]
-
-    components: int = 1
-    """Directions of a subset, the first of them first."""
-    whiten: bool = False
-    """Give every column of a subset the same variance before its directions are found."""
-
     @abstractmethod
-    def axes(self, covariance: Doubles, subsets: Indices, rows: Floats | None) -> Doubles:
+    def axes(
+        self, covariance: Doubles, subsets: Indices, rows: Floats | None, components: int = 1
+    ) -> Doubles:
         """Unit vectors ``(h, components, m)`` in the coordinates of subsets ``(h, m)``.
 
         Args:
             covariance: ``(d, d)``.
             rows: ``(n, d)``, centred, a sample of them.
+            components: directions of a subset, the first of them first.
 
         Raises:
             BadInput: a subset does not vary in so many directions; or there are no rows, and
@@ -65,6 +58,8 @@ def eigenvectors(blocks: Doubles) -> tuple[Doubles, Doubles]:
     On one thread: such small matrices gain nothing from several, which on a busy
     machine wait for each other, measured up to 27 times longer.
     """
+    import torch
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

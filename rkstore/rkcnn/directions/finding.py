@@ -13,9 +13,13 @@ BLOCK_SUBSETS = 512
 
 
 def find_directions(
-    covariance: Doubles, subsets: Indices, rows: Floats | None, method: Directions
+    covariance: Doubles,
+    subsets: Indices,
+    rows: Floats | None,
+    method: Directions,
+    components: int = 1,
 ) -> Floats:
-    """The directions of each subset: ``method.components`` of the first, then of the second.
+    """The directions of each subset: ``components`` of the first, then of the second.
 
     An axis has no sign of its own, but a latent that fires on positive values only needs the
     side on which the rare large values lie: the one that makes the projection of ``rows``
@@ -33,11 +37,11 @@ def find_directions(
     Raises:
         BadInput: a subset does not vary, or not in so many directions.
     """
-    count = method.components
+    count = components
     directions = np.zeros((len(subsets) * count, len(covariance)), np.float32)
     for start in range(0, len(subsets), BLOCK_SUBSETS):
         chosen = subsets[start : start + BLOCK_SUBSETS]
-        axes = method.axes(covariance, chosen, rows).reshape(-1, chosen.shape[1])
+        axes = method.axes(covariance, chosen, rows, components).reshape(-1, chosen.shape[1])
         axes = _largest_entry_positive(axes).astype(np.float32)
         into = directions[start * count : (start + BLOCK_SUBSETS) * count]
         np.put_along_axis(into, chosen.repeat(count, axis=0), axes, axis=1)

@@ -1,7 +1,8 @@
 """ica: the directions on which a subset looks least like noise."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
 
 from rkstore.errors import BadInput
 from rkstore.rkcnn.directions.base import (
@@ -14,6 +15,9 @@ from rkstore.rkcnn.directions.base import (
 from rkstore.rkcnn.moments import Doubles, Floats
 from rkstore.rkcnn.subsets import Indices
 from rkstore.rkcnn.threads import one_item_a_core
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Steps of one component: it converges in some ten, or its data has no such direction.
 MOST_STEPS = 200
@@ -37,7 +41,11 @@ class ICA(Directions):
 
     name = "ica"
 
-    def axes(self, covariance: Doubles, subsets: Indices, rows: Floats | None) -> Doubles:
+    def axes(
+        self, covariance: Doubles, subsets: Indices, rows: Floats | None, components: int = 1
+    ) -> Doubles:
+        import torch
+
         if rows is None:
             raise BadInput("ica directions need rows besides the covariance: give a sample")
         if len(rows) <= subsets.shape[1]:
@@ -49,20 +57,20 @@ class ICA(Directions):
         blocks = covariance[subsets[:, :, None], subsets[:, None, :]]
         check_variance(blocks, subsets)
         values, vectors = eigenvectors(blocks)
-        check_rank(values, subsets, self.components)
+        check_rank(values, subsets, components)
         sample = torch.from_numpy(rows.astype(np.float64))
 
-        def find(i: int) -> torch.Tensor:
+        def find(i: int) -> "Tensor":
             real = values[i] > 1e-6 * values[i, -1]
             whitening = torch.from_numpy(vectors[i][:, real] / np.sqrt(values[i, real]))
             z = sample[:, torch.from_numpy(subsets[i])] @ whitening
-            return fast_ica(z, self.components) @ whitening.T
+            return fast_ica(z, components) @ whitening.T
 
         found = one_item_a_core(find, range(len(subsets)), sample.device)
         return unit(torch.stack(list(found)).numpy())
 
 
-def fast_ica(z: torch.Tensor, components: int) -> torch.Tensor:
+def fast_ica(z: "Tensor", components: int) -> "Tensor":
     """Independent directions ``(components, m)``, orthonormal, of white rows ``z``, ``(n, m)``."""
     found = z.new_zeros(components, z.shape[1])
     for i in range(components):
@@ -71,14 +79,16 @@ def fast_ica(z: torch.Tensor, components: int) -> torch.Tensor:
     return found
 
 
-def _start(rest: torch.Tensor) -> torch.Tensor:
+def _start(rest: "Tensor") -> "Tensor":
     """A direction ``(m,)`` of large kurtosis, of what directions found before leave of rows."""
+    import torch
+
     weighted = rest * rest.square().sum(dim=1, keepdim=True)
-    vectors: torch.Tensor = torch.linalg.eigh(weighted.T @ rest)[1]
+    vectors: Tensor = torch.linalg.eigh(weighted.T @ rest)[1]
     return vectors[:, -1]
 
 
-def _fixed_point(z: torch.Tensor, start: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
+def _fixed_point(z: "Tensor", start: "Tensor", before: "Tensor") -> "Tensor":
     """One direction ``(m,)``, orthogonal to those found before, ``(i, m)``."""
     w = _orthogonal(start, before)
     for _ in range(MOST_STEPS):
@@ -90,6 +100,6 @@ def _fixed_point(z: torch.Tensor, start: torch.Tensor, before: torch.Tensor) -> 
     return w
 
 
-def _orthogonal(w: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
+def _orthogonal(w: "Tensor", before: "Tensor") -> "Tensor":
     w = w - w @ before.T @ before
     return w.div_(w.norm())

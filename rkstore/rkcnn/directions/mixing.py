@@ -20,7 +20,9 @@ class Mixing(ICA):
 
     name = "mixing"
 
-    def axes(self, covariance: Doubles, subsets: Indices, rows: Floats | None) -> Doubles:
-        projections = super().axes(covariance, subsets, rows)
+    def axes(
+        self, covariance: Doubles, subsets: Indices, rows: Floats | None, components: int = 1
+    ) -> Doubles:
+        projections = super().axes(covariance, subsets, rows, components)
         blocks = covariance[subsets[:, :, None], subsets[:, None, :]]
         return unit(np.matmul(projections, blocks))

@@ -11,6 +11,7 @@ from rkstore.rkcnn.directions.base import (
 )
 from rkstore.rkcnn.moments import Doubles, Floats
 from rkstore.rkcnn.subsets import Indices
+from rkstore.settings import Settings, option
 
 
 class Principal(Directions):
@@ -24,22 +25,31 @@ class Principal(Directions):
     """
 
     name = "principal"
+    options: "Options"
+
+    class Options(Settings):
+        """Of principal directions."""
+
+        whiten: bool = option(
+            False, "Scale dimensions to variance 1 before principal directions are found."
+        )
 
     def axes(
         self,
         covariance: Doubles,
         subsets: Indices,
-        rows: Floats | None,  # noqa: ARG002  the covariance says all
+        rows: Floats | None,  # noqa: ARG002  the covariance is enough
+        components: int = 1,
     ) -> Doubles:
         blocks = covariance[subsets[:, :, None], subsets[:, None, :]]
         check_variance(blocks, subsets)
         deviation = np.ones(subsets.shape)
-        if self.whiten:
+        if self.options.whiten:
             variance = np.diagonal(blocks, axis1=1, axis2=2)
             deviation = np.sqrt(np.where(variance > 0, variance, 1.0))
             blocks = blocks / deviation[:, :, None] / deviation[:, None, :]
         values, vectors = eigenvectors(blocks)
-        if self.components > 1:
-            check_rank(values, subsets, self.components)
-        last = vectors[:, :, : -self.components - 1 : -1].transpose(0, 2, 1)
-        return unit(last / deviation[:, None, :]) if self.whiten else last
+        if components > 1:
+            check_rank(values, subsets, components)
+        last = vectors[:, :, : -components - 1 : -1].transpose(0, 2, 1)
+        return unit(last / deviation[:, None, :]) if self.options.whiten else last

@@ -1,10 +1,11 @@
 """Scores: how promising a subset of dimensions is; the larger the better. One file each.
 
-To add one, write its file and add it to ``SCORES``.
+To add one, write its file, with the options that it needs, and add it to ``SCORES``.
 """
 
-from rkstore.errors import BadInput
-from rkstore.rkcnn.scores.base import Comparison, DirectionScore, MomentScore, RowScore
+from typing import Any
+
+from rkstore.rkcnn.scores.base import Comparison, DirectionScore, MomentScore, RowScore, Score
 from rkstore.rkcnn.scores.knn import KNN
 from rkstore.rkcnn.scores.kurtosis import Kurtosis
 from rkstore.rkcnn.scores.max_activation import MaxActivation
@@ -14,34 +15,31 @@ from rkstore.rkcnn.scores.projection_skewness import ProjectionSkewness
 from rkstore.rkcnn.scores.random import Random
 from rkstore.rkcnn.scores.separation import Separation
 from rkstore.rkcnn.scores.variance_ratio import VarianceRatio
+from rkstore.settings import member_named
 
-Score = MomentScore | RowScore | DirectionScore
-
-SCORES: dict[str, Score] = {
+SCORES: dict[str, type[Score]] = {
     score.name: score
     for score in (
-        Kurtosis(),
-        KNN(),
-        VarianceRatio(),
-        Separation(),
-        MaxActivation(),
-        Random(),
-        ProjectionKurtosis(),
-        ProjectionNegentropy(),
-        ProjectionSkewness(),
+        Kurtosis,
+        KNN,
+        VarianceRatio,
+        Separation,
+        MaxActivation,
+        Random,
+        ProjectionKurtosis,
+        ProjectionNegentropy,
+        ProjectionSkewness,
     )
 }
 
 
-def score_named(name: str) -> Score:
-    """Return the score of that name.
+def score_named(name: str, **options: Any) -> Score:
+    """Return the score of that name, with those of the options that are its own.
 
     Raises:
-        BadInput: no score has that name.
+        BadInput: no score has that name, or an option is out of bounds.
     """
-    if name not in SCORES:
-        raise BadInput(f"unknown score '{name}': choose one of {', '.join(SCORES)}")
-    return SCORES[name]
+    return member_named("score", SCORES, name, **options)
 
 
 __all__ = [

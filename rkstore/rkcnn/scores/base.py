@@ -3,23 +3,32 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import torch
 
 from rkstore.errors import BadInput
 from rkstore.rkcnn.moments import Doubles, Floats, Moments
 from rkstore.rkcnn.subsets import Indices
+from rkstore.settings import Member
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
-class MomentScore(ABC):
+class Score(Member, ABC):
+    """How promising a subset is; the larger the better."""
+
+    needs_labels: ClassVar[bool] = False
+
+
+class MomentScore(Score):
     """A score that follows from the moments of single dimensions.
 
     All rows count, and all subsets are scored at once.
     """
 
-    name: str
-    needs_largest = False
+    needs_largest: ClassVar[bool] = False
 
     @abstractmethod
     def of_subsets(self, moments: Moments, subsets: Indices) -> Doubles:
@@ -31,11 +40,10 @@ class Comparison:
     """What is known about the rows that a score compares, besides their values."""
 
     rows: int
-    k_neighbors: int
-    labels: torch.Tensor | None = None
+    labels: "Tensor | None" = None
     """``(rows,)`` int64: classes counted from 0, each of which occurs."""
-    asking: torch.Tensor | None = None
-    """``(q,)`` int64: the rows whose neighbours count; all if there is none."""
+    asking: "Tensor | None" = None
+    """``(q,)`` int64: the rows whose neighbours count; None for all."""
     generator: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
     """For a score that draws something."""
 
@@ -45,11 +53,12 @@ class Comparison:
         return 0 if self.labels is None else int(self.labels.max()) + 1
 
 
-class RowScore(ABC):
+class RowScore(Score):
     """A score that compares rows with each other, and therefore sees a sample of them."""
 
-    name: str
-    needs_labels = False
+    def asking(self, rows: int, generator: np.random.Generator) -> Indices | None:  # noqa: ARG002
+        """Which of the rows compared are asked for their neighbours; None for all."""
+        return None
 
     def check(self, comparison: Comparison) -> None:
         """Refuse what the score cannot be computed from, before any activation is read.
@@ -68,17 +77,15 @@ class RowScore(ABC):
             )
 
     @abstractmethod
-    def of_subsets(self, x: torch.Tensor, subsets: torch.Tensor, comparison: Comparison) -> Doubles:
+    def of_subsets(self, x: "Tensor", subsets: "Tensor", comparison: Comparison) -> Doubles:
         """Scores ``(h,)`` of subsets ``(h, m)`` of the rows ``(rows, d)``; NaN if undefined."""
 
 
-class DirectionScore(ABC):
+class DirectionScore(Score):
     """A score of a direction: of how a sample of the rows lies along it.
 
     A subset has the score of its direction, or of the best of several.
     """
-
-    name: str
 
     @abstractmethod
     def of_projections(self, projections: Floats) -> Doubles:

@@ -1,9 +1,12 @@
 """random: a score that knows nothing, the control for all others."""
 
-import torch
+from typing import TYPE_CHECKING
 
 from rkstore.rkcnn.moments import Doubles
 from rkstore.rkcnn.scores.base import Comparison, RowScore
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Random(RowScore):
@@ -19,8 +22,8 @@ class Random(RowScore):
 
     def of_subsets(
         self,
-        x: torch.Tensor,  # noqa: ARG002
-        subsets: torch.Tensor,
+        x: "Tensor",  # noqa: ARG002
+        subsets: "Tensor",
         comparison: Comparison,
     ) -> Doubles:
         return comparison.generator.random(len(subsets))

@@ -1,13 +1,15 @@
 """separation: how far apart classes lie, measured by how far each spreads."""
 
 from collections.abc import Iterator
-
-import torch
+from typing import TYPE_CHECKING
 
 from rkstore.errors import BadInput
 from rkstore.rkcnn.moments import Doubles
 from rkstore.rkcnn.scores.base import Comparison, RowScore
 from rkstore.rkcnn.threads import one_item_a_core
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Rows whose deviations a thread holds at once: 3 MB for d = 3072.
 BLOCK_ROWS = 256
@@ -38,17 +40,19 @@ class Separation(RowScore):
                 "separation needs classes of several rows: give coarser labels or raise sample_rows"
             )
 
-    def of_subsets(self, x: torch.Tensor, subsets: torch.Tensor, comparison: Comparison) -> Doubles:
+    def of_subsets(self, x: "Tensor", subsets: "Tensor", comparison: Comparison) -> Doubles:
+        import torch
+
         labels = comparison.labels
         assert labels is not None  # check() saw to it
         sizes = torch.bincount(labels, minlength=comparison.classes)
         centres = _centres(x, labels, sizes)
         mean = (centres.double() * sizes[:, None]).sum(dim=0).div(len(x)).float()
 
-        def apart(block: slice) -> torch.Tensor:
+        def apart(block: slice) -> "Tensor":
             return _norms(centres[block] - mean, subsets).sum(dim=1, dtype=torch.float64)
 
-        def spread(block: slice) -> torch.Tensor:
+        def spread(block: slice) -> "Tensor":
             own = labels[block]
             norms = _norms(x[block] - centres[own], subsets)
             return norms.div_(sizes[own].sqrt()).sum(dim=1, dtype=torch.float64)
@@ -61,16 +65,20 @@ class Separation(RowScore):
         return scores
 
 
-def _centres(x: torch.Tensor, labels: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
+def _centres(x: "Tensor", labels: "Tensor", sizes: "Tensor") -> "Tensor":
     """Mean of each class of rows ``(rows, d)``, ``(classes, d)``."""
+    import torch
+
     sums = x.new_zeros(len(sizes), x.shape[1], dtype=torch.float64)
     for block in _blocks(len(x)):
         sums.index_add_(0, labels[block], x[block].double())
     return sums.div_(sizes[:, None]).float()
 
 
-def _norms(deviations: torch.Tensor, subsets: torch.Tensor) -> torch.Tensor:
+def _norms(deviations: "Tensor", subsets: "Tensor") -> "Tensor":
     """Norms inside each subset ``(h, m)`` of rows ``(b, d)``, ``(h, b)``."""
+    import torch
+
     squares = deviations.T.contiguous().square_()
     # A bag adds up rows of a table: here the squares of a dimension, over those of a subset.
     return torch.nn.functional.embedding_bag(subsets, squares, mode="sum").sqrt_()

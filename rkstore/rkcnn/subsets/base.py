@@ -7,21 +7,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkstore.rkcnn.rotation import Doubles, Rotation
+from rkstore.settings import Member
 
 Indices = NDArray[np.int64]
 
 NO_ROTATION = 0
 
 
-class Subsets(ABC):
+class Subsets(Member, ABC):
     """Draws subspaces of ``m`` of ``d`` dimensions.
 
     Each is a row of ``m`` numbers: column ``c`` of rotation ``j`` is written ``j · d + c``,
     and rotation 0 is none, so that dimension ``c`` itself is written ``c``. A number says all
     about its column: :func:`basis_of` needs no seed.
     """
-
-    name: str
 
     @abstractmethod
     def distinct(self, d: int, m: int) -> float:

@@ -4,15 +4,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rkstore.settings import Member
 from rkstore.share.exchange.facts import Facts
 from rkstore.share.exchange.outgoing import Outgoing
-from rkstore.share.settings import ImportSettings
 from rkstore.store.sites import Site
+
+if TYPE_CHECKING:
+    from rkstore.share.settings import ImportSettings
 
 Floats = NDArray[np.float32]
 
@@ -42,15 +45,11 @@ class Source:
     """Of the store that the files were exported from, if they were."""
 
 
-class Importer(ABC):
+class Importer(Member, ABC):
     """Opens one format."""
 
-    name: str
-    datasets: ClassVar[bool] = False
-    """Whether one file holds arrays to choose from, with ``--dataset``."""
-
     @abstractmethod
-    def open(self, path: Path, settings: ImportSettings) -> Source:
+    def open(self, path: Path, settings: "ImportSettings") -> Source:
         """Open files without reading their rows.
 
         Raises:
@@ -59,10 +58,9 @@ class Importer(ABC):
         """
 
 
-class Exporter(ABC):
+class Exporter(Member, ABC):
     """Writes one format."""
 
-    name: str
     reserved: ClassVar[tuple[str, ...]] = ()
     """Names that a site cannot have in this format."""
 

@@ -11,6 +11,7 @@ from rkstore.errors import BadInput, RkstoreError
 from rkstore.share.exchange import exporter_named
 from rkstore.share.exchange.outgoing import Outgoing
 from rkstore.share.settings import ExportSettings
+from rkstore.store.files import directory_aside
 from rkstore.store.sites import block_of, is_named
 from rkstore.store.store import Store
 
@@ -23,7 +24,7 @@ def export_store(store: Store, settings: ExportSettings) -> Path:
         DamagedStore: see :meth:`Store.chunk`.
         RkstoreError: the disk has no room for it.
     """
-    exporter = exporter_named(settings.to)
+    exporter = exporter_named(settings.to, **dict(settings))
     dtype = np.dtype(settings.dtype)
     hook_names = _sites(store, settings)
     for name in hook_names:
@@ -36,21 +37,13 @@ def export_store(store: Store, settings: ExportSettings) -> Path:
     out.parent.mkdir(parents=True, exist_ok=True)
     outgoing = Outgoing(store, hook_names, dtype)
     _check_room(outgoing, out)
-    aside = out.parent / f".{out.name}.{os.getpid()}"
-    aside.mkdir()
-    try:
-        with tqdm(
-            total=outgoing.rows * len(hook_names),
-            unit="row",
-            unit_scale=True,
-            desc="export",
-            disable=None,
-        ) as bar:
-            outgoing.advance = bar.update
-            exporter.write(outgoing, aside)
-        aside.replace(out)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    total = outgoing.rows * len(hook_names)
+    with (
+        directory_aside(out, str(os.getpid())) as aside,
+        tqdm(total=total, unit="row", unit_scale=True, desc="export", disable=None) as bar,
+    ):
+        outgoing.advance = bar.update
+        exporter.write(outgoing, aside)
     return out
 
 

@@ -2,15 +2,17 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rkstore.errors import BadInput
 from rkstore.share.exchange import facts as exported
 from rkstore.share.exchange.base import Source
 from rkstore.share.exchange.facts import facts_beside
 from rkstore.share.exchange.matrices import Ids, Matrix, check_ids, of_matrices
-from rkstore.share.settings import ImportSettings
 from rkstore.store.order import natural
+
+if TYPE_CHECKING:
+    from rkstore.share.settings import ImportSettings
 
 # Stems of the files that hold columns.
 COLUMN_FILES = {"tokens": "token_id", "document": "document", "position": "position"}
@@ -18,7 +20,7 @@ COLUMN_FILES = {"tokens": "token_id", "document": "document", "position": "posit
 
 def of_files(
     path: Path,
-    settings: ImportSettings,
+    settings: "ImportSettings",
     suffix: str,
     matrix_in: Callable[[Path], Matrix],
     ids_in: Callable[[Path], Any],

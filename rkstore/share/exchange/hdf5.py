@@ -1,21 +1,31 @@
 """HDF5: datasets of activations, DiscBuffer's ``tensor`` of all layers, or an export."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import h5py
 import numpy as np
 
-from rkstore.errors import BadInput
+from rkstore.errors import BadInput, one_line
+from rkstore.settings import Settings, option
 from rkstore.share.exchange.base import Exporter, Floats, Importer, Source
 from rkstore.share.exchange.facts import LARGEST, Facts, parse_facts
-from rkstore.share.exchange.matrices import Ids, check_ids, float32, matrix, names_of, of_matrices
+from rkstore.share.exchange.matrices import (
+    Ids,
+    check_distinct,
+    check_ids,
+    float32,
+    matrix,
+    names_of,
+    of_matrices,
+)
 from rkstore.share.exchange.outgoing import Outgoing
-from rkstore.share.settings import ImportSettings
 from rkstore.store.manifest import COLUMNS
 from rkstore.store.order import natural
 from rkstore.store.sites import Site
+
+if TYPE_CHECKING:
+    from rkstore.share.settings import ImportSettings
 
 FILE = "activations.h5"
 TENSOR = "tensor"
@@ -25,14 +35,22 @@ FACTS = "rkstore"
 DISC_BUFFER = ("hook_resid_mid", "hook_mlp_out")
 
 
-class Hdf5Exchange(Importer, Exporter):
-    """Reads one file; writes one with a dataset a site and one a column."""
+class FromHdf5(Importer):
+    """Reads the datasets of one file."""
 
     name = "hdf5"
-    reserved: ClassVar = (FACTS,)
-    datasets: ClassVar = True
+    options: "Options"
 
-    def open(self, path: Path, settings: ImportSettings) -> Source:
+    class Options(Settings):
+        """Of reading HDF5."""
+
+        dataset: tuple[str, ...] = option(
+            (),
+            "HDF5 dataset to read; by default 'tensor', or else all of the file, in natural order.",
+        )
+
+    def open(self, path: Path, settings: "ImportSettings") -> Source:
+        check_distinct("--dataset", self.options.dataset)
         if path.is_dir():
             path /= FILE  # where an export puts it
             if not path.is_file():
@@ -40,9 +58,12 @@ class Hdf5Exchange(Importer, Exporter):
         try:
             file = h5py.File(path, "r")
         except OSError as error:
-            reason = " ".join(str(error).split())
-            raise BadInput(f"{path} is no HDF5 file, or is cut short: {reason}") from None
-        found = {name: _dataset(path, file, name) for name in _chosen(path, file, settings)}
+            raise BadInput(
+                f"{path} is not an HDF5 file, or is cut short: {one_line(error)}"
+            ) from None
+        found = {
+            name: _dataset(path, file, name) for name in _chosen(path, file, self.options.dataset)
+        }
         files = {path.name: path}
         if len(found) == 1:
             [(name, dataset)] = found.items()
@@ -59,22 +80,25 @@ class Hdf5Exchange(Importer, Exporter):
         size = _context_size(path, file)
         return of_matrices(str(path), matrices, files, settings.hook_name, columns, facts, size)
 
+
+class ToHdf5(Exporter):
+    """Writes one file, with a dataset for each site and each column."""
+
+    name = "hdf5"
+    reserved: ClassVar = (FACTS,)
+
     def write(self, outgoing: Outgoing, out: Path) -> None:
-        spans, rows, origin = outgoing.spans, outgoing.rows, outgoing.store.first_row
         with h5py.File(out / FILE, "x") as file:
-
-            def create(
-                name: str, shape: tuple[int, ...], kind: np.dtype, read: Callable[..., np.ndarray]
-            ) -> None:
+            sites = map(outgoing.site, outgoing.hook_names)
+            for array in (*sites, *map(outgoing.column, COLUMNS)):
                 # Contiguous, so that a program without HDF5 can map the numbers.
-                dataset = file.create_dataset(name, shape, kind, track_times=False)
-                for first, last in spans:
-                    dataset[first - origin : last - origin] = read(name, first, last)
-
-            for name in outgoing.hook_names:
-                create(name, (rows, outgoing.width(name)), outgoing.dtype, outgoing.values)
-            for name, kind in COLUMNS.items():
-                create(name, (rows,), kind, outgoing.store.column)
+                dataset = file.create_dataset(
+                    array.name, array.shape, array.dtype, track_times=False
+                )
+                row = 0
+                for chunk in array.chunks:
+                    dataset[row : row + len(chunk)] = chunk
+                    row += len(chunk)
             facts = outgoing.facts()
             file.attrs["rkstore_store"] = facts.fingerprint
             file.attrs["context_size"] = facts.context_size
@@ -83,10 +107,10 @@ class Hdf5Exchange(Importer, Exporter):
             file.create_dataset(FACTS, data=np.bytes_(raw), track_times=False)
 
 
-def _chosen(path: Path, file: h5py.File, settings: ImportSettings) -> list[str]:
+def _chosen(path: Path, file: h5py.File, asked: tuple[str, ...]) -> list[str]:
     """The datasets asked for, or ``tensor``, or all that are no columns, in natural order."""
-    if settings.dataset:
-        return list(settings.dataset)
+    if asked:
+        return list(asked)
     if TENSOR in file:
         return [TENSOR]
     names: list[str] = []

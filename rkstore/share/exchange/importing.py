@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from rkstore.errors import BadInput, RkstoreError
-from rkstore.settings import flag_of
+from rkstore.errors import BadInput, RkstoreError, one_line
+from rkstore.settings import flag_of, options_in, unread
 from rkstore.share.exchange import importer_named
 from rkstore.share.exchange.base import Floats, Source
+from rkstore.share.exchange.matrices import check_distinct
 from rkstore.share.settings import ImportSettings
 from rkstore.store.codecs import codec_named
 from rkstore.store.files import named, sha256
@@ -39,22 +40,21 @@ def import_store(
     an export, blocks, columns, model and codec error are those of the store it was made of.
 
     Args:
-        say: told which array became which site, if there are several or names were given.
+        say: called with a sentence for each array that became a site, if there are several or names
+            were given.
 
     Raises:
         BadInput: the files are not what ``--from`` says, or a value is not finite.
         RkstoreError: they cannot be read, or the disk is full.
     """
     path = named(path)
-    importer = importer_named(settings.from_)
+    importer = importer_named(settings.from_, **dict(settings))
     if not path.exists():
         raise BadInput(f"there is nothing at {path} to import")
-    for name in ("hook_name", "dataset"):
-        _check_distinct(flag_of(name), getattr(settings, name))
-    if settings.dataset and not importer.datasets:
-        raise BadInput(
-            f"--dataset chooses from one file of many arrays, which no {importer.name} is"
-        )
+    check_distinct("--hook-name", settings.hook_name)
+    for name in unread(settings):
+        if getattr(settings, name) != options_in(type(settings))[name].default:
+            raise BadInput(f"{flag_of(name)} has no part in --from {importer.name}: leave it out")
     source = importer.open(path, settings)
     manifest = _manifest(path, source, settings)
     out = Path(settings.out or Path("stores") / _name(path))
@@ -84,12 +84,6 @@ def _name(path: Path) -> str:
     return path.absolute().name if path.is_dir() else path.stem
 
 
-def _check_distinct(flag: str, given: tuple[str, ...]) -> None:
-    for name in given:
-        if given.count(name) > 1:
-            raise BadInput(f"{flag} {name} is given {given.count(name)} times: give each once")
-
-
 def _assigned(array: str, site: str) -> str:
     """Which array became which site, and whether their names say different layers."""
     layers = [found[1] for name in (array, site) if (found := LAYER.search(name))]
@@ -101,9 +95,9 @@ def _manifest(path: Path, source: Source, settings: ImportSettings) -> Manifest:
     for site in source.sites:
         if not SITE_NAME.fullmatch(site.hook_name):
             raise BadInput(f"'{site.hook_name}' cannot name a site: give --hook-name")
-        if settings.d_in is not None and site.d_in != settings.d_in:
+        if settings.d_in is not None and site.width != settings.d_in:
             raise BadInput(
-                f"{site.hook_name} is {site.d_in} wide, not {settings.d_in} as asked with --d-in"
+                f"{site.hook_name} is {site.width} wide, not {settings.d_in} as asked with --d-in"
             )
     size = _context_size(path, source, settings)
     shard_rows = max(1, round(settings.shard_rows / size)) * size
@@ -207,5 +201,4 @@ def _columns(path: Path, source: Source, size: int, first: int, last: int) -> di
 
 
 def _unreadable(path: Path, first: int, last: int, error: Exception) -> RkstoreError:
-    said = " ".join(str(error).split())[:200]
-    return RkstoreError(f"rows {first}:{last} of {path} cannot be read: {said}")
+    return RkstoreError(f"rows {first}:{last} of {path} cannot be read: {one_line(error, 200)}")

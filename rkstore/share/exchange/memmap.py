@@ -9,7 +9,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,8 +17,10 @@ from rkstore.errors import BadInput
 from rkstore.share.exchange.base import Floats, Importer, Source
 from rkstore.share.exchange.matrices import Ids, Matrix, check_ids, float32, of_matrices
 from rkstore.share.exchange.pt import load_ids
-from rkstore.share.settings import ImportSettings
 from rkstore.store.order import natural
+
+if TYPE_CHECKING:
+    from rkstore.share.settings import ImportSettings
 
 TOKENS = "tokens.pt"
 CONFIG = "config.json"
@@ -50,7 +52,7 @@ class Memmap(Importer):
 
     name = "memmap"
 
-    def open(self, path: Path, settings: ImportSettings) -> Source:
+    def open(self, path: Path, settings: "ImportSettings") -> Source:
         directories = _directories(path)
         files: dict[str, Path] = {}
         matrices = {}

@@ -1,6 +1,7 @@
 """What leaves a store: rows in the dtype of an export, and what no array of it says."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,6 +13,17 @@ from rkstore.store.store import Store
 from rkstore.store.writing.encoder import FIT_ROWS
 
 
+@dataclass(frozen=True)
+class Array:
+    """An array to write, whose rows are read as they are needed."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    chunks: Iterator[np.ndarray]
+    """Its rows in order, some at a time."""
+
+
 class Outgoing:
     """What an export writes of a store, and what it costs in accuracy."""
 
@@ -21,7 +33,7 @@ class Outgoing:
         self.rows = store.stop_row - store.first_row
         """Rows that can be read: those of the part, if the store is a part of one."""
         self.advance: Callable[[int], object] = lambda _: None
-        """Told the rows of each site as they are read."""
+        """Called with the number of rows of each site that were read."""
         self._squared_error = dict.fromkeys(hook_names, 0.0)
         self._usual: dict[tuple[str, int], Usual] = {}
         """Of the shard that is being read: by site, and first row."""
@@ -30,6 +42,16 @@ class Outgoing:
     def spans(self) -> list[tuple[int, int]]:
         """First row, and one past the last, of every chunk that can be read."""
         return [self.store.rows_of_chunk(chunk) for chunk in self.store.chunk_range]
+
+    def site(self, name: str) -> Array:
+        """One of the sites, in chunks. Read each once: errors are added up."""
+        chunks = (self.values(name, *span) for span in self.spans)
+        return Array(name, (self.rows, self.width(name)), self.dtype, chunks)
+
+    def column(self, name: str) -> Array:
+        """One of the columns, in chunks."""
+        chunks = (self.store.column(name, *span) for span in self.spans)
+        return Array(name, (self.rows,), COLUMNS[name], chunks)
 
     def width(self, hook_name: str) -> int:
         return self.store.manifest.width(hook_name)

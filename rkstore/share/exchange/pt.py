@@ -2,13 +2,15 @@
 
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rkstore.errors import BadInput
 from rkstore.share.exchange.base import Floats, Importer, Source
 from rkstore.share.exchange.files import of_files
 from rkstore.share.exchange.matrices import Matrix, check_shape
-from rkstore.share.settings import ImportSettings
+
+if TYPE_CHECKING:
+    from rkstore.share.settings import ImportSettings
 
 DTYPES = ("float32", "float16", "bfloat16", "float64")
 
@@ -18,7 +20,7 @@ class Pt(Importer):
 
     name = "pt"
 
-    def open(self, path: Path, settings: ImportSettings) -> Source:
+    def open(self, path: Path, settings: "ImportSettings") -> Source:
         return of_files(path, settings, ".pt", _matrix, load_ids)
 
 

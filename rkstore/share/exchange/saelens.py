@@ -2,21 +2,23 @@
 
 import json
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from rkstore.errors import BadInput
+from rkstore.errors import BadInput, one_line
 from rkstore.share.exchange import facts as exported
 from rkstore.share.exchange.base import Column, Exporter, Floats, Importer, Source
 from rkstore.share.exchange.facts import facts_beside
 from rkstore.share.exchange.matrices import agreed, blocks_between, cut, float32
 from rkstore.share.exchange.outgoing import Outgoing
-from rkstore.share.settings import ImportSettings
 from rkstore.store.manifest import COLUMNS
 from rkstore.store.order import natural
 from rkstore.store.places import hub
 from rkstore.store.sites import Site
+
+if TYPE_CHECKING:
+    from rkstore.share.settings import ImportSettings
 
 TOKENS = "token_ids"
 STATE = "state.json"
@@ -39,13 +41,12 @@ KNOWN = {
 BATCH_BYTES = 16 * 2**20
 
 
-class Saelens(Importer, Exporter):
-    """Reads and writes what ``CacheActivationsRunner`` writes, with any number of hooks."""
+class FromSaelens(Importer):
+    """Reads what ``CacheActivationsRunner`` writes, with any number of hooks."""
 
     name = "saelens"
-    reserved: ClassVar = (TOKENS,)
 
-    def open(self, path: Path, settings: ImportSettings) -> Source:
+    def open(self, path: Path, settings: "ImportSettings") -> Source:
         data = _loaded(path)
         shapes = _shapes(path, data, settings.hook_name)
         names = list(shapes)
@@ -81,6 +82,13 @@ class Saelens(Importer, Exporter):
             context_size=size,
             facts=facts,
         )
+
+
+class ToSaelens(Exporter):
+    """Writes what ``CacheActivationsRunner`` writes, with any number of hooks."""
+
+    name = "saelens"
+    reserved: ClassVar = (TOKENS,)
 
     def write(self, outgoing: Outgoing, out: Path) -> None:
         datasets = _datasets()
@@ -162,7 +170,7 @@ def _loaded(path: Path) -> Any:
     try:
         data = _datasets().load_from_disk(str(path))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"{path} cannot be loaded: {' '.join(str(error).split())[:200]}") from None
+        raise BadInput(f"{path} cannot be loaded: {one_line(error, 200)}") from None
     if any(Path(file["filename"]).parent.resolve() != path.resolve() for file in data.cache_files):
         raise BadInput(f"{path} names data files that lie outside it: copy them into it")
     if not len(data):

@@ -14,6 +14,14 @@ from rkstore.store.formats.zarr import Zarr
 FORMATS: dict[str, Format] = {fmt.name: fmt for fmt in (Zarr(), Hdf5())}
 
 
+# Every lossless compression of any format, and the one that serves the stored numbers best.
+COMPRESSIONS = ("auto", *dict.fromkeys(c for fmt in FORMATS.values() for c in fmt.compressions))
+COMPRESSION_HELP = (
+    "Lossless compression of the stored numbers; auto takes the smallest for the codec. "
+    "deflate is HDF5's; none makes float32 a view of the mapped file."
+)
+
+
 def format_named(name: str) -> Format:
     """Return the format of that name.
 
@@ -42,4 +50,13 @@ def compression_for(format: str, dtype: np.dtype, asked: str = "auto") -> str:
     return asked
 
 
-__all__ = ["FORMATS", "ArraySpec", "Format", "Shard", "compression_for", "format_named"]
+__all__ = [
+    "COMPRESSIONS",
+    "COMPRESSION_HELP",
+    "FORMATS",
+    "ArraySpec",
+    "Format",
+    "Shard",
+    "compression_for",
+    "format_named",
+]

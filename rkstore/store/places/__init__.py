@@ -1,1 +1,11 @@
-"""Stores elsewhere: at a URL, read-only, as far as they are asked for."""
+"""Stores that lie elsewhere, read-only.
+
+``url`` reads files at a URL, trying again where ``retry`` says that it may help; ``fetch`` brings
+one file here, checked; ``remote`` is a store whose files are fetched as they are read; ``hub``
+knows the Hugging Face Hub.
+"""
+
+from rkstore.store.places.remote import RemoteStore
+from rkstore.store.places.url import Location, NotThere, is_url
+
+__all__ = ["Location", "NotThere", "RemoteStore", "is_url"]

@@ -2,7 +2,7 @@
 
 A file is fetched when it is first read, checked against its recorded SHA-256 and kept; when
 the cache is full, the files that were used longest ago go first. Several processes may share
-a cache. While a shard is decoded, the next of the rows that were asked for is on its way.
+a cache. While a shard is decoded, the next one that was asked for is being fetched.
 """
 
 import os
@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkstore.errors import BadInput, size
-from rkstore.store.contents import read_listed
-from rkstore.store.files import DiskErrors, FileRecord, intact, named
+from rkstore.store.files import FileRecord, intact, named, writing
 from rkstore.store.formats import ArraySpec, Shard
 from rkstore.store.places.fetch import fetch
 from rkstore.store.places.url import Location
@@ -37,11 +36,11 @@ class RemoteStore(Store):
     def __init__(
         self, url: str, cache: str | Path | None = None, cache_bytes: int = CACHE_BYTES
     ) -> None:
-        """Read what the store is; none of its rows are fetched yet.
+        """Read what is in the store; no rows are fetched yet.
 
         Args:
-            cache: directory of the files that were fetched.
-            cache_bytes: how much it may hold, of all stores together.
+            cache: directory of the files that were fetched; :func:`default_cache` by default.
+            cache_bytes: how much it may hold, of all stores together; 10 GB by default.
 
         Raises:
             BadInput: there is no store at the URL, or it needs a newer rkstore.
@@ -52,9 +51,9 @@ class RemoteStore(Store):
         self._cache_bytes = cache_bytes
         self._locate(url)
         self.where = self._location.url
-        listed = read_listed(self._location)
-        self.root = self._cache / listed.manifest.fingerprint
-        self._hold(listed.manifest, listed.records, listed.part)
+        contents = self._location.contents()
+        self.root = self._cache / contents.manifest.fingerprint
+        self._hold(contents)
 
     def _locate(self, url: str) -> None:
         self._url, self._location = url, Location(url)
@@ -62,7 +61,7 @@ class RemoteStore(Store):
         self._checked: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
-        """As of a :class:`Store`; with the URL as it was given, and so with a password in it."""
+        """As of a :class:`Store`; with the URL as it was given, which may have a password."""
         cached = {"url": self._url, "cache": self._cache.absolute(), "bytes": self._cache_bytes}
         return super().__getstate__() | cached
 
@@ -97,36 +96,33 @@ class RemoteStore(Store):
     def _open(self, spec: ArraySpec, shard: int) -> Shard:
         try:
             return super()._open(spec, shard)
-        except FileNotFoundError:  # another process made room between our fetching and opening
+        except FileNotFoundError:  # another process removed it after we fetched it
             return super()._open(spec, shard)
 
     def _shard_files(self, hook_name: str, shard: int) -> dict[str, FileRecord]:
         specs = self.manifest.specs(hook_name).values()
         paths = (self._format.shard_path(spec, shard) for spec in specs)
-        recorded = self.records[shard].files
-        return {path: recorded[path] for path in paths if path in recorded}
+        return {path: self.records[shard].files[path] for path in paths}
 
     def _fetch_shard(self, hook_name: str, shard: int) -> None:
         for path, recorded in self._shard_files(hook_name, shard).items():
             self._present(path, recorded)
 
     def _fetch_ahead(self, hook_name: str, shard: int) -> None:
-        """Fetch the shard behind that one meanwhile, if the cache has room for both."""
+        """Fetch the next shard meanwhile, if the cache has room for both."""
         both = (self._shard_files(hook_name, n).values() for n in (shard, shard + 1))
         if sum(file.bytes for files in both for file in files) > self._cache_bytes:
             return
 
         def fetch_next() -> None:
-            with suppress(Exception):  # whoever reads it will be told
+            with suppress(Exception):  # whoever reads it gets the error
                 self._fetch_shard(hook_name, shard + 1)
 
         threading.Thread(target=fetch_next, daemon=True).start()
 
-    def _present(self, path: str, recorded: FileRecord | None) -> Path:
+    def _present(self, path: str, recorded: FileRecord) -> Path:
         file = self.root / path
-        if recorded is None:
-            return file
-        with self._fetching, DiskErrors(self._cache):
+        with self._fetching, writing(self._cache):
             # Its digest is checked once a process: what was kept may have changed since.
             known = path in self._checked and file.is_file()
             if not known and not intact(self.root, path, recorded):
@@ -134,7 +130,7 @@ class RemoteStore(Store):
                 self.root.mkdir(parents=True, exist_ok=True)
                 fetch(self._location, path, recorded, self.root, lambda _: None)
             self._checked.add(path)
-            os.utime(file)  # what makes it the one used last
+            os.utime(file)  # it is the one used last now
         return file
 
     def _make_room(self, needed: int, path: str) -> None:
@@ -176,6 +172,6 @@ def _files(cache: Path) -> Iterator[tuple[float, int, Path]]:
             file = Path(under) / name
             try:
                 facts = file.stat()
-            except FileNotFoundError:  # another process made room
+            except FileNotFoundError:  # another process removed it
                 continue
             yield facts.st_mtime, facts.st_size, file

@@ -1,8 +1,8 @@
 """Writing a store, one shard at a time, so that a kill at any instant loses one shard at most.
 
 Each file is written aside, synced and renamed into place; only then is the shard's
-line appended to the journal, and only that line makes the shard exist. Whoever
-opens the directory again finds whole shards, and goes on behind the last of them.
+line appended to the journal, and only that line makes the shard exist. A writer that
+opens the directory again finds whole shards, and continues after the last of them.
 """
 
 import os
@@ -15,7 +15,6 @@ from types import TracebackType
 from typing import BinaryIO
 
 import numpy as np
-from safetensors.numpy import save
 
 from rkstore.errors import BadInput, RkstoreError
 from rkstore.store.apart import joined
@@ -24,19 +23,21 @@ from rkstore.store.files import (
     JOURNAL,
     LOCK,
     MANIFEST,
-    DiskErrors,
     FileRecord,
+    aside,
+    into_place,
     named,
     own,
     sha256,
-    sync_directory,
+    sync,
+    writing,
 )
 from rkstore.store.formats import ArraySpec, format_named
 from rkstore.store.journal import ShardRecord
 from rkstore.store.manifest import Manifest, check_manifest
 from rkstore.store.store import Store
 from rkstore.store.writing.encoder import EncodedChunk, ShardEncoder, statistics_of
-from rkstore.store.writing.lock import let_go, take_lock
+from rkstore.store.writing.lock import holds_store, take_lock, unlock
 
 
 class StoreWriter:
@@ -57,9 +58,11 @@ class StoreWriter:
         self.root, self.manifest = named(root), manifest
         self._lock: BinaryIO | None = None
         self._made_root = False
+        self._waiting: dict[str, Path] = {}
+        """Files that are not in place yet, by the path that they will have."""
         self._pool = ThreadPoolExecutor(os.cpu_count())
         self.records: list[ShardRecord] = []
-        with DiskErrors(self.root):
+        with writing(self.root):
             self._claim()
 
     def __enter__(self) -> "StoreWriter":
@@ -74,21 +77,21 @@ class StoreWriter:
         self._close(failed=kind is not None)
 
     def close(self) -> None:
-        """Clear away what is unfinished and let go of the lock."""
+        """Clear away what is unfinished and release the lock."""
         self._close(failed=False)
 
     def _close(self, *, failed: bool) -> None:
-        """As :meth:`close`. If nothing was recorded before a failure, nothing is left of it."""
+        """As :meth:`close`. If it failed before anything was recorded, nothing is left behind."""
         self._pool.shutdown(cancel_futures=True)
         if self._lock is None:
             return
         shutil.rmtree(self.root / ASIDE, ignore_errors=True)
         nothing = failed and not self.records
         if nothing:
-            with suppress(OSError, RkstoreError):  # what went wrong is what is to be said
+            with suppress(OSError, RkstoreError):  # the first error is the one to report
                 self._remove_unrecorded(self.manifest)
                 own(self.root, MANIFEST).unlink(missing_ok=True)
-        let_go(self._lock, self.root)
+        unlock(self._lock, self.root)
         self._lock = None
         if nothing and self._made_root:
             with suppress(OSError):
@@ -111,19 +114,17 @@ class StoreWriter:
             RkstoreError: the disk is full or failed; what was recorded before is intact.
         """
         chunks, columns = shard.finish()
-        with DiskErrors(self.root):
+        with writing(self.root):
             written = list(self._pool.map(self._write_site, chunks, chunks.values()))
             files = self._write_columns(columns)
             for of_site in written:
                 files |= of_site
-            self._record(
-                files,
-                {name: sum(chunk.squared_error for chunk in own) for name, own in chunks.items()},
-                {name: sum(chunk.massive_error for chunk in own) for name, own in chunks.items()},
-            )
+            squared = {name: sum(c.squared_error for c in cs) for name, cs in chunks.items()}
+            massive = {name: sum(c.massive_error for c in cs) for name, cs in chunks.items()}
+            self._record(files, squared, massive)
 
     def write_shard(self, values: dict[str, np.ndarray], columns: dict[str, np.ndarray]) -> None:
-        """Write and record the next shard, all of whose rows are at hand.
+        """Write and record the next shard from all of its rows.
 
         Args:
             values: for each site, float32 ``(rows of the shard, d_in)``.
@@ -139,27 +140,20 @@ class StoreWriter:
         self.finish_shard(shard)
 
     def _claim(self) -> None:
-        """Lock the directory, and have the store in it that is to be written."""
-        if self.root.exists() and not self.root.is_dir():
-            raise BadInput(f"{self.root} is a file: choose another --out")
+        """Lock the directory, and begin or continue the store in it."""
+        begun = holds_store(self.root, {LOCK, ASIDE})
         self._made_root = not self.root.exists()
         self.root.mkdir(parents=True, exist_ok=True)
-        others = [p.name for p in self.root.iterdir() if p.name not in (LOCK, ASIDE)]
-        if others and MANIFEST not in others:
-            raise BadInput(
-                f"{self.root} is not empty and holds no store ({sorted(others)[0]} is there): "
-                "choose another --out"
-            )
         self._lock = take_lock(self.root)
         try:
             shutil.rmtree(self.root / ASIDE, ignore_errors=True)
-            if others:
+            if begun:
                 self._continue(Store(self.root))
             else:
                 self._begin()
         except BaseException:
-            # What was there before is not this writer's to remove.
-            self._close(failed=not others)
+            # What was there before is not ours to remove.
+            self._close(failed=not begun)
             raise
 
     def _begin(self) -> None:
@@ -167,7 +161,7 @@ class StoreWriter:
         self._into_place(MANIFEST)
 
     def _continue(self, store: Store) -> None:
-        """Go on with a store. One that has no shard yet can as well become another."""
+        """Continue a store. One that has no shard yet may become another."""
         if store.part is not None:
             raise BadInput(
                 f"{self.root} is a part of a store: complete it with "
@@ -187,7 +181,7 @@ class StoreWriter:
         self._settle()
 
     def _remove_unrecorded(self, manifest: Manifest) -> None:
-        """Remove what a first shard left that was never recorded, and its directories."""
+        """Remove what a first shard that was never recorded left, and its directories."""
         derived = manifest.metadata(manifest.rows_recorded(1))
         for path in (JOURNAL, *manifest.shard_paths(0), *derived):
             own(self.root, path).unlink(missing_ok=True)
@@ -219,7 +213,7 @@ class StoreWriter:
         self._format.write_chunks(self._aside(path), specs[""], data, last - first)
         files = {path: self._synced(path)}
         path = self.manifest.statistics_path(name, self.next_shard)
-        self._aside(path).write_bytes(save(statistics_of(chunks).as_arrays()))
+        self._aside(path).write_bytes(statistics_of(chunks).to_bytes())
         files[path] = self._synced(path)
         for side in self._codec.side:  # of the shard: the same in every chunk
             files |= self._write_array(specs[side], chunks[0].side[side][np.newaxis])
@@ -251,7 +245,7 @@ class StoreWriter:
         chain = self.records[-1].chain if self.records else self.manifest.fingerprint
         record = ShardRecord.following(chain, self.next_shard, files, squared_error, massive_error)
         derived = self._metadata_aside(len(self.records) + 1)
-        # Everything is written and synced: what is left hardly takes room.
+        # Everything is written and synced: what follows needs hardly any room.
         for path in files:
             self._into_place(path)
         self._trim_journal()
@@ -259,19 +253,19 @@ class StoreWriter:
             journal.write(record.to_line())
             journal.flush()
             os.fsync(journal.fileno())
-        sync_directory(self.root)
+        sync(self.root)
         self.records.append(record)
         for path in derived:
             self._into_place(path)
 
     def _metadata_aside(self, shards: int) -> list[str]:
-        """Have what is derived from that many shards wait aside, where it differs."""
+        """Write aside what is derived from that many shards, where it differs."""
         rows = self.manifest.rows_recorded(shards)
         metadata = self.manifest.metadata(rows)
         return [path for path, content in metadata.items() if self._set_aside(path, content)]
 
     def _set_aside(self, path: str, content: bytes) -> bool:
-        """Have a small file wait aside, unless it is in place already; whether it waits."""
+        """Write a small file aside unless it is in place already; return whether it was written."""
         target = own(self.root, path)
         if target.is_file() and target.read_bytes() == content:
             return False
@@ -279,25 +273,16 @@ class StoreWriter:
         self._synced(path)
         return True
 
-    def _waiting(self, path: str) -> Path:
-        return own(self.root, f"{ASIDE}/{path.replace('/', '__')}")
-
     def _aside(self, path: str) -> Path:
-        """Where the file for that path waits; nothing is there yet."""
-        aside = self._waiting(path)
-        aside.parent.mkdir(exist_ok=True)
-        aside.unlink(missing_ok=True)
-        return aside
+        """Where the file for that path waits until all of its shard is written."""
+        waiting = self._waiting[path] = aside(self.root, path)
+        return waiting
 
     def _synced(self, path: str) -> FileRecord:
         """Make the waiting file survive a power cut; return its size and digest."""
-        aside = self._waiting(path)
-        with aside.open("rb") as file:
-            os.fsync(file.fileno())
-        return FileRecord(aside.stat().st_size, sha256(aside))
+        waiting = self._waiting[path]
+        sync(waiting)
+        return FileRecord(waiting.stat().st_size, sha256(waiting))
 
     def _into_place(self, path: str) -> None:
-        target = own(self.root, path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        self._waiting(path).replace(target)
-        sync_directory(target.parent)
+        into_place(self._waiting.pop(path), own(self.root, path))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rkstore.errors import BadInput, few
-from rkstore.harvest.documents import Text, shuffled
+from rkstore.harvest.text.documents import Text, shuffled
 from rkstore.store.files import named
 from rkstore.store.order import natural
 

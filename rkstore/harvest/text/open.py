@@ -4,12 +4,12 @@ import hashlib
 import sys
 from pathlib import Path
 
-from rkstore.errors import BadInput, RkstoreError
-from rkstore.harvest.corpus import python_documents
-from rkstore.harvest.documents import Text, shuffled
-from rkstore.harvest.plain import read_files, text_files
-from rkstore.harvest.rows import open_rows, public_name
+from rkstore.errors import BadInput, RkstoreError, one_line
 from rkstore.harvest.settings import HarvestSettings
+from rkstore.harvest.text.dataset import open_rows, public_name
+from rkstore.harvest.text.documents import Text, shuffled
+from rkstore.harvest.text.files import read_files, text_files
+from rkstore.harvest.text.python import python_documents
 from rkstore.settings import options_in
 
 # The default dataset, which has four configurations and no default among them.
@@ -80,7 +80,7 @@ def _reason(error: Exception) -> str:
     # What datasets raises where it looks for a first row, or for the first file, and there is none.
     if isinstance(error, (StopIteration, IndexError)):
         return "it has no rows"
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return one_line(error, 200)
 
 
 def _from_python(seed: int) -> Text:

@@ -12,9 +12,15 @@ from typing import Any
 import numpy as np
 
 from rkstore.errors import BadInput
-from rkstore.harvest.documents import Document, Text
-from rkstore.harvest.plain import BYTE_ORDER_MARK, in_order, read_files, say_left_out, visible_files
 from rkstore.harvest.settings import HarvestSettings
+from rkstore.harvest.text.documents import Document, Text
+from rkstore.harvest.text.files import (
+    BYTE_ORDER_MARK,
+    in_order,
+    read_files,
+    say_left_out,
+    visible_files,
+)
 from rkstore.store.places import hub
 
 # More rows than any dataset has: stands for the end of one that is streamed.

@@ -1,0 +1,125 @@
+"""TransformerLens' hooks on a model, and the check that it computes the same with them.
+
+TransformerLens names the hooks (``blocks.8.mlp.hook_post``) and nothing else of it is used:
+no weight is folded or centred, so a stored value is what the plain ``transformers`` model
+computes. That is checked whenever a model is loaded.
+"""
+
+import copy
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+
+# The longer of the two texts that a model is tried on; shorter if the model sees fewer tokens.
+PROBE_TOKENS = 7
+
+# Hooks change the order of some sums, and so the last bits of the logits. Anything larger is
+# another computation. The half precisions have eight or eleven bits to a number.
+SAME_LOGITS = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.1}
+
+
+def hook(
+    name: str, plain: Any, words: Any, headless: Sequence[torch.nn.Parameter]
+) -> tuple[Any, dict[str, int], frozenset[str]]:
+    """Give a model TransformerLens' hooks, and see that it computes the same with them."""
+    from transformer_lens.model_bridge import TransformerBridge
+
+    probes = _probes(plain)
+    with torch.inference_mode():
+        expected = plain(probes[0]).logits
+    bridge = TransformerBridge.boot_transformers(
+        name,
+        device=str(plain.device),
+        dtype=plain.dtype,
+        # The bridge gives a tokenizer the special tokens it lacks: not to ours.
+        tokenizer=copy.deepcopy(words),
+        hf_model=plain,
+    )
+    bridge.eval()
+    return bridge, *_examine(bridge, probes, expected, headless)
+
+
+def _probes(plain: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two texts, of another number and another length: 2 of 7 tokens and 3 of 6."""
+    most = getattr(plain.config.get_text_config(), "max_position_embeddings", None)
+    length = min(PROBE_TOKENS, most or PROBE_TOKENS)
+    vocabulary = len(plain.get_input_embeddings().weight)
+    ids = torch.arange(3 * length, device=plain.device) % vocabulary
+    return ids[: 2 * length].reshape(2, -1), ids[: 3 * (length - 1)].reshape(3, -1)
+
+
+def _examine(
+    bridge: Any,
+    probes: tuple[torch.Tensor, torch.Tensor],
+    expected: torch.Tensor,
+    headless: Sequence[torch.nn.Parameter],
+) -> tuple[dict[str, int], frozenset[str]]:
+    """Run a model twice with all its hooks, and see what they give.
+
+    Args:
+        probes: two texts of another number and another length. A hook gives one row a token
+            exactly if its shape is ``(batch, position, ...rest)`` for both, with the same
+            rest: the number of heads may equal a length, but never both.
+        expected: what the model computes of the first without a hook.
+        headless: weights that the checkpoint lacks. What is computed of them is no activation
+            of the model: with NaN for them, it shows.
+
+    Returns:
+        The width of each hook that gives one row a token, and the hooks that fire repeatedly.
+
+    Raises:
+        ValueError: with hooks, the model computes something else; or no hook gives rows.
+    """
+    with torch.inference_mode():
+        logits, first = bridge.run_with_cache(probes[0])
+    _check_same(logits.float(), expected.float(), bridge.cfg.dtype)
+    for weight in headless:
+        weight.data.fill_(torch.nan)
+    fired: Counter[str] = Counter()
+    second: dict[str, torch.Tensor] = {}
+
+    def keep(x: torch.Tensor, name: str) -> None:
+        fired[name] += 1
+        second[name] = x
+
+    run(bridge, probes[1], list(first), keep)
+    widths = {
+        name: math.prod(x.shape[2:])
+        for name, x in first.items()
+        if name in second
+        and x.ndim > 2
+        and (x.shape[:2], second[name].shape[:2]) == (probes[0].shape, probes[1].shape)
+        and x.shape[2:] == second[name].shape[2:]
+        and not (headless and second[name].isnan().any())
+    }
+    if not widths:
+        raise ValueError("none of its hooks gives one row a token")
+    return widths, frozenset(name for name in widths if fired[name] > 1)
+
+
+def _check_same(logits: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> None:
+    """Raise ValueError unless two passes gave the same logits, where these are numbers at all."""
+    bound = SAME_LOGITS[str(dtype).removeprefix("torch.")]
+    finite = expected.isfinite()
+    if (
+        logits.shape != expected.shape
+        or not (logits - expected)[finite].norm() <= bound * expected[finite].norm()
+    ):
+        raise ValueError("with TransformerLens' hooks it computes something else than without")
+
+
+def run(
+    bridge: Any, ids: torch.Tensor, names: Iterable[str], keep: Callable[[torch.Tensor, str], None]
+) -> None:
+    """One pass over ``ids`` of shape ``(batch, position)``; ``keep`` is told what hooks give."""
+
+    # Told by the bridge, a hook may have another of its names.
+    def named(name: str) -> Callable[..., None]:
+        return lambda x, hook: keep(x[0] if isinstance(x, tuple) else x, name)  # noqa: ARG005
+
+    hooks = [(name, named(name)) for name in names]
+    with torch.inference_mode(), bridge.hooks(fwd_hooks=hooks):
+        bridge(ids, return_type=None)

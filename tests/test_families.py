@@ -1,0 +1,211 @@
+"""A new member of a family is one file and one line: here each comes from outside the package."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rkstore.errors import BadInput
+from rkstore.rkcnn import DIRECTIONS, SCORES, SUBSETS, Moments
+from rkstore.rkcnn.directions import Directions
+from rkstore.rkcnn.mine import probe
+from rkstore.rkcnn.scores import MomentScore
+from rkstore.rkcnn.settings import ProbeSettings
+from rkstore.rkcnn.subsets import Subsets
+from rkstore.settings import Settings, brought_by, combined, from_yaml, option
+from rkstore.share.exchange import EXPORTERS, IMPORTERS
+from rkstore.share.exchange.base import Exporter, Importer, Source
+from rkstore.share.exchange.exporting import export_store
+from rkstore.share.exchange.importing import import_store
+from rkstore.share.exchange.matrices import matrix, of_matrices
+from rkstore.share.exchange.outgoing import Outgoing
+from rkstore.share.settings import ExportSettings, ImportSettings
+from rkstore.store.codecs import CODECS
+from rkstore.store.codecs.base import Codec, Encoded
+from rkstore.store.store import Store
+
+
+class Power(MomentScore):
+    """The sum of the variances, each to some power."""
+
+    name = "power"
+
+    class Options(Settings):
+        power: float = option(1.0, "Power of the power score.", least=0.0)
+
+    def of_subsets(self, moments: Moments, subsets: np.ndarray) -> np.ndarray:
+        return (moments.variance**self.options.power)[subsets].sum(axis=1)
+
+
+class Runs(Subsets):
+    """Dimensions that follow one another, a step apart."""
+
+    name = "runs"
+
+    class Options(Settings):
+        step: int = option(1, "Step between the dimensions of runs.", least=1)
+
+    def distinct(self, d: int, m: int) -> float:
+        return d - (m - 1) * self.options.step
+
+    def draw(self, d: int, m: int, h: int, generator: np.random.Generator) -> np.ndarray:
+        first = generator.permutation(int(self.distinct(d, m)))[:h]
+        return (first[:, None] + np.arange(m) * self.options.step).astype(np.int64)
+
+
+class Axis(Directions):
+    """One of the dimensions themselves."""
+
+    name = "axis"
+
+    class Options(Settings):
+        place: int = option(0, "Which dimension of a subset axis takes.", least=0)
+
+    def axes(self, covariance: Any, subsets: np.ndarray, rows: Any, components: int = 1) -> Any:  # noqa: ARG002
+        found = np.zeros((len(subsets), components, subsets.shape[1]))
+        found[:, :, self.options.place] = 1
+        return found
+
+
+class Sign(Codec):
+    """The mean of a dimension plus or minus its deviation."""
+
+    name = "sign"
+    dtype = np.dtype("u1")
+    side = ("mean", "deviation")
+
+    def fit(self, x: np.ndarray) -> dict[str, np.ndarray]:
+        return {"mean": x.mean(axis=0), "deviation": x.std(axis=0)}
+
+    def encode(self, x: np.ndarray, side: dict[str, np.ndarray], massive: Any = None) -> Encoded:  # noqa: ARG002
+        return Encoded((x > side["mean"]).astype(self.dtype), side)
+
+    def decode(self, encoded: Encoded, out: np.ndarray | None = None) -> np.ndarray:  # noqa: ARG002
+        sign = 2 * encoded.values.astype(np.float32) - 1
+        return encoded.side["mean"] + sign * encoded.side["deviation"]
+
+
+class FromText(Importer):
+    """Numbers in lines."""
+
+    name = "text"
+
+    class Options(Settings):
+        delimiter: str = option(" ", "What separates the numbers of a line.")
+
+    def open(self, path: Path, settings: ImportSettings) -> Source:
+        x = np.loadtxt(path, np.float32, delimiter=self.options.delimiter, ndmin=2)
+        found = {path.stem: matrix(str(path), x)}
+        return of_matrices(str(path), found, {path.name: path}, settings.hook_name)
+
+
+class ToText(Exporter):
+    """Lines of numbers."""
+
+    name = "text"
+
+    class Options(Settings):
+        precision: int = option(3, "Digits after the point.", least=0)
+
+    def write(self, outgoing: Outgoing, out: Path) -> None:
+        for name in outgoing.hook_names:
+            array = outgoing.site(name)
+            rows = np.concatenate(list(array.chunks))
+            np.savetxt(out / f"{name}.txt", rows, f"%.{self.options.precision}f")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """One site of 300 rows and 12 dimensions."""
+    x = np.random.default_rng(0).gamma(0.5, size=(300, 12)).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    made = ImportSettings(from_="npy", codec="float32", shard_rows=100, out=str(tmp_path / "store"))
+    return import_store(tmp_path / "x.npy", made)
+
+
+@pytest.fixture
+def find(store: Store, tmp_path: Path) -> Callable[..., Any]:
+    def found(kind: type[Settings], **given: Any) -> Any:
+        settings = kind(store=store.where, h=8, r=3, m=3, out=str(tmp_path / "probe"), **given)
+        return probe(settings)[0]  # type: ignore[arg-type]
+
+    return found
+
+
+def test_a_score_with_an_option(find: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SCORES, "power", Power)
+    extended = combined(score=brought_by(SCORES))(ProbeSettings)
+    result = find(extended, score="power", power=0)
+    assert (result.top_scores == 3).all()  # as many as a subset has dimensions
+    assert result.settings["score_method"] == "power"
+    assert result.settings["power"] == 0
+
+
+def test_subsets_with_an_option(find: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SUBSETS, "runs", Runs)
+    extended = combined(subsets=brought_by(SUBSETS))(ProbeSettings)
+    result = find(extended, subsets="runs", step=2)
+    assert (np.diff(result.all_subsets.numpy()) == 2).all()
+    assert result.settings["step"] == 2
+
+
+def test_directions_with_an_option(find: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DIRECTIONS, "axis", Axis)
+    extended = combined(directions=brought_by(DIRECTIONS))(ProbeSettings)
+    result = find(extended, directions="axis", place=1)
+    last = result.top_directions.abs().argmax(dim=1)
+    assert (last == result.top_subsets[:, 1]).all()
+
+
+def test_a_member_without_options_needs_nothing_but_its_line(
+    find: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = type("Plain", (Power,), {"name": "plain", "Options": Settings})
+    plain.of_subsets = lambda self, moments, subsets: moments.variance[subsets].sum(axis=1)  # noqa: ARG005
+    with pytest.raises(BadInput, match="score is 'plain': choose one of kurtosis"):
+        ProbeSettings(score="plain")
+    monkeypatch.setitem(SCORES, "plain", plain)
+    assert find(ProbeSettings, score="plain").settings["score_method"] == "plain"
+
+
+def test_an_option_of_a_member_that_is_not_known_is_refused() -> None:
+    with pytest.raises(BadInput, match="there is no power"):
+        ProbeSettings(power=2)
+
+
+def test_a_codec(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CODECS, "sign", Sign())
+    (tmp_path / "config.yaml").write_text("from: npy\ncodec: sign\n", "utf-8")
+    given = from_yaml(ImportSettings, tmp_path / "config.yaml", {"out": str(tmp_path / "signs")})
+    signs, x = import_store(tmp_path / "x.npy", given).read("x"), store.read("x")
+    np.testing.assert_array_equal(signs > x.mean(axis=0), x > x.mean(axis=0))
+
+
+def test_an_importer_with_an_option(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(IMPORTERS, "text", FromText)
+    extended = combined(from_=brought_by(IMPORTERS))(ImportSettings)
+    np.savetxt(tmp_path / "lines.txt", store.read("x"), "%.9g", delimiter=";")
+    given = {"from_": "text", "codec": "float32", "out": str(tmp_path / "lines")}
+    brought = import_store(tmp_path / "lines.txt", extended(delimiter=";", **given))
+    np.testing.assert_array_equal(brought.read("lines"), store.read("x"))
+
+
+def test_an_exporter_with_an_option(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(EXPORTERS, "text", ToText)
+    extended = combined(to=brought_by(EXPORTERS))(ExportSettings)
+    out = export_store(store, extended(to="text", precision=1, out=str(tmp_path / "out")))
+    np.testing.assert_allclose(np.loadtxt(out / "x.txt"), store.read("x"), atol=0.051)
+    assert (out / "x.txt").read_text().split()[0].partition(".")[2].isdigit()
+
+
+def test_an_option_of_another_importer_is_refused(store: Store, tmp_path: Path) -> None:
+    given = ImportSettings(from_="npy", dataset=("x",), out=str(tmp_path / "other"))
+    with pytest.raises(BadInput, match="dataset has no part in from_ npy: leave it out"):
+        import_store(tmp_path / "x.npy", given)
+    assert store.manifest.rows == 300
