@@ -839,7 +839,7 @@ def test_a_url_that_cannot_be_is_refused(tmp_path, monkeypatch, url, said):
 )
 def test_a_missing_backend_says_what_to_install(package, url):
     absent = f"import sys; sys.modules[{package!r}] = None"
-    program = f"{absent}; from rkstore.cli.commands import main; main()"
+    program = f"{absent}; from rkstore.cli import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", program, "pull", url], capture_output=True, text=True
     )
