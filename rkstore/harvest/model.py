@@ -13,7 +13,7 @@ import torch
 from rkstore.errors import BadInput, RkstoreError, few
 from rkstore.harvest import hooks
 from rkstore.harvest.tokens import TokenBlocks
-from rkstore.store.sites import Site, block_of, is_named, parse_layers
+from rkstore.store.sites import Among, Site, block_of, is_named
 
 # How alike two names are, of 1, if one may be a slip for the other.
 LIKE = 0.5
@@ -89,38 +89,19 @@ class Model:
     def sites(self, hook: str | Sequence[str], layers: str) -> list[Site]:
         """Sites that one hook or several name in some layers, in the order they are computed.
 
-        Args:
-            hook: the part behind the block (``mlp.hook_post``), a full name, or a glob of
-                either; several of them for all that any of them names.
-            layers: numbers of blocks, ``all`` or a list such as ``0-3,8``, whatever the model calls
-                its blocks; for a hook outside of them, ``all``.
-
-        Raises:
-            BadInput: one of the hooks is not in each of the layers; names what there is.
+        Args, and errors: see :meth:`Among.chosen`.
         """
-        chosen = self._chosen(layers)
-        wanted: set[str] = set()
-        for pattern in [hook] if isinstance(hook, str) else hook:
-            everywhere = [name for name in self.widths if is_named(name, pattern)]
-            named = [name for name in everywhere if chosen is None or block_of(name)[0] in chosen]
-            if not everywhere:
-                raise BadInput(self._unknown(pattern, layers))
-            if not named or (chosen and chosen - {block_of(name)[0] for name in named}):
-                raise BadInput(
-                    f"--layers is '{layers}', and not each of these has the hook '{pattern}': "
-                    f"with --layers all, {self.name} has {few(everywhere, SHOWN)}"
-                )
-            wanted.update(named)
-        return [Site(name, width) for name, width in self.widths.items() if name in wanted]
+        among = Among(list(self.widths), self.name, lambda asked: self._has(asked, layers))
+        return [Site(name, self.widths[name]) for name in among.chosen(layers, hook)]
 
     def hooks(self, layers: str) -> list[str]:
         """Every name that :meth:`sites` takes for these layers: parts and full names, no globs."""
-        chosen = self._chosen(layers)
+        chosen = Among(list(self.widths), self.name, lambda _: "").layers(layers)
         blocks: dict[str, set[int | None]] = {}
         for name in self.widths:
             number, part = block_of(name)
             blocks.setdefault(part, set()).add(number)
-        parts = [part for part, numbers in blocks.items() if chosen is None or numbers >= chosen]
+        parts = [part for part, numbers in blocks.items() if numbers >= set(chosen or ())]
         return list(dict.fromkeys([*parts, *(self.widths if chosen is None else ())]))
 
     def activations(self, tokens: np.ndarray, sites: list[Site]) -> dict[str, np.ndarray]:
@@ -182,19 +163,19 @@ class Model:
             digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
         return digest.hexdigest()
 
-    def _chosen(self, layers: str) -> set[int] | None:
-        return None if layers == "all" else set(parse_layers(layers, self.layers))
-
-    def _unknown(self, hook: str, layers: str) -> str:
+    def _has(self, hook: str, layers: str) -> str:
+        """What it has in place of a hook; of a layer, if that is ""."""
+        if not hook:
+            return f"has {few(list(self.widths), SHOWN)}"
+        elsewhere = [name for name in self.widths if is_named(name, hook)]
+        if elsewhere:
+            return f"has it at {few(elsewhere, SHOWN)}"
         near = nearest(hook, self.hooks(layers))
         guesses = [name for name in near[:1] if _likeness(hook)(name) >= LIKE]
         meant = f"did you mean {guesses[0]}? There are also" if guesses else "it has"
         # A full name is of use to who began to write one.
         others = [name for name in near if name not in guesses and block_of(name)[0] is None]
-        return (
-            f"{self.name} has no hook '{hook}' that gives one row a token: "
-            f"{meant} {few(others, SHOWN)}"
-        )
+        return f"has no such hook with one row a token: {meant} {few(others, SHOWN)}"
 
 
 def nearest(name: str, names: Iterable[str]) -> list[str]:

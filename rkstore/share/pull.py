@@ -12,7 +12,7 @@ from rkstore.store.contents import Contents
 from rkstore.store.files import JOURNAL, MANIFEST, PART, named, put, sync, writing
 from rkstore.store.part import NOTHING, Part, whole
 from rkstore.store.places.url import Location
-from rkstore.store.sites import block_of, is_named, parse_layers
+from rkstore.store.sites import Among
 from rkstore.store.store import Store
 
 Say = Callable[[str], object]
@@ -73,7 +73,8 @@ def _asked(settings: PullSettings, listed: Contents, location: Location, say: Sa
     manifest, held = listed.manifest, listed.held
     if not held:
         raise BadInput(f"the store at {location.url} has no rows yet")
-    names = _sites(settings, list(held.sites), location)
+    among = Among(held.sites, f"the store at {location.url}", lambda _: f"has {few(held.sites)}")
+    names = tuple(among.chosen(settings.layers, settings.hook))
     first = held.shards.start * manifest.shard_rows
     stop = manifest.rows_recorded(held.shards.stop)
     if settings.rows is None:
@@ -91,28 +92,6 @@ def _asked(settings: PullSettings, listed: Contents, location: Location, say: Sa
     if rows != (a, b):
         say(f"rows {a}:{b} lie in shards with rows {rows[0]}:{rows[1]}, which are pulled whole")
     return Part(names, shards)
-
-
-def _sites(settings: PullSettings, names: list[str], location: Location) -> tuple[str, ...]:
-    """The sites that one of the hooks names in one of the layers, in the order of the store.
-
-    Raises:
-        BadInput: a layer or a hook is not there.
-    """
-    layers, hooks = settings.layers, settings.hook
-    blocks = {name: block_of(name)[0] for name in names}
-    numbers = {number for number in blocks.values() if number is not None}
-    asked = None if layers == "all" else set(parse_layers(layers, max(numbers, default=0) + 1))
-    in_layers = names if asked is None else [name for name in names if blocks[name] in asked]
-    within = "" if asked is None else f"--layers {layers} and "
-    lacking = [f"--layers {number}" for number in sorted((asked or set()) - numbers)] or [
-        f"{within}--hook {hook}" for hook in hooks if not any(is_named(n, hook) for n in in_layers)
-    ]
-    if lacking:
-        raise BadInput(
-            f"{lacking[0]} is not in the store at {location.url}, which has {few(names)}"
-        )
-    return tuple(n for n in in_layers if not hooks or any(is_named(n, hook) for hook in hooks))
 
 
 def _begin(root: Path, listed: Contents, location: Location) -> Store:

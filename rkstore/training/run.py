@@ -186,7 +186,7 @@ def _site(settings: TrainSettings, store: Store, found: Probed | None) -> str:
     """The site that is asked for, which a probe that is given must be of."""
     if found is None:
         return store.site(settings.layer, settings.hook)
-    if settings.layer is None and settings.hook is None:
+    if settings.layer is None and not settings.hook:
         return found.hook_name
     hook_name = store.site(settings.layer, settings.hook)
     if hook_name != found.hook_name:

@@ -23,7 +23,9 @@ class TrainSettings(SiteSettings):
         None,
         "Train one dictionary a layer, one after the other: 'all', or a list such as 0-3,8.",
     )
-    dictionary: str = option("topk", "Kind of sparse code.", choices=("relu", "topk", "batchtopk"))
+    dictionary: str = option(
+        "topk", "Kind of sparse code.", choices=("relu", "topk", "batchtopk"), also="select"
+    )
     init: str = option("datapoint", "How the latents begin.", choices=INITS)
     center: str | None = option(
         None,

@@ -32,7 +32,7 @@ from rkstore.training.run import (
     save,
 )
 from rkstore.training.settings import TrainSettings
-from rkstore.training.sites import one_a_layer
+from rkstore.training.sites import listed, one_a_layer
 
 # The learning rate falls to zero over this last share of the steps.
 DECAY = 0.2
@@ -53,7 +53,7 @@ def train(settings: TrainSettings) -> Path:
         DamagedStore: a chunk is not what was written.
         Diverged: its numbers are no longer finite.
     """
-    if settings.layers is not None:
+    if listed(settings) is not None:
         raise BadInput("--layers trains one dictionary a layer: use train_all(), or --layer")
     return train_all([settings])[0]
 
