@@ -53,13 +53,13 @@ def _sites(store: Store, settings: ExportSettings) -> list[str]:
     if not rows:
         raise BadInput(f"the store at {store.root} has no rows yet: run its harvest again")
     if rows % store.manifest.context_size:
-        raise BadInput(f"the rows of {store.root} are no whole blocks: it was not harvested")
+        raise BadInput(f"the rows of {store.root} are not whole blocks: it was not harvested")
     layer = settings.layer
     there = [name for name in store.hook_names if layer is None or block_of(name)[0] == layer]
     chosen: set[str] = set()
     for hook in settings.hook or (None,):
         fitting = {name for name in there if hook is None or is_named(name, hook)}
-        # None fits: the store says what there is.
+        # If none fits, the store says what it has.
         chosen |= fitting or {store.site(settings.layer, hook)}
     return [name for name in there if name in chosen]
 
