@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from rkstore.cli.commands import Command
+from rkstore.cli.options import Command
 from rkstore.harvest.text.python import python_documents
 
 END = "<|endoftext|>"

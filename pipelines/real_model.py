@@ -20,7 +20,7 @@ from pathlib import Path
 import click
 from results import start
 
-from rkstore.cli.commands import Command
+from rkstore.cli.options import Command
 from rkstore.errors import BadInput, RkstoreError
 from rkstore.store.files import named
 

@@ -55,7 +55,7 @@ _WHERE = {
     "plan_batches": "store.batches.plan",
     "read_batches": "store.batches.assemble",
     "split_chunks": "store.batches.plan",
-    "verify": "store",
+    "verify": "store.verify",
 }
 
 

@@ -289,7 +289,7 @@ def rkstore(
 
     It runs in an empty directory, so that relative paths are the test's own.
     """
-    from rkstore.cli.commands import main
+    from rkstore.cli import main
 
     monkeypatch.chdir(tmp_path)
 

@@ -61,7 +61,7 @@ def shell(hub, tmp_path):
         program, *words = line.split()
         assert program == "rkstore"
         done = subprocess.run(
-            [sys.executable, "-c", "from rkstore.cli.commands import main; main()", *words],
+            [sys.executable, "-c", "from rkstore.cli import main; main()", *words],
             cwd=here,
             env=environment,
             capture_output=True,

@@ -58,7 +58,7 @@ def harvest_by_name(endpoint, text_file, tmp_path, name="org/tiny"):
     environment = {k: v for k, v in os.environ.items() if k != "HF_HUB_OFFLINE"}
     environment |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "cache")}
     words = ["harvest", "--model", name, "--text", str(text_file), "--context-size", "16"]
-    program = "import sys; from rkstore.cli.commands import main; main()"
+    program = "import sys; from rkstore.cli import main; main()"
     return subprocess.run(
         [sys.executable, "-c", program, *words, "--tokens", "64", "--out", "store"],
         cwd=tmp_path,

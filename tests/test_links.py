@@ -12,7 +12,9 @@ import pytest
 from conftest import flip, tree, write_store
 
 from rkstore.errors import DamagedStore, RkstoreError
-from rkstore.share import pull, push, repair
+from rkstore.share.pull import pull
+from rkstore.share.push import push
+from rkstore.share.repair import repair
 from rkstore.share.settings import PullSettings
 from rkstore.store.files import JOURNAL, MANIFEST, sha256
 from rkstore.store.formats import FORMATS

@@ -7,7 +7,9 @@ import pytest
 from conftest import make_manifest, make_values, tree, write_store
 
 import rkstore as package
-from rkstore.share import pull, push, repair
+from rkstore.share.pull import pull
+from rkstore.share.push import push
+from rkstore.share.repair import repair
 from rkstore.share.settings import PullSettings
 from rkstore.store.formats import FORMATS
 from rkstore.store.open import find_store, open_store

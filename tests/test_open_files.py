@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from rkstore.errors import DamagedStore, RkstoreError
-from rkstore.share import pull, push
+from rkstore.share.pull import pull
+from rkstore.share.push import push
 from rkstore.share.settings import PullSettings
 from rkstore.store.descriptors import most_open
 from rkstore.store.files import LOST

@@ -14,7 +14,7 @@ import pytest
 from conftest import write_store
 
 import rkstore
-from rkstore.share import pull
+from rkstore.share.pull import pull
 from rkstore.share.settings import PullSettings
 from rkstore.store.formats import FORMATS
 from rkstore.store.manifest import COLUMNS

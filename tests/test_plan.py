@@ -89,7 +89,7 @@ def test_what_is_recorded_already_need_not_fit_again():
 def test_a_harvest_that_cannot_fit_writes_nothing(harvest_settings, tmp_path, monkeypatch, capsys):
     import sys
 
-    from rkstore.cli import commands as cli
+    from rkstore import cli
 
     settings = harvest_settings()
     monkeypatch.setattr(Harvest, "free_bytes", 1000)

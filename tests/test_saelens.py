@@ -83,7 +83,7 @@ def test_a_harvest_beside_saelens_writes_the_same_bytes(harvest_settings, tmp_pa
     words = [f"--{name.replace('_', '-')}={getattr(settings, name)}" for name in names]
     words += [f"--text={settings.text[0]}", f"--out={tmp_path / 'theirs'}"]
     done = subprocess.run(
-        [PYTHON, "-c", "from rkstore.cli.commands import main; main()", "harvest", *words],
+        [PYTHON, "-c", "from rkstore.cli import main; main()", "harvest", *words],
         capture_output=True,
         text=True,
         env=os.environ | {"PYTHONPATH": str(PYTHON.parents[2])},

@@ -18,7 +18,9 @@ from conftest import flip, make_manifest, make_values, tree, write_store
 
 import rkstore as package
 from rkstore.errors import BadInput, DamagedStore, RkstoreError
-from rkstore.share import pull, push, repair
+from rkstore.share.pull import pull
+from rkstore.share.push import push
+from rkstore.share.repair import repair
 from rkstore.share.settings import PullSettings
 from rkstore.store.batches.assemble import read_batches
 from rkstore.store.batches.plan import plan_batches, split_chunks
@@ -429,7 +431,7 @@ def test_a_pull_that_was_killed_goes_on(make_store, tmp_path):
         from rkstore.share.settings import PullSettings
         from rkstore.store import files
         from rkstore.store.places import fetch
-        from rkstore.share import pull
+        from rkstore.share.pull import pull
         url, limit = sys.argv[1:]
         plain, calls = files.into_place, []
         def into_place(*words):
@@ -836,7 +838,8 @@ def test_a_url_that_cannot_be_is_refused(tmp_path, monkeypatch, url, said):
     ],
 )
 def test_a_missing_backend_says_what_to_install(package, url):
-    program = f"import sys; sys.modules[{package!r}] = None; from rkstore.cli.commands import main; main()"
+    absent = f"import sys; sys.modules[{package!r}] = None"
+    program = f"{absent}; from rkstore.cli.commands import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", program, "pull", url], capture_output=True, text=True
     )

@@ -49,7 +49,7 @@ def python(hub, tmp_path):
 def rkstore(python):
     """Call it with a command's words."""
     return lambda *words, **environment: python(
-        "from rkstore.cli.commands import main; main()", *words, **environment
+        "from rkstore.cli import main; main()", *words, **environment
     )
 
 

@@ -20,7 +20,7 @@ def test_probe_train_and_evaluate_never_import_a_model_library(harvested, tmp_pa
         except ImportError:
             print("no transformers")
 
-        from rkstore.cli import commands as cli
+        from rkstore import cli
 
         def run(*words):
             sys.argv = ["rkstore", *words]

@@ -290,18 +290,18 @@ def test_a_lock_that_a_dead_writer_left_is_no_obstacle(tmp_path):
     assert tree(tmp_path / "store") == whole_store(tmp_path / "whole")
 
 
-def test_one_who_asks_while_the_lock_is_let_go_never_writes_beside_another(tmp_path, monkeypatch):
-    """The lock's file is opened, and let go by its holder before it can be locked."""
+def test_one_who_asks_while_the_lock_is_released_never_writes_beside_another(tmp_path, monkeypatch):
+    """The lock's file is opened, and its holder releases it before it can be locked."""
     manifest = make_manifest()
     holder = StoreWriter(tmp_path / "store", manifest)
     real = fcntl.flock
 
-    def let_go_first(file, operation):
+    def released_first(file, operation):
         monkeypatch.setattr(fcntl, "flock", real)
         holder.close()
         return real(file, operation)
 
-    monkeypatch.setattr(fcntl, "flock", let_go_first)
+    monkeypatch.setattr(fcntl, "flock", released_first)
     writing = []
     for _ in range(2):
         try:

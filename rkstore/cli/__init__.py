@@ -1,1 +1,97 @@
-"""The command line."""
+"""The command line: each command makes its options from its settings and calls one function.
+
+A command's file is loaded when the command is called: ``rkstore --help`` waits for no library.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from keyword import iskeyword
+from typing import NoReturn
+
+import click
+
+import rkstore
+from rkstore.cli import streams
+from rkstore.errors import RkstoreError
+
+# Each command's file in this directory, and the sentence that its help begins with.
+COMMANDS = {
+    "demo": ("demo", "Go the whole way once, without a network: harvest, probe, train, compare."),
+    "plan": ("harvest", "Say what a harvest would cost with each codec, measured on a sample."),
+    "harvest": ("harvest", "Run a model over text once and store the activations of its sites."),
+    "info": ("store", "Show what a store contains and where it came from."),
+    "verify": ("store", "Compare every file of a store with the digest recorded for it."),
+    "probe": ("probe", "Mine directions of a site with RkCNN: score subsets, keep the best."),
+    "train": ("train", "Train dictionaries from a store, without the model."),
+    "evaluate": ("evaluate", "Measure dictionaries on held-out rows: one table and one picture."),
+    "push": ("share", "Copy a store to a directory, s3:// or sftp://."),
+    "pull": ("share", "Bring a store, or a part of one, here from a directory or a URL."),
+    "import": ("share", "Store activations that another program wrote, without a model."),
+    "export": ("share", "Write the activations of a store for another program."),
+}
+
+AGAIN = "what was recorded is kept, run the same command again to go on"
+
+
+class Loading(Mapping[str, click.Command]):
+    """The commands by name, each loaded when it is asked for."""
+
+    def __getitem__(self, name: str) -> click.Command:
+        file, _ = COMMANDS[name]
+        module = importlib.import_module(f"rkstore.cli.{file}")
+        command: click.Command = getattr(module, name + "_" if iskeyword(name) else name)
+        return command
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+
+class Commands(click.Group):
+    """A group whose help loads none of its commands."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, sentence) for name, (_, sentence) in COMMANDS.items()])
+
+
+@click.group(
+    cls=Commands,
+    commands=Loading(),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(rkstore.__version__)
+def cli() -> None:
+    """Run a language model once, keep its activations, train every dictionary from disk."""
+
+
+def main() -> None:
+    """Run the command line. Every foreseen failure is one sentence on stderr."""
+    streams.prepare()
+    try:
+        cli(standalone_mode=False)
+    except RkstoreError as error:
+        fail(f"rkstore: {error.sentence}", error.status)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        fail(f"rkstore: stopped; {AGAIN}", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        fail(f"rkstore: {error.strerror or error}{where}", 1)
+    except MemoryError:
+        fail(f"rkstore: there is not enough memory: lower --batch-size; {AGAIN}", 1)
+
+
+def fail(sentence: str, status: int) -> NoReturn:
+    """Print one sentence on stderr and leave."""
+    click.echo(sentence, err=True)
+    sys.exit(status)

@@ -1,21 +1,29 @@
-"""The whole way once, without a network, on the embedded model."""
+"""``demo``: the whole way once, without a network, on the embedded model."""
 
 import time
 from pathlib import Path
 
 import click
 
-from rkstore.cli.terminal import describe_probe, describe_store
-from rkstore.evaluation.evaluate import evaluate, write_results
-from rkstore.evaluation.report.figures import comparison, table
-from rkstore.evaluation.settings import EvaluateSettings
-from rkstore.harvest import run as harvest
-from rkstore.harvest.settings import HarvestSettings
-from rkstore.harvest.text.open import PYTHON_CORPUS
-from rkstore.rkcnn.mine import probe
-from rkstore.rkcnn.settings import ProbeSettings
-from rkstore.training.settings import TrainSettings
-from rkstore.training.train import train
+from rkstore.cli.options import PATH, Command, Number
+
+
+@click.command(cls=Command)
+@click.option(
+    "--out", type=PATH, default="demo", show_default=True, help="Directory of all it writes."
+)
+@click.option(
+    "--tokens", type=Number(int), default=65_536, show_default=True, help="Rows to store."
+)
+@click.option(
+    "--steps", type=Number(int), default=500, show_default=True, help="Steps for each dictionary."
+)
+@click.option(
+    "--layer", type=Number(int), default=6, show_default=True, help="Block to probe and train on."
+)
+def demo(out: str, tokens: int, steps: int, layer: int) -> None:
+    """Everything that it writes lies under --out."""
+    run(Path(out), tokens=tokens, steps=steps, layer=layer)
 
 
 def run(out: Path, *, tokens: int, steps: int, layer: int) -> None:
@@ -25,6 +33,18 @@ def run(out: Path, *, tokens: int, steps: int, layer: int) -> None:
     initialisation does besides choosing directions. Without it the comparison would credit the
     directions with what comes of rows of the data and a tied encoder.
     """
+    from rkstore.cli.terminal import describe_probe, describe_store
+    from rkstore.evaluation.evaluate import evaluate, write_results
+    from rkstore.evaluation.report.figures import comparison, table
+    from rkstore.evaluation.settings import EvaluateSettings
+    from rkstore.harvest import run as harvest
+    from rkstore.harvest.settings import HarvestSettings
+    from rkstore.harvest.text.open import PYTHON_CORPUS
+    from rkstore.rkcnn.mine import probe
+    from rkstore.rkcnn.settings import ProbeSettings
+    from rkstore.training.settings import TrainSettings
+    from rkstore.training.train import train
+
     began = time.monotonic()
 
     def stage(number: int, title: str) -> None:

@@ -102,6 +102,19 @@ def part_line(store: Store) -> str:
     )
 
 
+def describe_verified(store: Store) -> str:
+    """A store whose files are as recorded."""
+    lines = [
+        f"{store.root}: {len(store.files())} files in {len(store.shards)} shards are as recorded"
+    ]
+    if store.part is not None:
+        lines.append(part_line(store))
+    elif not store.complete:
+        shards = store.manifest.shards
+        lines.append(f"{len(store.records)} of {shards} shards are there: harvest again to go on")
+    return "\n".join(lines)
+
+
 def describe_probe(result: "RkCNNResult", path: Path) -> str:
     """The scores of a probe, kept against all."""
     told = result.summary()

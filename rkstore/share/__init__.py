@@ -5,9 +5,3 @@ in place as a whole. What declares a file is written after it: pushing writes da
 journal, then the manifest; pulling extends ``part.json`` when all its files have arrived. So
 either can be stopped at any time, leaves a valid store for readers, and continues when run again.
 """
-
-from rkstore.share.pull import pull
-from rkstore.share.push import push
-from rkstore.share.repair import repair
-
-__all__ = ["pull", "push", "repair"]

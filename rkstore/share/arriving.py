@@ -10,26 +10,19 @@ from tqdm import tqdm
 
 from rkstore.errors import BadInput, size
 from rkstore.share.copies import Moved, check_same, each
-from rkstore.store.files import ASIDE, JOURNAL, LOCK, MANIFEST, PART, FileRecord, intact
+from rkstore.store.files import ASIDE, JOURNAL, LOCK, PART, FileRecord, intact
 from rkstore.store.manifest import Manifest
 from rkstore.store.places.fetch import fetch
 from rkstore.store.places.url import Location
 from rkstore.store.store import Store
-from rkstore.store.writing.lock import take_lock, unlock
+from rkstore.store.writing.lock import holds_store, take_lock, unlock
 
 
 @contextmanager
 def claimed(root: Path, manifest: Manifest, location: Location) -> Iterator[None]:
     """Hold the lock of a directory that has that store, or of one made for it."""
-    if root.exists() and not root.is_dir():
-        raise BadInput(f"{root} is a file: choose another --out")
-    begun = {LOCK, ASIDE, PART, JOURNAL}  # all that a pull writes before the manifest
-    others = sorted({file.name for file in root.iterdir()} - begun) if root.is_dir() else []
-    if others and MANIFEST not in others:
-        raise BadInput(
-            f"{root} is not empty and holds no store ({others[0]} is there): choose another --out"
-        )
-    if others:
+    # A pull writes the manifest last.
+    if holds_store(root, {LOCK, ASIDE, PART, JOURNAL}):
         check_same(manifest, Store(root).manifest, location.url, str(root))
     root.mkdir(parents=True, exist_ok=True)
     lock = take_lock(root)

@@ -3,8 +3,8 @@
 A store is a directory: ``manifest.json`` says what it is, ``shards.jsonl`` what is in it so far,
 ``part.json`` which part of that is here (:mod:`~rkstore.store.contents` reads the three). Every
 site is an array in a ``format``, of numbers that a ``codec`` decodes. ``batches`` puts rows in
-an order, ``places`` reads at a URL, ``writing`` writes. Nothing that reads imports torch, and
-nothing here can call a language model.
+an order, ``places`` reads at a URL, ``writing`` writes, ``verify`` compares every file with what
+was recorded. Nothing here imports torch or can call a language model.
 """
 
 import importlib
@@ -16,30 +16,12 @@ if TYPE_CHECKING:
     from rkstore.store.open import find_store, open_store
     from rkstore.store.sites import Site
     from rkstore.store.store import Store
-    from rkstore.store.verify import Problem, verify
 
-__all__ = [
-    "Manifest",
-    "Problem",
-    "Site",
-    "Store",
-    "find_store",
-    "open_store",
-    "store_facts",
-    "verify",
-]
+__all__ = ["Manifest", "Site", "Store", "find_store", "open_store", "store_facts"]
 
 # Imported on first use: what needs the names of files must not wait for NumPy.
-_WHERE = {
-    "Manifest": "manifest",
-    "Problem": "verify",
-    "Site": "sites",
-    "Store": "store",
-    "find_store": "open",
-    "open_store": "open",
-    "store_facts": "facts",
-    "verify": "verify",
-}
+_WHERE = {"Manifest": "manifest", "Site": "sites", "Store": "store", "store_facts": "facts"}
+_WHERE |= dict.fromkeys(("find_store", "open_store"), "open")
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""What is kept apart from the codes of a site: entries that no code stands for, and massive rows.
+"""What is kept apart from the codes of a site: entries that have no code, and massive rows.
 
 One file a shard and site, compressed; without it each of these would set the scale of all
 others. It is a safetensors file inside a Zstandard frame:
@@ -62,7 +62,7 @@ class Apart:
         return bool(len(self.value) or len(self.massive))
 
     def part(self, first: int, stop: int) -> "Apart":
-        """What is apart of rows ``first`` to ``stop``, which are counted from 0 then."""
+        """What is apart of rows ``first`` to ``stop``, which are then counted from 0."""
         a, b = self.starts[first], self.starts[stop]
         at = slice(*np.searchsorted(self.massive, [first, stop]))
         return Apart(
@@ -150,7 +150,7 @@ class Apart:
         if dimension.max(initial=0) >= width or (
             len(massive) and (massive[-1] >= rows or (np.diff(massive) <= 0).any())
         ):
-            raise ValueError("it names rows or dimensions that there are not")
+            raise ValueError("it names rows or dimensions that do not exist")
         return cls(starts, dimension.astype(np.int64), value, massive, massive_value)
 
     @property

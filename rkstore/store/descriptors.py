@@ -1,4 +1,4 @@
-"""How many shard files are open: fewer than the system lets a process have.
+"""How many shard files are open: fewer than the system allows a process.
 
 A map of a file holds a file descriptor. Many systems give a process 1,024 of them, macOS 256,
 and other libraries need some too.
@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 from rkstore.store.files import TOO_MANY_OPEN
 from rkstore.store.formats import Shard
 
-# More would not make reading faster; of fewer descriptors a quarter is for shards.
+# More would not make reading faster; where fewer are allowed, a quarter of them is for shards.
 OPEN_SHARDS = 256
 SHARE = 4
 
@@ -32,12 +32,12 @@ class OpenShards:
     """Which shards all stores of this process have open; those used longest ago are closed."""
 
     def __init__(self) -> None:
-        # The least recently used first. A store that is gone has closed its own.
+        # The least recently used first. A store that no longer exists has closed its own.
         self._used: OrderedDict[tuple[weakref.ref[Holder], Key], None] = OrderedDict()
         self._lock = threading.Lock()
 
     def used(self, holder: Holder, key: Key) -> None:
-        """Note that a store uses one of its shards, and close others if they are too many."""
+        """Note that a store uses one of its shards; close others if too many are open."""
         entry = (weakref.ref(holder), key)
         with self._lock:
             if entry in self._used:

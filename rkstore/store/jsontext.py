@@ -1,4 +1,4 @@
-"""JSON as every reader takes it: a number that does not exist is null, never NaN or Infinity."""
+"""JSON that every reader accepts: a missing number is null, never NaN or Infinity."""
 
 import json
 import math

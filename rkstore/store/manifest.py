@@ -22,7 +22,7 @@ from rkstore.store.formats import FORMATS, ArraySpec, format_named
 from rkstore.store.jsontext import canonical
 from rkstore.store.sites import Site
 
-# 2: massive rows and what no code reaches lie apart, and errors are those of the other rows.
+# 2: massive rows and entries without a code are kept apart; errors are those of other rows.
 SCHEMA = 2
 
 # Rows decoded at once. Large enough that compression and threads pay, small enough
@@ -39,7 +39,7 @@ COLUMNS = {
 # A name becomes a directory: no separators, no leading dot, nothing to interpret.
 SITE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
-# What a stranger's store may ask of memory at once.
+# The most memory that a stranger's store may ask for at once, in bytes.
 LARGEST_CHUNK = 2**30
 
 
@@ -48,7 +48,7 @@ class Manifest:
     """Everything that determines the bytes of a store."""
 
     rows: int
-    """Rows of the finished store; fewer may be recorded yet."""
+    """Rows of the finished store; fewer may be recorded so far."""
     context_size: int
     """Tokens in a block; rows ``[i * context_size, (i + 1) * context_size)`` are one block."""
     shard_rows: int
@@ -107,12 +107,12 @@ class Manifest:
         return self._widths[hook_name]
 
     def fvu_before(self, hook_name: str) -> float:
-        """Error that the values had when they came, from another store by way of files."""
+        """Error that the values already had if they were imported from another store's export."""
         before = self.source.get("stored_before", {"codec_fvu": {}})
         return float(before["codec_fvu"].get(hook_name, 0.0))
 
     def specs(self, hook_name: str) -> dict[str, ArraySpec]:
-        """The arrays of one site: ``""`` its values, then what its codec keeps besides."""
+        """The arrays of one site: ``""`` its values, then what its codec needs to decode them."""
         codec, width = self.stored_codec, self.width(hook_name)
         per_shard = self.shard_rows // self.chunk_rows if codec.side_of == "chunk" else 1
         values = ArraySpec(
@@ -206,7 +206,7 @@ class Manifest:
             "chunk_rows": self.chunk_rows,
             "codec": self.codec,
             "format": self.format,
-            # What goes without saying is never said: the first stores did not know of it.
+            # Stated only if it is not the usual one: the first stores did not have the key.
             **(
                 {}
                 if self.compression == self._usual_compression

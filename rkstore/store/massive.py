@@ -1,8 +1,8 @@
 """Massive rows: the few, BOS and attention sinks above all, that are far longer than others.
 
 Up to a hundred times as far from the mean as the others (Sun et al. 2024, "Massive Activations
-in Large Language Models", arXiv 2402.17762), they hide what happens to those: they would set
-a codec's scale, and an error that is summed over all rows would be theirs alone.
+in Large Language Models", arXiv 2402.17762), they hide the rest: they would set a codec's
+scale, and an error summed over all rows would be theirs alone.
 """
 
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 # Rows at a time: they stay in the processor's cache.
 BLOCK_ROWS = 64
 
-# A row is massive at so many times the distance that is usual.
+# A row is massive at this many times the usual distance from the centre.
 FACTOR = 10.0
 
 # Lengths are summed in float32: a row this close to the reach is measured again.
 NEAR = 0.99
 
-# Of many rows about so many are looked at, and so many are enough for a first centre.
+# About how many of the rows are looked at, and how many of those give a first centre.
 ENOUGH_ROWS, MEDIAN_ROWS = 341, 17
 
 
@@ -33,7 +33,7 @@ class Usual:
 
     @classmethod
     def of(cls, x: NDArray[np.float32]) -> "Usual":
-        """Learned from rows ``(n, d_in)``, finite, of which most are no massive ones.
+        """Learned from finite rows ``(n, d_in)``, most of which are not massive.
 
         The centre is the mean of those within reach of the median of a few, so that massive rows
         do not pull it towards themselves. Where most rows are the same, none is massive.

@@ -1,4 +1,4 @@
-"""Opening a store, wherever it is: a directory, a URL, or the only one under stores/."""
+"""Opening a store: in a directory, at a URL, or the only one under ``stores/``."""
 
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ def open_store(asked: str | Path | None, **cache: Any) -> Store:
         DamagedStore: its manifest or journal was changed.
     """
     if "://" in str(asked):
-        # Speaking to servers takes libraries that a directory needs none of.
+        # URLs need libraries that a directory does not.
         from rkstore.store.places.remote import RemoteStore
 
         return RemoteStore(str(asked), **cache)

@@ -1,4 +1,4 @@
-"""The order of names that hold numbers."""
+"""Natural order: names that contain numbers, sorted by them."""
 
 import re
 

@@ -18,7 +18,7 @@ class Site:
 
 
 def block_of(hook_name: str) -> tuple[int | None, str]:
-    """Number of the block that a hook lies in, and the part of its name behind the block.
+    """Number of the block that a hook lies in, and the part of its name after the block.
 
     The first number in a name is its block's, whatever the model calls its list of blocks:
     ``blocks.8.mlp.hook_post`` and ``H_blocks.8.mlp.hook_post`` are both block 8's
@@ -29,7 +29,7 @@ def block_of(hook_name: str) -> tuple[int | None, str]:
 
 
 def is_named(hook_name: str, asked: str) -> bool:
-    """Whether ``asked`` is the full name of a hook, the part behind its block, or a glob of one."""
+    """Whether ``asked`` is the full name of a hook, the part after its block, or a glob of one."""
     return any(fnmatch.fnmatchcase(name, asked) for name in (hook_name, block_of(hook_name)[1]))
 
 
@@ -37,7 +37,7 @@ def parse_layers(text: str, layers: int) -> list[int]:
     """The layers that ``all`` or a list such as ``0-3,8`` names, each once, in order.
 
     Raises:
-        BadInput: the text is no such list, or the model has no such layer.
+        BadInput: the text is not such a list, or the model has no such layer.
     """
     if text == "all":
         return list(range(layers))

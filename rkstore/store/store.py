@@ -162,8 +162,8 @@ class Store:
     ) -> NDArray[np.int32]:
         """``token_id``, ``document`` or ``position`` of rows ``start`` to ``stop``, int32.
 
-        ``position`` counts from 0 inside the block that the model saw; ``document``
-        is the number of a document where it came from: of its file, or of its row in the split.
+        ``position`` counts from 0 inside the block that the model saw; ``document`` is the number
+        of the file, or of the row of the split, that the text came from.
         """
         if name not in COLUMNS:
             raise BadInput(f"unknown column '{name}': choose one of {', '.join(COLUMNS)}")
@@ -181,7 +181,7 @@ class Store:
     def ordinary_statistics(self, hook_name: str) -> Statistics:
         """The same of the rows that are not massive (:mod:`rkstore.store.massive`).
 
-        In a store of schema 1, and where there is no other row, of all rows.
+        In a store of schema 1, and where every row is massive, of all rows.
         """
         found = self._statistics(hook_name)
         return found.ordinary or found.all
@@ -210,7 +210,7 @@ class Store:
         """Error of the stored values of ordinary rows, as a fraction of their variance.
 
         In a store of schema 1, of all rows. That of the store they were exported from is added:
-        rounding twice gives errors that do not depend on each other, whose squares add up.
+        the errors of rounding twice are independent, so their squares add up.
         """
         total = float(self.ordinary_statistics(hook_name).m2.sum())
         error = sum(self.records[shard].squared_error[hook_name] for shard in self.shards)
@@ -244,7 +244,7 @@ class Store:
 
         Args:
             layer: transformer block; may be left out if only one site fits.
-            hook: full name (``blocks.8.mlp.hook_post``), the part behind the block, or a glob.
+            hook: full name (``blocks.8.mlp.hook_post``), the part after the block, or a glob.
 
         Raises:
             BadInput: no site fits, or several do; names what there is.

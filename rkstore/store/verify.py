@@ -1,4 +1,4 @@
-"""Whether every file of a store is as it was recorded."""
+"""Checking a store: every file against the size and the digest that were recorded."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -33,13 +33,13 @@ def verify(store: Store, advance: Callable[[int], object] = lambda _: None) -> I
     """Compare every file of a store with what was recorded of it.
 
     Args:
-        advance: told the bytes of each file once it is checked.
+        advance: called with the bytes of each file once it is checked.
 
     Yields:
         One problem for each file that was changed, cut short, lost or added.
 
     Raises:
-        RkstoreError: the system does not let a file be read, which says nothing of the file.
+        RkstoreError: the system does not let a file be read; whether it is intact is unknown.
     """
     expected = store.files()
     for path, recorded in expected.items():
@@ -75,7 +75,7 @@ def _compare(root: Path, path: str, recorded: FileRecord) -> Iterator[Problem]:
 
 
 def _difference(file: Path, recorded: FileRecord) -> str:
-    """In what way a file is not as recorded; nothing if it is."""
+    """In what way a file is not as recorded; an empty string if it is."""
     size = file.stat().st_size
     if size != recorded.bytes:
         return f"has {size:,} bytes where {recorded.bytes:,} were written"

@@ -6,7 +6,7 @@ from rkstore.settings import replace
 from rkstore.store.open import open_store
 from rkstore.store.sites import block_of, is_named, parse_layers
 from rkstore.store.store import Store
-from rkstore.training.settings import TrainSettings
+from rkstore.training.settings import TrainSettings, directions_given
 
 
 def at_probed_site(settings: TrainSettings) -> tuple[TrainSettings, str | None]:
@@ -17,7 +17,7 @@ def at_probed_site(settings: TrainSettings) -> tuple[TrainSettings, str | None]:
     Raises:
         BadInput: there are several sites and none was probed.
     """
-    said = (settings.layer, settings.hook, settings.layers, settings.directions)
+    said = (settings.layer, settings.hook, settings.layers, directions_given(settings))
     if any(value is not None for value in said):
         return settings, None
     store = open_store(settings.store)
@@ -46,7 +46,7 @@ def one_a_layer(settings: TrainSettings) -> list[TrainSettings]:
     """
     if settings.layers is None:
         return [settings]
-    for flag, value in (("--layer", settings.layer), ("--directions", settings.directions)):
+    for flag, value in (("--layer", settings.layer), ("--directions", directions_given(settings))):
         if value is not None:
             raise BadInput(f"--layers trains one dictionary a layer: leave out {flag}")
     store = open_store(settings.store)

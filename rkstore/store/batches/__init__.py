@@ -9,14 +9,5 @@ from rkstore.store.batches.assemble import Batch, read_batches, read_rows
 from rkstore.store.batches.kept import ALL_KEPT, LeftOut, left_out
 from rkstore.store.batches.plan import BatchPlan, plan_batches, split_chunks
 
-__all__ = [
-    "ALL_KEPT",
-    "Batch",
-    "BatchPlan",
-    "LeftOut",
-    "left_out",
-    "plan_batches",
-    "read_batches",
-    "read_rows",
-    "split_chunks",
-]
+__all__ = ["ALL_KEPT", "Batch", "BatchPlan", "LeftOut", "left_out"]
+__all__ += ["plan_batches", "read_batches", "read_rows", "split_chunks"]

@@ -1,7 +1,7 @@
 """Store → batches: a seeded order of rows that is planned first and read afterwards.
 
 The plan is pure arithmetic: which rows form batch ``n`` depends on the plan alone,
-so a run can be taken up at any batch and no number of threads changes the order.
+so a run can be resumed at any batch, and no number of threads changes the order.
 Each epoch visits every row exactly once: chunks in a random order, the rows of a
 window of chunks shuffled among themselves.
 """
@@ -27,7 +27,7 @@ from rkstore.store.store import Store
 # Rows that are decoded at once: at GPT-2's width they stay in a megabyte of cache.
 GATHER_ROWS = 64
 
-# Batches that are put together before they are asked for, and threads that do it.
+# Batches that are assembled before they are asked for, and threads that do it.
 AHEAD = 3
 THREADS = min(8, os.cpu_count() or 1)
 
@@ -43,11 +43,10 @@ class Batch:
 def read_batches(
     store: Store, hook_names: Sequence[str], plan: BatchPlan, start: int = 0
 ) -> Iterator[Batch]:
-    """Read batch ``start`` and all that follow, epoch after epoch, for ever.
+    """Read batch ``start`` and all that follow, epoch after epoch, without end.
 
     Two windows are in memory as they are stored, a quarter of float32 in int8; rows are
-    decoded when their batch is put together. Both happen in other threads, some batches
-    ahead of whoever takes them.
+    decoded when their batch is assembled. Both happen in other threads, some batches ahead.
 
     Raises:
         BadInput: a site is not in the store.
@@ -104,7 +103,7 @@ class _Piece:
     rows: NDArray[np.int64]
     first: int
     last: bool
-    """Whether the window has no rows behind these."""
+    """Whether these are the last rows of the window."""
 
 
 def _pieces(plan: BatchPlan, start: int) -> Iterator[list[_Piece]]:
@@ -132,7 +131,7 @@ def _pieces(plan: BatchPlan, start: int) -> Iterator[list[_Piece]]:
 
 
 class _Window:
-    """The chunks of a window, on their way, by their index in ``row_ranges``; a future a site."""
+    """The chunks of a window, by their index in ``row_ranges``: a future for each site."""
 
     def __init__(self, chunks: dict[int, list[Future[Encoded]]]) -> None:
         self.chunks = chunks
@@ -140,10 +139,10 @@ class _Window:
         self._lock = threading.Lock()
 
     def apart(self, site: int) -> Apart:
-        """What is kept apart of the rows of all chunks, one behind another.
+        """What is kept apart of the rows of all chunks, one after another.
 
-        Together, because what it takes to find the few values of a batch is the same for the rows
-        of one chunk as for those of many.
+        Together, because finding the few values of a batch costs the same for the rows of one
+        chunk as for those of many.
         """
         with self._lock:
             if site not in self._apart:
@@ -153,7 +152,7 @@ class _Window:
 
 
 class _Reader:
-    """Reads the chunks of a window when the first row of it is wanted, and a little before."""
+    """Reads the chunks of a window shortly before its first row is wanted."""
 
     def __init__(
         self, store: Store, hook_names: Sequence[str], plan: BatchPlan, pool: ThreadPoolExecutor
@@ -163,11 +162,11 @@ class _Reader:
         self._memory = _Memory((AHEAD + 2) * len(hook_names))
 
     def submit(self, pieces: list[_Piece]) -> Future[Batch]:
-        """Have a batch put together; the chunks it needs are sent for before it."""
+        """Have a batch assembled; the chunks it needs are read first."""
         windows = [self._window(piece) for piece in pieces]
         batch = self._pool.submit(self._assemble, pieces, windows)
         for piece in pieces:
-            if piece.last:  # the batches on their way hold what they need of it
+            if piece.last:  # the batches submitted hold what they need of it
                 del self._windows[piece.window]
         return batch
 
@@ -212,7 +211,7 @@ class _Reader:
         """Decode the rows of a piece into their places, all but what is kept apart.
 
         Returns:
-            The place of each row among those of the window's chunks, one behind another.
+            The place of each row among those of the window's chunks, one after another.
         """
         among, before = np.empty(len(piece.rows), np.int64), 0
         for chunk, futures in window.chunks.items():
@@ -230,20 +229,19 @@ class _Reader:
 
 
 class _Memory:
-    """Arrays for batches, each used again once nobody holds it, or a view of it, any more.
+    """Arrays for batches, each reused once nothing holds it, or a view of it.
 
-    Fresh memory of this size is zeroed by the system page by page, which takes about as long
-    as filling it.
+    The system zeroes fresh memory page by page, which takes about as long as filling it.
     """
 
     def __init__(self, most: int) -> None:
         self._most, self._lock = most, threading.Lock()
-        # How many references an array has that nobody holds: Python versions differ.
+        # How many references an array has that nothing holds: Python versions differ.
         self._held = [np.empty((0, 0), np.float32)]
         [self._unheld] = [sys.getrefcount(array) for array in self._held]
         self._held.clear()
         if not getattr(sys, "_is_gil_enabled", lambda: True)():
-            self._unheld = -1  # without the lock counts are not exact: never again
+            self._unheld = -1  # without the lock counts are not exact: never reuse
 
     def take(self, shape: tuple[int, int]) -> NDArray[np.float32]:
         with self._lock:
@@ -258,7 +256,7 @@ class _Memory:
 
 
 class _Gather:
-    """Decodes some rows of a chunk into their places, by way of memory that stays in the cache.
+    """Decodes some rows of a chunk into their places, through memory that stays in the cache.
 
     What is kept apart of them is not put in place.
     """

@@ -1,7 +1,7 @@
 """Which rows of a store are read: all but those of special tokens, and of too large a norm.
 
 A BOS row is the same in every block and often massive: dictionaries and probes would spend
-themselves on a point. The store keeps every row; what is left out is decided when it is read.
+their capacity on one point. The store keeps every row; what is left out is decided on reading.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rkstore.errors import BadInput
 from rkstore.store.store import Store
 
-# Rows, evenly spread over the store, whose norms tell the median of a site.
+# Rows, evenly spread over the store, whose norms give the median of a site.
 MEDIAN_ROWS = 8192
 
 NONE = np.empty(0, np.int64)
@@ -21,7 +21,7 @@ NONE = np.empty(0, np.int64)
 
 @dataclass(frozen=True, eq=False)
 class LeftOut:
-    """Rows of a store that are passed over, by number, ascending int64."""
+    """Rows of a store that are not read, by number, ascending int64."""
 
     rows: NDArray[np.int64] = field(default_factory=lambda: NONE)
 
@@ -43,6 +43,11 @@ class LeftOut:
 ALL_KEPT = LeftOut()
 
 
+def at_any(found: Sequence[LeftOut]) -> LeftOut:
+    """The rows that are left out at any of some sites."""
+    return LeftOut(np.unique(np.concatenate([NONE, *(out.rows for out in found)])))
+
+
 def left_out(
     store: Store,
     hook_name: str,
@@ -55,8 +60,8 @@ def left_out(
 
     Args:
         special_tokens: whether rows of special tokens are read, too.
-        max_norm: rows whose norm is more than so many times the site's median are left out; none
-            by default.
+        max_norm: rows whose norm is more than this many times the site's median are left out; by
+            default no row is.
 
     Raises:
         BadInput: nothing would be left.
@@ -75,9 +80,9 @@ def left_out(
 
 
 def special_ids(store: Store) -> tuple[int, ...]:
-    """The ids of the tokenizer's special tokens, of an earlier store of BOS alone.
+    """The ids of the tokenizer's special tokens; an older store may record BOS alone.
 
-    Where no token is known, as with most imports, there are none.
+    Empty where no tokenizer is recorded, as with most imports.
     """
     tokenizer = store.manifest.source.get("tokenizer") or {}
     ids = tokenizer.get("special_token_ids", [tokenizer.get("bos_token_id")])

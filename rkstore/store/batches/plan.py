@@ -1,4 +1,8 @@
-"""Which rows come in which batch."""
+"""Which rows come in which batch: a seeded order, and the chunks that are held out.
+
+Pure arithmetic on row numbers; nothing is read. The order depends on the plan alone, so a run
+that is resumed, or that reads with more threads, sees the same batches.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +18,6 @@ from rkstore.store.store import Store
 # One chunk in ten is held out.
 HELD_OUT_EVERY = 10
 
-
 # Rows shuffled among themselves: 50 MB of int8 at GPT-2's 3,072 dimensions.
 WINDOW_ROWS = 16_384
 
@@ -28,7 +31,7 @@ class BatchPlan:
             the part of it that may be drawn from.
         batch_size: rows in a batch; the last one of an epoch may have fewer.
         seed: of the order.
-        window_rows: how many rows are shuffled among themselves, about.
+        window_rows: about how many rows are shuffled among themselves.
         left_out: rows that are passed over.
     """
 
@@ -47,6 +50,7 @@ class BatchPlan:
 
     @property
     def batches_per_epoch(self) -> int:
+        """Batches in an epoch, a short last one included."""
         return -(-self.rows // self.batch_size)
 
     def rows_before(self, batch: int) -> int:
@@ -55,7 +59,7 @@ class BatchPlan:
         return epochs * self.rows + min(more * self.batch_size, self.rows)
 
     def windows(self, epoch: int) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """The chunks of each window of an epoch, and its rows in the order they come out.
+        """The chunks of each window of an epoch, and its rows in the order in which they are read.
 
         Chunks are indices into ``row_ranges``.
         """
@@ -78,7 +82,7 @@ class BatchPlan:
 
 
 def split_chunks(store: Store) -> tuple[list[int], list[int]]:
-    """Chunks to train on and chunks held out, for every user of a store the same.
+    """Chunks to train on and chunks held out, the same for every user of a store.
 
     One chunk in ten is held out (one of all, if the store has fewer than ten). Whole
     chunks, because neighbouring rows come from the same sentence. In a part of a store a
@@ -112,7 +116,7 @@ def plan_batches(
             tokens.
 
     Raises:
-        BadInput: there are no rows, as a small part may have none of one kind.
+        BadInput: there are no rows; a small part may have no chunk to train on, or none held out.
     """
     if not chunks:
         raise BadInput(

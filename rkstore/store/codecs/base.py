@@ -1,4 +1,4 @@
-"""What every codec does."""
+"""What every codec does: :class:`Codec`, and :class:`Encoded` rows."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
@@ -17,8 +17,8 @@ class Encoded:
     """Some rows as they are stored.
 
     ``values``, shape ``(rows, d_in)``, has the codec's dtype. ``side`` holds what decoding
-    needs besides, one float32 vector of length ``d_in`` for each name in the codec's ``side``.
-    ``apart`` has what the values do not stand for, if anything.
+    needs in addition, one float32 vector of length ``d_in`` for each name in the codec's ``side``.
+    ``apart`` has the values that no stored number stands for, if there are any.
     """
 
     values: np.ndarray
@@ -42,9 +42,9 @@ class Codec(ABC):
     dtype: np.dtype
     side: tuple[str, ...] = ()
     side_of: Literal["shard", "chunk"] = "shard"
-    """Whose the vectors in ``side`` are."""
+    """Whether a shard or each of its chunks has its own vectors in ``side``."""
     keeps_apart: bool = False
-    """Whether there may be values that no stored number stands for."""
+    """Whether some values may have no stored number, and be kept apart."""
 
     def fit(self, x: Floats) -> dict[str, Floats]:  # noqa: ARG002 - not every codec learns
         """What the rows of a shard share, from the first of them, ``(n, d_in)``, none massive.
@@ -76,8 +76,8 @@ class Codec(ABC):
         """Return float32 values ``(rows, d_in)``, contiguous.
 
         Args:
-            out: memory that may be used for them, of their shape. Where values are float32
-                already, they are returned as they lie, and ``out`` is left as it was.
+            out: memory that may be used for them, of their shape. Values that are float32
+                already are returned as they are, and ``out`` is not used.
         """
 
 

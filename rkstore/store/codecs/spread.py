@@ -11,10 +11,10 @@ from rkstore.store.statistics import Statistics
 # Rows at a time: few enough that a block stays in the processor's cache.
 BLOCK_ROWS = 64
 
-# Bits that an entry costs that is kept apart: a float32, and where it belongs.
+# Bits of an entry that is kept apart: a float32, and where it belongs.
 ENTRY_BITS = 43
 
-# About so many rows tell which of two ranges takes fewer bits.
+# About how many rows decide which of two ranges takes fewer bits.
 SAMPLE_ROWS = 64
 
 # Codes left below the least value seen, where a code's range begins there.
@@ -101,7 +101,7 @@ class Spread(Codec):
         return x
 
     def _bits(self, x: Floats, offset: Floats, scale: Floats) -> float:
-        """About what a value would take: the entropy of the codes, and what is kept apart."""
+        """About how many bits a value would take: entropy of the codes, and what is kept apart."""
         steps = _Steps(offset, scale, len(x))(x)
         outside = (steps < 0) | (steps >= self.codes)
         codes = np.where(outside, self.codes, steps).astype(np.uint16).reshape(-1)
@@ -114,7 +114,7 @@ class _Steps:
     """How many steps values lie from the offset, whole numbers as floats; also below the first
     and beyond the last code.
 
-    In memory that is used again: fresh memory of this size takes as long to be mapped.
+    The memory is reused: mapping fresh memory of this size takes as long.
     """
 
     def __init__(self, offset: Floats, scale: Floats, rows: int = BLOCK_ROWS) -> None:
@@ -123,7 +123,7 @@ class _Steps:
         self._steps = np.empty((rows, len(scale)), np.float32)
 
     def __call__(self, x: Floats) -> Floats:
-        """Those of some rows ``(n, d_in)``; those of the call before are overwritten."""
+        """The steps of rows ``(n, d_in)``; the next call overwrites them."""
         steps = self._steps[: len(x)]
         with np.errstate(over="ignore"):
             np.subtract(x, self._offset, out=steps)

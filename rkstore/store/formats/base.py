@@ -1,4 +1,4 @@
-"""What every format does."""
+"""What every format does: :class:`Format` writes and opens shard files, :class:`Shard` is one."""
 
 import mmap
 from abc import ABC, abstractmethod
@@ -49,8 +49,8 @@ class MappedFile:
         return len(self._bytes)
 
     def __getitem__(self, where: slice) -> memoryview:
-        """A view of some bytes. They are sent for at once: touched page by page, a disk that
-        has to be waited for would be asked for a little at a time."""
+        """A view of some bytes. The system is asked for all of them at once: touched page by
+        page, a slow disk would be asked for a little at a time."""
         start, stop, _ = where.indices(len(self._bytes))
         page = start - start % mmap.PAGESIZE
         if stop > start:
@@ -70,7 +70,7 @@ class Shard(ABC):
         Raises:
             ValueError, OSError: the bytes are not what was written. The message
                 says how; the caller knows which site and rows. An OSError with an ``errno`` is
-                the system's, and says nothing of the bytes.
+                the system's, and says nothing about the bytes.
         """
 
 
@@ -79,7 +79,7 @@ class Format(ABC):
 
     name: str
     compressions: tuple[str, ...]
-    """The first is that of a manifest that states none, and of arrays that are no activations."""
+    """The first is used where a manifest states none, and for arrays other than activations."""
 
     def compression_for(self, dtype: np.dtype) -> str:  # noqa: ARG002 - not every format has a choice
         """The compression that serves activations stored as that type best."""

@@ -19,7 +19,7 @@ LEVEL = 1
 
 
 class Compression(ABC):
-    """Compresses the bytes of an array, and brings back exactly as many as there were."""
+    """Compresses the bytes of an array, and decompresses exactly as many as there were."""
 
     name: str
 
@@ -57,7 +57,7 @@ class Blosc(Compression):
         self, data: bytes | memoryview, dtype: np.dtype, shape: tuple[int, ...]
     ) -> np.ndarray:
         size = math.prod(shape) * dtype.itemsize
-        # A frame states its sizes: never let it decide how much is read or taken.
+        # A frame states its sizes: they never decide how much is read or allocated.
         stated = [int.from_bytes(data[i : i + 4], "little") for i in (4, 12)]
         if len(data) < 16 or stated != [size, len(data)]:
             raise ValueError(f"a chunk is not a frame of {size} bytes in {len(data)}")
@@ -89,7 +89,7 @@ class Zstd(Compression):
         self, data: bytes | memoryview, dtype: np.dtype, shape: tuple[int, ...]
     ) -> np.ndarray:
         size = math.prod(shape) * dtype.itemsize
-        # A frame without its size would be decoded for as long as it goes on.
+        # A frame that states no size could be of any size.
         if content_size(data) != size:
             raise ValueError(f"a chunk is not a Zstandard frame of {size} bytes")
         out = np.empty(shape, dtype)

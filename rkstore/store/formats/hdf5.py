@@ -81,9 +81,9 @@ class Hdf5(Format):
 class Hdf5Shard(Shard):
     """An HDF5 file whose chunks are read straight out of a memory map.
 
-    HDF5 says where they lie and is closed again: an open file would hold half a megabyte,
-    and its deflate goes on as long as a stream does, so that a small file could fill the
-    memory. Decoded here, chunks also need no lock.
+    HDF5 says where they lie and is closed again: an open file would take half a megabyte,
+    and its deflate reads to the end of a stream, so a small file could fill the memory.
+    Decoded here, chunks also need no lock.
     """
 
     def __init__(self, path: Path, spec: ArraySpec, rows: int) -> None:
@@ -138,7 +138,7 @@ class Hdf5Shard(Shard):
         stored = self._bytes[self._chunks[start]]
         if start not in self._checked:
             Fletcher32().decode(bytes(stored))
-            if self.spec.compression == "none":  # a view costs nothing: checked when first read
+            if self.spec.compression == "none":  # a view costs nothing: checked only the first time
                 self._checked.add(start)
         data = stored[:-CHECKSUM]
         if self.spec.compression == "deflate":

@@ -2,7 +2,7 @@
 
 Shards are written in the layout of the Zarr v3 ``sharding_indexed`` codec
 (https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/): the
-chunks one behind another, then for each chunk its offset and length as two
+chunks one after another, then for each chunk its offset and length as two
 little-endian uint64, then the CRC-32C of that index. Any Zarr v3 library reads
 them. They are read here straight out of a memory map, because the offsets are
 known and decompression then runs in as many threads as there are.
@@ -19,7 +19,7 @@ import numpy as np
 from rkstore.store.formats.base import ArraySpec, Format, MappedFile, Shard
 from rkstore.store.formats.compression import COMPRESSIONS
 
-# Absent chunks (behind the last row of the last shard) have this offset and length.
+# Absent chunks (after the last row of the last shard) have this offset and length.
 MISSING = 2**64 - 1
 CRC_BYTES = 4
 PIECE = 2**18
@@ -34,7 +34,7 @@ DATA_TYPES = {
 
 
 class Zarr(Format):
-    """Sharded Zarr v3, each chunk compressed, with a CRC-32C behind it."""
+    """Sharded Zarr v3, each chunk compressed and followed by its CRC-32C."""
 
     name = "zarr"
     compressions = tuple(COMPRESSIONS)
@@ -99,7 +99,7 @@ class ZarrShard(Shard):
         if offset + length > self._end:
             raise ValueError(f"chunk {index} lies outside the file")
         data = self._bytes[offset : offset + length]
-        # A view is handed out at the cost of nothing, so it is checked when it first is.
+        # A view costs nothing, so it is checked only the first time.
         if index not in self._checked:
             _checked(data, f"chunk {index}")
             if self.spec.compression == "none":

@@ -5,8 +5,7 @@ one file here, checked; ``remote`` is a store whose files are fetched as they ar
 knows the Hugging Face Hub.
 """
 
-from rkstore.store.places.fetch import fetch
 from rkstore.store.places.remote import RemoteStore
 from rkstore.store.places.url import Location, NotThere, is_url
 
-__all__ = ["Location", "NotThere", "RemoteStore", "fetch", "is_url"]
+__all__ = ["Location", "NotThere", "RemoteStore", "is_url"]

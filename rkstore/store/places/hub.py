@@ -1,4 +1,4 @@
-"""The Hugging Face Hub, when there is no way to it."""
+"""The Hugging Face Hub: which commit its cache holds, and what to do without a network."""
 
 import os
 import socket
@@ -9,7 +9,7 @@ PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 
 
 def commit_of(name: str, revision: str | None) -> str | None:
-    """The commit of a model in the Hub's cache: a branch's name does not say what was loaded."""
+    """The commit of a model in the Hub's cache, or None: a branch does not say what was loaded."""
     import huggingface_hub
 
     path = huggingface_hub.try_to_load_from_cache(name, "config.json", revision=revision or "main")
@@ -20,7 +20,7 @@ def commit_of(name: str, revision: str | None) -> str | None:
 def fail_fast() -> None:
     """Make the Hub's libraries use their cache alone if the Hub's name cannot be resolved.
 
-    Without this they try for half a minute before they say that there is no network.
+    Without this they try for half a minute before they report that there is no network.
     Call it before ``transformers`` or ``datasets`` is imported: they read the variable once.
     """
     if "HF_HUB_OFFLINE" in os.environ or any(name in os.environ for name in PROXIES):

@@ -2,7 +2,7 @@
 
 A file is fetched when it is first read, checked against its recorded SHA-256 and kept; when
 the cache is full, the files that were used longest ago go first. Several processes may share
-a cache. While a shard is decoded, the next of the rows that were asked for is on its way.
+a cache. While a shard is decoded, the next one that was asked for is being fetched.
 """
 
 import os
@@ -36,11 +36,11 @@ class RemoteStore(Store):
     def __init__(
         self, url: str, cache: str | Path | None = None, cache_bytes: int = CACHE_BYTES
     ) -> None:
-        """Read what the store is; none of its rows are fetched yet.
+        """Read what is in the store; no rows are fetched yet.
 
         Args:
-            cache: directory of the files that were fetched.
-            cache_bytes: how much it may hold, of all stores together.
+            cache: directory of the files that were fetched; :func:`default_cache` by default.
+            cache_bytes: how much it may hold, of all stores together; 10 GB by default.
 
         Raises:
             BadInput: there is no store at the URL, or it needs a newer rkstore.
@@ -61,7 +61,7 @@ class RemoteStore(Store):
         self._checked: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
-        """As of a :class:`Store`; with the URL as it was given, and so with a password in it."""
+        """As of a :class:`Store`; with the URL as it was given, which may have a password."""
         cached = {"url": self._url, "cache": self._cache.absolute(), "bytes": self._cache_bytes}
         return super().__getstate__() | cached
 
@@ -96,7 +96,7 @@ class RemoteStore(Store):
     def _open(self, spec: ArraySpec, shard: int) -> Shard:
         try:
             return super()._open(spec, shard)
-        except FileNotFoundError:  # another process made room between our fetching and opening
+        except FileNotFoundError:  # another process removed it after we fetched it
             return super()._open(spec, shard)
 
     def _shard_files(self, hook_name: str, shard: int) -> dict[str, FileRecord]:
@@ -130,7 +130,7 @@ class RemoteStore(Store):
                 self.root.mkdir(parents=True, exist_ok=True)
                 fetch(self._location, path, recorded, self.root, lambda _: None)
             self._checked.add(path)
-            os.utime(file)  # what makes it the one used last
+            os.utime(file)  # it is the one used last now
         return file
 
     def _make_room(self, needed: int, path: str) -> None:
@@ -172,6 +172,6 @@ def _files(cache: Path) -> Iterator[tuple[float, int, Path]]:
             file = Path(under) / name
             try:
                 facts = file.stat()
-            except FileNotFoundError:  # another process made room
+            except FileNotFoundError:  # another process removed it
                 continue
             yield facts.st_mtime, facts.st_size, file

@@ -1,4 +1,4 @@
-"""Trying again what may work in a moment: a line that was cut, a server that is busy."""
+"""Trying again what may work in a moment: a connection that broke, a server that is busy."""
 
 import re
 import time
@@ -10,13 +10,13 @@ T = TypeVar("T")
 # Seconds before the second, the third and the last try.
 WAITS = (0.5, 1.0, 2.0)
 
-# A server that was asked too often says when to come back. This long at most it is obeyed.
+# A server that was asked too often says how many seconds to wait; more than this is ignored.
 LONGEST_WAIT = 300.0
 
-# Statuses below 500 that may pass: the request took too long, or came too soon after others.
+# Statuses below 500 worth another try: the request took too long, or came too soon.
 PASSING = (408, 429)
 
-# Each backend has exceptions of its own, so what is listed is what another try will not change.
+# Every backend has its own exceptions, so these are the ones that another try will not change.
 LASTING = (
     AttributeError,
     FileExistsError,
@@ -32,10 +32,11 @@ LASTING = (
 
 
 def patiently(work: Callable[[], T], mend: Callable[[], object] = lambda: None) -> T:
-    """Do the work, a few times if it fails for a reason that may pass.
+    """Do the work; if it fails for a reason that may pass, a few times more.
 
     Args:
-        mend: done before each further try.
+        work: what to do; its result is returned, its last error raised.
+        mend: called before each further try.
     """
 
     def again() -> T:
@@ -68,7 +69,7 @@ def _may_pass(error: Exception) -> bool:
 
 
 def _asked_to_wait(error: Exception) -> float:
-    """Seconds that a server that was asked too often wants to be left alone."""
+    """Seconds that a server wants us to wait, if it was asked too often."""
     headers = getattr(error, "headers", None) or {}
     found = re.fullmatch(r"(\d{1,9})", headers.get("Retry-After", ""))
     # The Hub's way to say so: RateLimit: "resolvers";r=0;t=42

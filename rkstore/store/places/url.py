@@ -34,21 +34,21 @@ PACKAGES = {
 HTTP, SFTP = ("http", "https", "hf"), ("sftp", "ssh")
 BLOCK_BYTES = 2**20
 
-# A large file may take long; a server that says nothing for a minute is gone.
+# A large file may take long; a server that sends nothing for a minute is gone.
 SILENT_SECONDS = 60
 
-# What servers answer where there is nothing, or nothing for whoever asks.
+# What servers answer if there is nothing, or nothing that this user may see.
 HIDDEN = (401, 403, 404)
 PARTIAL = 206
 
-# Many files are small, and each costs a round trip: ask for some at once.
+# Files fetched or sent at once: many are small, and each costs a round trip.
 AT_ONCE = 8
 
 T = TypeVar("T")
 
 
 class NotThere(RkstoreError):
-    """There is no file at that path, or it may not be read: servers tell the two apart or not."""
+    """There is no file at that path, or it may not be read: not every server says which."""
 
 
 def is_url(text: object) -> bool:
@@ -60,11 +60,11 @@ class Location:
     """A directory at a URL, read-only."""
 
     def __init__(self, url: str | Path) -> None:
-        """Find what speaks to that URL; nothing is read yet.
+        """Connect to that URL; nothing is read yet.
 
         Raises:
             BadInput: no such URL can be used, or what it needs is not installed.
-            RkstoreError: the server cannot be reached, or does not let one in.
+            RkstoreError: the server cannot be reached, or refuses access.
         """
         url = str(url)
         self.scheme = url.partition("://")[0].lower() if is_url(url) else "file"
@@ -80,14 +80,14 @@ class Location:
         with self._one_sentence(""):
             self._fs, self._root = _file_system(self.scheme, url)
             self._fs.invalidate_cache()  # what an earlier Location listed may have changed
-        # On the Hub, a repository may be all there is, and a revision behind it.
+        # On the Hub, the URL may end with the repository and its revision.
         named = re.sub(r"@[^/]*", "", self.url) if self.scheme == "hf" else self._root
         self.name = posixpath.basename(named)
         # One SFTP session answers one question at a time.
         self.at_once = 1 if self.scheme in SFTP else AT_ONCE
 
     def blocks(self, path: str) -> Iterator[bytes]:
-        """The bytes of a file, some at a time. If the line is cut, they go on where it was.
+        """The bytes of a file, some at a time. If the connection breaks, they continue from there.
 
         Raises:
             NotThere: there is no such file.
@@ -146,20 +146,20 @@ class Location:
         return file
 
     def _patiently(self, work: Callable[[], T]) -> T:
-        """Do what needs the line, again if it is cut; a disk that fails, fails."""
-        if self.scheme in ("file", "s3"):  # what speaks to S3 tries again by itself
+        """Do what needs the connection, again if it breaks; a disk is asked only once."""
+        if self.scheme in ("file", "s3"):  # s3fs tries again by itself
             return work()
         return patiently(work, self._connect_again)
 
     def _connect_again(self) -> None:
-        # The others begin a connection whenever they need one; a session ends with its own.
+        # The others connect whenever they need to; an SFTP session ends with its connection.
         if self.scheme in SFTP:
             self._fs.client.close()
             self._fs, self._root = _file_system(self.scheme, self._given)
 
     @contextmanager
     def _one_sentence(self, path: str, doing: str = "read") -> Iterator[None]:
-        """Make one sentence of whatever a backend raises: each has exceptions of its own."""
+        """Make one sentence of whatever a backend raises: each has its own exceptions."""
         where = f"{self.url}/{path}" if path else self.url
         try:
             yield
@@ -185,7 +185,7 @@ class Location:
 
 
 class _Download:
-    """A file on its way here. When reading it fails, the next block is read by another try."""
+    """A file being downloaded. When reading fails, the next call opens it where it stopped."""
 
     def __init__(self, open: Callable[[int], Any]) -> None:
         self._open = open
@@ -207,12 +207,12 @@ class _Download:
     def close(self) -> None:
         file, self._file = self._file, None
         if file is not None:
-            with suppress(Exception):  # the line may be down
+            with suppress(Exception):  # the connection may be gone
                 file.close()
 
 
 class _Whole:
-    """A file over SFTP, of which the end comes at the end: a line that is cut may look like it."""
+    """A file over SFTP whose end is checked: a connection that broke may look like the end."""
 
     def __init__(self, file: Any, size: int, at: int) -> None:
         self._file, self._left = file, size - at
@@ -221,7 +221,7 @@ class _Whole:
         block: bytes = self._file.read(count)
         self._left -= len(block)
         if not block and self._left > 0:
-            raise EOFError("the line was cut")
+            raise EOFError("the connection broke")
         return block
 
     def close(self) -> None:
@@ -232,16 +232,16 @@ def _stream(fs: Any, url: str, at: int) -> Any:
     """A file over HTTP in one request."""
     # Where bytes are counted, they must not be those of a compressed answer.
     headers = {"Range": f"bytes={at}-", "Accept-Encoding": "identity"} if at else {}
-    # A size is not needed, but were none given, it would be asked for.
+    # The size is not needed, but fsspec would ask for it.
     file = fs.open(url, "rb", block_size=0, size=-1, headers=headers)
-    if at and file.r.status != PARTIAL:  # a server that knows no ranges begins at the beginning
+    if at and file.r.status != PARTIAL:  # a server without ranges sends all of it
         while at and (block := file.read(min(at, BLOCK_BYTES))):
             at -= len(block)
     return file
 
 
 def _file_system(scheme: str, url: str) -> tuple[Any, str]:
-    """What speaks to a URL, and the path it has there, without a slash at its end."""
+    """The file system of a URL, and the path that the URL has there, without a final slash."""
     if scheme == "file":
         path = Path(unquote(url.partition("://")[2])) if is_url(url) else named(url)
         return fsspec.filesystem("file"), str(path.resolve())
@@ -253,7 +253,7 @@ def _file_system(scheme: str, url: str) -> tuple[Any, str]:
         import aiohttp
 
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=SILENT_SECONDS)
-        # trust_env: a proxy that every other program uses is used here.
+        # trust_env: use the proxy that every other program uses.
         client = {"timeout": timeout, "headers": headers, "trust_env": True}
         options = {"client_kwargs": client}
     elif scheme in SFTP:
@@ -265,7 +265,7 @@ def _file_system(scheme: str, url: str) -> tuple[Any, str]:
 
 
 def _on_the_hub(url: str) -> tuple[str, dict[str, str]]:
-    """Where the Hub serves the files of a repository over HTTP, and what tells it who asks.
+    """Where the Hub serves the files of a repository over HTTP, and the header with the token.
 
     Its own file system would list the directory of each file before it asks for the file.
     """
@@ -283,7 +283,7 @@ def _on_the_hub(url: str) -> tuple[str, dict[str, str]]:
 
 
 def _known_hosts_only() -> Any:
-    """A policy that lets in the servers that ``ssh`` knows, where fsspec's lets in anyone."""
+    """A policy that accepts the servers that ``ssh`` knows; fsspec's own accepts any."""
     import paramiko
 
     class KnownHosts(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]

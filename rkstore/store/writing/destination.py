@@ -1,4 +1,4 @@
-"""A directory at a URL, to write: what pushing needs besides reading there."""
+"""A directory at a URL that is also written to, for pushing a store there."""
 
 import posixpath
 import shutil
@@ -14,7 +14,7 @@ from rkstore.store.writing.lock import take_lock, unlock
 
 
 class Destination(Location):
-    """A directory at a URL that is also written to, each file as a whole."""
+    """A :class:`Location` to write to, each file as a whole."""
 
     @contextmanager
     def writing(self) -> Iterator[dict[str, int]]:
@@ -37,7 +37,7 @@ class Destination(Location):
         try:
             yield self._sizes()
         finally:
-            # The line may be down by now: then the next push clears what is left aside.
+            # The connection may be gone by now: then the next push removes what is left aside.
             with suppress(Exception):
                 if self.scheme != "s3" and self._fs.isdir(self._at(ASIDE)):
                     self._fs.rm(self._at(ASIDE), recursive=True)
@@ -45,7 +45,7 @@ class Destination(Location):
                 unlock(lock, Path(self._root))
 
     def put(self, path: str, source: Path) -> None:
-        """Copy a local file there. Whoever reads meanwhile finds the old one or the new one."""
+        """Copy a local file there. A reader finds the old file or the new one, never a part."""
         with self._one_sentence(path, "write"):
             self._patiently(lambda: self._put(path, source))
 

@@ -1,7 +1,7 @@
-"""Rows → encoded chunks: what becomes of activations between the model and the files.
+"""Rows → encoded chunks: what happens to activations between the model and the files.
 
 Rows come a batch at a time, and each chunk is encoded in another thread as soon as its rows
-are there: the model goes on meanwhile, and no more than two batches are held as floats.
+are there: the model runs meanwhile, and no more than two batches are held as floats.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ BLOCK_ROWS = 64
 
 @dataclass(frozen=True)
 class EncodedChunk:
-    """One chunk of one site, as it will be stored, and what was learned encoding it."""
+    """One chunk of one site, as it will be stored, and what was learned while encoding it."""
 
     data: bytes
     side: dict[str, np.ndarray]
@@ -43,7 +43,7 @@ class EncodedChunk:
 
 @dataclass(frozen=True)
 class _Fit:
-    """What the first rows of a shard tell of all of a site's."""
+    """What the first rows of a shard tell about all of a site's."""
 
     usual: Usual
     side: dict[str, np.ndarray]
@@ -51,13 +51,13 @@ class _Fit:
 
 @dataclass
 class _Rows:
-    """Rows of one site that are not sent off yet, and the chunks on their way."""
+    """Rows of one site that wait to be encoded, and the chunks being encoded."""
 
     waiting: list[np.ndarray] = field(default_factory=list)
     count: int = 0
-    """Rows that came, all in all."""
+    """Rows received so far."""
     sent: int = 0
-    """Rows in the chunks that were sent off."""
+    """Rows in the chunks that are being encoded, or are."""
     fit: Future[_Fit] | None = None
     chunks: list[Future[EncodedChunk]] = field(default_factory=list)
 
@@ -102,12 +102,12 @@ class ShardEncoder:
         rows = self._check(values, columns)
         for name in COLUMNS:
             self._columns[name].append(columns[name].astype(COLUMNS[name]))
-        # First of all sites, so that no thread waits for what another is learning.
+        # Of all sites first, so that no thread waits for what another is learning.
         for name, site in self._sites.items():
             self._take(site, values[name])
         sent = [future for name in self._sites for future in self._send(name)]
         self._count += rows
-        # Not before the next batch is on its way: the threads always have something to do.
+        # Only after the next batch was submitted: the threads always have something to do.
         self.settle()
         self._before = sent
 
@@ -152,7 +152,7 @@ class ShardEncoder:
         return rows
 
     def _take(self, site: _Rows, x: np.ndarray) -> None:
-        """Keep rows until they are sent off; the first ones tell what is usual."""
+        """Keep rows until their chunk is whole; from the first ones learn what is usual."""
         site.waiting.append(x)
         site.count += len(x)
         if site.fit is None and site.count >= min(FIT_ROWS, self._rows):
@@ -162,7 +162,7 @@ class ShardEncoder:
             site.fit = self._pool.submit(self._learn, first)
 
     def _send(self, name: str) -> Sequence[Future[EncodedChunk]]:
-        """Send the chunks off whose rows have all come."""
+        """Have the chunks encoded whose rows are all there."""
         site, size = self._sites[name], self._manifest.chunk_rows
         sent: list[Future[EncodedChunk]] = []
         if site.fit is None:

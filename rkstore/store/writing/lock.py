@@ -1,7 +1,7 @@
-"""One writer at a time: the lock of a store's directory.
+"""One writer at a time: whether a directory is free for a store, and its lock.
 
-It is the kernel's lock on a file, so it ends with the process that held it however that
-ends; the file itself only says who it is.
+It is the kernel's lock on a file, so it ends with the process that holds it, however that
+ends; the file itself only says which process that is.
 """
 
 import fcntl
@@ -10,7 +10,26 @@ from pathlib import Path
 from typing import BinaryIO
 
 from rkstore.errors import BadInput
-from rkstore.store.files import LOCK
+from rkstore.store.files import LOCK, MANIFEST
+
+
+def holds_store(root: Path, begun: set[str]) -> bool:
+    """Whether there is a store in a directory, which need not exist yet.
+
+    Args:
+        begun: names of files that a writer may have left there before the manifest.
+
+    Raises:
+        BadInput: it is a file, or holds something else.
+    """
+    if root.exists() and not root.is_dir():
+        raise BadInput(f"{root} is a file: choose another --out")
+    others = sorted({file.name for file in root.iterdir()} - begun) if root.is_dir() else []
+    if others and MANIFEST not in others:
+        raise BadInput(
+            f"{root} is not empty and holds no store ({others[0]} is there): choose another --out"
+        )
+    return bool(others)
 
 
 def take_lock(root: Path) -> BinaryIO:
@@ -20,7 +39,7 @@ def take_lock(root: Path) -> BinaryIO:
         BadInput: another process is writing to it.
     """
     while True:
-        # Never through a link: what it leads to would be emptied.
+        # Never through a link: its target would be emptied.
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
         lock = os.fdopen(os.open(root / LOCK, flags, 0o644), "a+b")
         try:
@@ -32,8 +51,8 @@ def take_lock(root: Path) -> BinaryIO:
             raise BadInput(
                 f"{root} is being written by process {holder}: wait for it or stop it"
             ) from None
-        # Its holder may have removed the file between our opening and locking it:
-        # then the lock is on a file that nobody else can find.
+        # Its holder may have removed the file after we opened it: then we have locked a file
+        # that nobody else can find.
         if _same_file(lock, root / LOCK):
             lock.truncate(0)
             lock.write(f"{os.getpid()}\n".encode())

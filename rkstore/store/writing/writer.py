@@ -1,7 +1,7 @@
 """Writing a store, one shard at a time, so that a kill at any instant loses one shard at most.
 
 Each file is written aside, synced and renamed into place; only then is the shard's
-line appended to the journal, and only that line makes the shard exist. Whoever
+line appended to the journal, and only that line makes the shard exist. A writer that
 opens the directory again finds whole shards, and continues after the last of them.
 """
 
@@ -37,7 +37,7 @@ from rkstore.store.journal import ShardRecord
 from rkstore.store.manifest import Manifest, check_manifest
 from rkstore.store.store import Store
 from rkstore.store.writing.encoder import EncodedChunk, ShardEncoder, statistics_of
-from rkstore.store.writing.lock import take_lock, unlock
+from rkstore.store.writing.lock import holds_store, take_lock, unlock
 
 
 class StoreWriter:
@@ -81,14 +81,14 @@ class StoreWriter:
         self._close(failed=False)
 
     def _close(self, *, failed: bool) -> None:
-        """As :meth:`close`. If nothing was recorded before a failure, nothing is left of it."""
+        """As :meth:`close`. If it failed before anything was recorded, nothing is left behind."""
         self._pool.shutdown(cancel_futures=True)
         if self._lock is None:
             return
         shutil.rmtree(self.root / ASIDE, ignore_errors=True)
         nothing = failed and not self.records
         if nothing:
-            with suppress(OSError, RkstoreError):  # what went wrong is what is to be said
+            with suppress(OSError, RkstoreError):  # the first error is the one to report
                 self._remove_unrecorded(self.manifest)
                 own(self.root, MANIFEST).unlink(missing_ok=True)
         unlock(self._lock, self.root)
@@ -119,14 +119,12 @@ class StoreWriter:
             files = self._write_columns(columns)
             for of_site in written:
                 files |= of_site
-            self._record(
-                files,
-                {name: sum(chunk.squared_error for chunk in own) for name, own in chunks.items()},
-                {name: sum(chunk.massive_error for chunk in own) for name, own in chunks.items()},
-            )
+            squared = {name: sum(c.squared_error for c in cs) for name, cs in chunks.items()}
+            massive = {name: sum(c.massive_error for c in cs) for name, cs in chunks.items()}
+            self._record(files, squared, massive)
 
     def write_shard(self, values: dict[str, np.ndarray], columns: dict[str, np.ndarray]) -> None:
-        """Write and record the next shard, all of whose rows are at hand.
+        """Write and record the next shard from all of its rows.
 
         Args:
             values: for each site, float32 ``(rows of the shard, d_in)``.
@@ -142,27 +140,20 @@ class StoreWriter:
         self.finish_shard(shard)
 
     def _claim(self) -> None:
-        """Lock the directory, and have the store in it that is to be written."""
-        if self.root.exists() and not self.root.is_dir():
-            raise BadInput(f"{self.root} is a file: choose another --out")
+        """Lock the directory, and begin or continue the store in it."""
+        begun = holds_store(self.root, {LOCK, ASIDE})
         self._made_root = not self.root.exists()
         self.root.mkdir(parents=True, exist_ok=True)
-        others = [p.name for p in self.root.iterdir() if p.name not in (LOCK, ASIDE)]
-        if others and MANIFEST not in others:
-            raise BadInput(
-                f"{self.root} is not empty and holds no store ({sorted(others)[0]} is there): "
-                "choose another --out"
-            )
         self._lock = take_lock(self.root)
         try:
             shutil.rmtree(self.root / ASIDE, ignore_errors=True)
-            if others:
+            if begun:
                 self._continue(Store(self.root))
             else:
                 self._begin()
         except BaseException:
-            # What was there before is not this writer's to remove.
-            self._close(failed=not others)
+            # What was there before is not ours to remove.
+            self._close(failed=not begun)
             raise
 
     def _begin(self) -> None:
@@ -170,7 +161,7 @@ class StoreWriter:
         self._into_place(MANIFEST)
 
     def _continue(self, store: Store) -> None:
-        """Go on with a store. One that has no shard yet can as well become another."""
+        """Continue a store. One that has no shard yet may become another."""
         if store.part is not None:
             raise BadInput(
                 f"{self.root} is a part of a store: complete it with "
@@ -190,7 +181,7 @@ class StoreWriter:
         self._settle()
 
     def _remove_unrecorded(self, manifest: Manifest) -> None:
-        """Remove what a first shard left that was never recorded, and its directories."""
+        """Remove what a first shard that was never recorded left, and its directories."""
         derived = manifest.metadata(manifest.rows_recorded(1))
         for path in (JOURNAL, *manifest.shard_paths(0), *derived):
             own(self.root, path).unlink(missing_ok=True)
@@ -254,7 +245,7 @@ class StoreWriter:
         chain = self.records[-1].chain if self.records else self.manifest.fingerprint
         record = ShardRecord.following(chain, self.next_shard, files, squared_error, massive_error)
         derived = self._metadata_aside(len(self.records) + 1)
-        # Everything is written and synced: what is left hardly takes room.
+        # Everything is written and synced: what follows needs hardly any room.
         for path in files:
             self._into_place(path)
         self._trim_journal()
@@ -268,13 +259,13 @@ class StoreWriter:
             self._into_place(path)
 
     def _metadata_aside(self, shards: int) -> list[str]:
-        """Have what is derived from that many shards wait aside, where it differs."""
+        """Write aside what is derived from that many shards, where it differs."""
         rows = self.manifest.rows_recorded(shards)
         metadata = self.manifest.metadata(rows)
         return [path for path, content in metadata.items() if self._set_aside(path, content)]
 
     def _set_aside(self, path: str, content: bytes) -> bool:
-        """Have a small file wait aside, unless it is in place already; whether it waits."""
+        """Write a small file aside unless it is in place already; return whether it was written."""
         target = own(self.root, path)
         if target.is_file() and target.read_bytes() == content:
             return False

@@ -1,0 +1,38 @@
+"""``evaluate``."""
+
+from pathlib import Path
+
+import click
+
+from rkstore.cli.options import PATH, Command, options_of
+from rkstore.evaluation.settings import EvaluateSettings
+
+
+@click.command(cls=Command)
+@click.argument("checkpoints", type=PATH, nargs=-1)
+@options_of(EvaluateSettings)
+def evaluate(settings: EvaluateSettings, checkpoints: tuple[str, ...]) -> None:
+    """Without CHECKPOINTS, the last one of each run under checkpoints/ that trained on the store
+    is measured.
+    """
+    from rkstore.dictionaries.disk import CHECKPOINTS
+    from rkstore.evaluation.checkpoints import newest
+    from rkstore.evaluation.evaluate import evaluate as evaluate_dictionaries
+    from rkstore.evaluation.evaluate import write_results
+    from rkstore.evaluation.report.figures import comparison, table
+    from rkstore.store.open import open_store
+
+    store = open_store(settings.store)
+    paths = [Path(path) for path in checkpoints] or newest(store)
+    if not checkpoints:
+        which = f"the last checkpoint of each run under {CHECKPOINTS}/ that trained on"
+        click.echo(f"{which} {store.where}: {', '.join(map(str, paths))}", err=True)
+    results = evaluate_dictionaries(paths, settings)
+    for result in results:
+        for note in result.notes:
+            click.echo(f"{result.name}: {note}", err=True)
+    out = Path(settings.out)
+    write_results(results, store, out / "results.json")
+    comparison(results, paths, out / "comparison.png")
+    click.echo(table(results))
+    click.echo(f"\n{out / 'results.json'}\n{out / 'comparison.png'}")

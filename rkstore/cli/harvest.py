@@ -1,0 +1,44 @@
+"""``harvest`` and ``plan``."""
+
+import click
+
+from rkstore.cli.options import Command, options_of
+from rkstore.harvest.settings import HarvestSettings
+
+
+@click.command(cls=Command)
+@click.option("--dry-run", is_flag=True, help="Say what would be written, and write nothing.")
+@options_of(HarvestSettings)
+def harvest(settings: HarvestSettings, dry_run: bool) -> None:
+    """Run again after an interruption, the same command goes on where it stopped and ends
+    with the same bytes.
+    """
+    from rkstore.cli.terminal import describe_cost, describe_harvest, describe_store
+    from rkstore.harvest import run as harvesting
+    from rkstore.harvest.cost import plan as make_plan
+    from rkstore.store.codecs import CODECS
+
+    ready = harvesting.prepare(settings)
+    click.echo(describe_harvest(ready), err=not dry_run)
+    costs = make_plan(ready)
+    if not costs.fits:  # then it is worth a moment to find out what would
+        costs = make_plan(ready, list(CODECS))
+    click.echo(describe_cost(costs), err=not dry_run)
+    costs.check()
+    if not dry_run:
+        click.echo(describe_store(harvesting.run(ready)))
+
+
+@click.command(cls=Command)
+@options_of(HarvestSettings)
+def plan(settings: HarvestSettings) -> None:
+    """Nothing is written."""
+    from rkstore.cli.terminal import describe_harvest, describe_plan
+    from rkstore.harvest import run as harvesting
+    from rkstore.harvest.cost import plan as make_plan
+    from rkstore.store.codecs import CODECS
+
+    ready = harvesting.prepare(settings)
+    costs = make_plan(ready, list(CODECS))
+    click.echo(f"{describe_harvest(ready)}\n{describe_plan(costs)}")
+    costs.check()

@@ -1,0 +1,165 @@
+"""Options of commands, made from settings."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import click
+
+from rkstore.cli import COMMANDS
+from rkstore.errors import BadInput
+from rkstore.settings import KINDS, Option, Settings, expanded, from_yaml, options_in, read_as
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Number(click.ParamType):  # type: ignore[type-arg] # older clicks know no argument
+    """A number as all settings read it: ``1e5`` is a whole one."""
+
+    def __init__(self, kind: type[Any]) -> None:
+        self.kind = kind
+        self.name = "integer" if kind is int else "float"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        number = read_as(self.kind, value)
+        if type(number) is not self.kind:
+            self.fail(f"'{value}' is not {KINDS[self.kind]}.", param, ctx)
+        return number
+
+
+class PathOrName(click.ParamType):  # type: ignore[type-arg]
+    """A path, or what may be one: a URL, a name on the Hub. ``~`` is the home directory."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:  # noqa: ARG002 - click calls it
+        return expanded(value)
+
+
+PATH = PathOrName()
+
+STORE_HELP = "Store, a directory or a URL; may be left out if stores/ holds exactly one."
+
+
+class OfMembers(click.Option):
+    """An option that members of a family bring; ``members`` are their names."""
+
+    def __init__(self, *args: Any, members: tuple[str, ...] = (), **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.members = members
+
+
+class Command(click.Command):
+    """A command whose help has a group of options for the members that bring them.
+
+    Its help begins with the sentence that ``COMMANDS`` has for it. It refuses an option given
+    twice, where click would keep the last value.
+    """
+
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if self.name in COMMANDS:
+            formatter.write_paragraph()
+            with formatter.indentation():
+                formatter.write_text(COMMANDS[self.name][1])
+        super().format_help_text(ctx, formatter)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        _, _, given = self.make_parser(ctx).parse_args(list(args))
+        for option in given:
+            if isinstance(option, click.Option) and given.count(option) > 1 and _has_one(option):
+                names = " or ".join(option.opts + option.secondary_opts)
+                raise BadInput(f"{names} is given twice: give it once")
+        return super().parse_args(ctx, args)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        groups: dict[tuple[str, ...], list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            if isinstance(param, click.Option) and (record := param.get_help_record(ctx)):
+                groups.setdefault(getattr(param, "members", ()), []).append(record)
+        for members, records in groups.items():
+            with formatter.section(f"Options of {', '.join(members)}" if members else "Options"):
+                formatter.write_dl(records)
+
+
+def _has_one(option: click.Option) -> bool:
+    """Whether an option has one value; a flag that has no opposite says the same again."""
+    harmless = option.is_flag and not option.secondary_opts
+    return not (option.multiple or option.count or harmless)
+
+
+def options_of(settings: type[Settings], *, several: bool = False) -> Callable[[F], F]:
+    """Give a command the options of its settings and ``--config``; it is called with the settings.
+
+    What is typed overrides the file, the file overrides the defaults.
+
+    Args:
+        several: whether ``--config`` may be given more than once; the command is then called
+            with a list of settings, one a file.
+    """
+
+    def decorate(command: F) -> F:
+        @functools.wraps(command)
+        def wrapped(config: tuple[str, ...], **values: Any) -> Any:
+            names = options_in(settings)
+            rest = {key: value for key, value in values.items() if key not in names}
+            given = {k: v for k, v in values.items() if k in names and is_typed(k)}
+            if "store" in names and values["store"] is not None:  # maybe as the argument
+                given["store"] = values["store"]
+            chosen = [from_yaml(settings, Path(file), given) for file in config]
+            if not several and len(chosen) > 1:
+                raise BadInput(f"--config is given {len(chosen)} times: give one file")
+            chosen = chosen or [settings(**given)]
+            return command(chosen if several else chosen[0], **rest)
+
+        help = "YAML file of options."
+        if several:
+            help += " Given again, one more is made, all on one reading of the store."
+        decorated = click.option("--config", type=PATH, multiple=True, help=help)(wrapped)
+        for option in reversed(options_in(settings).values()):
+            members = tuple(member for _, member in settings.brought.get(option.name, ()))
+            decorated = _option(option, members)(decorated)
+        return cast(F, decorated)
+
+    return decorate
+
+
+def store_argument(command: F) -> F:
+    """Let a command's store be given as an argument, as well as with ``--store``."""
+
+    @functools.wraps(command)
+    def wrapped(at: str | None, store: str | None, **values: Any) -> Any:
+        if at is not None and store is not None:
+            raise BadInput(f"--store is {store}, and the argument {at}: leave out one of them")
+        return command(store=store if at is None else at, **values)
+
+    decorated: Any = wrapped
+    if not any(param.name == "store" for param in getattr(wrapped, "__click_params__", ())):
+        decorated = click.option("--store", type=PATH, help=STORE_HELP)(decorated)
+    argument = click.argument("at", type=PATH, required=False, metavar="[STORE]")
+    return cast(F, argument(decorated))
+
+
+def is_typed(name: str) -> bool:
+    """Whether the option of a field is on the command line."""
+    source = click.get_current_context().get_parameter_source(name)
+    return source == click.core.ParameterSource.COMMANDLINE
+
+
+def _option(option: Option, members: tuple[str, ...]) -> Callable[[F], F]:
+    shown: dict[str, Any] = {"help": option.help, "default": option.default}
+    shown["show_default"] = not option.optional and option.default != ()
+    shown |= {"cls": OfMembers, "members": members}
+    if option.kind is bool:
+        return click.option(f"{option.flag}/--no-{option.flag[2:]}", option.name, **shown)
+    if option.several:
+        shown |= {"multiple": True, "metavar": "NAME"}
+    return click.option(option.flag, option.name, type=_param_type(option), **shown)
+
+
+def _param_type(option: Option) -> Any:
+    if option.choices:
+        return click.Choice(tuple(option.choices))
+    if option.kind in (int, float):
+        return Number(option.kind)
+    return PATH if option.path else click.STRING

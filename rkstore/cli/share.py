@@ -1,0 +1,65 @@
+"""``push``, ``pull``, ``import`` and ``export``."""
+
+import click
+
+from rkstore.cli.options import PATH, Command, options_of, store_argument
+from rkstore.errors import BadInput
+from rkstore.share.settings import ExportSettings, ImportSettings, PullSettings
+
+
+@click.command(cls=Command)
+@click.argument("paths", type=PATH, nargs=-1, metavar="[SOURCE] URL")
+@click.option("--store", type=PATH, help="Store to push, in place of SOURCE.")
+def push(paths: tuple[str, ...], store: str | None) -> None:
+    """What is there already is not sent again: after an interruption, the same command goes on
+    where it stopped.
+    """
+    from rkstore.share.push import push as push_store
+    from rkstore.store.open import find_store
+
+    *sources, url = paths or ("",)
+    if not url or len(sources) > 1 or (sources and store is not None):
+        raise BadInput("give one store, as SOURCE or with --store, and one URL: push SOURCE URL")
+    source = sources[0] if sources else find_store(store)
+    click.echo(f"{url}: {push_store(source, url)}")
+
+
+@click.command(cls=Command)
+@click.argument("url", type=PATH)
+@options_of(PullSettings)
+def pull(settings: PullSettings, url: str) -> None:
+    """The URL is a directory, s3://, http(s)://, hf:// or sftp://. Run again after an
+    interruption, the same command goes on where it stopped; with other options it adds to what
+    is there.
+    """
+    from rkstore.cli.terminal import part_line
+    from rkstore.share.pull import pull as pull_store
+
+    store, moved = pull_store(url, settings, lambda sentence: click.echo(sentence, err=True))
+    click.echo(f"{store.root}: {moved}")
+    if store.part is not None:
+        click.echo(part_line(store))
+
+
+@click.command("import", cls=Command)
+@click.argument("path", type=PATH)
+@options_of(ImportSettings)
+def import_(settings: ImportSettings, path: str) -> None:
+    """Run again after an interruption, the same command goes on where it stopped."""
+    from rkstore.cli.terminal import describe_store
+    from rkstore.share.exchange.importing import import_store
+
+    store = import_store(path, settings, lambda sentence: click.echo(sentence, err=True))
+    click.echo(describe_store(store))
+
+
+@click.command(cls=Command)
+@store_argument
+@options_of(ExportSettings)
+def export(settings: ExportSettings, store: str | None) -> None:
+    """What is written is there as a whole or not at all."""
+    from rkstore.share.exchange.exporting import export_store
+    from rkstore.store.open import find_store
+    from rkstore.store.store import Store
+
+    click.echo(export_store(Store(find_store(store)), settings))

@@ -1,0 +1,51 @@
+"""``info`` and ``verify``."""
+
+import click
+
+from rkstore.cli import fail
+from rkstore.cli.options import PATH, Command, store_argument
+
+
+@click.command(cls=Command)
+@store_argument
+@click.option("--json", "as_json", is_flag=True, help="For a program.")
+def info(store: str | None, as_json: bool) -> None:
+    """Of a store at a URL, its metadata alone is fetched."""
+    from rkstore.cli.terminal import describe_store
+    from rkstore.store.facts import store_facts
+    from rkstore.store.jsontext import to_json
+    from rkstore.store.open import open_store
+
+    opened = open_store(store)
+    click.echo(to_json(store_facts(opened), indent=2) if as_json else describe_store(opened))
+
+
+@click.command(cls=Command)
+@store_argument
+@click.option(
+    "--repair-from", type=PATH, metavar="URL", help="Fetch damaged and missing files from a copy."
+)
+def verify(store: str | None, repair_from: str | None) -> None:
+    """The status is 1 if a file is missing or not as it was written."""
+    from tqdm import tqdm
+
+    from rkstore.cli.terminal import describe_verified
+    from rkstore.store.open import find_store
+    from rkstore.store.store import Store
+    from rkstore.store.verify import verify as verify_store
+
+    opened = Store(find_store(store))
+    with tqdm(
+        total=opened.stored_bytes(), unit="B", unit_scale=True, desc="verify", disable=None
+    ) as bar:
+        problems = list(verify_store(opened, bar.update))
+    for problem in problems:
+        click.echo(f"{problem.path} {problem.what}", err=True)
+    if problems and repair_from:
+        from rkstore.share.repair import repair
+
+        found, problems = len(problems), repair(opened, problems, repair_from)
+        click.echo(f"{found - len(problems)} files mended from {repair_from}", err=True)
+    if problems:
+        fail(f"rkstore: {len(problems)} files of {opened.root} are not as recorded", 1)
+    click.echo(describe_verified(opened))

@@ -1,0 +1,95 @@
+"""When each latent first fires: dead latents at every window, from one pass over the rows.
+
+After some thousand tokens nearly all latents have fired, and only the others still matter. A
+latent fires only if it is above zero and above the k-th largest pre-activation, which is at least
+the k-th largest of any subset of the latents. For most tokens a subset rules all remaining latents
+out; the other tokens are encoded in full, so the answer is exact.
+"""
+
+import torch
+from torch import Tensor
+
+from rkstore.dictionaries import Dictionary
+from rkstore.dictionaries.selects.relu import ReLU
+from rkstore.dictionaries.selects.topk import TopK
+from rkstore.errors import BadInput
+
+# Latents computed for the bound, per latent that a TopK code keeps.
+BOUNDING = 16
+
+# The bound is used once the share of latents that have not fired is below this.
+FEW = 0.5
+
+NEVER = torch.iinfo(torch.int64).max
+
+
+class Lifetimes:
+    """Takes rows in order and records when each latent first fires.
+
+    Args:
+        dictionary: encodes rows in the units of those that are added.
+    """
+
+    def __init__(self, dictionary: Dictionary) -> None:
+        self.dictionary = dictionary
+        self.tokens = 0
+        device = dictionary.W_enc.device
+        self._first = torch.full((dictionary.d_sae,), NEVER, device=device)
+        self._counts = torch.zeros(dictionary.d_sae, dtype=torch.int64, device=device)
+
+    @torch.no_grad()
+    def add(self, x: Tensor) -> None:
+        """Add the next activations, ``(n, d_in)``."""
+        waiting = (self._first == NEVER).nonzero().squeeze(1)
+        rows = torch.arange(len(x), device=x.device)
+        if len(waiting) < FEW * self.dictionary.d_sae:
+            rows = _undecided(self.dictionary, x, waiting, self._counts)
+        if len(rows):
+            tokens, latents = (self.dictionary.encode(x[rows]) > 0).nonzero(as_tuple=True)
+            self._first.scatter_reduce_(0, latents, self.tokens + rows[tokens], "amin")
+            self._counts += torch.bincount(latents, minlength=self.dictionary.d_sae)
+        self.tokens += len(x)
+
+    @property
+    def first(self) -> Tensor:
+        """Index of the first token that each latent fired on, int64 ``(d_sae,)``.
+
+        The number of all tokens for a latent that never fired: a latent is dead in the first ``w``
+        tokens exactly if its index is at least ``w``.
+        """
+        return self._first.clamp_max(self.tokens)
+
+    def dead(self, window: int) -> Tensor:
+        """Which latents fired on none of the first ``window`` tokens, bool ``(d_sae,)``.
+
+        Raises:
+            BadInput: fewer tokens were added.
+        """
+        if window > self.tokens:
+            raise BadInput(
+                f"a window of {window:,} tokens needs more than the {self.tokens:,} read"
+            )
+        return self.first >= window
+
+
+def _undecided(dictionary: Dictionary, x: Tensor, waiting: Tensor, counts: Tensor) -> Tensor:
+    """Indices of the rows of ``x`` on which a latent that has not fired yet may fire."""
+    if not len(waiting):
+        return waiting
+    select = dictionary.select.rule
+    if not isinstance(select, TopK | ReLU):
+        return torch.arange(len(x), device=x.device)
+    centred = x - dictionary.b_dec
+    best = _pre(dictionary, centred, waiting).amax(dim=1)
+    bound = torch.zeros(len(x), device=x.device)
+    if type(select) is TopK:
+        busiest = counts.topk(min(BOUNDING * select.k, dictionary.d_sae)).indices
+        kth = _pre(dictionary, centred, busiest).topk(select.k, dim=1).values.amin(dim=1)
+        # The full product is summed in another order and may differ in its last digits.
+        bound = (kth - 1e-4 * kth.abs()).clamp_min(0)
+    return (best > bound).nonzero().squeeze(1)
+
+
+def _pre(dictionary: Dictionary, centred: Tensor, latents: Tensor) -> Tensor:
+    """Pre-activations of some latents, ``(n, len(latents))``."""
+    return centred @ dictionary.W_enc[:, latents] + dictionary.b_enc[latents]
