@@ -23,7 +23,7 @@ test: $(VENV)/installed
 	$(TEST)
 
 torture: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(VENV)/bin/python benchmarks/torture
+	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/torture
 
 bench: $(VENV)/installed
 	$(VENV)/bin/python benchmarks/bench.py

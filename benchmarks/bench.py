@@ -4,7 +4,7 @@
     python benchmarks/bench.py --only harvest_fp32        # some rows; --write keeps the result
     python benchmarks/bench.py --quick                    # whether everything runs
 
-Each row is a file in ``rows/``; ``harness/row.py`` says what it has to provide.
+Each row is a function in ``rows/``; ``harness/row.py`` says what it has to provide.
 """
 
 import json

@@ -1,36 +1,37 @@
-"""The arms of a comparison: dictionaries that differ in nothing but how they begin.
+"""The arms of a comparison: dictionaries that differ only in their initialisation.
 
-Arms of one layer and seed share their random base, as far as their beginning leaves it, are
-trained on one reading of the store, and measured on one reading of its held-out rows.
+Arms of one layer and seed share their random numbers, as far as the initialisation keeps them, are
+trained on one reading of the store, and evaluated on one reading of its held-out rows.
 """
 
 import hashlib
 import inspect
+import itertools
 import json
 import shutil
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
-import torch
-from results import Row, deviation
+from tqdm import tqdm
 
-from rkstore.dictionaries import load_dictionary
 from rkstore.dictionaries.disk import TRAINING
 from rkstore.errors import BadInput
-from rkstore.evaluation.evaluate import Measure
+from rkstore.evaluation.evaluate import measured
+from rkstore.evaluation.paired import Arms, described
+from rkstore.evaluation.record import Row, Runs
+from rkstore.evaluation.report.tables import with_sd
 from rkstore.evaluation.settings import EvaluateSettings
 from rkstore.harvest import run as harvest
 from rkstore.harvest.settings import HarvestSettings
 from rkstore.settings import Settings, flag_of, option, options_in
-from rkstore.store.batches.assemble import read_rows
-from rkstore.store.batches.kept import LeftOut, left_out
+from rkstore.store.batches.kept import left_out
 from rkstore.store.batches.plan import plan_batches, split_chunks
 from rkstore.store.open import open_store
 from rkstore.store.store import Store
+from rkstore.training.inits.rkcnn_decoder import RkCNNDecoder
 from rkstore.training.naming import checkpoints_beside
 from rkstore.training.settings import TrainSettings
 from rkstore.training.train import train_all
@@ -38,8 +39,8 @@ from rkstore.training.train import train_all
 # What is harvested, if no store is given.
 TEXT = ("model", "dataset", "dataset_config", "text", "text_seed", "tokens", "context_size")
 
-# Another choice of these may add to the same file: where runs lie, how many there are, and what
-# the fingerprint of the store says better.
+# Runs that differ in these may share a file: where they are, how many there are, and what the
+# fingerprint of the store records better.
 NOT_IDENTITY = (
     *("store", "out", "device", "checkpoint_every", "keep", "seeds", "layers"),
     *TEXT,
@@ -47,23 +48,23 @@ NOT_IDENTITY = (
 
 CURVE_POINTS = 50
 
-# Inits whose first latents begin as directions inside random subsets of the dimensions.
+# Inits whose first latents are directions inside random subsets of the dimensions.
 MINING = ("rkcnn", "rkcnn-decoder", "rkcnn-unscored", "sparse-random")
 
 
 def as_in(settings: type[Settings], name: str, **given: Any) -> Any:
-    """The option of that name of another command, with ``default`` or ``help`` if given."""
+    """The option of another command, with another ``default`` or ``help`` if given."""
     known, names = options_in(settings)[name], inspect.signature(option).parameters
     return option(**({key: getattr(known, key) for key in names} | given))
 
 
 def directory(default: str) -> Any:
-    """The option of where a pipeline writes."""
+    """The option that says where a pipeline writes."""
     return as_in(TrainSettings, "out", default=default, help="Directory of everything it writes.")
 
 
 def typed(names: Iterable[str]) -> list[str]:
-    """Those of some options that stand on the command line, as they are written there."""
+    """Those of some options that are on the command line, as they are written there."""
     context = click.get_current_context(silent=True)
     given = click.core.ParameterSource.COMMANDLINE
     return [
@@ -72,7 +73,7 @@ def typed(names: Iterable[str]) -> list[str]:
 
 
 class RecipeSettings(Settings):
-    """Which activations, and what all dictionaries have in common."""
+    """Which activations, and the settings that all dictionaries share."""
 
     store: str | None = as_in(
         TrainSettings, "store", help="Store; without it, one is harvested under --out."
@@ -136,10 +137,10 @@ class ArmSettings(RecipeSettings):
 
 
 def the_store(settings: RecipeSettings, layers: str) -> Store:
-    """The store that is given, or else one harvested under ``--out``, or taken up there.
+    """The given store, or else one that is harvested, or resumed, under ``--out``.
 
     Raises:
-        BadInput: it is given, and so is on the command line what to harvest.
+        BadInput: the command line has both a store and what to harvest.
     """
     if settings.store is not None:
         if unused := typed(TEXT):
@@ -164,7 +165,7 @@ def the_store(settings: RecipeSettings, layers: str) -> Store:
 
 
 def identity(settings: RecipeSettings, store: Store, besides: Sequence[str] = ()) -> Row:
-    """What runs must have in common to lie in one file; all settings but those ``besides``."""
+    """What runs in one file must have in common: all settings but those ``besides``."""
     free = {*NOT_IDENTITY, *besides}
     chosen = {key: value for key, value in settings.model_dump().items() if key not in free}
     model = store.manifest.source.get("model", {}).get("name")
@@ -173,7 +174,7 @@ def identity(settings: RecipeSettings, store: Store, besides: Sequence[str] = ()
 
 
 def recipe(settings: RecipeSettings, store: Store, **given: Any) -> TrainSettings:
-    """The settings to train one dictionary with: those it shares, and those ``given``."""
+    """The settings of one dictionary: those that all share, and those ``given``."""
     shared = options_in(type(settings)).keys() & options_in(TrainSettings).keys()
     chosen = {name: getattr(settings, name) for name in shared}
     where = {"store": store.where, "layers": None, "out": str(Path(settings.out) / "checkpoints")}
@@ -186,31 +187,33 @@ def arms_of(settings: ArmSettings, store: Store, layer: int, seed: int) -> list[
 
 
 def run_arms(chosen: Sequence[TrainSettings], store: Store, keep: bool = True) -> list[Row]:
-    """Train dictionaries on one reading, measure them on one reading; one row each.
+    """Train dictionaries on one reading and evaluate them on one reading; one row each.
 
     Args:
-        keep: whether the checkpoints are left; they are as large as all else together.
+        keep: whether to leave the checkpoints, which are larger than everything else together.
     """
     one = chosen[0]
     paths = train_all(chosen)
-    hook_name = store.site(one.layer, one.hook)
-    train_chunks, held_out = split_chunks(store)
-    seen, unseen = (
-        left_out(store, hook_name, chunks, special_tokens=one.special_tokens, max_norm=one.max_norm)
-        for chunks in (train_chunks, held_out)
+    measure = EvaluateSettings(
+        store=str(store.where),
+        device=one.device,
+        special_tokens=one.special_tokens,
+        max_norm=one.max_norm,
     )
-    plan = plan_batches(store, train_chunks, one.batch_size, one.seed, seen)
-    orders = {
-        "order_of_rows": digest(np.concatenate(list(plan.batches(epoch=0)))),
-        "held_out_rows": digest(
-            np.concatenate([unseen.kept(*store.rows_of_chunk(c)) for c in held_out])
-        ),
-    }
-    found = measure(store, hook_name, held_out, unseen, paths, chosen)
-    rows = [
-        {"layer": arm.layer, "seed": arm.seed, "init": arm.init, **numbers, **orders}
-        for arm, numbers in zip(chosen, found, strict=True)
-    ]
+    orders = orders_of(one, store)
+    rows = []
+    for arm, path, (result, sums) in zip(chosen, paths, measured(paths, measure), strict=True):
+        numbers = result.as_dict()
+        del numbers["path"]  # the same runs may lie elsewhere
+        mined = mined_latents(arm, result.d_sae)
+        dead = int((sums.fired[:mined] == 0).sum())
+        rows.append(
+            {"layer": arm.layer, "seed": arm.seed, "init": arm.init}
+            | {"mined": mined, "dead_mined": dead, "dead_others": result.dead - dead}
+            | numbers
+            | {"history": curve(path)}
+            | orders
+        )
     if not keep:
         for path in paths:
             for _, checkpoint in checkpoints_beside(path):
@@ -218,92 +221,85 @@ def run_arms(chosen: Sequence[TrainSettings], store: Store, keep: bool = True) -
     return rows
 
 
-def measure(
-    store: Store,
-    hook_name: str,
-    chunks: Sequence[int],
-    passed_over: LeftOut,
-    paths: Sequence[Path],
-    chosen: Sequence[TrainSettings],
-) -> list[Row]:
-    """What dictionaries of one site do to held-out rows, all on the same batches.
-
-    As :func:`rkstore.evaluation.evaluate.evaluate`, and with the dead among the latents that
-    began as mined directions counted apart from the others.
-    """
-    device = chosen[0].device
-    measures = [Measure(load_dictionary(path)[0].to(device)) for path in paths]
-    size = EvaluateSettings().batch_size
-    for batch in read_rows(store, [hook_name], chunks, size, passed_over):
-        x = torch.from_numpy(batch.x[hook_name]).to(device)
-        for one in measures:
-            one.add(x)
-    rows = []
-    for one, path, arm in zip(measures, paths, chosen, strict=True):
-        result = one.result(path.name, hook_name, store.codec_fvu(hook_name))
-        numbers = replace(result, left_out=len(passed_over.rows)).as_dict()
-        del numbers["path"]  # the same runs may lie elsewhere
-        mined = mined_latents(arm, result.d_sae)
-        dead = int((one.fired[:mined] == 0).sum())
-        rows.append(
-            {"mined": mined, "dead_mined": dead, "dead_others": result.dead - dead}
-            | numbers
-            | {"history": curve(path)}
-        )
-    return rows
+def orders_of(one: TrainSettings, store: Store) -> Row:
+    """Digests of the rows that a dictionary is trained and evaluated on, in their order."""
+    site = store.site(one.layer, one.hook)
+    train_chunks, held_out = split_chunks(store)
+    seen, unseen = (
+        left_out(store, site, chunks, special_tokens=one.special_tokens, max_norm=one.max_norm)
+        for chunks in (train_chunks, held_out)
+    )
+    plan = plan_batches(store, train_chunks, one.batch_size, one.seed, seen)
+    kept = [unseen.kept(*store.rows_of_chunk(chunk)) for chunk in held_out]
+    return {
+        "order_of_rows": digest(np.concatenate(list(plan.batches(epoch=0)))),
+        "held_out_rows": digest(np.concatenate(kept)),
+    }
 
 
 def curve(checkpoint: Path) -> Row:
-    """How the error of the batches fell in training, in few points, the end among them."""
+    """How the error of the batches fell during training, in a few points; the last is the end."""
     history = json.loads((checkpoint / TRAINING).read_text("utf-8"))["history"]
     some = history[:: -max(1, len(history) // CURVE_POINTS)][::-1]
     return {"step": [h["step"] for h in some], "fvu": [h["fvu"] for h in some]}
 
 
 def mined_latents(settings: TrainSettings, d_sae: int) -> int:
-    """How many latents, the first ones, began inside random subsets."""
+    """How many latents, the first ones, are initialised inside random subsets."""
     if settings.init not in MINING:
         return 0
-    share = round(d_sae * settings.rkcnn_fraction)
-    return min(share, settings.rkcnn_h) if settings.init == "rkcnn-decoder" else share
+    mining = settings.options(RkCNNDecoder)
+    share = round(d_sae * mining.rkcnn_fraction)
+    return min(share, mining.rkcnn_h) if settings.init == "rkcnn-decoder" else share
 
 
 def digest(rows: np.ndarray) -> str:
-    """Digest of row ids in order: two that are the same saw the same rows in the same order."""
+    """Digest of row ids: runs with the same digest saw the same rows in the same order."""
     return hashlib.sha256(rows.astype("<i8").tobytes()).hexdigest()[:16]
 
 
-def improvement(baseline: Row, arm: Row) -> float | None:
-    """How many per cent fewer latents are dead; None if none of the baseline is."""
-    if not baseline["dead"]:
-        return None
-    return float(100 * (baseline["dead"] - arm["dead"]) / baseline["dead"])
+def run_missing(settings: ArmSettings, name: str, store: Store, layers: Sequence[int]) -> Runs:
+    """All arms of each layer and seed: those on record, and those made now."""
+    runs = Runs(Path(settings.out) / f"{name}.json", identity(settings, store))
+    wanted = [(layer, seed) for seed in settings.all_seeds for layer in layers]
+    for layer, seed in tqdm(wanted, desc=name, unit="layer and seed", disable=None):
+        if not runs.find(layer=layer, seed=seed):
+            runs.add(run_arms(arms_of(settings, store, layer, seed), store, settings.keep))
+    return runs
 
 
-def differences(rows: Sequence[Row], arm: str, baseline: str, key: str) -> list[float]:
-    """``arm`` less ``baseline``, for each layer and seed that has both."""
-    value = {(row["layer"], row["seed"], row["init"]): row[key] for row in rows}
-    return [
-        float(value[layer, seed, arm] - value[layer, seed, baseline])
-        for layer, seed, init in value
-        if init == arm and (layer, seed, baseline) in value
+def summarise(
+    rows: Sequence[Row], arms: Sequence[str], more: Callable[[list[tuple[Row, Row]]], Row]
+) -> Row:
+    """Each arm against those before it, pair by pair, and how much the baseline varies.
+
+    Args:
+        more: what else to say of the pairs of two arms.
+    """
+    known = Arms(rows)
+    compared = [
+        {
+            "arm": arm,
+            "against": other,
+            "dead": known.differences(arm, other, "dead"),
+            "explained": known.differences(arm, other, "explained_variance"),
+            **more(known.pairs(arm, other)),
+        }
+        for other, arm in itertools.combinations(arms, 2)
     ]
+    noise = {key: known.noise(arms[0], key) for key in ("dead", "explained_variance")}
+    return {"compared": compared, "baseline": arms[0], "noise": noise}
 
 
 def spread(values: Sequence[float], form: str) -> str:
-    """Mean ± standard deviation, as far as there are values for them."""
-    if not values:
-        return "-"
-    mean, sd = sum(values) / len(values), deviation(values)
-    return f"{mean:{form}}" + ("" if sd is None else f" ± {sd:{form.lstrip('+')}}")
+    """Mean ± standard deviation."""
+    found = described(values)
+    return with_sd(found["mean"], found["sd"], form)
 
 
-def noise(rows: Sequence[Row], baseline: str, key: str) -> float | None:
-    """Standard deviation of the baseline between seeds, mean over layers; None with one seed."""
-    layers = {row["layer"] for row in rows}
-    found = [
-        deviation([row[key] for row in rows if (row["layer"], row["init"]) == (layer, baseline)])
-        for layer in layers
-    ]
-    known = [sd for sd in found if sd is not None]
-    return sum(known) / len(known) if known else None
+def noise_line(summary: Row) -> str:
+    """How much of a difference another seed makes."""
+    sd = summary["noise"]["dead"]
+    if sd is None:
+        return "Only one seed: how much another would change is not known (--seeds)."
+    return f"Between seeds, {summary['baseline']} varies by {sd:.1f} dead latents (SD)."

@@ -4,10 +4,10 @@
         --text FILE                  # writes docs/codecs.json, of which codec_page.py makes
                                      # the second half of docs/codecs.md
 
-The same tokens are stored with every codec. Each dictionary is then trained from each store with
-the same seed and the same order of rows, so that the stored numbers are all that differs, and
-is compared with that from float32 as two dictionaries are that differ in their seed. All are
-evaluated on the float32 values of held-out rows, without those of special tokens and massive ones.
+The same tokens are stored with every codec. Each dictionary is trained from each store with the
+same seed and the same order of rows, so that only the stored numbers differ, and is compared with
+the one from float32 in the same way as dictionaries of different seeds are. All are evaluated on
+the float32 values of held-out rows, without the rows of special tokens and massive rows.
 """
 
 import dataclasses
@@ -21,8 +21,8 @@ import click
 import numpy as np
 import torch
 from arms import digest
-from codec_values import MASSIVE, ModelsSettings, described, each_model, write
-from results import Row, start
+from codec_values import MASSIVE, ModelsSettings, described, each_model, write, write_store
+from results import start
 from torch import Tensor
 from tqdm import tqdm
 
@@ -30,6 +30,7 @@ from rkstore.cli.options import Command, options_of
 from rkstore.dictionaries import Dictionary, load_dictionary
 from rkstore.errors import BadInput
 from rkstore.evaluation.evaluate import evaluate
+from rkstore.evaluation.record import Row
 from rkstore.evaluation.settings import EvaluateSettings
 from rkstore.harvest import run as harvest
 from rkstore.harvest.settings import HarvestSettings
@@ -43,14 +44,13 @@ from rkstore.store.codecs import codec_named
 from rkstore.store.formats import compression_for
 from rkstore.store.manifest import COLUMNS
 from rkstore.store.store import Store
-from rkstore.store.writing.writer import StoreWriter
 from rkstore.training.run import prepare
 from rkstore.training.settings import TrainSettings
 from rkstore.training.train import train
 
 REFERENCE = "float32"
 
-# Between the pairs of codecs, a pair of seeds.
+# In place of a codec, where two seeds are compared.
 SEEDS = "another seed"
 
 
@@ -99,21 +99,22 @@ def recode(store: Store, codec: str, out: Path) -> Store:
     """Write the rows of a float32 store again with another codec."""
     compression = compression_for(store.manifest.format, codec_named(codec).dtype)
     manifest = dataclasses.replace(store.manifest, codec=codec, compression=compression)
-    with StoreWriter(out, manifest) as writer:
-        while writer.next_shard < manifest.shards:
-            rows = manifest.rows_of_shard(writer.next_shard)
-            writer.write_shard(
-                {name: store.read(name, *rows) for name in manifest.hook_names},
-                {name: store.column(name, *rows) for name in COLUMNS},
-            )
-    return Store(out)
+    names = manifest.hook_names
+    return write_store(
+        out,
+        manifest,
+        lambda rows: (
+            {name: store.read(name, rows.start, rows.stop) for name in names},
+            {name: store.column(name, rows.start, rows.stop) for name in COLUMNS},
+        ),
+    )
 
 
 def probes(stores: dict[str, Store], site: str, work: Path) -> list[Row]:
-    """How much of a probe's choice and directions each codec leaves as float32 has them.
+    """How much of a probe's result each codec leaves as it is with float32.
 
-    ``overlap`` is the share of the top subsets that both chose, ``cosine`` the mean cosine
-    of the directions of those.
+    ``overlap`` is the share of the top subsets that both chose, ``cosine`` the mean cosine of the
+    directions of those subsets.
     """
     found = {}
     for name, store in stores.items():
@@ -124,7 +125,7 @@ def probes(stores: dict[str, Store], site: str, work: Path) -> list[Row]:
     for name, result in found.items():
         directions = _directions(result)
         common = reference.keys() & directions.keys()
-        # A principal direction has no sign of its own.
+        # The sign of a principal direction is arbitrary.
         cosines = [abs(float(reference[s] @ directions[s])) for s in common]
         row = {"site": site, "codec": name, "overlap": len(common) / len(reference)}
         rows.append(row | {"cosine": float(np.mean(cosines)), "least_cosine": min(cosines)})
@@ -142,7 +143,7 @@ Trained = dict[tuple[str, int], Dictionary]
 def dictionaries(
     stores: dict[str, Store], site: str, settings: CodecStudySettings, work: Path
 ) -> tuple[list[Row], Trained]:
-    """Dictionaries of a site from each store, and of other seeds, and what each does to it."""
+    """Dictionaries of a site from each store, and of other seeds, with their evaluation."""
     runs = [(name, 0) for name in stores] + [(REFERENCE, seed) for seed in range(1, settings.seeds)]
     measure = EvaluateSettings(store=str(stores[REFERENCE].root), max_norm=MASSIVE)
     rows, trained = [], {}
@@ -179,7 +180,7 @@ def held_out(store: Store, site: str) -> Tensor:
 
 
 def compared(site: str, trained: Trained, x: Tensor, seeds: int) -> Iterator[Row]:
-    """Each codec's dictionary beside that from float32, and all pairs of seeds."""
+    """Each codec's dictionary compared with that from float32, and all pairs of seeds."""
     codes = {key: one.encode(x).detach() for key, one in trained.items()}
 
     def pair(one: tuple[str, int], other: tuple[str, int]) -> Row:
@@ -197,12 +198,12 @@ def compared(site: str, trained: Trained, x: Tensor, seeds: int) -> Iterator[Row
 
 
 def likeness(decoder: Tensor, code: Tensor, other_decoder: Tensor, other_code: Tensor) -> Row:
-    """How far a dictionary's latents are found again in another, on the same rows.
+    """How similar the latents of two dictionaries are, on the same rows.
 
     Over the latents that fire: the mean cosine of the rows of ``W_dec (d_sae, d_in)`` and the mean
-    correlation of the codes ``(rows, d_sae)``, of the latents of the same number and of those
-    whose rows of ``W_dec`` are most alike. A latent that the other dictionary never uses has
-    correlation 0.
+    correlation of the codes ``(rows, d_sae)``, between latents with the same index, and between
+    each latent and the one whose row of ``W_dec`` is most similar. The correlation with a latent
+    that never fires is 0.
     """
     fires = (code > 0).any(dim=0).nonzero().squeeze(1)
     cosine = decoder[fires] @ other_decoder.T
@@ -218,13 +219,13 @@ def likeness(decoder: Tensor, code: Tensor, other_decoder: Tensor, other_code: T
 
 
 def _standard(code: Tensor) -> Tensor:
-    """Columns less their means, of norm 1; zero where they are constant."""
+    """Centred columns of norm 1; zero where they are constant."""
     centred = code.double() - code.double().mean(dim=0)
     return torch.nn.functional.normalize(centred, dim=0)
 
 
 def study(settings: CodecStudySettings) -> Row:
-    """Everything that is measured, for JSON. The stores are removed."""
+    """Everything that is measured, for JSON. The stores are temporary."""
     chosen = ("tokens", "d_sae", "k", "steps", "batch_size", "seeds")
     document: Row = {name: getattr(settings, name) for name in chosen}
     document |= {"codecs": list(settings.codec), "max_norm": MASSIVE, "models": {}}

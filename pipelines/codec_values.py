@@ -4,14 +4,13 @@
         --text FILE                  # writes docs/codec_values.json, of which codec_page.py
                                      # makes the first half of docs/codecs.md
 
-Each model reads the same number of tokens, the demo model Python's own documents, the others
-``--text``. Ordinary rows are those with a norm of at most ten times the site's median, whatever a
-codec itself takes for massive. Beside rkstore's codecs stand what int8 was in stores of schema 1
-(even steps from the least to the greatest value of each dimension of a chunk), one scale for a
-whole layer, as other tools store it, and the least that such a code of this error could take.
+Each model reads the same number of tokens: the demo model Python's own documents, the others
+``--text``. Ordinary rows have a norm of at most ten times the site's median, whatever a codec
+itself counts as massive. rkstore's codecs are compared with int8 as it was in stores of schema 1
+(even steps from the least to the greatest value of each dimension of a chunk), with one scale for a
+whole layer, as other tools store it, and with the fewest bits that a code of this error could take.
 """
 
-import json
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,16 +22,18 @@ import click
 import numpy as np
 from arms import as_in, directory
 from numcodecs.zstd import Zstd
-from results import Row, start, write_together
+from results import start
 from tqdm import tqdm
 
 from rkstore.cli.options import Command, options_of
 from rkstore.errors import BadInput
+from rkstore.evaluation.record import Row, compact
 from rkstore.harvest.run import Harvest, prepare
 from rkstore.harvest.settings import HarvestSettings
 from rkstore.harvest.text.open import PYTHON_CORPUS
 from rkstore.settings import Settings, option
 from rkstore.store.codecs import CODECS
+from rkstore.store.files import write_together
 from rkstore.store.formats import compression_for
 from rkstore.store.manifest import CHUNK_ROWS, COLUMNS, Manifest, largest_divisor
 from rkstore.store.massive import Usual
@@ -48,8 +49,8 @@ MASSIVE = 10
 EXTREMES = "int8 of schema 1"
 ONE_SCALE, ONE_SCALE_ORDINARY = "int8, one scale", "int8, one scale of ordinary rows"
 
-# Width of the histogram's steps, in standard deviations: far below the step of int8, for wider
-# ones smooth the density, whose entropy seems larger then.
+# Width of the histogram's steps, in standard deviations: far below the step of int8, because wider
+# steps smooth the density and raise its entropy.
 STEP = 0.002
 REACH = 100
 
@@ -72,7 +73,7 @@ class ModelsSettings(Settings):
         return {name: place or name for name, _, place in named}
 
     def harvest(self, name: str, **given: Any) -> HarvestSettings:
-        """How the activations of a model are made: the demo model reads what it was trained on.
+        """How a model is harvested; the demo model reads the text that it was trained on.
 
         Raises:
             BadInput: the directory of the model is not there, or it has no text to read.
@@ -99,7 +100,7 @@ def each_model(settings: ModelsSettings, **given: Any) -> Iterator[tuple[str, Ha
 
 
 def described(ready: Harvest | str) -> Row:
-    """What a file says of a model: what its weights and its text were, or why it is left out."""
+    """What is recorded of a model: its weights and its text, or why it is left out."""
     if isinstance(ready, str):
         return {"left_out": ready}
     model = ready.manifest.source["model"]
@@ -125,17 +126,30 @@ class Stored:
     """What a codec makes of the rows of a site."""
 
     bits: float
-    """A value, with everything that is kept beside the codes."""
+    """Bits a value, with everything that is kept beside the codes."""
     bits_apart: float
-    """Of those, what is kept apart from the codes takes."""
+    """The part of them that is kept apart from the codes."""
     back: np.ndarray
-    """The values as they are read."""
+    """The values as they are read back."""
     whole: int = 0
-    """Rows that the codec takes for massive, and keeps apart as a whole."""
+    """Rows that the codec counts as massive and keeps apart as a whole."""
+
+
+Values = dict[str, np.ndarray]
+
+
+def write_store(
+    out: Path, manifest: Manifest, of_rows: Callable[[slice], tuple[Values, Values]]
+) -> Store:
+    """Write a store whose values and columns, of a slice of its rows, a function returns."""
+    with StoreWriter(out, manifest) as writer:
+        while writer.next_shard < manifest.shards:
+            writer.write_shard(*of_rows(slice(*manifest.rows_of_shard(writer.next_shard))))
+    return Store(out)
 
 
 def stored(x: np.ndarray, codec: str) -> Stored:
-    """What rows are like in a store of their own.
+    """Rows in a store of their own.
 
     Raises:
         BadInput: the codec cannot hold one of them.
@@ -155,11 +169,11 @@ def stored(x: np.ndarray, codec: str) -> Stored:
     row = np.arange(len(x))
     columns = dict.fromkeys(COLUMNS, row % CONTEXT)
     with tempfile.TemporaryDirectory() as work:
-        with StoreWriter(Path(work) / "store", manifest) as writer:
-            while writer.next_shard < manifest.shards:
-                part = slice(*manifest.rows_of_shard(writer.next_shard))
-                writer.write_shard({"x": x[part]}, {n: c[part] for n, c in columns.items()})
-        store = Store(Path(work) / "store")
+        store = write_store(
+            Path(work) / "store",
+            manifest,
+            lambda part: ({"x": x[part]}, {name: c[part] for name, c in columns.items()}),
+        )
         apart = sum(path.stat().st_size for path in store.root.rglob("apart/*"))
         bits = 8 * store.stored_bytes("x") / x.size
         return Stored(bits, 8 * apart / x.size, store.read("x"), store.massive_rows("x"))
@@ -193,11 +207,11 @@ def _compressed(codes: np.ndarray) -> int:
 class Bound:
     """Shannon's lower bound on the bits of values ``x (n, d_in)``, if all are coded alike.
 
-    A code that does not tell one value from another once all are centred and divided by σ, and
-    whose error has the mean square ``D`` in units of the variance, takes at least
-    ``h - ½ log₂(2πe D)`` bits a value (Cover & Thomas, "Elements of Information Theory", §10.3),
-    with the differential entropy ``h`` of all values together. As in the codecs, the centre of
-    a dimension is its mean or its least value, whichever leaves less.
+    A code that treats all values alike once they are centred and divided by σ, with an error of
+    mean square ``D`` in units of the variance, takes at least ``h - ½ log₂(2πe D)`` bits a value
+    (Cover & Thomas, "Elements of Information Theory", §10.3), where ``h`` is the differential
+    entropy of all values together. As in the codecs, the centre of a dimension is its mean or its
+    least value, whichever gives fewer bits.
     """
 
     def __init__(self, x: np.ndarray) -> None:
@@ -210,7 +224,7 @@ class Bound:
         self._entropy = min(_entropy((known - centre[self._known]) * per) for centre in centres)
 
     def bits(self, difference: np.ndarray) -> float:
-        """What an error ``(n, d_in)`` of these values takes at least."""
+        """The fewest bits a value of a code with the error ``(n, d_in)``."""
         of_each = np.einsum("nd,nd->d", difference, difference, dtype=np.float64) / len(difference)
         error = float(np.mean(of_each[self._known] / self._variance))
         return self._entropy - 0.5 * float(np.log2(2 * np.pi * np.e * error))
@@ -232,7 +246,7 @@ def measured(name: str, x: np.ndarray) -> Iterator[Row]:
     massive = norms > MASSIVE * np.median(norms)
     ordinary = x[~massive]
     variance = ordinary.var(axis=0, dtype=np.float64).sum() * len(ordinary)
-    # Rows that a codec keeps whole are not coded as the others are.
+    # Rows that a codec keeps whole are not coded like the others.
     alike = ~massive & ~Usual.of(x).massive(x)
     bound = Bound(x[alike])
     common = {"site": name, "d_in": x.shape[1], "massive": int(massive.sum())}
@@ -276,22 +290,8 @@ def study(settings: ModelsSettings) -> Row:
 
 def write(document: Row, out: Path) -> None:
     """Write it, whole or not at all, with a line for each measurement."""
-    write_together({out: compact(document).encode()})
+    write_together({out: compact(document)})
     click.echo(out)
-
-
-def compact(document: Row) -> str:
-    """JSON in which each member of a list stands in a line of its own."""
-    parts = []
-    for key, value in document.items():
-        texts = [json.dumps(row, allow_nan=False) for row in value] if _is_table(value) else []
-        written = "[\n" + ",\n".join(texts) + "\n]" if texts else json.dumps(value, allow_nan=False)
-        parts.append(f"{json.dumps(key, allow_nan=False)}: {written}")
-    return "{" + ",\n".join(parts) + "}\n"
-
-
-def _is_table(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
 
 
 @click.command("codec_values", cls=Command)

@@ -1,35 +1,24 @@
-"""All layers: does a dictionary begun from RkCNN directions have fewer dead latents in each?
+"""All layers: does a dictionary initialised with RkCNN directions have fewer dead latents?
 
     python pipelines/multi_layer.py --config configs/multi_layer.yaml
 
 One store holds all layers. The arms of a layer and seed are trained on one reading of it, the
-same rows in the same order. Run again after an interruption, the same command goes on with
-the layers that are missing.
+same rows in the same order. After an interruption, the same command continues with the layers
+that are missing.
 """
 
-import itertools
-from pathlib import Path
 from typing import Any
 
 import click
-from arms import (
-    ArmSettings,
-    arms_of,
-    differences,
-    directory,
-    identity,
-    improvement,
-    noise,
-    run_arms,
-    spread,
-    the_store,
-)
-from published import MULTI_LAYER, MULTI_LAYER_D_SAE, MULTI_LAYER_FAULTS, SOURCE
-from results import Row, Runs, start, table, write_together
-from tqdm import tqdm
+from arms import ArmSettings, directory, noise_line, run_missing, spread, summarise, the_store
+from published import MULTI_LAYER, MULTI_LAYER_D_SAE, MULTI_LAYER_FAULTS, notes, record
+from results import show, start
 
 from rkstore.cli.options import Command, options_of
-from rkstore.evaluation.report.figures import look, png, whole
+from rkstore.evaluation.paired import improvement
+from rkstore.evaluation.record import Row, Runs
+from rkstore.evaluation.report.figures import legend_below, look, panels, whole
+from rkstore.evaluation.report.tables import table
 from rkstore.settings import option
 from rkstore.training.sites import layers_of
 
@@ -46,15 +35,11 @@ class MultiLayerSettings(ArmSettings):
 
 
 def study(settings: MultiLayerSettings) -> tuple[Runs, Row]:
-    """Make the runs that are not recorded yet; return all, and what they come to."""
+    """All runs, those that are missing made now, and their summary."""
     store = the_store(settings, settings.layers)
     layers = layers_of(store, settings.layers, settings.hook)
-    runs = Runs(Path(settings.out) / f"{NAME}.json", identity(settings, store))
-    wanted = [(layer, seed) for seed in settings.all_seeds for layer in layers]
-    for layer, seed in tqdm(wanted, desc="layers", unit="layer", disable=None):
-        if not runs.find(layer=layer, seed=seed):
-            runs.add(run_arms(arms_of(settings, store, layer, seed), store, settings.keep))
-    summary = summarise(runs.rows, settings.arms)
+    runs = run_missing(settings, NAME, store, layers)
+    summary = summarise(runs.rows, settings.arms, counted)
     published = {
         str(layer): {
             "d_sae": MULTI_LAYER_D_SAE,
@@ -64,71 +49,45 @@ def study(settings: MultiLayerSettings) -> tuple[Runs, Row]:
         }
         for layer, row in enumerate(MULTI_LAYER)
     }
-    runs.write(
-        summary=summary,
-        published={"source": SOURCE, "layers": published, "faults": MULTI_LAYER_FAULTS},
-    )
+    runs.write(summary=summary, published=record(MULTI_LAYER_FAULTS, layers=published))
     return runs, summary
 
 
-def summarise(rows: list[Row], arms: tuple[str, ...]) -> Row:
-    """Each arm against those before it, and what another seed changes."""
-    compared = [compare(rows, arm, other) for other, arm in itertools.combinations(arms, 2)]
-    keys = ("dead", "explained_variance")
-    noises = {key: noise(rows, arms[0], key) for key in keys}
-    return {"compared": compared, "baseline": arms[0], "noise": noises}
-
-
-def compare(rows: list[Row], arm: str, against: str) -> Row:
-    """All pairs of two arms; ``percent``, as published, is of the dead of ``against``."""
-    of_pair = {(row["layer"], row["seed"], row["init"]): row for row in rows}
-    dead = differences(rows, arm, against, "dead")
+def counted(pairs: list[tuple[Row, Row]]) -> Row:
+    """In how many pairs an arm has fewer dead latents; ``percent`` is that of the other arm."""
     return {
-        "arm": arm,
-        "against": against,
-        "dead": dead,
-        "explained": differences(rows, arm, against, "explained_variance"),
-        "fewer": sum(difference < 0 for difference in dead),
-        "more": sum(difference > 0 for difference in dead),
+        "fewer": sum(row["dead"] < base["dead"] for base, row in pairs),
+        "more": sum(row["dead"] > base["dead"] for base, row in pairs),
         "percent": [
-            {"layer": layer, "seed": seed, "value": improvement(base, row)}
-            for (layer, seed, init), row in of_pair.items()
-            if init == arm and (base := of_pair.get((layer, seed, against)))
+            {"layer": row["layer"], "seed": row["seed"], "value": improvement(base, row)}
+            for base, row in pairs
         ],
     }
 
 
 def page(runs: Runs, summary: Row, settings: MultiLayerSettings) -> str:
     """Layer by layer beside what was published, and what it comes to."""
-    head = ["layer", *(f"dead {arm}" for arm in settings.arms)]
-    head += [
-        *(f"EV {arm}" for arm in settings.arms),
-        *("published " + x for x in ("dead", "L0", "EV")),
+    head = ["layer", *(f"{key} {arm}" for key in ("dead", "EV") for arm in settings.arms)]
+    head += [f"published {key}" for key in ("dead", "L0", "EV")]
+    layers = sorted({row["layer"] for row in runs.rows})
+    one = runs.rows[0]
+    lines = [
+        table(head, [_cells(runs, layer, settings.arms) for layer in layers]),
+        "",
+        f"Dead of {one['d_sae']:,} latents on {one['rows']:,} held-out tokens; "
+        f"published: baseline → RkCNN, of {MULTI_LAYER_D_SAE:,}, on 10,000 tokens.",
+        *(_compared(found) for found in summary["compared"]),
+        noise_line(summary),
     ]
-    layers = list(dict.fromkeys(row["layer"] for row in runs.rows))
-    rows = [_cells(runs, layer, settings.arms) for layer in sorted(layers)]
-    lines = [table(head, rows), ""]
-    lines.append(
-        f"Dead of {runs.rows[0]['d_sae']:,} latents on {runs.rows[0]['rows']:,} held-out tokens; "
-        f"published: baseline → RkCNN, of {MULTI_LAYER_D_SAE:,}, on 10,000 tokens."
-    )
-    lines += [_compared(found) for found in summary["compared"]]
-    sd = summary["noise"]["dead"]
-    lines.append(
-        "One seed only: nothing is known of what another would change (--seeds)."
-        if sd is None
-        else f"Between seeds of a layer, {summary['baseline']} varies by {sd:.1f} dead (SD)."
-    )
-    faults = [f"- {fault}" for fault in MULTI_LAYER_FAULTS]
-    return "\n".join([*lines, "", f"Published: {SOURCE}.", *faults])
+    return "\n".join([*lines, *notes(MULTI_LAYER_FAULTS)])
 
 
 def _compared(found: Row) -> str:
     percent = [row["value"] for row in found["percent"] if row["value"] is not None]
-    # Per cent of no dead latents there are none.
-    told = f" ({spread(percent, '+.2f')} % fewer)" if len(percent) == len(found["dead"]) else ""
+    # There is no percentage where the other has no dead latents.
+    share = f" ({spread(percent, '+.2f')} % fewer)" if len(percent) == len(found["dead"]) else ""
     return (
-        f"{found['arm']} less {found['against']}: dead {spread(found['dead'], '+.1f')}{told}, "
+        f"{found['arm']} less {found['against']}: dead {spread(found['dead'], '+.1f')}{share}, "
         f"fewer in {found['fewer']} of {len(found['dead'])} pairs and more in {found['more']}; "
         f"explained {spread(found['explained'], '+.4f')}."
     )
@@ -152,10 +111,7 @@ def _mean(rows: list[Row], key: str) -> float:
 
 def figure(runs: Runs, settings: MultiLayerSettings) -> Any:
     """Dead latents and explained variance by layer, and the published ones in grey."""
-    from matplotlib.figure import Figure
-
-    drawn = Figure(figsize=(11, 4), layout="constrained")
-    axes: Any = drawn.subplots(1, 2)
+    drawn, axes = panels(11, 4, 2)
     layers = sorted({row["layer"] for row in runs.rows})
     known = [(layer, MULTI_LAYER[layer]) for layer in layers if layer < len(MULTI_LAYER)]
     for i, style in enumerate(("o-", "o--")):
@@ -175,8 +131,7 @@ def figure(runs: Runs, settings: MultiLayerSettings) -> Any:
     axes[1].set(title="Explained variance, held out", xlabel="layer")
     for axis in axes:
         whole(axis, 12)
-        axis.spines[["top", "right"]].set_visible(False)
-    drawn.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    legend_below(drawn, axes[0], 5)
     return drawn
 
 
@@ -185,10 +140,7 @@ def figure(runs: Runs, settings: MultiLayerSettings) -> Any:
 def main(settings: MultiLayerSettings) -> None:
     """Compare initialisations in every layer, from one store."""
     runs, summary = study(settings)
-    path = Path(settings.out) / f"{NAME}.png"
-    write_together({path: png(figure(runs, settings))})
-    click.echo(page(runs, summary, settings))
-    click.echo(f"\n{runs.path}\n{path}")
+    show(page(runs, summary, settings), runs.path, figure(runs, settings))
 
 
 if __name__ == "__main__":

@@ -2,10 +2,10 @@
 
     python pipelines/phase1_toy.py --config configs/phase1_toy.yaml
 
-The model, the rows, the scores and the three thresholds are those that RkCNN-SAE published,
-and the published numbers come out to the digit. Beside each stands what the same statistic is
-where there is nothing to find: with directions drawn at random inside the same subsets, in a
-random basis, and with the labels shuffled.
+The model, the rows, the scores and the three thresholds are those that RkCNN-SAE published, and the
+published numbers are reproduced to the digit. Each is shown beside the same statistic where there
+is nothing to find: with random directions inside the same subsets, in a random basis, and with the
+labels shuffled.
 """
 
 from pathlib import Path
@@ -16,17 +16,21 @@ import numpy as np
 import torch
 from arms import directory
 from numpy.typing import NDArray
-from published import PHASE1, PHASE1_FAULTS, SOURCE
-from results import Row, as_json, start, table, write_together
+from published import PHASE1, PHASE1_FAULTS, notes, record
+from results import show, start
 from toy import NO_FEATURE, Floats, Toy, make_toy, random_basis
 from tqdm import tqdm
 
 from rkstore.cli.options import Command, options_of
-from rkstore.evaluation.report.figures import COLOURS, look, png, whole
+from rkstore.evaluation.record import Row, grouped
+from rkstore.evaluation.report.figures import COLOURS, look, panels, whole
+from rkstore.evaluation.report.tables import table
 from rkstore.rkcnn import RkCNNProbe, RkCNNResult
 from rkstore.rkcnn.recovery import feature_recovery
 from rkstore.rkcnn.scores import SCORES
 from rkstore.settings import Settings, option, replace
+
+NAME = "phase1_toy"
 
 TOP_SCORE, RECOVERED, VARIATION = 0.6, 0.25, 0.1
 CLOSE = 0.7
@@ -43,13 +47,13 @@ class Phase1Settings(Settings):
     m: int = option(2, "Dimensions in a subset.", least=1)
     h: int = option(100, "Random subsets; of 5 dimensions there are only 10 pairs.", least=1)
     r: int = option(10, "Subsets to keep.", least=1)
-    score_method: str = option("knn", "How a subset is scored.", choices=SCORES)
+    score_method: str = option("knn", "How a subset is scored.", choices=tuple(SCORES))
     k_neighbors: int = option(5, "Neighbours of the knn score.", least=1)
     seed: int = option(42, "Seed of model, rows and subsets.", least=0)
     draws: int = option(10_000, "Draws of random directions.", least=1)
     controls: int = option(20, "Random bases, and shuffles of the labels.", least=1)
     toys: int = option(20, "Other toy models, of the seeds that follow.", least=0)
-    out: str = directory("results/phase1_toy")
+    out: str = directory(f"results/{NAME}")
 
 
 def probe(settings: Phase1Settings, hidden: torch.Tensor, labels: torch.Tensor) -> RkCNNResult:
@@ -88,7 +92,7 @@ def study(settings: Phase1Settings) -> Row:
         "other_toys": other_toys(settings),
     }
     document["criteria"] = criteria(document, settings.score_method)
-    return document | {"published": {"source": SOURCE, **PHASE1, "faults": PHASE1_FAULTS}}
+    return document | {"published": record(PHASE1_FAULTS, **PHASE1)}
 
 
 def toy_of(settings: Phase1Settings) -> Toy:
@@ -133,6 +137,7 @@ def score_run(result: RkCNNResult) -> Row:
 
 
 def scores_row(scores: Floats) -> Row:
+    """Scores, largest first, and how much they vary."""
     mean, deviation = float(scores.mean()), float(scores.std())
     row = {"top": float(scores.max()), "mean": mean, "sd": deviation}
     return row | {"variation": deviation / mean, "scores": sorted(scores.tolist(), reverse=True)}
@@ -192,54 +197,42 @@ def controls(settings: Phase1Settings, toy: Toy) -> list[Row]:
     """Scores where the subsets mean nothing, and where the labels do not."""
     generator = np.random.default_rng([settings.seed, 2])
     rows = []
-    with tqdm(total=2 * settings.controls, desc="chance", unit="probe", disable=None) as bar:
-        for _ in range(settings.controls):
-            turned = (
-                toy.hidden @ torch.from_numpy(random_basis(settings.d_hidden, generator)).float()
-            )
-            rows.append({"of": "random basis", **score_run(probe(settings, turned, toy.labels))})
-            bar.update()
-            shuffled = toy.labels[torch.from_numpy(generator.permutation(len(toy.labels)))]
-            rows.append(
-                {"of": "labels shuffled", **score_run(probe(settings, toy.hidden, shuffled))}
-            )
-            bar.update()
+    for _ in tqdm(range(settings.controls), desc="chance", unit="draw", disable=None):
+        basis = torch.from_numpy(random_basis(settings.d_hidden, generator)).float()
+        turned = probe(settings, toy.hidden @ basis, toy.labels)
+        order = torch.from_numpy(generator.permutation(len(toy.labels)))
+        shuffled = probe(settings, toy.hidden, toy.labels[order])
+        rows.append({"of": "random basis", **score_run(turned)})
+        rows.append({"of": "labels shuffled", **score_run(shuffled)})
     return rows
 
 
 def criteria(document: Row, score_method: str) -> dict[str, Row]:
-    """The published thresholds, each with what chance makes of it.
-
-    ``chance`` says for each control the mean of the statistic and how often it passes.
-    """
-    by_name: dict[str, list[Row]] = {}
-    for run in document["runs"]:
-        by_name.setdefault(run["of"], []).append(run)
+    """The published thresholds, each with the mean of the statistic and how often it passes by
+    chance, for each control."""
+    by_name = grouped(document["runs"], "of")
     [found] = by_name["found"]
-    # Other scores than knn have no scale of their own: the published code asks for an outlier.
+    # Only knn has a scale of its own: for other scores the published code asks for an outlier.
     least = TOP_SCORE if score_method == "knn" else found["mean"] + 2 * found["sd"]
     kept = document["recovery"]["distinct subsets"]
     random = {"mean": kept["chance"]["mean"]["found"], "passes": kept["chance"]["passes"]}
-    top: dict[str, Row] = {}
-    even: dict[str, Row] = {}
+    top, even = {}, {}
     for control in ("random basis", "labels shuffled"):
-        tops = np.array([run["top"] for run in by_name[control]])
-        variations = np.array([run["variation"] for run in by_name[control]])
-        top[control] = {"mean": float(tops.mean()), "passes": float((tops > least).mean())}
-        even[control] = {
-            "mean": float(variations.mean()),
-            "passes": float((variations < VARIATION).mean()),
-        }
-    one = _criterion(f"top score > {least:.3g}", found["top"], found["top"] > least, top)
+        tops, variations = (
+            np.array([run[key] for run in by_name[control]]) for key in ("top", "variation")
+        )
+        top[control] = {"mean": tops.mean().item(), "passes": (tops > least).mean().item()}
+        passing = (variations < VARIATION).mean().item()
+        even[control] = {"mean": variations.mean().item(), "passes": passing}
+    score, recovered, variation = found["top"], kept["found"], found["variation"]
+    one = _criterion(f"top score > {least:.3g}", score, score > least, top)
     two = _criterion(
         f"recovery ≥ {RECOVERED:.0%}",
-        kept["found"],
-        kept["found"] >= RECOVERED,
+        recovered,
+        recovered >= RECOVERED,
         {"random directions": random},
     )
-    three = _criterion(
-        f"variation < {VARIATION:.0%}", found["variation"], found["variation"] < VARIATION, even
-    )
+    three = _criterion(f"variation < {VARIATION:.0%}", variation, variation < VARIATION, even)
     passed = one["passed"] and (two["passed"] or three["passed"])
     return {"top_score": one, "recovery": two, "variation": three, "all": {"passed": passed}}
 
@@ -250,28 +243,16 @@ def _criterion(name: str, found: float, passed: bool, chance: dict[str, Row]) ->
 
 def page(document: Row) -> str:
     """The study as a table and the sentences that belong to it."""
-    published = document["published"]
     rows = []
     for key in ("top_score", "recovery", "variation"):
         one = document["criteria"][key]
-        for i, (control, chance) in enumerate(one["chance"].items()):
-            own = [f"{published[key]:.4f}", f"{one['found']:.4f}", _passes(one["passed"])]
-            rows.append(
-                [
-                    one["name"] if i == 0 else "",
-                    *(own if i == 0 else ["", "", ""]),
-                    control,
-                    f"{chance['mean']:.4f}",
-                    f"{chance['passes']:.1%}",
-                ]
-            )
+        passes = "yes" if one["passed"] else "no"
+        own = [one["name"], f"{document['published'][key]:.4f}", f"{one['found']:.4f}", passes]
+        for control, chance in one["chance"].items():
+            rows.append([*own, control, f"{chance['mean']:.4f}", f"{chance['passes']:.1%}"])
+            own = [""] * len(own)
     head = ["threshold", "published", "found", "passes", "chance", "mean", "chance passes"]
-    lines = [table(head, rows), "", *_sentences(document), "", f"Published: {published['source']}."]
-    return "\n".join(lines + [f"- {fault}" for fault in published["faults"]])
-
-
-def _passes(passed: bool) -> str:
-    return "yes" if passed else "no"
+    return "\n".join([table(head, rows), "", *_sentences(document), *notes(PHASE1_FAULTS)])
 
 
 def _sentences(document: Row) -> list[str]:
@@ -300,32 +281,24 @@ def _sentences(document: Row) -> list[str]:
         for control, chance in one.get("chance", {}).items()
         if chance["passes"] >= 0.05
     ]
-    told = "; ".join(passing) or "none"
-    return [*lines, f"Thresholds that chance passes in at least one of 20 cases: {told}."]
+    names = "; ".join(passing) or "none"
+    return [*lines, f"Thresholds that chance passes in at least one of 20 cases: {names}."]
 
 
 def _other_toys(rows: list[Row]) -> str:
-    told = []
+    parts = []
     for name in ("distinct subsets", "as published"):
-        found = np.array([row[name]["found"] for row in rows])
-        chance = np.array([row[name]["chance"] for row in rows])
+        found, chance = (np.array([row[name][key] for row in rows]) for key in ("found", "chance"))
         more = found - chance
-        told.append(f"{name} {found.mean():.0%}, chance {chance.mean():.0%} ({_mean_error(more)})")
-    return f"Over {len(rows)} other toy models: {'; '.join(told)}."
-
-
-def _mean_error(values: Floats) -> str:
-    """Mean and its standard error, in points."""
-    error = values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else float("nan")
-    return f"{100 * values.mean():+.0f} ± {100 * error:.0f} points"
+        error = more.std(ddof=1) / len(more) ** 0.5 if len(more) > 1 else float("nan")
+        points = f"{100 * more.mean():+.0f} ± {100 * error:.0f} points"
+        parts.append(f"{name} {found.mean():.0%}, chance {chance.mean():.0%} ({points})")
+    return f"Over {len(rows)} other toy models: {'; '.join(parts)}."
 
 
 def figure(document: Row) -> Any:
     """Recovery and scores against chance, the directions found, and how features overlap."""
-    from matplotlib.figure import Figure
-
-    drawn = Figure(figsize=(11, 8), layout="constrained")
-    axes: Any = drawn.subplots(2, 2)
+    drawn, axes = panels(11, 8, 2, 2)
     _draw_recovery(axes[0, 0], document["recovery"])
     _draw_scores(axes[0, 1], document["runs"])
     run = document["recovery"]["distinct subsets"]
@@ -335,6 +308,7 @@ def figure(document: Row) -> Any:
         xlabel="feature",
         ylabel="direction, best subset first",
     )
+    axes[1, 0].spines[["top", "right"]].set_visible(True)
     drawn.colorbar(shown, ax=axes[1, 0])
     names = ["found", "as published"]
     runs = {r["of"]: r for r in document["runs"] if r["of"] in names}
@@ -344,8 +318,6 @@ def figure(document: Row) -> Any:
     axes[1, 1].set(title="Scores of the ten best subsets", xlabel="rank", ylabel="score")
     whole(axes[1, 1])
     axes[1, 1].legend(frameon=False)
-    for axis in (axes[0, 0], axes[0, 1], axes[1, 1]):
-        axis.spines[["top", "right"]].set_visible(False)
     return drawn
 
 
@@ -368,7 +340,7 @@ def _draw_recovery(axis: Any, runs: dict[str, Row]) -> None:
         ylabel="share of draws",
     )
     axis.set_ylim(bottom=0)
-    # Below: the lines stand wherever they stand.
+    # Below, because the lines may be anywhere.
     axis.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.15))
 
 
@@ -383,19 +355,12 @@ def _draw_scores(axis: Any, runs: list[Row]) -> None:
     axis.set(title="Scores of all subsets", ylabel="score")
 
 
-@click.command("phase1_toy", cls=Command)
+@click.command(NAME, cls=Command)
 @options_of(Phase1Settings)
 def main(settings: Phase1Settings) -> None:
     """Probe a toy model of superposition, and compare every number with chance."""
-    out = Path(settings.out)
     document = study(settings)
-    told = page(document)
-    files = {
-        out / "phase1_toy.json": as_json(document),
-        out / "phase1_toy.png": png(figure(document)),
-    }
-    write_together(files)
-    click.echo("\n".join([told, "", *map(str, files)]))
+    show(page(document), Path(settings.out) / f"{NAME}.json", figure(document), document)
 
 
 if __name__ == "__main__":

@@ -1,37 +1,42 @@
-"""Phase 2: one layer, a usual sparse autoencoder against one begun from RkCNN directions.
+"""Phase 2: one layer, a sparse autoencoder initialised as usual against RkCNN directions.
 
     python pipelines/phase2_gpt2.py --config configs/phase2_gpt2.yaml
     python pipelines/phase2_gpt2.py --dry-run    # a minute, without a network
 
-The arms of a seed differ in nothing but how they begin. ``datapoint`` stands between the two: what
-RkCNN's initialisation does besides choosing directions. Run again after an interruption, the
-same command goes on where it stopped.
+The arms of a seed differ only in their initialisation. ``datapoint`` is between the two: all that
+RkCNN's initialisation does except choosing directions. After an interruption, the same command
+continues where it stopped.
 """
 
-import itertools
 from pathlib import Path
 from typing import Any
 
 import click
 from arms import (
     ArmSettings,
-    arms_of,
-    differences,
     directory,
-    identity,
-    noise,
-    run_arms,
+    noise_line,
+    run_missing,
     spread,
+    summarise,
     the_store,
     typed,
 )
-from published import PHASE2, PHASE2_FAULTS, SOURCE
-from results import Row, Runs, start, table, write_together
-from tqdm import tqdm
+from published import PHASE2, PHASE2_FAULTS, notes, record
+from results import show, start
 
 from rkstore.cli.options import Command, options_of
 from rkstore.errors import BadInput
-from rkstore.evaluation.report.figures import draw_curve, logarithmic, look, png, whole
+from rkstore.evaluation.record import Row, Runs
+from rkstore.evaluation.report.figures import (
+    draw_curve,
+    legend_below,
+    logarithmic,
+    look,
+    panels,
+    whole,
+)
+from rkstore.evaluation.report.tables import table
 from rkstore.harvest.text.open import PYTHON_CORPUS
 from rkstore.settings import option, replace
 
@@ -73,36 +78,14 @@ def dry(settings: Phase2Settings) -> Phase2Settings:
 
 
 def study(settings: Phase2Settings) -> tuple[Runs, Row]:
-    """Make the runs that are not recorded yet; return all, and what they come to."""
+    """All runs, those that are missing made now, and their summary."""
     store = the_store(settings, str(settings.layer))
-    runs = Runs(Path(settings.out) / f"{NAME}.json", identity(settings, store))
-    for seed in tqdm(settings.all_seeds, desc="phase 2", unit="seed", disable=None):
-        if not runs.find(seed=seed):
-            runs.add(run_arms(arms_of(settings, store, settings.layer, seed), store, settings.keep))
-    summary = summarise(runs.rows, settings.arms)
-    runs.write(
-        summary=summary, published={"source": SOURCE, "arms": PHASE2, "faults": PHASE2_FAULTS}
+    runs = run_missing(settings, NAME, store, [settings.layer])
+    summary = summarise(
+        runs.rows, settings.arms, lambda pairs: {"criteria": [criteria(*pair) for pair in pairs]}
     )
+    runs.write(summary=summary, published=record(PHASE2_FAULTS, arms=PHASE2))
     return runs, summary
-
-
-def summarise(rows: list[Row], arms: tuple[str, ...]) -> Row:
-    """Each arm against those before it, pair by pair, and what another seed changes."""
-    by_seed = {(row["seed"], row["init"]): row for row in rows}
-    seeds = dict.fromkeys(row["seed"] for row in rows)
-    compared = [
-        {
-            "arm": arm,
-            "against": other,
-            "dead": differences(rows, arm, other, "dead"),
-            "explained": differences(rows, arm, other, "explained_variance"),
-            "criteria": [criteria(by_seed[seed, other], by_seed[seed, arm]) for seed in seeds],
-        }
-        for other, arm in itertools.combinations(arms, 2)
-    ]
-    keys = ("dead", "explained_variance")
-    noises = {key: noise(rows, arms[0], key) for key in keys}
-    return {"compared": compared, "baseline": arms[0], "noise": noises}
 
 
 def criteria(baseline: Row, arm: Row) -> dict[str, bool]:
@@ -124,16 +107,10 @@ def page(runs: Runs, summary: Row) -> str:
         dead = f"{row['dead']:.0f} ({row['dead'] / row['d_sae']:.2%})"
         numbers = [f"{row['l0']:.1f}", f"{row['explained']:.4f}", f"{row['mse']:.4g}"]
         rows.append([f"published {init}", "42", dead, f"{row['d_sae']:.0f}", "-", "-", *numbers])
-    held_out = f"{runs.rows[0]['rows']:,}"
-    lines = [table(head, rows), "", f"Dead: fired on none of {held_out} held-out tokens.", ""]
-    lines += [_compared(found) for found in summary["compared"]]
-    sd = summary["noise"]["dead"]
-    lines.append(
-        "One seed only: nothing is known of what another would change (--seeds)."
-        if sd is None
-        else f"Between seeds, {summary['baseline']} varies by {sd:.1f} dead latents (SD)."
-    )
-    return "\n".join([*lines, "", f"Published: {SOURCE}.", *(f"- {f}" for f in PHASE2_FAULTS)])
+    window = f"Dead: fired on none of {runs.rows[0]['rows']:,} held-out tokens."
+    compared = [_compared(found) for found in summary["compared"]]
+    lines = [table(head, rows), "", window, "", *compared, noise_line(summary)]
+    return "\n".join([*lines, *notes(PHASE2_FAULTS)])
 
 
 def _cells(row: Row) -> list[str]:
@@ -155,25 +132,23 @@ def _cells(row: Row) -> list[str]:
 def _compared(found: Row) -> str:
     held = [all(pair.values()) for pair in found["criteria"]]
     broken = sorted({name for pair in found["criteria"] for name, ok in pair.items() if not ok})
-    told = f" (not: {'; '.join(broken)})" if broken else ""
+    but = f" (not: {'; '.join(broken)})" if broken else ""
     return (
         f"{found['arm']} less {found['against']}: dead {spread(found['dead'], '+.1f')}, explained "
         f"{spread(found['explained'], '+.4f')}; the published conditions hold in {sum(held)} of "
-        f"{len(held)} pairs{told}."
+        f"{len(held)} pairs{but}."
     )
 
 
 def figure(runs: Runs, settings: Phase2Settings) -> Any:
     """How the arms trained, and what they score on held-out rows, each seed a point."""
-    from matplotlib.figure import Figure
-
-    drawn = Figure(figsize=(11, 4), layout="constrained")
-    axes: Any = drawn.subplots(1, 3)
+    drawn, axes = panels(11, 4, 3)
     for i, arm in enumerate(settings.arms):
         rows = runs.find(init=arm)
         for row in rows:
-            told = {"label": arm, "linewidth": 1} if row is rows[0] else {"linewidth": 1}
-            draw_curve(axes[0], row["history"]["step"], row["history"]["fvu"], **told, **look(i))
+            named = {"label": arm} if row is rows[0] else {}
+            steps, fvu = (row["history"][key] for key in ("step", "fvu"))
+            draw_curve(axes[0], steps, fvu, linewidth=1, **named, **look(i))
         color = look(i)["color"]
         axes[1].plot([100 * row["dead_share"] for row in rows], [i] * len(rows), "o", color=color)
         axes[2].plot([row["explained_variance"] for row in rows], [i] * len(rows), "o", color=color)
@@ -190,9 +165,7 @@ def figure(runs: Runs, settings: Phase2Settings) -> Any:
     for axis in axes[1:]:
         axis.set_ylim(len(settings.arms) - 0.5, -0.5)
         axis.locator_params(axis="x", nbins=4)
-    drawn.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    for axis in axes:
-        axis.spines[["top", "right"]].set_visible(False)
+    legend_below(drawn, axes[0], 4)
     drawn.suptitle(runs.rows[0]["hook_name"])
     return drawn
 
@@ -204,10 +177,7 @@ def main(settings: Phase2Settings, dry_run: bool) -> None:
     """Compare initialisations on one layer: harvest, train in pairs, measure."""
     settings = dry(settings) if dry_run else settings
     runs, summary = study(settings)
-    path = Path(settings.out) / f"{NAME}.png"
-    write_together({path: png(figure(runs, settings))})
-    click.echo(page(runs, summary))
-    click.echo(f"\n{runs.path}\n{path}")
+    show(page(runs, summary), runs.path, figure(runs, settings))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,25 @@
-"""What the RkCNN-SAE project published, reprinted beside new numbers, and what is wrong with it.
+"""What the RkCNN-SAE project published, shown beside new numbers, and what is wrong with it.
 
 https://github.com/stchakwdev/RkCNN_SAE at 3c72db9: the files under ``results/``, and what its
-code does. GPT-2 small, autoencoders of eight latents a dimension, one random seed, 42.
+code does. GPT-2 small, autoencoders with eight latents a dimension, one seed, 42.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 SOURCE = "https://github.com/stchakwdev/RkCNN_SAE at 3c72db9"
+
+
+def record(faults: Sequence[str], **numbers: Any) -> dict[str, Any]:
+    """The published numbers as a record has them."""
+    return {"source": SOURCE, **numbers, "faults": faults}
+
+
+def notes(faults: Sequence[str]) -> list[str]:
+    """The last lines of a page."""
+    return ["", f"Published: {SOURCE}.", *(f"- {fault}" for fault in faults)]
+
 
 PHASE1: dict[str, Any] = {
     "top_score": 0.8503,

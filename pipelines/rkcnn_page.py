@@ -3,9 +3,9 @@
     python pipelines/rkcnn_page.py docs/rkcnn.json docs/rkcnn_front.json \\
         --again docs/rkcnn_again.json
 
-writes docs/rkcnn.md, its pictures, and beside it the runs that every number comes from, together:
-nothing, if one of them cannot be made. In place of the runs beside it, it takes what the study has
-just left: a file for each weight of the penalty, and one each with and without special tokens.
+writes docs/rkcnn.md, its pictures, and beside them the runs that every number comes from: all of
+these, or none if one cannot be made. It takes the runs beside the page, or the files that the study
+has just written: one for each weight of the penalty, and one each with and without special tokens.
 """
 
 import json
@@ -15,14 +15,25 @@ from typing import Any
 
 import click
 import numpy as np
-from paired import Paired, compare, coverage, holm, interval
-from results import Row, deviation, start, table, write_together
+from results import start
 
 from rkstore.cli.options import Command
 from rkstore.errors import BadInput
-from rkstore.evaluation.report.figures import logarithmic, png, whole
+from rkstore.evaluation.paired import (
+    Arms,
+    Paired,
+    compare,
+    coverage,
+    deviation,
+    holm,
+    interval,
+)
+from rkstore.evaluation.record import Row, compact, grouped
+from rkstore.evaluation.report.figures import legend_below, logarithmic, panels, png, whole
+from rkstore.evaluation.report.tables import table
+from rkstore.store.files import write_together
 
-# The page as it is written; what is in braces comes of the runs.
+# The text of the page; the runs fill its braces.
 TEMPLATE = Path(__file__).with_suffix(".md")
 
 BASELINE, BEST = "random", "rkcnn"
@@ -48,7 +59,7 @@ ARMS = {
     "sparse-random": "`rkcnn` with random directions inside random subsets",
 }
 
-# What is compared with what, and what the difference between the two arms is.
+# The arms that are compared, and what differs between them.
 PAIRS = (
     ("random, another seed", "random", "nothing but the seed"),
     ("rkcnn-decoder", "random", "mined directions in the decoder"),
@@ -66,48 +77,52 @@ PAIRS = (
 )
 
 
-class Results:
-    """The runs of a study, by arm and layer."""
+class Results(Arms):
+    """The runs of a study, by arm and layer; ``key`` is ``fvu``, ``l0``, or a window of tokens."""
 
     def __init__(self, document: Row) -> None:
+        rows = [run | run["dead"] for run in document["runs"]]
+        super().__init__(sorted(rows, key=lambda row: row["seed"]), "arm")
         self.settings: Row = document["settings"]
-        self._runs = {(run["arm"], run["layer"], run["seed"]): run for run in document["runs"]}
-        self.layers = sorted({layer for _, layer, _ in self._runs})
-        self.arms = [arm for arm in ARMS if self._everywhere(arm)]
+        self.arms = [
+            arm for arm in ARMS if all(self.values(arm, layer, "fvu") for layer in self.layers)
+        ]
         lacking = [arm for arm in (BASELINE, BEST) if arm not in self.arms]
         if lacking:
             raise BadInput(f"the study has no {lacking[0]} in some layer: let it go on first")
         self.windows = [int(window) for window in self.settings["windows"]]
-        self.seeds = len({seed for arm, _, seed in self._runs if arm == BEST})
+        self.seeds = len({seed for arm, _, seed in self.runs if arm == BEST})
 
-    def _everywhere(self, arm: str) -> bool:
-        """Whether an arm has a run in every layer."""
-        return {at for known, at, _ in self._runs if known == arm} == set(self.layers)
-
-    def values(self, arm: str, layer: int, key: str) -> list[float]:
-        """A number of every seed: ``fvu``, ``l0``, or the window of dead latents."""
-        chosen = [run for (a, at, _), run in sorted(self._runs.items()) if (a, at) == (arm, layer)]
-        return [_value(run, key) for run in chosen]
-
-    def differences(self, arm: str, against: str, layer: int, key: str) -> list[float]:
-        """``arm`` less ``against`` for every seed that has both."""
-        return [
-            _value(run, key) - _value(self._runs[against, layer, seed], key)
-            for (a, at, seed), run in sorted(self._runs.items())
-            if (a, at) == (arm, layer) and (against, layer, seed) in self._runs
-        ]
+    def mean(self, arm: str, layer: int, key: str) -> float:
+        """Mean over seeds."""
+        return float(np.mean(self.values(arm, layer, key)))
 
     def compared(self, arm: str, against: str, key: str) -> list[Paired]:
-        """Every layer's paired difference."""
-        return [compare(self.differences(arm, against, layer, key)) for layer in self.layers]
+        """The paired difference of each layer."""
+        return [compare(self.differences(arm, against, key, layer)) for layer in self.layers]
 
-    def pairs(self) -> list[tuple[str, str, str]]:
+    def known_pairs(self) -> list[tuple[str, str, str]]:
         """Those of ``PAIRS`` whose arms were both run in every layer."""
         return [pair for pair in PAIRS if set(pair[:2]) <= set(self.arms)]
 
+    def overall(self, arm: str, against: str, key: str, form: str) -> str:
+        """Mean over layers of a paired difference, with its interval."""
+        return _over([self.differences(arm, against, key, at) for at in self.layers], form)
 
-def _value(run: Row, key: str) -> float:
-    return float(run["dead"][key] if key in run["dead"] else run[key])
+
+def _over(groups: Sequence[Sequence[float]], form: str) -> str:
+    """Mean of the means of some groups, with its interval."""
+    arrays = [np.array(group) for group in groups]
+    mean = float(np.mean([group.mean() for group in arrays]))
+    return _interval(mean, *interval(arrays), form)
+
+
+def _interval(mean: float, low: float, high: float, form: str) -> str:
+    return f"{mean:{form}} ({low:{form}} to {high:{form}})"
+
+
+def _difference(pair: Paired, form: str) -> str:
+    return _interval(pair.mean, pair.low, pair.high, form)
 
 
 def page(document: Row, front: Row, again: Row) -> str:
@@ -131,27 +146,27 @@ def page(document: Row, front: Row, again: Row) -> str:
         fvu_rows=f"{settings['fvu_rows']:,}",
         longest=f"{int(longest):,}",
         arms="\n".join(f"| {arm} | {what} |" for arm, what in ARMS.items()),
-        dead=_means_table(found, longest, "{:.0f}"),
-        fvu=_means_table(found, "fvu", "{:.3f}"),
+        dead=_means_table(found, longest, ".0f"),
+        fvu=_means_table(found, "fvu", ".3f"),
         windows=_windows_table(found),
         best=_layers_table(found, longest),
         pairs=_pairs_table(found, longest),
         front=_front_table(front),
         front_seeds=len({run["seed"] for run in front["runs"]}),
         front_window=f"{int(FRONT_WINDOW):,}",
-        **_told(found, longest),
+        **_numbers(found, longest),
         **_again(document, again, longest),
     )
 
 
 def side_by_side(document: Row, again: Row, *, special_tokens: bool) -> dict[str, Results]:
-    """The layer that was run again, then and now: the arms and seeds that both have.
+    """The layer that was run again, before and now: the arms and seeds that both have.
 
     Args:
-        special_tokens: which of the runs again, with the rows of special tokens or without.
+        special_tokens: whether to take the new runs with the rows of special tokens.
 
     Raises:
-        BadInput: there are none, or of more than one layer.
+        BadInput: there are none, or they are of more than one layer.
     """
     chosen = [run for run in again["runs"] if run["special_tokens"] == special_tokens]
     both = [
@@ -171,7 +186,7 @@ def side_by_side(document: Row, again: Row, *, special_tokens: bool) -> dict[str
 
 
 def _again(document: Row, again: Row, key: str) -> dict[str, str]:
-    """What the section on the layer that was run again is made of."""
+    """The words and numbers of the section on the layer that was run again."""
     all_rows, kept = (
         side_by_side(document, again, special_tokens=special) for special in (True, False)
     )
@@ -180,32 +195,33 @@ def _again(document: Row, again: Row, key: str) -> dict[str, str]:
     [left_out] = {run["left_out"] for run in again["runs"] if not run["special_tokens"]}
     codec, changes = (_changes(both, "fvu") for both in (all_rows, kept))
     seeds = [deviation(now.values(arm, now.layers[0], "fvu")) for arm in now.arms]
-    told = [
+    differences = [
         [found.compared(arm, against, "fvu")[0] for found in kept.values()]
-        for arm, against, _ in now.pairs()
+        for arm, against, _ in now.known_pairs()
     ]
-    return {
-        "again_layer": str(now.layers[0]),
-        "again_seeds": str(now.seeds),
-        "again_arms": str(len(now.arms)),
+    numbers = {
+        "again_layer": now.layers[0],
+        "again_seeds": now.seeds,
+        "again_arms": len(now.arms),
         "codec": document["settings"]["codec"],
         "again_codec": again["settings"]["codec"],
         "again_out": f"{left_out / (stop - first):.1%}",
         "again_means": _again_means(kept, key),
         "again_pairs": _again_pairs(kept, key),
-        "codec_seeds": str(all_rows[WHEN[1]].seeds),
+        "codec_seeds": all_rows[WHEN[1]].seeds,
         "codec_changes": _range(codec),
-        "codec_moved": str(sum(_side(change) != 0 for change in codec)),
+        "codec_moved": sum(_side(change) != 0 for change in codec),
         "again_changes": _range(changes),
-        "again_moved": str(sum(_side(change) != 0 for change in changes)),
+        "again_moved": sum(_side(change) != 0 for change in changes),
         "again_sd": f"{np.mean([sd for sd in seeds if sd is not None]):.4f}",
-        "again_same": str(sum(_side(before) == _side(after) for before, after in told)),
-        "again_told": str(len(told)),
+        "again_same": sum(_side(before) == _side(after) for before, after in differences),
+        "again_told": len(differences),
     }
+    return {name: str(number) for name, number in numbers.items()}
 
 
 def _changes(both: dict[str, Results], key: str) -> list[Paired]:
-    """How much more each arm has now than it had, seed by seed."""
+    """How much more each arm has now than before, seed by seed."""
     before, now = both.values()
     [layer] = now.layers
     values = ((now.values(arm, layer, key), before.values(arm, layer, key)) for arm in now.arms)
@@ -219,12 +235,12 @@ def _range(changes: Sequence[Paired]) -> str:
 
 
 def _side(pair: Paired) -> int:
-    """Whether the first arm has less, -1, or more, 1, or nothing can be told, by the interval."""
+    """By the interval, whether the first arm has less, -1, or more, 1, or neither is known, 0."""
     return (pair.low > 0) - (pair.high < 0)
 
 
-def _told(found: Results, key: str) -> dict[str, str]:
-    """Numbers of the text that are in no table."""
+def _numbers(found: Results, key: str) -> dict[str, str]:
+    """The numbers of the text that are in no table."""
     best, base = (
         np.array([np.sum(found.values(arm, layer, key)) for layer in found.layers])
         for arm in (BEST, BASELINE)
@@ -238,15 +254,15 @@ def _told(found: Results, key: str) -> dict[str, str]:
     }
     return {
         "share": f"{best.sum() / base.sum():.1%}",
-        "fewer": str(sum(pair.high < 0 for pair in dead)),
+        "fewer": str(tally(dead)[0]),
         "tenth": str(sum(share <= 0.1 for share in shares)),
         "above": ", ".join(
             f"{layer} ({share:.0%})"
             for layer, share in zip(found.layers, shares, strict=True)
             if share > 0.1
         ),
-        "less_explained": str(sum(pair.low > 0 for pair in fvu)),
-        "explained": str(sum(pair.high < 0 for pair in fvu)),
+        "less_explained": str(tally(fvu)[2]),
+        "explained": str(tally(fvu)[0]),
     } | not_worse
 
 
@@ -254,24 +270,21 @@ def _means_table(found: Results, key: str, form: str) -> str:
     """Mean over seeds of each arm in each layer, and over layers."""
     rows = []
     for arm in found.arms:
-        means = [float(np.mean(found.values(arm, layer, key))) for layer in found.layers]
+        means = [found.mean(arm, layer, key) for layer in found.layers]
         seeds = len(found.values(arm, found.layers[0], key))
-        numbers = [form.format(value) for value in [*means, float(np.mean(means))]]
-        rows.append([arm, str(seeds), *numbers])
+        rows.append([arm, str(seeds), *(f"{mean:{form}}" for mean in [*means, np.mean(means)])])
     return table(["arm", "seeds", *map(str, found.layers), "mean"], rows)
 
 
 def _windows_table(found: Results) -> str:
-    """Dead latents, mean over layers, within tokens of several numbers."""
+    """Dead latents within windows of several lengths, mean over layers."""
     rows = []
     for arm in found.arms:
-        cells = []
-        for window in map(str, found.windows):
-            groups = [np.array(found.values(arm, layer, window)) for layer in found.layers]
-            low, high = interval(groups)
-            mean = float(np.mean([group.mean() for group in groups]))
-            cells.append(f"{mean:.1f} ({low:.1f} to {high:.1f})")
-        rows.append([arm, *cells])
+        groups = (
+            [found.values(arm, layer, str(window)) for layer in found.layers]
+            for window in found.windows
+        )
+        rows.append([arm, *(_over(group, ".1f") for group in groups)])
     return table(["arm", *(f"{window:,} tokens" for window in found.windows)], rows)
 
 
@@ -282,60 +295,49 @@ def _layers_table(found: Results, key: str) -> str:
     rows = []
     for i, layer in enumerate(found.layers):
         share = np.sum(found.values(BEST, layer, key)) / np.sum(found.values(BASELINE, layer, key))
-        cells = [f"{dead[i].mean:+.0f} ({dead[i].low:+.0f} to {dead[i].high:+.0f})", f"{share:.0%}"]
-        cells += [f"{dead[i].p:.4f}", f"{adjusted[i]:.3f}"]
-        cells += [f"{fvu[i].mean:+.3f} ({fvu[i].low:+.3f} to {fvu[i].high:+.3f})"]
-        rows.append([str(layer), *cells])
+        cells = [_difference(dead[i], "+.0f"), f"{share:.0%}", f"{dead[i].p:.4f}"]
+        rows.append([str(layer), *cells, f"{adjusted[i]:.3f}", _difference(fvu[i], "+.3f")])
     return table(["layer", "dead", "left of them", "p", "p (Holm)", "FVU"], rows)
 
 
 def _pairs_table(found: Results, key: str) -> str:
     """Pairs of arms that differ in one thing, over all layers."""
     rows = []
-    for arm, against, what in found.pairs():
-        seeds = len(found.differences(arm, against, found.layers[0], key))
+    for arm, against, what in found.known_pairs():
+        seeds = len(found.differences(arm, against, key, found.layers[0]))
         cells = [what or "all of it", str(seeds)]
         for measured, form in ((key, "+.1f"), ("fvu", "+.4f")):
-            cells.append(_overall(found, arm, against, measured, form))
+            cells.append(found.overall(arm, against, measured, form))
             cells.append("/".join(map(str, tally(found.compared(arm, against, measured)))))
         rows.append([f"{arm} − {against}", *cells])
     return table(["arms", "what differs", "seeds", "dead", "layers", "FVU", "layers"], rows)
 
 
-def _overall(found: Results, arm: str, against: str, key: str, form: str) -> str:
-    """Mean over layers of a paired difference, with its interval."""
-    groups = [np.array(found.differences(arm, against, at, key)) for at in found.layers]
-    low, high = interval(groups)
-    mean = float(np.mean([group.mean() for group in groups]))
-    return f"{mean:{form}} ({low:{form}} to {high:{form}})"
-
-
 def tally(pairs: Sequence[Paired]) -> tuple[int, int, int]:
-    """Layers in which the first arm has less, in which nothing can be told, and has more."""
-    less, more = sum(pair.high < 0 for pair in pairs), sum(pair.low > 0 for pair in pairs)
-    return less, len(pairs) - less - more, more
+    """In how many layers the first arm has less, in how many nothing is known, in how many more."""
+    sides = [_side(pair) for pair in pairs]
+    return sides.count(-1), sides.count(0), sides.count(1)
 
 
 def _again_means(both: dict[str, Results], key: str) -> str:
-    """Dead latents and FVU of each arm, mean over seeds, then and now."""
+    """Dead latents and FVU of each arm, mean over seeds, before and now."""
     now = both[WHEN[1]]
     [layer], shortest = now.layers, str(min(now.windows))
     rows = [[arm, str(len(now.values(arm, layer, key)))] for arm in now.arms]
     for which, form in ((shortest, ".0f"), (key, ".1f"), ("fvu", ".3f")):
         for row, arm, change in zip(rows, now.arms, _changes(both, which), strict=True):
-            means = [np.mean(found.values(arm, layer, which)) for found in both.values()]
-            row += [f"{mean:{form}}" for mean in means]
-            row.append(f"{change.mean:+{form}} ({change.low:+{form}} to {change.high:+{form}})")
+            row += [f"{found.mean(arm, layer, which):{form}}" for found in both.values()]
+            row.append(_difference(change, f"+{form}"))
     heads = [f"dead in {int(window):,}" for window in (shortest, key)]
     return table(["arm", "seeds", *_heads([*heads, "FVU"], "change")], rows)
 
 
 def _again_pairs(both: dict[str, Results], key: str) -> str:
-    """Paired differences of two arms, then and now."""
+    """Paired differences of two arms, before and now."""
     rows = []
-    for arm, against, _ in both[WHEN[1]].pairs():
+    for arm, against, _ in both[WHEN[1]].known_pairs():
         cells = [
-            _overall(found, arm, against, which, form)
+            found.overall(arm, against, which, form)
             for which, form in ((key, "+.1f"), ("fvu", "+.4f"))
             for found in both.values()
         ]
@@ -344,38 +346,42 @@ def _again_pairs(both: dict[str, Results], key: str) -> str:
 
 
 def _heads(measured: Sequence[str], *more: str) -> list[str]:
-    """Of columns side by side, the first says what they are of."""
-    then, now = WHEN
-    return [head for what in measured for head in (f"{what}, {then}", now, *more)]
+    """Heads of columns side by side; the first of each group names what is measured."""
+    before, now = WHEN
+    return [head for what in measured for head in (f"{what}, {before}", now, *more)]
+
+
+def _front(document: Row) -> dict[tuple[int, str], dict[float, Row]]:
+    """The ReLU code: by layer and arm, the mean over seeds at each weight of the penalty."""
+    points = grouped(document["runs"], lambda run: (run["layer"], run["arm"]))
+    found = {}
+    for layer, arm in sorted(points, key=lambda point: (point[0], list(ARMS).index(point[1]))):
+        weights = grouped(points[layer, arm], "l1")
+        rows = {l1: [run | run["dead"] for run in weights[l1]] for l1 in sorted(weights)}
+        found[layer, arm] = {
+            l1: {key: np.mean([run[key] for run in runs]) for key in ("l0", "fvu", FRONT_WINDOW)}
+            for l1, runs in rows.items()
+        }
+    return found
 
 
 def _front_table(front: Row) -> str:
     """Arms of the ReLU code at every weight of its penalty, mean over seeds."""
     rows = []
-    for arm, layer, l1 in _front_points(front):
-        runs = [r for r in front["runs"] if (r["arm"], r["layer"], r["l1"]) == (arm, layer, l1)]
-        means = [np.mean([_value(run, key) for run in runs]) for key in ("l0", "fvu", FRONT_WINDOW)]
-        cells = [f"{means[0]:.1f}", f"{means[1]:.3f}", f"{means[2]:.0f}"]
-        rows.append([arm, str(layer), f"{l1:g}", *cells])
+    for (layer, arm), means in _front(front).items():
+        for l1, mean in means.items():
+            cells = [f"{mean['l0']:.1f}", f"{mean['fvu']:.3f}", f"{mean[FRONT_WINDOW]:.0f}"]
+            rows.append([arm, str(layer), f"{l1:g}", *cells])
     return table(["arm", "layer", "l1", "L0", "FVU", "dead"], rows)
-
-
-def _front_points(front: Row) -> list[tuple[str, int, float]]:
-    points = {(run["layer"], run["arm"], run["l1"]) for run in front["runs"]}
-    order = sorted(points, key=lambda point: (point[0], list(ARMS).index(point[1]), point[2]))
-    return [(arm, layer, l1) for layer, arm, l1 in order]
 
 
 def layers_figure(document: Row) -> Any:
     """Dead latents and FVU by layer."""
-    from matplotlib.figure import Figure
-
     found = Results(document)
-    longest = str(max(found.windows))
-    drawn = Figure(figsize=(11, 4.5), layout="constrained")
-    axes = drawn.subplots(1, 2)
+    longest, d_sae = str(max(found.windows)), found.settings["d_sae"]
+    drawn, axes = panels(11, 4.5, 2)
     for axis, key, title in (
-        (axes[0], longest, f"Dead of {found.settings['d_sae']:,} in {int(longest):,} tokens"),
+        (axes[0], longest, f"Dead of {d_sae:,} in {int(longest):,} tokens"),
         (axes[1], "fvu", "FVU, held out"),
     ):
         for arm in found.arms:
@@ -385,41 +391,34 @@ def layers_figure(document: Row) -> Any:
             axis.fill_between(found.layers, *ends.T, color=_look(arm)["color"], alpha=0.15, lw=0)
         axis.set(title=title, xlabel="layer")
         whole(axis, 12)
-        axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_yscale("symlog", linthresh=1)
-    axes[0].set_ylim(0, 1.3 * found.settings["d_sae"])
-    ticks = [0, *(10**i for i in range(len(str(found.settings["d_sae"]))))]
+    axes[0].set_ylim(0, 1.3 * d_sae)
+    ticks = [0, *(10**i for i in range(len(str(d_sae))))]
     axes[0].set_yticks(ticks, [f"{tick:,}" for tick in ticks])
-    drawn.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    legend_below(drawn, axes[0], 4)
     return drawn
 
 
 def front_figure(front: Row) -> Any:
     """FVU against L0 of the ReLU code."""
-    from matplotlib.figure import Figure
-
     layers = sorted({run["layer"] for run in front["runs"]})
-    drawn = Figure(figsize=(11, 4), layout="constrained")
-    for axis, layer in zip(np.atleast_1d(drawn.subplots(1, len(layers))), layers, strict=True):
-        for arm in dict.fromkeys(arm for arm, at, _ in _front_points(front) if at == layer):
-            runs = [run for run in front["runs"] if (run["layer"], run["arm"]) == (layer, arm)]
-            weights = sorted({run["l1"] for run in runs})
-            mean = [
-                [np.mean([run[key] for run in runs if run["l1"] == l1]) for l1 in weights]
-                for key in ("l0", "fvu")
-            ]
-            axis.plot(*mean, label=arm, **_look(arm))
-            axis.scatter(*([run[key] for run in runs] for key in ("l0", "fvu")), s=6, alpha=0.5,
-                         color=_look(arm)["color"])  # fmt: skip
+    drawn, axes = panels(11, 4, len(layers))
+    for (layer, arm), means in _front(front).items():
+        axis = axes[layers.index(layer)]
+        line = [[mean[key] for mean in means.values()] for key in ("l0", "fvu")]
+        axis.plot(*line, label=arm, **_look(arm))
+        runs = [run for run in front["runs"] if (run["layer"], run["arm"]) == (layer, arm)]
+        dots = ([run[key] for run in runs] for key in ("l0", "fvu"))
+        axis.scatter(*dots, s=6, alpha=0.5, color=_look(arm)["color"])
+    for axis, layer in zip(axes, layers, strict=True):
         axis.set(title=f"ReLU, layer {layer}", xlabel="L0", ylabel="FVU")
         logarithmic(axis, "x")
-        axis.spines[["top", "right"]].set_visible(False)
         axis.legend(frameon=False)
     return drawn
 
 
 def _look(arm: str) -> dict[str, Any]:
-    """Baselines are grey, tied ones blue, rows green, what RkCNN finds orange and red."""
+    """Baselines are grey, tied ones blue, rows green, RkCNN's directions orange and red."""
     colours = ("#999999", "#cccccc", "#1f77b4", "#17becf", "#2ca02c", "#98df8a", "#8c564b",
                "#d62728", "#9467bd", "#ff7f0e", "#bcbd22")  # fmt: skip
     width = 2.2 if arm in (BASELINE, BEST) else 1.2
@@ -438,10 +437,10 @@ def _look(arm: str) -> dict[str, Any]:
 )
 @click.option("--out", default="docs", show_default=True, help="Directory of what it writes.")
 def main(study: Path, fronts: tuple[Path, ...], again: tuple[Path, ...], out: str) -> None:
-    """Write rkcnn.md, its pictures and its runs, from what the study left.
+    """Write rkcnn.md, its pictures and its runs from the records of the study.
 
-    STUDY has the runs with TopK, FRONTS those with ReLU, a file for each weight of the penalty
-    or one of all.
+    STUDY has the runs with TopK, FRONTS those with ReLU: one file for each weight of the penalty,
+    or one file with all.
     """
     where = Path(out).expanduser()
     front = joined([read(path) for path in fronts], "l1")
@@ -453,9 +452,9 @@ def main(study: Path, fronts: tuple[Path, ...], again: tuple[Path, ...], out: st
 def documents(document: Row, front: Row, again: Row, out: Path) -> dict[Path, bytes]:
     """What is written, by path."""
     return {
-        out / "rkcnn.json": compact(document).encode(),
-        out / "rkcnn_front.json": compact(front).encode(),
-        out / "rkcnn_again.json": compact(again).encode(),
+        out / "rkcnn.json": compact(document),
+        out / "rkcnn_front.json": compact(front),
+        out / "rkcnn_again.json": compact(again),
         out / "rkcnn.md": page(document, front, again).encode(),
         out / "images" / "rkcnn.png": png(layers_figure(document)),
         out / "images" / "rkcnn_front.png": png(front_figure(front)),
@@ -463,10 +462,10 @@ def documents(document: Row, front: Row, again: Row, out: Path) -> dict[Path, by
 
 
 def read(path: Path) -> Row:
-    """What rkcnn_study left in a file.
+    """The record of rkcnn_study in a file.
 
     Raises:
-        BadInput: it is something else, or has no runs.
+        BadInput: the file holds something else, or no runs.
     """
     try:
         document: Row = json.loads(path.read_text("utf-8"))
@@ -485,9 +484,9 @@ def read(path: Path) -> Row:
 
 
 def joined(studies: Sequence[Row], key: str) -> Row:
-    """The runs of studies that differ in one setting, which each run then has.
+    """The runs of studies that differ in one setting, which is then recorded in each run.
 
-    One that was joined before stays as it is.
+    Studies that were joined before are left as they are.
 
     Raises:
         BadInput: they differ in more, or two do not differ.
@@ -499,20 +498,13 @@ def joined(studies: Sequence[Row], key: str) -> Row:
     if any(other != settings[0] for other in settings):
         raise BadInput(f"the files differ in more than {key}: make them with one config")
     if None in values:
-        raise BadInput(f"one of the files says no one {key}: make it with rkcnn_study")
+        raise BadInput(f"one of the files has no single {key}: make it with rkcnn_study")
     if len(set(values)) < len(values):
         raise BadInput(f"two of the files have one {key} (of {values}): give each once")
     runs = [
         run | {key: v} for study, v in zip(studies, values, strict=True) for run in study["runs"]
     ]
     return {"settings": settings[0], "runs": runs}
-
-
-def compact(document: Row) -> str:
-    """JSON with a line for each run."""
-    runs = ",\n".join(json.dumps(run, allow_nan=False) for run in document["runs"])
-    settings = json.dumps(document["settings"], allow_nan=False)
-    return f'{{"settings": {settings},\n"runs": [\n{runs}\n]}}\n'
 
 
 if __name__ == "__main__":

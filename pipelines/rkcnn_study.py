@@ -2,10 +2,10 @@
 
     python pipelines/rkcnn_study.py --config configs/rkcnn.yaml
 
-For each layer and seed, all arms are trained on one reading of the store: the same random
-base, the same rows in the same order; nothing differs but how they begin. They are evaluated
-on a store of other text. Each layer and seed is recorded when it is done, so a study that was
-stopped goes on with what is missing.
+For each layer and seed, all arms are trained on one reading of the store, with the same random
+numbers and the same rows in the same order: only the initialisation differs. They are evaluated on
+a store of other text. Each layer and seed is recorded when it is done, so a study that was stopped
+continues with the missing ones.
 """
 
 import multiprocessing
@@ -22,19 +22,21 @@ from typing import Any
 import click
 import torch
 from arms import as_in
-from lifetimes import Lifetimes
-from results import Row, Runs, start
+from results import start
 from tqdm import tqdm
 
 from rkstore.cli.options import Command, options_of
 from rkstore.dictionaries import load_dictionary
 from rkstore.errors import BadInput
-from rkstore.evaluation.evaluate import Evaluation, Measure
+from rkstore.evaluation.evaluate import Measure
+from rkstore.evaluation.lifetimes import Lifetimes
+from rkstore.evaluation.record import Row, Runs
 from rkstore.settings import Settings, option
 from rkstore.store.batches.assemble import read_rows
 from rkstore.store.batches.kept import LeftOut, left_out
 from rkstore.store.open import open_store
 from rkstore.store.store import Store
+from rkstore.training.inits.rkcnn import RkCNN
 from rkstore.training.settings import TrainSettings
 from rkstore.training.sites import layers_of
 from rkstore.training.train import train_all
@@ -56,7 +58,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "rkcnn + AuxK": {"init": "rkcnn", "auxk": 256},
 }
 
-# How much of a study is done may grow; where things lie, and who works at it, is not part of it.
+# Runs that differ in these may share a record: how much is done, where files are, and on what.
 NOT_IDENTITY = ("store", "held_out", "out", "layers", "arms", "seeds", "device", "jobs")
 
 # What every arm is trained with.
@@ -67,7 +69,7 @@ SHARED = (
 
 
 class StudySettings(Settings):
-    """What is trained, on what, and how long it is watched."""
+    """What is trained, on what, and the windows of dead latents."""
 
     store: str | None = as_in(TrainSettings, "store", help="Store to train on.")
     held_out: str | None = as_in(
@@ -104,7 +106,7 @@ class StudySettings(Settings):
 
 @dataclass(frozen=True)
 class Cell:
-    """What is trained on one reading: some arms of one layer and seed."""
+    """The arms of one layer and seed that are trained on one reading."""
 
     layer: int
     seed: int
@@ -112,7 +114,7 @@ class Cell:
 
 
 def study(settings: StudySettings) -> Runs:
-    """Run whatever is not recorded yet; return all there is."""
+    """All runs, those that are missing made now."""
     train_store, held_out = open_store(settings.store), open_store(settings.held_out)
     layers = layers_of(train_store, settings.layers)
     _check(settings, train_store, held_out, layers)
@@ -143,8 +145,8 @@ def _finished(settings: StudySettings, cells: list[Cell]) -> Iterator[list[Row]]
 
 @contextmanager
 def _workers(jobs: int) -> Iterator[Pool]:
-    """Processes of one thread each. Ctrl-C, which reaches all, is the first one's to handle."""
-    # They inherit it, so that it holds while they still import.
+    """Processes of one thread each. Ctrl-C reaches all of them; only the first handles it."""
+    # Inherited, so that it holds while they still import.
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         # Not forked: a copy of a process that has threads may hang.
@@ -163,7 +165,7 @@ def _begin_worker() -> None:
 
 
 def _place(run: Row) -> tuple[int, int, int]:
-    """Where a run stands in the record: the order does not depend on which was done first."""
+    """The place of a run in the record, whichever was done first."""
     return run["layer"], run["seed"], list(ARMS).index(run["arm"])
 
 
@@ -175,32 +177,40 @@ def _runs(settings: StudySettings, cell: Cell) -> list[Row]:
         paths = train_all(chosen)
         dictionaries = [load_dictionary(path)[0].to(settings.device) for path in paths]
     site = held_out.site(cell.layer)
-    passed_over = left_out(
-        held_out,
-        site,
-        held_out.chunk_range,
-        special_tokens=settings.special_tokens,
-        max_norm=settings.max_norm,
-    )
-    lives = [Lifetimes(dictionary) for dictionary in dictionaries]
-    measures = [Measure(dictionary) for dictionary in dictionaries]
+    passed_over = _passed_over(settings, held_out, site)
+    lives, measures = list(map(Lifetimes, dictionaries)), list(map(Measure, dictionaries))
     for rows in _rows(held_out, site, passed_over, max(_windows(settings))):
         x = rows.to(settings.device)
         for life, measure in zip(lives, measures, strict=True):
             if life.tokens < settings.fvu_rows:
                 measure.add(x[: settings.fvu_rows - life.tokens])
             life.add(x)
-    return [
-        {"layer": cell.layer, "seed": cell.seed, "arm": arm}
-        | _dead(life, _windows(settings), round(settings.d_sae * trained.rkcnn_fraction))
-        | _fit(measure.result(arm, site, held_out.codec_fvu(site)))
-        | {"left_out": len(passed_over.rows)}
-        for arm, trained, life, measure in zip(cell.arms, chosen, lives, measures, strict=True)
-    ]
+    runs = []
+    for arm, trained, life, measure in zip(cell.arms, chosen, lives, measures, strict=True):
+        found = measure.result(arm, site, held_out.codec_fvu(site))
+        mined = round(settings.d_sae * trained.options(RkCNN).rkcnn_fraction)
+        runs.append(
+            {"layer": cell.layer, "seed": cell.seed, "arm": arm}
+            | _dead(life, _windows(settings), mined)
+            | {"l0": found.l0, "fvu": found.fvu, "dense": found.dense}
+            | {"left_out": len(passed_over.rows)}
+        )
+    return runs
+
+
+def _passed_over(settings: StudySettings, held_out: Store, site: str) -> LeftOut:
+    """The rows of the held-out store that are not measured."""
+    return left_out(
+        held_out,
+        site,
+        held_out.chunk_range,
+        special_tokens=settings.special_tokens,
+        max_norm=settings.max_norm,
+    )
 
 
 def _dead(life: Lifetimes, windows: list[int], first: int) -> Row:
-    """Dead latents by window: of all, and of those, the first ones, that may begin as mined."""
+    """Dead latents by window: of all, and of the first ones, which may be mined directions."""
     dead = {str(window): life.dead(window) for window in windows}
     return {
         "dead": {window: int(which.sum()) for window, which in dead.items()},
@@ -209,13 +219,9 @@ def _dead(life: Lifetimes, windows: list[int], first: int) -> Row:
     }
 
 
-def _fit(found: Evaluation) -> Row:
-    return {"l0": found.l0, "fvu": found.fvu, "dense": found.dense}
-
-
 def _train_settings(settings: StudySettings, cell: Cell, arm: str, out: str) -> TrainSettings:
     change = dict(ARMS[arm])
-    # Another seed for weights and subsets; the rows still come in the same order.
+    # Another seed for weights and subsets; the order of the rows stays the same.
     weights = cell.seed + change.pop("seed", 0)
     common = {name: getattr(settings, name) for name in SHARED}
     return TrainSettings(
@@ -231,7 +237,7 @@ def _train_settings(settings: StudySettings, cell: Cell, arm: str, out: str) -> 
 
 
 def _rows(store: Store, site: str, passed_over: LeftOut, most: int) -> Iterator[torch.Tensor]:
-    """The first rows of a site that are kept, some at a time, exactly ``most`` of them."""
+    """The first ``most`` rows of a site that are kept, in batches."""
     left = most
     for batch in read_rows(store, [site], store.chunk_range, 4096, passed_over):
         x = torch.from_numpy(batch.x[site][:left])
@@ -255,18 +261,10 @@ def _check(settings: StudySettings, store: Store, held_out: Store, layers: list[
     if any(not window.isdigit() or int(window) < 1 for window in settings.windows):
         raise BadInput(f"--windows takes numbers of tokens, not {', '.join(settings.windows)}")
     if store.hook_names != held_out.hook_names:
-        raise BadInput(f"{store.where} and {held_out.where} have not the same sites")
+        raise BadInput(f"{store.where} and {held_out.where} do not have the same sites")
     needed, rows = max(_windows(settings)), held_out.stop_row - held_out.first_row
     for site in map(held_out.site, layers):
-        out = len(
-            left_out(
-                held_out,
-                site,
-                held_out.chunk_range,
-                special_tokens=settings.special_tokens,
-                max_norm=settings.max_norm,
-            ).rows
-        )
+        out = len(_passed_over(settings, held_out, site).rows)
         if rows - out < needed:
             raise BadInput(
                 f"the largest window is {needed:,} tokens and {held_out.where} has "
@@ -276,7 +274,7 @@ def _check(settings: StudySettings, store: Store, held_out: Store, layers: list[
 
 
 def _identity(settings: StudySettings, store: Store, held_out: Store) -> Row:
-    """What makes two studies the same one, so that their runs may lie in one file."""
+    """What studies must have in common to share a record."""
     chosen = {key: value for key, value in settings.model_dump().items() if key not in NOT_IDENTITY}
     return chosen | {
         "model": store.manifest.source.get("model", {}).get("name"),
@@ -293,7 +291,7 @@ def _identity(settings: StudySettings, store: Store, held_out: Store) -> Row:
 @click.command("rkcnn_study", cls=Command)
 @options_of(StudySettings)
 def main(settings: StudySettings) -> None:
-    """Train and evaluate what is not recorded yet."""
+    """Train and evaluate the arms that are not on record yet."""
     runs = study(settings)
     click.echo(f"{runs.path}: {len(runs.rows)} runs")
 

@@ -2,9 +2,9 @@
 
     python pipelines/sweep.py --config configs/sweep.yaml
 
-Every run is recorded when it is done, so a sweep that was stopped goes on with what is missing,
-and one with more values adds to what is there. A pair is a run and the baseline of its L1 and
-seed; baselines of further seeds say what no setting had a part in.
+Every run is recorded when it is done: a sweep that was stopped continues with the missing runs, and
+one with more values adds to those on record. A pair is a run and the baseline of its L1 and seed;
+baselines of further seeds show how much the seed alone changes.
 """
 
 import itertools
@@ -14,23 +14,17 @@ from statistics import NormalDist
 from typing import Any, TypeVar
 
 import click
-from arms import (
-    RecipeSettings,
-    as_in,
-    directory,
-    identity,
-    improvement,
-    recipe,
-    run_arms,
-    the_store,
-)
-from published import SOURCE, SWEEP, SWEEP_FAULTS
-from results import Row, Runs, deviation, start, table, write_together
+from arms import RecipeSettings, as_in, directory, identity, recipe, run_arms, the_store
+from published import SWEEP, SWEEP_FAULTS, notes, record
+from results import show, start
 from tqdm import tqdm
 
 from rkstore.cli.options import Command, options_of
 from rkstore.errors import BadInput
-from rkstore.evaluation.report.figures import look, png
+from rkstore.evaluation.paired import described, deviation, improvement
+from rkstore.evaluation.record import Row, Runs, grouped
+from rkstore.evaluation.report.figures import legend_below, look, panels
+from rkstore.evaluation.report.tables import number, table, with_sd
 from rkstore.settings import flag_of, option
 from rkstore.store.store import Store
 from rkstore.training.settings import TrainSettings
@@ -118,10 +112,10 @@ def training(
     """
     d_in = store.manifest.width(store.site(settings.layer, settings.hook))
     d_sae = settings.d_sae or int(d_in * settings.expansion)
-    told = {"init": init, "seed": seed, "l1": point["l1"] * d_in / d_sae}
+    given = {"init": init, "seed": seed, "l1": point["l1"] * d_in / d_sae}
     if init != settings.baseline:
-        told |= {"rkcnn_score": point["score"], **mining(init, point, d_sae)}
-    return recipe(settings, store, **told)
+        given |= {"rkcnn_score": point["score"], **mining(init, point, d_sae)}
+    return recipe(settings, store, **given)
 
 
 def mining(init: str, point: Row, d_sae: int) -> Row:
@@ -138,7 +132,7 @@ def mining(init: str, point: Row, d_sae: int) -> Row:
 
 
 def study(settings: SweepSettings) -> tuple[Runs, Row]:
-    """Make the runs that are not recorded yet; return all, and what they come to."""
+    """All runs, those that are missing made now, and their summary."""
     grid = settings.grid()
     store = the_store(settings, str(settings.layer))
     runs = Runs(Path(settings.out) / f"{NAME}.json", identity(settings, store, besides=AXES))
@@ -147,7 +141,7 @@ def study(settings: SweepSettings) -> tuple[Runs, Row]:
     wanted = [
         ({"l1": l1}, settings.baseline, seed) for l1, seed in itertools.product(penalties, seeds)
     ] + [(point, settings.init, settings.seed) for point in grid]
-    # All are made now, so that a mistake in the last is found before the first has run.
+    # All settings are made first, so that a mistake in the last is found before the first run.
     planned = [
         (point, training(settings, store, point, init, seed)) for point, init, seed in wanted
     ]
@@ -156,12 +150,12 @@ def study(settings: SweepSettings) -> tuple[Runs, Row]:
             [row] = run_arms([one], store, settings.keep)
             runs.add([point | row])
     summary = summarise(runs.rows, settings)
-    runs.write(summary=summary, published={"source": SOURCE, **SWEEP, "faults": SWEEP_FAULTS})
+    runs.write(summary=summary, published=record(SWEEP_FAULTS, **SWEEP))
     return runs, summary
 
 
 def summarise(rows: list[Row], settings: SweepSettings) -> Row:
-    """Every pair, what they come to, and what seeds alone come to."""
+    """Every pair, their gains, and what seeds alone do."""
     baselines = {(r["l1"], r["seed"]): r for r in rows if r["init"] == settings.baseline}
     pairs = [
         {axis: row[axis] for axis in AXES} | pair_of(baselines[row["l1"], row["seed"]], row)
@@ -169,10 +163,7 @@ def summarise(rows: list[Row], settings: SweepSettings) -> Row:
         if row["init"] == settings.init
     ]
     by_axis = {
-        axis: {
-            str(value): gains([pair for pair in pairs if pair[axis] == value])
-            for value in dict.fromkeys(pair[axis] for pair in pairs)
-        }
+        axis: {str(value): gains(found) for value, found in grouped(pairs, axis).items()}
         for axis in AXES
     }
     return {
@@ -202,26 +193,15 @@ def gains(pairs: list[Row]) -> Row:
     return {key: described([pair[key] for pair in pairs if pair[key] is not None]) for key in GAINS}
 
 
-def described(values: list[float]) -> Row:
-    """Mean, standard deviation, best and worst; None where there are too few values."""
-    if not values:
-        return {"count": 0, "mean": None, "sd": None, "best": None, "worst": None}
-    mean = sum(values) / len(values)
-    return {"count": len(values), "mean": mean, "sd": deviation(values)} | {
-        "best": max(values),
-        "worst": min(values),
-    }
-
-
 def noise(baselines: list[Row], pairs: int) -> Row:
     """How the baseline varies between seeds at one L1, and what that alone would make of pairs.
 
     Two runs that vary so differ by √2 times as much, and the best of many pairs lies at an
     outer quantile of that.
     """
-    penalties = dict.fromkeys(row["l1"] for row in baselines)
-    groups = [[row["dead"] for row in baselines if row["l1"] == l1] for l1 in penalties]
-    found = [sd for group in groups if (sd := deviation(group)) is not None]
+    groups = grouped(baselines, "l1").values()
+    sds = (deviation([row["dead"] for row in group]) for group in groups)
+    found = [sd for sd in sds if sd is not None]
     if not found:
         return {"sd": None, "points": None, "best": None}
     sd = sum(found) / len(found)
@@ -240,12 +220,12 @@ def page(runs: Runs, summary: Row, settings: SweepSettings) -> str:
         _gain_cells(f"mean of {len(summary['pairs'])}", summary["gains"], _mean_sd(old, "+.2f")),
     ]
     for end in ("best", "worst"):
-        here = [_number(summary["gains"][key][end], form) for key, form in GAINS.items()]
+        here = [number(summary["gains"][key][end], form) for key, form in GAINS.items()]
         rows.append([f"{end} of {len(summary['pairs'])}", *here, f"{old[end]:+.1f}"])
     for axis in AXES:
         for value, found in summary["by_axis"][axis].items():
             known = SWEEP["by_score"].get(value) if axis == "score" else None
-            rows.append(_gain_cells(f"{axis} {value}", found, _number(known, "+.2f")))
+            rows.append(_gain_cells(f"{axis} {value}", found, number(known, "+.2f")))
     l0 = [row["l0"] for row in runs.rows]
     one = runs.rows[0]
     return "\n".join(
@@ -256,9 +236,7 @@ def page(runs: Runs, summary: Row, settings: SweepSettings) -> str:
             f"Dead of {one['d_sae']:,} latents on {one['rows']:,} held-out tokens, published "
             f"{SWEEP['pairs']} pairs of {d_sae:,}; points are per cent of all latents, % of the "
             f"baseline's dead; mean ± SD. L0 is {min(l0):.0f} to {max(l0):.0f}.",
-            "",
-            f"Published: {SOURCE}.",
-            *(f"- {fault}" for fault in SWEEP_FAULTS),
+            *notes(SWEEP_FAULTS),
         ]
     )
 
@@ -270,7 +248,7 @@ def _gain_cells(name: str, found: Row, published: str) -> list[str]:
 def _noise_line(summary: Row, settings: SweepSettings) -> str:
     found = summary["noise"]
     if found["sd"] is None:
-        return "How the baseline varies between seeds is not known: give more --seeds."
+        return "How much the baseline varies between seeds is not known: give more --seeds."
     return (
         f"Between seeds, {settings.baseline} varies by {found['sd']:.1f} dead latents (SD), two of "
         f"them by {found['points']:.2f} points; the best of {len(summary['pairs'])} pairs of such "
@@ -279,35 +257,25 @@ def _noise_line(summary: Row, settings: SweepSettings) -> str:
 
 
 def _mean_sd(found: Row, form: str) -> str:
-    sd = found["sd"]
-    return _number(found["mean"], form) + ("" if sd is None else f" ± {sd:{form.lstrip('+')}}")
-
-
-def _number(value: float | None, form: str) -> str:
-    return "-" if value is None else f"{value:{form}}"
+    return with_sd(found["mean"], found["sd"], form)
 
 
 def figure(summary: Row) -> Any:
     """Every pair by L1, score by score, on the noise between seeds."""
-    from matplotlib.figure import Figure
-
-    drawn = Figure(figsize=(9, 4.5), layout="constrained")
-    axis: Any = drawn.subplots()
+    drawn, [axis] = panels(9, 4.5)
     pairs = summary["pairs"]
     penalties = list(dict.fromkeys(pair["l1"] for pair in pairs))
-    scores = list(dict.fromkeys(pair["score"] for pair in pairs))
+    scores = grouped(pairs, "score")
     if wide := summary["noise"]["points"]:
         axis.axhspan(-wide, wide, color="0.9", label="two seeds (±1 SD)")
-    for i, score in enumerate(scores):
-        mine = [pair for pair in pairs if pair["score"] == score]
+    for i, (score, mine) in enumerate(scores.items()):
         xs = [penalties.index(pair["l1"]) + 0.2 * (i - (len(scores) - 1) / 2) for pair in mine]
         ys = [pair["points"] for pair in mine]
         axis.plot(xs, ys, "o", color=look(i)["color"], label=score, alpha=0.8)
     axis.axhline(0, color="grey", linewidth=0.8)
     axis.set_xticks(range(len(penalties)), [f"{value:g}" for value in penalties])
     axis.set(title="Every pair of the sweep", xlabel="L1", ylabel="fewer dead, % of all latents")
-    drawn.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    axis.spines[["top", "right"]].set_visible(False)
+    legend_below(drawn, axis, 4)
     return drawn
 
 
@@ -316,10 +284,7 @@ def figure(summary: Row) -> Any:
 def main(settings: SweepSettings) -> None:
     """Sweep how RkCNN mines directions, and compare every effect with noise."""
     runs, summary = study(settings)
-    path = Path(settings.out) / f"{NAME}.png"
-    write_together({path: png(figure(summary))})
-    click.echo(page(runs, summary, settings))
-    click.echo(f"\n{runs.path}\n{path}")
+    show(page(runs, summary, settings), runs.path, figure(summary))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from rkstore.dictionaries import SELECTS, Dictionary, load_dictionary, save_dictionary, select_named
+from rkstore.dictionaries.selection import Selection
 from rkstore.errors import BadInput
 from rkstore.training.helpers.resample import resample
 
@@ -14,7 +15,9 @@ SITE = "blocks.0.mlp.hook_post"
 
 
 def make_dictionary(select="topk", d_in=12, d_sae=40, seed=0, **options):
-    dictionary = Dictionary(d_in, d_sae, select_named(select, {"k": 5, "l1": 0.1} | options))
+    dictionary = Dictionary.of_site(
+        d_in, d_sae, select_named(select, {"k": 5, "l1": 0.1} | options)
+    )
     generator = torch.Generator().manual_seed(seed)
     for parameter in dictionary.parameters():
         parameter.data.normal_(generator=generator)
@@ -22,6 +25,10 @@ def make_dictionary(select="topk", d_in=12, d_sae=40, seed=0, **options):
     for buffer in dictionary.select.buffers():
         buffer.fill_(2)
     return dictionary.eval()
+
+
+def at_work(select, **options):
+    return Selection(select_named(select, options), 40)
 
 
 def randn(*shape, seed=1):
@@ -41,7 +48,7 @@ def test_decoding_follows_the_equation():
 
 def test_topk_keeps_the_k_largest_of_each_token():
     pre = randn(30, 40)
-    code = select_named("topk", {"k": 5})(pre)
+    code = at_work("topk", k=5)(pre)
     for row, sparse in zip(pre, code, strict=True):
         largest = row.sort(descending=True).indices[:5]
         expected = torch.zeros(40)
@@ -50,18 +57,18 @@ def test_topk_keeps_the_k_largest_of_each_token():
 
 
 def test_topk_never_gives_a_negative_code():
-    code = select_named("topk", {"k": 5})(-randn(8, 40).abs())
+    code = at_work("topk", k=5)(-randn(8, 40).abs())
     assert code.count_nonzero() == 0
 
 
 def test_the_l1_penalty_is_the_mean_over_tokens_of_the_sum_of_the_code():
     f = torch.tensor([[1.0, 2.0], [0.0, 5.0]])
-    assert select_named("relu", {"l1": 0.5}).penalty(f).item() == pytest.approx(2.0)
-    assert select_named("topk", {"k": 1}).penalty(f).item() == 0
+    assert select_named("relu", {"l1": 0.5}).losses(f)["l1"].item() == pytest.approx(2.0)
+    assert select_named("topk", {"k": 1}).losses(f) == {}
 
 
 def test_batchtopk_keeps_the_largest_of_the_batch():
-    select, pre = select_named("batchtopk", {"k": 5}), randn(30, 40)
+    select, pre = at_work("batchtopk", k=5), randn(30, 40)
     smallest = pre.flatten().sort(descending=True).values[5 * 30 - 1]
     torch.testing.assert_close(select(pre), pre * (pre >= smallest))
 
@@ -71,13 +78,13 @@ def test_batchtopk_keeps_the_largest_of_the_batch():
 def test_batchtopk_finds_the_same_as_a_sort_of_everything(rows, k):
     for pre in (randn(rows, 40), randn(rows, 40).sort(dim=0).values, -randn(rows, 40).abs()):
         largest = pre.flatten().sort(descending=True).values[: rows * k]
-        code = select_named("batchtopk", {"k": k})(pre).flatten().sort(descending=True).values
+        code = at_work("batchtopk", k=k)(pre).flatten().sort(descending=True).values
         torch.testing.assert_close(code[: rows * k], largest.clamp_min(0))
         assert not code[rows * k :].any()
 
 
 def test_the_threshold_of_batchtopk_is_the_mean_of_the_smallest_that_stayed():
-    select = select_named("batchtopk", {"k": 5})
+    select = at_work("batchtopk", k=5)
     smallest = []
     for seed in range(20):
         code = select(randn(30, 40, seed=seed))
@@ -86,7 +93,7 @@ def test_the_threshold_of_batchtopk_is_the_mean_of_the_smallest_that_stayed():
 
 
 def test_at_inference_batchtopk_looks_at_no_other_token():
-    select, pre = select_named("batchtopk", {"k": 5}), randn(30, 40)
+    select, pre = at_work("batchtopk", k=5), randn(30, 40)
     select(pre)
     before = select.threshold.clone()
     select.eval()
@@ -97,7 +104,7 @@ def test_at_inference_batchtopk_looks_at_no_other_token():
 
 def test_batchtopk_is_saved_as_the_jumprelu_that_saelens_loads(tmp_path):
     dictionary = make_dictionary("batchtopk")
-    save_dictionary(dictionary.rescaled(4.0), tmp_path, {})
+    save_dictionary(dictionary.rescaled({"x": 4.0}), tmp_path, {})
     assert json.loads((tmp_path / "cfg.json").read_text())["architecture"] == "jumprelu"
     tensors = load_file(tmp_path / "sae_weights.safetensors")
     assert set(tensors) == {"W_enc", "b_enc", "W_dec", "b_dec", "threshold"}
@@ -115,7 +122,7 @@ def test_jumprelu_keeps_what_is_above_its_latents_threshold():
 @pytest.mark.parametrize("select", SELECTS)
 def test_rescaling_undoes_the_scale_of_the_inputs(select):
     dictionary, x = make_dictionary(select), randn(30, 12)
-    torch.testing.assert_close(dictionary.rescaled(3.0)(x), dictionary(3.0 * x) / 3.0)
+    torch.testing.assert_close(dictionary.rescaled({"x": 3.0})(x), dictionary(3.0 * x) / 3.0)
 
 
 def test_the_projected_gradient_leaves_the_norms_of_the_decoder():
@@ -129,13 +136,13 @@ def test_the_projected_gradient_leaves_the_norms_of_the_decoder():
 
 @pytest.mark.parametrize("k", [0, 41, -3])
 def test_k_must_fit_the_latents(k):
-    with pytest.raises(BadInput, match=f"k is {k}.*1 to the 40 latents"):
-        Dictionary(12, 40, select_named("topk", {"k": k}))
+    with pytest.raises(BadInput, match=f"k is {k}"):
+        Dictionary.of_site(12, 40, select_named("topk", {"k": k}))
 
 
 def test_sizes_must_be_positive():
     with pytest.raises(BadInput, match="positive sizes"):
-        Dictionary(0, 40, select_named("relu", {}))
+        Dictionary.of_site(0, 40, select_named("relu", {}))
 
 
 def test_activations_of_another_width_are_refused_with_both_widths():
@@ -144,7 +151,7 @@ def test_activations_of_another_width_are_refused_with_both_widths():
 
 
 def test_unknown_selects_are_refused_with_what_there_is():
-    with pytest.raises(BadInput, match="relu, topk"):
+    with pytest.raises(BadInput, match="topk, relu"):
         select_named("gated", {})
 
 
@@ -179,7 +186,7 @@ def test_a_directory_without_a_dictionary_is_refused(tmp_path):
     [
         (
             {"architecture": "gated"},
-            "architecture is 'gated': rkstore reads standard, topk, jumprelu",
+            "architecture is 'gated': rkstore reads topk, standard, jumprelu",
         ),
         ({"d_sae": 41}, "size mismatch"),
         ({"k": 400}, "1 to the 40 latents"),
@@ -201,7 +208,7 @@ def resampled(dead, rows=None, seed=3, select="topk"):
     after(x).square().sum().backward()
     optimizer.step()
     generator = torch.Generator().manual_seed(seed)
-    resample(after, optimizer, torch.tensor(dead), x, generator)
+    resample(after, optimizer, torch.tensor(dead), {"x": x}, generator)
     return before, after, optimizer, x
 
 
@@ -263,6 +270,6 @@ def test_looking_for_losses_teaches_the_threshold_of_batchtopk_nothing():
     dictionary(randn(30, 12)).sum().backward()
     optimizer.step()
     before = dictionary.select.threshold.clone()
-    resample(dictionary, optimizer, torch.tensor([1]), randn(30, 12), torch.Generator())
+    resample(dictionary, optimizer, torch.tensor([1]), {"x": randn(30, 12)}, torch.Generator())
     assert dictionary.select.threshold == before
     assert dictionary.training

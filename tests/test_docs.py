@@ -9,7 +9,11 @@ import numpy as np
 import pytest
 import yaml
 
-from rkstore import settings
+from rkstore.evaluation.settings import EvaluateSettings
+from rkstore.harvest.settings import HarvestSettings
+from rkstore.rkcnn.settings import ProbeSettings
+from rkstore.settings import Settings, from_yaml
+from rkstore.training.settings import TrainSettings
 
 ROOT = Path(__file__).parents[1]
 
@@ -25,10 +29,10 @@ console = load(ROOT / "docs" / "console.py")
 
 PAGES = ["README.md", *(f"docs/{name}.md" for name in ("adding", "exchange", "probing", "sharing"))]
 COMMANDS = {
-    "harvest": settings.HarvestSettings,
-    "probe": settings.ProbeSettings,
-    "train": settings.TrainSettings,
-    "evaluate": settings.EvaluateSettings,
+    "harvest": HarvestSettings,
+    "probe": ProbeSettings,
+    "train": TrainSettings,
+    "evaluate": EvaluateSettings,
 }
 
 
@@ -94,13 +98,15 @@ def settings_of(text, name):
     )
     if program == "rkstore ":
         return COMMANDS[word]
-    kinds = [kind for kind in vars(load(ROOT / "pipelines" / word)).values() if type(kind) is type]
+    kinds = [
+        kind for kind in vars(load(ROOT / "pipelines" / word)).values() if isinstance(kind, type)
+    ]
     own = [kind for kind in kinds if kind.__module__ == word.removesuffix(".py")]
     [chosen] = [
         kind
         for kind in own
         # A sweep also has the settings of the trainings that it sweeps over.
-        if issubclass(kind, settings.Settings) and not issubclass(kind, settings.TrainSettings)
+        if issubclass(kind, Settings) and not issubclass(kind, TrainSettings)
     ]
     return chosen
 
@@ -108,7 +114,7 @@ def settings_of(text, name):
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.name)
 def test_every_configuration_names_its_command_and_is_valid_for_it(path, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "pipelines")
-    chosen = settings.from_yaml(settings_of(path.read_text("utf-8"), path.name), path, {})
+    chosen = from_yaml(settings_of(path.read_text("utf-8"), path.name), path, {})
     for key, value in yaml.safe_load(path.read_text("utf-8")).items():
         found = getattr(chosen, key)
         several = tuple(value) if isinstance(value, list) else (value,)

@@ -394,7 +394,7 @@ def test_the_same_results_give_the_same_picture(trained, tmp_path):
 
 def test_a_dictionary_of_another_width_is_refused_with_both_widths(trained, tmp_path):
     store, _, _ = trained
-    dictionary = Dictionary(13, 4, select_named("relu", {}))
+    dictionary = Dictionary.of_site(13, 4, select_named("relu", {}))
     save_dictionary(dictionary, tmp_path, {"hook_name": SITE})
     with pytest.raises(BadInput, match=f"13 wide, {SITE} in .* is 12 wide"):
         evaluate([tmp_path], EvaluateSettings(store=str(store.root)))
@@ -403,7 +403,7 @@ def test_a_dictionary_of_another_width_is_refused_with_both_widths(trained, tmp_
 def test_a_dictionary_of_a_site_that_is_not_in_the_store_is_refused(trained, tmp_path):
     store, _, _ = trained
     save_dictionary(
-        Dictionary(12, 4, select_named("relu", {})), tmp_path, {"hook_name": "blocks.7.mlp"}
+        Dictionary.of_site(12, 4, select_named("relu", {})), tmp_path, {"hook_name": "blocks.7.mlp"}
     )
     with pytest.raises(BadInput, match=r"'blocks\.7\.mlp' is not in the store"):
         evaluate([tmp_path], EvaluateSettings(store=str(store.root)))

@@ -110,9 +110,10 @@ class ToText(Exporter):
         precision: int = option(3, "Digits after the point.", least=0)
 
     def write(self, outgoing: Outgoing, out: Path) -> None:
-        for array in outgoing.sites():
+        for name in outgoing.hook_names:
+            array = outgoing.site(name)
             rows = np.concatenate(list(array.chunks))
-            np.savetxt(out / f"{array.name}.txt", rows, f"%.{self.options.precision}f")
+            np.savetxt(out / f"{name}.txt", rows, f"%.{self.options.precision}f")
 
 
 @pytest.fixture

@@ -1,22 +1,40 @@
-"""The gradient of a training step, written out, against automatic differentiation."""
+"""The gradient of a training step by hand, against automatic differentiation of the objective."""
+
+from typing import ClassVar
 
 import pytest
 import torch
 
 from rkstore.dictionaries import Dictionary, select_named
 from rkstore.dictionaries.sparse import ByLatent, SparseCode
-from rkstore.training.fast.gradient import fill_gradients
-from rkstore.training.fast.scratch import Scratch
+from rkstore.dictionaries.wirings import Bank, Wiring
+from rkstore.store.sites import Site
+from rkstore.training.fast import Scratch, covers, gradients
 from rkstore.training.helpers.auxk import AuxK
+from rkstore.training.helpers.base import Helper
+from rkstore.training.helpers.resample import Resampling
+from rkstore.training.objective import Objective
 
 # Of 40 latents 5 are too many for a list, of 160 they are few; a relu is sparse by its bias.
 DENSE = [("relu", 40, 0.0), ("topk", 40, 0.0)]
 SPARSE = [("relu", 160, -9.0), ("topk", 160, 0.0), ("batchtopk", 160, 0.0), ("batchtopk", 40, 0.0)]
 BOTH = pytest.mark.parametrize(("select", "d_sae", "bias"), DENSE + SPARSE)
 
+# The kinds of one bank: an autoencoder, one that is not centred, one of two sites, a transcoder.
+A, B, C = Site("a", 12), Site("b", 5), Site("c", 7)
+WIRINGS = {
+    "sae": ((A,), (A,), True),
+    "uncentred": ((A,), (A,), False),
+    "two sites": ((A, B), (A, B), True),
+    "transcoder": ((A,), (C,), False),
+    "several targets": ((A, B), (B, C), False),
+}
 
-def make_dictionary(select, d_sae, bias=0.0):
-    dictionary = Dictionary(12, d_sae, select_named(select, {"k": 5, "l1": 0.3}))
+
+def make_dictionary(select, d_sae, bias=0.0, wiring="sae", row_norm="none"):
+    reads, writes, centred = WIRINGS[wiring]
+    made = Wiring((Bank(d_sae, reads, writes),), centred)
+    dictionary = Dictionary(made, select_named(select, {"k": 5, "l1": 0.3}), row_norm)
     generator = torch.Generator().manual_seed(0)
     for parameter in dictionary.parameters():
         parameter.data.normal_(generator=generator)
@@ -26,58 +44,95 @@ def make_dictionary(select, d_sae, bias=0.0):
 
 
 def make_rows(n=64, seed=1):
-    return torch.randn(n, 12, generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    return {site.hook_name: torch.randn(n, site.width, generator=generator) for site in (A, B, C)}
 
 
-def differentiated(dictionary, x, pressure, aux=None):
-    """The slow, obvious way: the loss as it is defined, and autograd."""
-    f = dictionary.encode(x)
-    reconstruction = dictionary.decode(f).float()
-    squared_error = (reconstruction - x).square().sum(dim=-1).mean()
-    loss = squared_error + pressure * dictionary.select.penalty(f.float())
-    if aux is not None:
-        loss = loss + auxiliary_loss(dictionary, x, (x - reconstruction).detach(), aux)
-    return torch.autograd.grad(loss, list(dictionary.parameters())), f
+def differentiated(dictionary, rows, pressure, dead=None, auxk=0):
+    """The slow, obvious way: the objective, and autograd."""
+    helpers = [AuxK(auxk=auxk)] if auxk else []
+    losses, now = Objective(helpers=helpers)(dictionary, rows, dead, pressure)
+    return torch.autograd.grad(sum(losses.values()), list(dictionary.parameters())), now.f
 
 
-def auxiliary_loss(dictionary, x, error, aux):
-    """Gao et al.'s, times the variance of x: 1/32 of the relative error of the error."""
-    pre = (x - dictionary.b_dec) @ dictionary.W_enc + dictionary.b_enc
-    of_dead = torch.where(aux.dead, pre, -torch.inf)
-    values, latents = of_dead.topk(min(aux.k, int(aux.dead.sum())), dim=1)
-    z = torch.zeros_like(pre).scatter(1, latents, values.clamp_min(0))
-    relative = (z @ dictionary.W_dec - error).square().sum() / centred(error).square().sum()
-    return relative / 32 * centred(x).square().sum() / len(x)
-
-
-def centred(rows):
-    return rows - rows.mean(dim=0)
-
-
-def some_dead(d_sae, k, every=3):
+def some_dead(d_sae, every=3):
     """One latent in so many is dead, whether it fires or not."""
-    return AuxK(torch.arange(d_sae) % every == 0, k)
+    return torch.arange(d_sae) % every == 0
 
 
 def distance(found, expected):
     return ((found - expected).norm() / expected.norm()).item()
 
 
+def test_the_objective_is_the_loss_as_it_is_defined():
+    dictionary, rows = make_dictionary("relu", 40), make_rows()
+    x = rows["a"]
+    f = ((x - dictionary.b_dec) @ dictionary.W_enc + dictionary.b_enc).clamp_min(0)
+    error = (f @ dictionary.W_dec + dictionary.b_dec - x).square().sum(dim=1).mean()
+    losses, _ = Objective()(dictionary, rows, some_dead(40), pressure=0.7)
+    torch.testing.assert_close(losses["reconstruction"], error)
+    torch.testing.assert_close(losses["l1"], 0.7 * 0.3 * f.sum(dim=1).mean())
+
+
+def test_auxk_is_gao_et_als_times_the_variance_of_x():
+    """1/32 of the relative error of the error."""
+    dictionary, rows, dead = make_dictionary("topk", 40), make_rows(), some_dead(40)
+    x = rows["a"]
+    error = (x - dictionary(x)).detach()
+    pre = (x - dictionary.b_dec) @ dictionary.W_enc + dictionary.b_enc
+    values, latents = torch.where(dead, pre, -torch.inf).topk(4, dim=1)
+    z = torch.zeros_like(pre).scatter(1, latents, values.clamp_min(0))
+    relative = (z @ dictionary.W_dec - error).square().sum() / centred(error).square().sum()
+    losses, _ = Objective(helpers=[AuxK(auxk=4)])(dictionary, rows, dead)
+    expected = relative / 32 * centred(x).square().sum() / len(x)
+    torch.testing.assert_close(losses["auxk"], expected)
+
+
+def centred(rows):
+    return rows - rows.mean(dim=0)
+
+
+@pytest.mark.parametrize("wiring", WIRINGS)
 @BOTH
-def test_the_gradients_are_those_of_automatic_differentiation(select, d_sae, bias):
-    dictionary, x = make_dictionary(select, d_sae, bias), make_rows()
+def test_the_gradients_are_those_of_automatic_differentiation(select, d_sae, bias, wiring):
+    dictionary, x = make_dictionary(select, d_sae, bias, wiring), make_rows()
+    assert covers(dictionary, Objective())
     expected, _ = differentiated(dictionary, x, pressure=0.7)
-    fill_gradients(dictionary, x, Scratch(), pressure=0.7)
+    gradients(dictionary, x, Scratch(), pressure=0.7)
     for parameter, gradient in zip(dictionary.parameters(), expected, strict=True):
         assert distance(parameter.grad, gradient) < 1e-6
+
+
+class Other(Helper):
+    name: ClassVar[str] = "other"
+
+    @property
+    def asked_for(self):
+        return True
+
+    def loss(self, now):
+        return now.f.sum()
+
+
+def test_what_is_not_covered_is_differentiated():
+    dictionary = make_dictionary("topk", 40)
+    assert covers(dictionary, Objective(helpers=[AuxK(auxk=4), Resampling(resample_every=5)]))
+    assert not covers(dictionary, Objective(shares=(0.5, 1.0)))
+    assert not covers(dictionary, Objective(helpers=[Other()]))
+    assert not covers(make_dictionary("jumprelu", 40), Objective())
+    assert not covers(make_dictionary("topk", 40, row_norm="layer_norm"), Objective())
+    two = Wiring((Bank(20, (A,), (A,)), Bank(20, (A,), (A,))), centred=True)
+    assert not covers(Dictionary(two, select_named("topk", {"k": 5})), Objective())
+    partly = Wiring((Bank(20, (A,), (A, B)),), centred=True)
+    assert not covers(Dictionary(partly, select_named("topk", {"k": 5})), Objective())
 
 
 @BOTH
 def test_a_step_tells_the_residual_the_latents_that_fired_and_l0(select, d_sae, bias):
     dictionary, x = make_dictionary(select, d_sae, bias), make_rows()
     _, f = differentiated(dictionary, x, pressure=1.0)
-    found = fill_gradients(dictionary, x, Scratch())
-    torch.testing.assert_close(found.residual, (dictionary.decode(f) - x).detach())
+    found = gradients(dictionary, x, Scratch())
+    torch.testing.assert_close(found.residual, (dictionary.decode(f) - x["a"]).detach())
     assert torch.equal(found.fired, (f > 0).any(dim=0))
     assert found.l0 == pytest.approx((f > 0).sum(dim=1).float().mean().item())
 
@@ -85,7 +140,7 @@ def test_a_step_tells_the_residual_the_latents_that_fired_and_l0(select, d_sae, 
 @pytest.mark.parametrize(("select", "d_sae", "bias"), SPARSE)
 def test_sparse_codes_are_summed_as_lists(select, d_sae, bias):
     dictionary, x = make_dictionary(select, d_sae, bias), make_rows()
-    pre = (x - dictionary.b_dec) @ dictionary.W_enc + dictionary.b_enc
+    pre = dictionary.pre(x)
     code = dictionary.select.sparse(pre.detach())
     torch.testing.assert_close(code.dense(), dictionary.select(pre).detach())
 
@@ -93,22 +148,22 @@ def test_sparse_codes_are_summed_as_lists(select, d_sae, bias):
 @pytest.mark.parametrize(("select", "d_sae", "bias"), DENSE)
 def test_dense_codes_are_not(select, d_sae, bias):
     dictionary = make_dictionary(select, d_sae, bias)
-    assert dictionary.select.sparse(make_rows() @ dictionary.W_enc.detach()) is None
+    assert dictionary.select.sparse(make_rows()["a"] @ dictionary.W_enc.detach()) is None
 
 
 @pytest.mark.parametrize("select", ["relu", "topk", "batchtopk"])
 def test_a_code_of_nothing_moves_the_decoder_bias_alone(select):
     dictionary, x = make_dictionary(select, 160, bias=-1000.0), make_rows()
-    found = fill_gradients(dictionary, x, Scratch())
+    found = gradients(dictionary, x, Scratch())
     assert found.l0 == 0
     assert not any(p.grad.any() for p in dictionary.parameters() if p is not dictionary.b_dec)
-    torch.testing.assert_close(dictionary.b_dec.grad, 2 * (dictionary.b_dec - x).mean(dim=0))
+    torch.testing.assert_close(dictionary.b_dec.grad, 2 * (dictionary.b_dec - x["a"]).mean(dim=0))
 
 
 @BOTH
 def test_gradients_lie_in_memory_as_their_parameters_do(select, d_sae, bias):
     dictionary = make_dictionary(select, d_sae, bias)
-    fill_gradients(dictionary, make_rows(), Scratch())
+    gradients(dictionary, make_rows(), Scratch())
     assert all(p.grad.stride() == p.stride() for p in dictionary.parameters())
 
 
@@ -116,9 +171,9 @@ def test_gradients_lie_in_memory_as_their_parameters_do(select, d_sae, bias):
 def test_what_a_step_leaves_behind_changes_no_later_one(select, d_sae, bias):
     used, fresh = (make_dictionary(select, d_sae, bias) for _ in range(2))
     scratch = Scratch()
-    fill_gradients(used, make_rows(100, seed=2), scratch)
+    gradients(used, make_rows(100, seed=2), scratch)
     for dictionary, memory in ((used, scratch), (fresh, Scratch())):
-        fill_gradients(dictionary, make_rows(30), memory)
+        gradients(dictionary, make_rows(30), memory)
     for a, b in zip(used.parameters(), fresh.parameters(), strict=True):
         assert torch.equal(a.grad, b.grad)
 
@@ -129,60 +184,60 @@ def test_bfloat16_products_give_float32_gradients_about_as_right_as_autocast(sel
     exact, _ = differentiated(dictionary, x, pressure=0.7)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         rounded, _ = differentiated(dictionary, x, pressure=0.7)
-    fill_gradients(dictionary, x, Scratch(), pressure=0.7, dtype=torch.bfloat16)
+    gradients(dictionary, x, Scratch(), pressure=0.7, dtype=torch.bfloat16)
     for parameter, truth, usual in zip(dictionary.parameters(), exact, rounded, strict=True):
         assert parameter.grad.dtype == torch.float32
         assert 0 < distance(parameter.grad, truth) < 1.5 * distance(usual, truth) + 1e-3
 
 
+@pytest.mark.parametrize("wiring", WIRINGS)
 @pytest.mark.parametrize("k", [1, 4, 1000])
 @BOTH
-def test_with_auxk_they_are_those_of_the_loss_with_its_term(select, d_sae, bias, k):
-    dictionary, x = make_dictionary(select, d_sae, bias), make_rows()
-    aux = some_dead(d_sae, k)
-    expected, _ = differentiated(dictionary, x, pressure=0.7, aux=aux)
+def test_with_auxk_they_are_those_of_the_loss_with_its_term(select, d_sae, bias, k, wiring):
+    dictionary, x = make_dictionary(select, d_sae, bias, wiring), make_rows()
+    dead = some_dead(d_sae)
+    expected, _ = differentiated(dictionary, x, pressure=0.7, dead=dead, auxk=k)
     without, _ = differentiated(dictionary, x, pressure=0.7)
-    fill_gradients(dictionary, x, Scratch(), pressure=0.7, aux=aux)
+    gradients(dictionary, x, Scratch(), pressure=0.7, dead=dead, auxk=k)
     for parameter, gradient in zip(dictionary.parameters(), expected, strict=True):
         assert distance(parameter.grad, gradient) < 1e-6
         assert parameter.grad.stride() == parameter.stride()
     if bias == 0:
-        dead = aux.dead.nonzero().squeeze(1)
         assert distance(without[2][dead], expected[2][dead]) > 1e-4
 
 
 @BOTH
 def test_auxk_changes_no_latent_that_lives(select, d_sae, bias):
     with_term, without = (make_dictionary(select, d_sae, bias) for _ in range(2))
-    aux = some_dead(d_sae, k=4)
-    fill_gradients(with_term, make_rows(), Scratch(), aux=aux)
-    fill_gradients(without, make_rows(), Scratch())
-    assert torch.equal(with_term.W_dec.grad[~aux.dead], without.W_dec.grad[~aux.dead])
-    assert torch.equal(with_term.W_enc.grad[:, ~aux.dead], without.W_enc.grad[:, ~aux.dead])
+    dead = some_dead(d_sae)
+    gradients(with_term, make_rows(), Scratch(), dead=dead, auxk=4)
+    gradients(without, make_rows(), Scratch())
+    assert torch.equal(with_term.W_dec.grad[~dead], without.W_dec.grad[~dead])
+    assert torch.equal(with_term.W_enc.grad[:, ~dead], without.W_enc.grad[:, ~dead])
 
 
 @BOTH
 def test_where_no_latent_is_dead_auxk_changes_nothing(select, d_sae, bias):
     with_term, without = (make_dictionary(select, d_sae, bias) for _ in range(2))
-    nothing_dead = AuxK(torch.zeros(d_sae, dtype=torch.bool), 4)
-    fill_gradients(with_term, make_rows(), Scratch(), aux=nothing_dead)
-    fill_gradients(without, make_rows(), Scratch())
+    nothing_dead = torch.zeros(d_sae, dtype=torch.bool)
+    gradients(with_term, make_rows(), Scratch(), dead=nothing_dead, auxk=4)
+    gradients(without, make_rows(), Scratch())
     for a, b in zip(with_term.parameters(), without.parameters(), strict=True):
         assert torch.equal(a.grad, b.grad)
 
 
 def test_auxk_in_bfloat16_gives_about_the_same_in_float32():
     dictionary, x = make_dictionary("topk", 160), make_rows(512)
-    aux = some_dead(160, k=20)
-    exact, _ = differentiated(dictionary, x, pressure=0.0, aux=aux)
-    fill_gradients(dictionary, x, Scratch(), dtype=torch.bfloat16, aux=aux)
+    dead = some_dead(160)
+    exact, _ = differentiated(dictionary, x, pressure=0.0, dead=dead, auxk=20)
+    gradients(dictionary, x, Scratch(), dtype=torch.bfloat16, dead=dead, auxk=20)
     for parameter, truth in zip(dictionary.parameters(), exact, strict=True):
         assert parameter.grad.dtype == torch.float32
         assert 0 < distance(parameter.grad, truth) < 0.05
 
 
 def test_a_list_gives_the_products_of_the_code_written_out():
-    dense = torch.relu(make_rows(30) - 1)
+    dense = torch.relu(make_rows(30)["a"] - 1)
     tokens, latents = dense.nonzero(as_tuple=True)
     code = SparseCode(tokens, latents, dense[tokens, latents], (30, 12))
     assert torch.equal(code.dense(), dense)

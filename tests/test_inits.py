@@ -11,18 +11,20 @@ from rkstore.dictionaries import SELECTS, Dictionary, select_named
 from rkstore.errors import BadInput
 from rkstore.settings import options_in
 from rkstore.store.batches.plan import split_chunks
-from rkstore.training.inits import INIT_OPTIONS, INITS, InitData, initialise, mining
+from rkstore.store.sites import Site
+from rkstore.training.inits import INITS, Start, initialise, mining
 from rkstore.training.inits.calibration import fire_at_rate, match_reconstruction
-from rkstore.training.inits.centre import UNCENTRED, geometric_median
-from rkstore.training.inits.mining import mine
+from rkstore.training.inits.centre import geometric_median
+from rkstore.training.inits.rkcnn import RkCNN
 from rkstore.training.inits.subspace import principal_subspace
+from rkstore.training.reading import Reading
 from rkstore.training.settings import TrainSettings
 from rkstore.training.unused import unused
 
 SITE = "blocks.0.mlp.hook_post"
 D_IN, D_SAE, M = 12, 40, 3
 
-ENCODE_THEIR_OWN_DIRECTION = [name for name in INITS if name not in UNCENTRED]
+ENCODE_THEIR_OWN_DIRECTION = [name for name, init in INITS.items() if init.centred]
 SPARSE = ["rkcnn", "rkcnn-unscored", "sparse-random"]
 TRANSPOSED = ["tied", "datapoint", "subspace", *SPARSE]
 
@@ -33,7 +35,7 @@ NO_ROWS = {"datapoint_share": 0.0}
 @pytest.fixture
 def data(make_store):
     store, _ = make_store(rows=400)
-    return InitData(store, SITE, split_chunks(store)[0], scale=0.5)
+    return reading_of(store, 0.5)
 
 
 @pytest.fixture
@@ -41,11 +43,19 @@ def begin(data):
     """Call it for a dictionary as that init makes it."""
 
     def make(init, d_sae=D_SAE, select="topk", **options):
-        dictionary = Dictionary(D_IN, d_sae, select_named(select, {"k": 5}))
+        dictionary = make_dictionary(d_sae, select)
         initialise(dictionary, data, TrainSettings(init=init, k=5, rkcnn_m=M, **options))
         return dictionary.requires_grad_(False)
 
     return make
+
+
+def reading_of(store, scale):
+    return Reading(store, (Site(SITE, D_IN),), split_chunks(store)[0], {SITE: scale})
+
+
+def make_dictionary(d_sae=D_SAE, select="topk"):
+    return Dictionary.of_site(D_IN, d_sae, select_named(select, {"k": 5}), hook_name=SITE)
 
 
 def unit(rows):
@@ -53,7 +63,7 @@ def unit(rows):
 
 
 def mean_of(data):
-    return torch.tensor(data.statistics.mean * data.scale, dtype=torch.float32)
+    return torch.tensor(data.statistics(SITE).mean * data.scales[SITE], dtype=torch.float32)
 
 
 # What all share.
@@ -105,8 +115,7 @@ OTHER_VALUES = {
 
 
 def test_every_init_says_which_options_it_reads():
-    assert INIT_OPTIONS.keys() == INITS.keys()
-    read = {option for options in INIT_OPTIONS.values() for option in options}
+    read = {option for init in INITS.values() for option in options_in(init)}
     assert read == OTHER_VALUES.keys() | {"directions"}
 
 
@@ -116,7 +125,7 @@ def test_an_option_is_said_to_have_no_part_exactly_where_it_changes_nothing(init
     made = []
     for given in ({}, {option: OTHER_VALUES[option]}):
         settings = TrainSettings(init=init, k=5, **({"rkcnn_m": M} | given))
-        dictionary = Dictionary(D_IN, D_SAE, select_named("topk", {"k": 5}))
+        dictionary = make_dictionary()
         initialise(dictionary, data, settings)
         made.append(dictionary.W_dec.detach())
     assert torch.equal(*made) == (option in unused(settings, [option]))
@@ -126,7 +135,7 @@ def test_an_option_is_said_to_have_no_part_exactly_where_it_changes_nothing(init
 @pytest.mark.parametrize("name", sorted(SELECTS.keys() - {"jumprelu"}))
 def test_an_option_of_another_code_is_said_to_have_no_part(name, option):
     said = unused(TrainSettings(dictionary=name), [option])
-    assert (option not in said) == (option in SELECTS[name].options)
+    assert (option not in said) == (option in options_in(SELECTS[name]))
 
 
 def test_quantile_biases_give_k_a_part_in_every_code():
@@ -155,7 +164,7 @@ def test_the_encoder_of_random_is_xaviers_and_knows_nothing_of_the_decoder(begin
 
 def test_a_datapoint_latent_is_the_direction_of_a_centred_row_that_no_other_has(begin, data):
     made = begin("datapoint", datapoint_share=1.0)
-    rows = unit(data.sample(400) - mean_of(data))
+    rows = unit(data.sample(400)[SITE] - mean_of(data))
     cosine = made.W_dec @ rows.T
     torch.testing.assert_close(cosine.max(dim=1).values, torch.ones(D_SAE))
     assert len(set(cosine.argmax(dim=1).tolist())) == D_SAE
@@ -168,9 +177,9 @@ def test_the_rest_of_a_datapoint_latent_is_random(begin):
 
 def test_a_row_that_is_the_centre_itself_leaves_its_latent_random(make_store):
     store, _ = make_store("ones", rows=400, values={SITE: np.ones((400, D_IN), np.float32)})
-    made = Dictionary(D_IN, D_SAE, select_named("topk", {"k": 5}))
+    made = make_dictionary()
     settings = TrainSettings(init="datapoint", datapoint_share=1.0)
-    initialise(made, InitData(store, SITE, split_chunks(store)[0], 1.0), settings)
+    initialise(made, reading_of(store, 1.0), settings)
     torch.testing.assert_close(made.W_dec.norm(dim=1), torch.ones(D_SAE))
 
 
@@ -185,7 +194,7 @@ def test_more_than_all_of_a_row_is_refused(begin):
 
 
 def test_drawn_rows_are_different_rows_of_the_training_chunks(data):
-    drawn = data.draw(100, torch.Generator().manual_seed(0)) / data.scale
+    drawn = data.draw(100, torch.Generator().manual_seed(0))[SITE] / data.scales[SITE]
     rows = np.concatenate([data.store.chunk(SITE, chunk) for chunk in data.chunks])
     places = [int(np.abs(rows - row.numpy()).sum(axis=1).argmin()) for row in drawn]
     assert np.array_equal(rows[places], drawn.numpy())
@@ -193,7 +202,7 @@ def test_drawn_rows_are_different_rows_of_the_training_chunks(data):
 
 
 def test_all_rows_are_drawn_where_more_are_asked_for(data):
-    assert len(data.draw(10_000, torch.Generator())) == 368
+    assert len(data.draw(10_000, torch.Generator())[SITE]) == 368
 
 
 # subspace
@@ -201,7 +210,7 @@ def test_all_rows_are_drawn_where_more_are_asked_for(data):
 
 def test_subspace_latents_lie_in_the_top_principal_subspace(begin, data):
     made = begin("subspace", subspace_dim=4)
-    x = data.sample(400).double().numpy()
+    x = data.sample(400)[SITE].double().numpy()
     _, _, directions = np.linalg.svd(x - x.mean(axis=0))
     outside = torch.tensor(directions[4:], dtype=torch.float32)
     torch.testing.assert_close(made.W_dec @ outside.T, torch.zeros(D_SAE, 8), atol=1e-5, rtol=0)
@@ -209,7 +218,7 @@ def test_subspace_latents_lie_in_the_top_principal_subspace(begin, data):
 
 
 def test_a_subspace_holds_99_percent_of_the_variance_by_default(data):
-    x = data.sample(400).double()
+    x = data.sample(400)[SITE].double()
     variances = torch.linalg.svdvals(x - x.mean(dim=0)).square()
     shares = variances.cumsum(0) / variances.sum()
     dim = principal_subspace(x.float()).shape[1]
@@ -293,7 +302,9 @@ def test_directions_are_mined_from_chunks_spread_over_the_store(data, monkeypatc
         data.store, "chunk", lambda name, number: read.append(number) or chunk(name, number)
     )
     monkeypatch.setattr(mining, "MINED_ROWS", 3 * data.store.manifest.chunk_rows)
-    mine(data, TrainSettings(rkcnn_m=M), drawn=10, kept=5)
+    bank, weights = make_dictionary().banks[0]
+    start = Start(bank, weights, mean_of(data), data, seed=0)
+    RkCNN(rkcnn_m=M).mine(start, drawn=10, kept=5)
     assert read == data.chunks[:21:7]
 
 
@@ -322,21 +333,23 @@ def test_an_init_begins_at_the_mean_unless_its_encoder_is_random(init, begin, da
 def test_every_init_can_begin_at_any_centre(init, begin, data):
     made = {name: begin(init, center=name) for name in ("mean", "geometric-median", "none")}
     torch.testing.assert_close(made["mean"].b_dec, mean_of(data))
-    torch.testing.assert_close(made["geometric-median"].b_dec, geometric_median(data.sample()))
+    torch.testing.assert_close(
+        made["geometric-median"].b_dec, geometric_median(data.sample()[SITE])
+    )
     assert not made["none"].b_dec.any()
     for other in made.values():
         assert torch.equal(other.W_dec, made["mean"].W_dec)
 
 
 def test_the_geometric_median_has_the_smallest_sum_of_distances(data):
-    x = data.sample().double().numpy()
+    x = data.sample()[SITE].double().numpy()
     found = minimize(lambda m: np.linalg.norm(x - m, axis=1).sum(), x.mean(axis=0), tol=1e-9)
     expected = torch.tensor(found.x, dtype=torch.float32)
-    torch.testing.assert_close(geometric_median(data.sample()), expected, atol=1e-3, rtol=0)
+    torch.testing.assert_close(geometric_median(data.sample()[SITE]), expected, atol=1e-3, rtol=0)
 
 
 def test_one_huge_row_moves_the_mean_and_not_the_geometric_median(data):
-    x = data.sample()
+    x = data.sample()[SITE]
     with_outlier = torch.cat([x, torch.full((1, D_IN), 1e5)])
     assert (with_outlier.mean(dim=0) - x.mean(dim=0)).norm() > 100
     assert (geometric_median(with_outlier) - geometric_median(x)).norm() < 0.1
@@ -352,7 +365,7 @@ def test_the_geometric_median_of_rows_that_are_the_same_is_that_row():
 
 @pytest.mark.parametrize("init", ["random", "tied", "rkcnn"])
 def test_quantile_biases_let_every_latent_fire_equally_often(init, begin, data):
-    made, x = begin(init, init_bias="quantile"), data.sample()
+    made, x = begin(init, init_bias="quantile"), data.sample()[SITE]
     fired = ((x - made.b_dec) @ made.W_enc + made.b_enc > 1e-6).sum(dim=0)
     expected = round(len(x) * 5 / D_SAE)
     assert (fired - expected).abs().max() <= 1
@@ -365,10 +378,10 @@ def test_biases_change_no_direction(begin):
 
 
 def test_a_rate_of_all_or_nothing_still_gives_biases(begin, data):
-    x = data.sample()
+    x = data.sample()[SITE]
     for rate, least, most in ((0.0, 1, 2), (1.0, len(x) - 1, len(x))):
         made = begin("tied")
-        fire_at_rate(made, x, rate)
+        fire_at_rate(made, {SITE: x}, rate)
         fired = ((x - made.b_dec) @ made.W_enc + made.b_enc >= 0).sum(dim=0)
         assert ((fired >= least) & (fired <= most)).all()
 
@@ -376,7 +389,7 @@ def test_a_rate_of_all_or_nothing_still_gives_biases(begin, data):
 @pytest.mark.parametrize("select", ["relu", "topk", "batchtopk"])
 @pytest.mark.parametrize("init", INITS)
 def test_a_scaled_init_reconstructs_rows_as_long_as_they_are(init, select, begin, data):
-    made, x = begin(init, select=select, init_scale="reconstruction"), data.sample(1024)
+    made, x = begin(init, select=select, init_scale="reconstruction"), data.sample(1024)[SITE]
     lengths = (made(x) - made.b_dec).norm(dim=1).mean()
     assert lengths.item() == pytest.approx((x - made.b_dec).norm(dim=1).mean().item(), rel=1e-4)
 
@@ -397,7 +410,8 @@ def test_scaling_changes_no_direction_and_not_how_often_a_latent_fires(begin):
 
 
 def test_scaling_teaches_the_threshold_of_batchtopk_nothing(begin):
-    assert begin("tied", select="batchtopk", init_scale="reconstruction").select.batches == 0
+    made = begin("tied", select="batchtopk", init_scale="reconstruction")
+    assert made.select.batches == 0
 
 
 def test_a_dictionary_that_reconstructs_nothing_keeps_its_scale(begin, data):

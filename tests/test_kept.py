@@ -12,8 +12,9 @@ from rkstore.rkcnn.settings import ProbeSettings
 from rkstore.store.batches.assemble import read_batches, read_rows
 from rkstore.store.batches.kept import left_out, special_ids
 from rkstore.store.batches.plan import plan_batches, split_chunks
+from rkstore.training.run import prepare
 from rkstore.training.settings import TrainSettings
-from rkstore.training.train import prepare, train
+from rkstore.training.train import train
 
 SITE = "blocks.0.mlp.hook_post"
 BOS, PAD = 7, 9
@@ -132,9 +133,11 @@ def test_training_begins_with_what_the_kept_rows_are_like(store, tmp_path):
     """Its scale and centre are not those of the massive rows."""
     run = prepare(settings_of(store, tmp_path))
     x = store.read(SITE)[kept_rows()].astype(np.float64)
-    assert run.scale == pytest.approx((12 / np.square(x).sum(1).mean()) ** 0.5, rel=0.05)
+    assert run.reading.scales[SITE] == pytest.approx(
+        (12 / np.square(x).sum(1).mean()) ** 0.5, rel=0.05
+    )
     everything = prepare(settings_of(store, tmp_path, special_tokens=True))
-    assert everything.scale < run.scale / 10
+    assert everything.reading.scales[SITE] < run.reading.scales[SITE] / 10
 
 
 def test_what_is_left_out_makes_another_run(store, tmp_path):

@@ -21,11 +21,13 @@ from pictures import drawn, legible_texts
 from rkstore.cli.options import Command
 from rkstore.errors import BadInput
 from rkstore.evaluation.evaluate import evaluate
+from rkstore.evaluation.record import Runs, as_json
 from rkstore.evaluation.settings import EvaluateSettings
 from rkstore.rkcnn.settings import SCORES
 from rkstore.settings import from_yaml, options_in
 from rkstore.store.batches.kept import left_out
 from rkstore.store.batches.plan import plan_batches, split_chunks
+from rkstore.store.files import write_together
 from rkstore.training.settings import INITS, TrainSettings
 from rkstore.training.train import prepare
 
@@ -223,7 +225,7 @@ def test_arms_see_the_same_rows_in_the_same_order(arms):
 
 # --- the rows that are read
 
-READERS = ("read_rows", "plan_batches", "StoreSite", "InitData")
+READERS = ("read_rows", "plan_batches", "StoreSite", "Reading")
 READING = sorted(
     path
     for path in (ROOT / "pipelines").glob("*.py")
@@ -295,7 +297,7 @@ def test_phase_2_leaves_checkpoints_and_does_not_repeat_itself(pipeline, harvest
     last = {row["name"] for row in document["runs"]}
     before = {f"{name.removesuffix('_10')}_5" for name in last}
     assert {path.name for path in Path("out/checkpoints/sae/tiny").iterdir()} == last | before
-    monkeypatch.setattr("phase2_gpt2.run_arms", None)
+    monkeypatch.setattr("arms.run_arms", None)
     assert pipeline("phase2_gpt2", *words)[0] == document
 
 
@@ -536,30 +538,29 @@ def test_every_pipeline_takes_the_place_to_write_to(name):
 
 
 def test_files_are_written_together_or_not_at_all(tmp_path):
-    results = importlib.import_module("results")
     one, other = tmp_path / "new" / "one", tmp_path / "other"
     other.write_bytes(b"before")
     (tmp_path / ".other.writing").mkdir()  # so that the second cannot be written
     with pytest.raises(OSError, match="writing"):
-        results.write_together({one: b"1", other: b"2"})
+        write_together({one: b"1", other: b"2"})
     assert not list(one.parent.iterdir())
     assert other.read_bytes() == b"before"
     (tmp_path / ".other.writing").rmdir()
-    results.write_together({one: b"1", other: b"2"})
+    write_together({one: b"1", other: b"2"})
     assert (one.read_bytes(), other.read_bytes()) == (b"1", b"2")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "other"]
 
 
 def test_a_number_that_is_none_is_never_written():
     with pytest.raises(ValueError, match="JSON"):
-        importlib.import_module("results").as_json({"fvu": float("nan")})
+        as_json({"fvu": float("nan")})
 
 
 # --- pictures
 
 
 def runs_with(rows):
-    return importlib.import_module("results").Runs(Path("nowhere.json"), {}, rows)
+    return Runs(Path("nowhere.json"), {}, rows)
 
 
 def made_up(layer, seed, init, points, dead):
@@ -720,27 +721,28 @@ def test_a_latent_that_the_other_never_uses_is_like_none_and_a_silent_one_does_n
 
 
 def test_seeds_are_compared_in_all_pairs(codecs):
-    page = importlib.import_module("codec_page")
+    page = importlib.import_module("codec_likeness")
     both_ways = [0.2, -0.2, -1 / 6, -1 / 3, 0.25, 0.5]
     assert page.by_seed(codecs["dictionaries"]) == pytest.approx(both_ways)
     assert page.by_codec(codecs["dictionaries"], "int8") == pytest.approx(0.02)
 
 
 def test_the_picture_of_codecs_has_every_pair_either_way_round(codecs):
-    figure = importlib.import_module("codec_page").figure(codecs)
+    module = importlib.import_module("codec_likeness")
+    figure = module.figure(module.Study(codecs))
     assert "another\nseed" in legible_texts(figure)
     seeds = figure.axes[0].lines[-1].get_ydata()
     assert sorted(seeds) == pytest.approx([-100 / 3, -20, -100 / 6, 20, 25, 50])
 
 
 def test_the_pictures_of_the_page_on_codecs_can_be_read():
-    page = importlib.import_module("codec_page")
+    page, likeness = map(importlib.import_module, ("codec_page", "codec_likeness"))
     values, study = (
         json.loads((ROOT / "docs" / f"{name}.json").read_text("utf-8"))
         for name in ("codec_values", "codecs")
     )
     assert "int8, one scale" in legible_texts(page.values_figure(values))
-    assert legible_texts(page.figure(study))
+    assert legible_texts(likeness.figure(likeness.Study(study)))
 
 
 def test_the_page_on_codecs_is_written_with_its_pictures_or_not_at_all(pipeline, monkeypatch):

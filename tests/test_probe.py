@@ -15,15 +15,16 @@ from rkstore.errors import BadInput
 from rkstore.rkcnn.mine import last_probed, probe
 from rkstore.rkcnn.result import DESCRIPTION, NAMES, TENSORS
 from rkstore.rkcnn.settings import ProbeSettings
+from rkstore.settings import options_in
 from rkstore.store.batches.plan import split_chunks
-from rkstore.training.inits import INIT_OPTIONS, INITS
+from rkstore.training.inits import INITS
 from rkstore.training.run import prepare
 from rkstore.training.settings import TrainSettings
 from rkstore.training.train import train
 
 SITE, OTHER = "blocks.0.mlp.hook_post", "blocks.1.mlp.hook_post"
 D_SAE = 24
-TAKE_DIRECTIONS = [init for init, options in INIT_OPTIONS.items() if "directions" in options]
+TAKE_DIRECTIONS = [name for name, init in INITS.items() if "directions" in options_in(init)]
 
 
 @pytest.fixture

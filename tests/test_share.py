@@ -777,7 +777,7 @@ def test_a_repair_from_another_store_or_too_small_a_part_is_refused(make_store, 
     found = list(verify(store))
     with pytest.raises(BadInput, match="is another store than"):
         repair(store, found, str(other.root))
-    with pytest.raises(BadInput, match=f"has not got {OTHER}/c/1/0: repair from the whole"):
+    with pytest.raises(BadInput, match=f"lacks {OTHER}/c/1/0: repair from the whole"):
         repair(store, found, str(part.root))
     assert problems(store.root) == [f"{OTHER}/c/1/0 is missing"]
 

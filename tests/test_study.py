@@ -15,6 +15,8 @@ from scipy import stats
 
 from rkstore.dictionaries import Dictionary, select_named
 from rkstore.errors import BadInput
+from rkstore.evaluation import lifetimes, paired
+from rkstore.evaluation.record import compact
 from rkstore.settings import from_yaml
 
 PIPELINES = Path(__file__).parents[1] / "pipelines"
@@ -24,9 +26,6 @@ def load(name):
     if str(PIPELINES) not in sys.path:
         sys.path.insert(0, str(PIPELINES))
     return importlib.import_module(name)
-
-
-paired, lifetimes = load("paired"), load("lifetimes")
 
 
 @pytest.mark.parametrize("n", [2, 5, 8, 12])
@@ -67,7 +66,7 @@ def test_of_few_pairs_the_interval_covers_less_than_it_says():
 
 def dictionary(kind: str, lowest: float = -12) -> Dictionary:
     generator = torch.Generator().manual_seed(0)
-    made = Dictionary(8, 64, select_named(kind, {"k": 4, "l1": 0.0}))
+    made = Dictionary.of_site(8, 64, select_named(kind, {"k": 4, "l1": 0.0}))
     with torch.no_grad():
         made.W_enc.normal_(generator=generator)
         made.W_dec.normal_(generator=generator)
@@ -309,15 +308,15 @@ def document():
 
 def test_pairs_are_of_one_layer_and_seed(document):
     found = load("rkcnn_page").Results(document)
-    assert found.differences("rkcnn", "random", 1, "200") == [-18, -18]
-    assert found.differences("rkcnn", "tied", 1, "200") == []
+    assert found.differences("rkcnn", "random", "200", 1) == [-18, -18]
+    assert found.differences("rkcnn", "tied", "200", 1) == []
     assert found.values("random", 0, "200") == [10, 10]
 
 
 def test_arms_that_lack_a_layer_are_in_no_table(document):
     found = load("rkcnn_page").Results(document)
     assert found.arms == ["random", "rkcnn"]
-    assert [pair[:2] for pair in found.pairs()] == [("rkcnn", "random")]
+    assert [pair[:2] for pair in found.known_pairs()] == [("rkcnn", "random")]
 
 
 def test_layers_are_counted_by_their_intervals():
@@ -335,7 +334,7 @@ def test_studies_that_differ_in_one_setting_are_joined_and_others_refused(docume
     assert page.joined([joined], "l1") == joined
     with pytest.raises(BadInput, match="one l1"):
         page.joined([document, other, other], "l1")
-    with pytest.raises(BadInput, match="one special_tokens"):
+    with pytest.raises(BadInput, match="no single special_tokens"):
         page.joined([document], "special_tokens")
     other["settings"]["d_sae"] = 41
     with pytest.raises(BadInput, match="more than l1"):
@@ -358,7 +357,7 @@ def test_a_file_of_something_else_is_refused(tmp_path, document):
 
 
 def test_a_page_can_be_made_again_of_the_runs_beside_it(document):
-    assert json.loads(load("rkcnn_page").compact(document)) == document
+    assert json.loads(compact(document)) == document
 
 
 CONFIGS = sorted((PIPELINES.parent / "configs").glob("rkcnn*.yaml"))

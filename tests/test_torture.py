@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-TORTURE = Path(__file__).parents[1] / "benchmarks" / "torture"
+TORTURE = Path(__file__).parent / "torture"
 
 
 def torture(tmp_path: Path, **amounts: int) -> dict[str, Any]:

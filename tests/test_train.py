@@ -8,15 +8,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import rkstore.training.reading as reading
 import rkstore.training.train as module
 from rkstore.dictionaries import load_dictionary
 from rkstore.errors import BadInput
 from rkstore.settings import options_in
 from rkstore.settings import replace as with_other
 from rkstore.store.batches.plan import BatchPlan
-from rkstore.training.run import RESOLVED, Diverged
+from rkstore.training.checkpoint import STATE, Diverged, resume
+from rkstore.training.helpers import resample
+from rkstore.training.run import RESOLVED, default_name, prepare
+from rkstore.training.schedules import learning_rate
 from rkstore.training.settings import TrainSettings
-from rkstore.training.train import STATE, default_name, prepare, schedule, train, train_all
+from rkstore.training.train import train, train_all
 
 SITE = "blocks.0.mlp.hook_post"
 FILES = ("sae_weights.safetensors", "cfg.json", "training.json", STATE)
@@ -54,7 +58,7 @@ def history(path):
 
 def train_until(step, runs):
     """Train, but break off when the first run comes to that step."""
-    real = module._step
+    real = module.step
 
     def stopping(run, batch):
         if run.step == step:
@@ -62,7 +66,7 @@ def train_until(step, runs):
         real(run, batch)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_step", stopping)
+        patch.setattr(module, "step", stopping)
         with pytest.raises(KeyboardInterrupt):
             train_all(runs)
 
@@ -153,17 +157,17 @@ def test_auxk_teaches_latents_that_never_fired(settings, auxk, learns):
 
 def test_none_are_resampled_while_the_rate_falls(settings, monkeypatch):
     steps = []
-    monkeypatch.setattr(module, "_resample", lambda run: steps.append(run.step))
+    monkeypatch.setattr(resample, "resample_dead", lambda run: steps.append(run.step))
     train(settings(steps=40, resample_every=8))
     assert steps == [8, 16, 24, 32]
 
 
 def test_a_resampled_latent_is_no_longer_dead(settings):
     run = prepare(settings(resample_every=5, dead_after=10))
-    batch = next(module.read_batches(run.store, [SITE], run.plan))
-    module._step(run, batch)
+    batch = next(run.reading.batches(32, seed=0))
+    module.step(run, run.reading.rows(batch, "cpu"))
     run.idle[3:6] = 10
-    module._resample(run)
+    resample.resample_dead(run)
     assert not run.idle[3:6].any()
 
 
@@ -191,7 +195,7 @@ def test_more_auxiliary_latents_than_there_are_are_refused(settings):
 
 def test_a_finished_run_is_not_trained_again(settings, monkeypatch):
     path = train(settings())
-    monkeypatch.setattr("rkstore.training.train._step", None)
+    monkeypatch.setattr("rkstore.training.train.step", None)
     assert train(settings()) == path
 
 
@@ -212,10 +216,10 @@ def test_the_order_of_the_rows_can_have_a_seed_of_its_own(settings, monkeypatch)
     rows = {}
 
     def remember(run, batch):
-        rows.setdefault(run.name, batch.rows)
+        rows.setdefault(run.name, batch[SITE].numpy())
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "_step", remember)
+    monkeypatch.setattr(module, "step", remember)
     seeds = {"a": {"seed": 3}, "b": {"seed": 4, "data_seed": 3}, "c": {"seed": 4}}
     for name, seed in seeds.items():
         with pytest.raises(KeyboardInterrupt):
@@ -277,14 +281,14 @@ def test_one_reading_of_many_goes_on_to_the_same_bytes(settings, tmp_path):
 
 
 def test_one_reading_of_many_decodes_what_one_of_one_does(settings, monkeypatch):
-    read, counted = module.read_batches, []
+    read, counted = reading.read_batches, []
 
     def counting(*args, **kwargs):
         for batch in read(*args, **kwargs):
             counted.append(len(batch.rows))
             yield batch
 
-    monkeypatch.setattr(module, "read_batches", counting)
+    monkeypatch.setattr(reading, "read_batches", counting)
     train_all([settings(lr=rate) for rate in (1e-3, 2e-3, 3e-3)])
     assert len(counted) == 40
 
@@ -323,7 +327,10 @@ def other_value(spec):
     return "other" if spec.kind is str else (spec.default or 1) + 1
 
 
-@pytest.mark.parametrize("spec", options_in(TrainSettings).values(), ids=lambda spec: spec.name)
+VARIED = [spec for spec in options_in(TrainSettings).values() if len(spec.choices) != 1]
+
+
+@pytest.mark.parametrize("spec", VARIED, ids=lambda spec: spec.name)
 def test_default_names_differ_wherever_two_runs_do(settings, spec):
     run = prepare(TrainSettings(store=settings().store, hook=SITE, d_sae=24, k=4))
     changed = replace(run, settings=with_other(run.settings, **{spec.name: other_value(spec)}))
@@ -370,7 +377,7 @@ def as_version_0_1_wrote_it(path):
 def test_a_run_of_version_0_1_that_was_given_a_name_goes_on(settings, monkeypatch):
     path = train(settings(name="old", special_tokens=True))
     as_version_0_1_wrote_it(path)
-    monkeypatch.setattr(module, "_step", None)
+    monkeypatch.setattr(module, "step", None)
     assert train(settings(name="old", special_tokens=True)) == path
 
 
@@ -402,8 +409,8 @@ def test_a_run_goes_on_from_its_own_checkpoint_whatever_its_name(settings, tmp_p
     train_until(25, [stopping])
     begun = []
     with pytest.MonkeyPatch.context() as patch:
-        real = module._step
-        patch.setattr(module, "_step", lambda run, b: (begun.append(run.step), real(run, b)))
+        real = module.step
+        patch.setattr(module, "step", lambda run, b: (begun.append(run.step), real(run, b)))
         path = train(stopping)
     assert begun[0] == 20
     assert path == tmp_path / "checkpoints" / "sae" / "random" / f"{name}_40"
@@ -486,7 +493,7 @@ def test_a_run_that_diverges_stops_and_saves_nothing_that_is_not_finite(
 
 @pytest.mark.parametrize("broken", ["W_enc", "b_dec"])
 def test_the_last_good_checkpoint_of_a_diverged_run_stays(settings, monkeypatch, broken):
-    real = module._step
+    real = module.step
 
     def breaking(run, batch):
         real(run, batch)
@@ -494,14 +501,14 @@ def test_the_last_good_checkpoint_of_a_diverged_run_stays(settings, monkeypatch,
             with torch.no_grad():
                 run.dictionary.get_parameter(broken)[0] = torch.nan
 
-    monkeypatch.setattr(module, "_step", breaking)
+    monkeypatch.setattr(module, "step", breaking)
     chosen = settings(name="k", checkpoint_every=10)
     with pytest.raises(Diverged, match=r"at step 30 .*its checkpoint of step 20 is kept"):
         train(chosen)
     parent = prepare(chosen).parent
     assert sorted(path.name for path in parent.iterdir()) == ["k_10", "k_20"]
     assert finite(parent / "k_20")
-    monkeypatch.setattr(module, "_step", real)
+    monkeypatch.setattr(module, "step", real)
     assert train(chosen).name == "k_40"
 
 
@@ -529,7 +536,7 @@ def test_a_plan_counts_the_rows_that_its_batches_have():
 
 
 def test_the_rate_rises_stays_and_falls_to_zero():
-    rates = [schedule(step, 100, 9) for step in range(101)]
+    rates = [learning_rate(step, 100, 9) for step in range(101)]
     assert rates[0] == pytest.approx(0.1)
     assert rates[9] == rates[50] == rates[80] == 1
     assert rates[90] == pytest.approx(0.5)
@@ -539,12 +546,12 @@ def test_the_rate_rises_stays_and_falls_to_zero():
 @pytest.mark.parametrize(("norm", "expected"), [("d_in", 12), ("one", 1)])
 def test_inputs_are_scaled_to_the_norm_that_is_asked_for(settings, norm, expected):
     run = prepare(settings(norm=norm))
-    x = run.store.read(SITE).astype(np.float64) * run.scale
+    x = run.store.read(SITE).astype(np.float64) * run.reading.scales[SITE]
     assert np.square(x).sum(axis=1).mean() == pytest.approx(expected, rel=1e-6)
 
 
 def test_inputs_can_be_left_as_they_are_stored(settings):
-    assert prepare(settings(norm="none")).scale == 1
+    assert prepare(settings(norm="none")).reading.scales == {SITE: 1}
 
 
 @pytest.mark.parametrize("dictionary", SELECTS)
@@ -555,9 +562,10 @@ def test_the_written_dictionary_does_to_rows_what_the_trained_one_does_to_scaled
     chosen = settings(norm=norm, dictionary=dictionary, init_bias="quantile")
     written, _ = load_dictionary(train(chosen))
     run = prepare(chosen)
-    module.resume(run)
+    resume(run)
+    scale = run.reading.scales[SITE]
     trained, x = run.dictionary.eval(), torch.from_numpy(run.store.read(SITE))
-    torch.testing.assert_close(written(x), trained(x * run.scale) / run.scale)
+    torch.testing.assert_close(written(x), trained(x * scale) / scale)
 
 
 def test_a_layer_that_is_not_in_the_store_is_refused_with_those_that_are(settings):

@@ -15,7 +15,6 @@ PROGRAM = "cold_batches.py"
 GROUP = "rkstore-bench"
 
 
-@contextmanager
 def against_float16(bench: Bench, *control_group: Path) -> Iterator[Sides]:
     """Shuffled batches of the default store, and the same rows in order from raw float16."""
     size = (synthetic.BATCH_ROWS, synthetic.WIDTH)

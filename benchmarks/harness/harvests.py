@@ -6,7 +6,6 @@ import statistics
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -70,7 +69,6 @@ def harvesting(harvest: Harvest) -> Side:
     return repetition
 
 
-@contextmanager
 def against_run_with_cache(bench: Bench, dtype: str) -> Iterator[Sides]:
     """A harvest, and the same sites of the same tokens left in memory by TransformerLens."""
     harvest = prepared(bench, dtype)

@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.measure import Measurement
 from harness.row import Row
+from rkstore.evaluation.report import tables
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE, NUMBERS = DOCS / "benchmarks.md", DOCS / "benchmarks.json"
@@ -26,21 +27,7 @@ how far single ones lie apart; the figures of one side alone say more about the 
 def table(rows: Sequence[Row], measurements: dict[str, Measurement]) -> str:
     """One line a row, as a Markdown table."""
     head = ["row", "ours", "theirs", "unit", "ours ÷ theirs", "range", "target", "met"]
-    lines = [head, *(_cells(row, measurements[row.name]) for row in rows)]
-    return aligned(lines)
-
-
-def aligned(lines: list[list[str]]) -> str:
-    """A Markdown table that can be read as it is; all columns but the first to the right."""
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-
-    def padded(cells: list[str]) -> str:
-        first, *others = zip(cells, widths, strict=True)
-        texts = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]
-        return f"| {' | '.join(texts)} |"
-
-    rule = "|".join(["-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:])])
-    return "\n".join([padded(lines[0]), f"|{rule}|", *map(padded, lines[1:])])
+    return tables.table(head, [_cells(row, measurements[row.name]) for row in rows])
 
 
 def page(

@@ -1,11 +1,11 @@
-"""What one row of the benchmark is, and what its file in ``rows/`` provides.
+"""What one row of the benchmark is, and how a function in ``rows/`` becomes one.
 
 A row compares two things that are measured in the same run, one after the other, again and
 again: only their ratio is a result, because a machine has good and bad minutes.
 """
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -41,7 +41,7 @@ class Sides:
     ours: Side
     theirs: Side
     notes: Callable[[], list[str]] = list
-    """Sentences with whatever else was measured, asked for behind the last repetition."""
+    """Sentences with whatever else was measured, asked for after the last repetition."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +73,36 @@ class Row:
     floor: str
     """What the best possible result would be, and what bounds this one if it is missed."""
     sides: Callable[[Bench], AbstractContextManager[Sides]]
-    """Prepares both sides, and clears away behind them.
+    """Prepares both sides, and cleans up after them.
 
     Raises:
-        NotMeasured: something that the row needs cannot be had here.
+        NotMeasured: something that the row needs is not available here.
     """
     repetitions: int = 5
     """Of each side; 1 for what is counted and not timed."""
+
+
+ROWS: dict[str, Row] = {}
+"""All rows by name, in the order in which they are defined."""
+
+Preparation = Callable[[Bench], Iterator[Sides]]
+
+
+def compared(
+    *,
+    what: str,
+    against: str,
+    unit: str,
+    target: Target,
+    how: str,
+    floor: str,
+    repetitions: int = 5,
+) -> Callable[[Preparation], Preparation]:
+    """Make a row of a generator that yields its two sides; the row has the function's name."""
+
+    def add(prepare: Preparation) -> Preparation:
+        name, sides = prepare.__name__, contextmanager(prepare)
+        ROWS[name] = Row(name, what, against, unit, target, how, floor, sides, repetitions)
+        return prepare
+
+    return add

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from harness.page import aligned, figure
+from harness.page import figure
+from rkstore.evaluation.report.tables import table
 
 BEGINNING = """\
 ## Scale
@@ -31,7 +32,7 @@ def section(numbers: dict[str, Any]) -> str:
         for size in numbers["sizes"]
     ]
     return "\n\n".join(
-        [BEGINNING.format(**numbers).strip(), aligned([head, *lines]), _on_paper(numbers)]
+        [BEGINNING.format(**numbers).strip(), table(head, lines), _on_paper(numbers)]
     )
 
 

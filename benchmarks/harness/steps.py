@@ -2,18 +2,15 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from harness import synthetic
 from harness.row import Bench, Side, Sides
-from rkstore.store.batches.assemble import Batch, read_batches
-from rkstore.store.batches.plan import plan_batches
-from rkstore.training import train
-from rkstore.training.run import Run
+from rkstore.training.run import Run, prepare
 from rkstore.training.settings import TrainSettings
+from rkstore.training.step import step as train_step
 
 D_IN, D_SAE, BATCH = 768, 6144, 2048
 
@@ -31,10 +28,9 @@ def step(bench: Bench, dictionary: str, **options: Any) -> tuple[Side, Run]:
         steps=STEPS,
         **options,
     )
-    run = train.prepare(settings)
-    plan = plan_batches(run.store, run.chunks, settings.batch_size, settings.seed)
-    batch: Batch = next(read_batches(run.store, [run.hook_name], plan))
-    return seconds(lambda: train._step(run, batch)), run
+    run = prepare(settings)
+    batch = next(run.reading.batches(settings.batch_size, settings.seed))
+    return seconds(lambda: train_step(run, run.reading.rows(batch, settings.device))), run
 
 
 def five_products(bench: Bench, dtype: torch.dtype = torch.float32) -> Side:
@@ -57,7 +53,6 @@ def five_products(bench: Bench, dtype: torch.dtype = torch.float32) -> Side:
     return seconds(products)
 
 
-@contextmanager
 def against_products(bench: Bench, dictionary: str, **options: Any) -> Iterator[Sides]:
     """A step, and its five products alone."""
     ours, run = step(bench, dictionary, **options)

@@ -1,103 +1,303 @@
 """The dictionary: encode activations to a sparse code, decode the code to activations."""
 
 import copy
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple, overload
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rkstore.dictionaries.rownorm import ROW_NORMS
+from rkstore.dictionaries.selection import Selection
 from rkstore.dictionaries.selects import Select
+from rkstore.dictionaries.wirings import Bank, Wiring
 from rkstore.errors import BadInput
+from rkstore.store.sites import Site
+
+# Site → activations (n, width): the same tokens at every site.
+Rows = Mapping[str, Tensor]
+
+
+class Weights(NamedTuple):
+    """Those of one bank: ``W_enc (d_in, latents)``, ``b_enc (latents,)``,
+    ``W_dec (latents, d_out)``."""
+
+    W_enc: nn.Parameter
+    b_enc: nn.Parameter
+    W_dec: nn.Parameter
 
 
 class Dictionary(nn.Module):
-    """``f = select((x - b_dec) W_enc + b_enc)``, ``x̂ = f W_dec + b_dec``.
+    """``pre = Σ_reads x W_enc + b_enc``, ``f = select(pre)``, ``ŷ = Σ_banks f W_dec + b_dec``.
 
-    The layout is SAELens': ``W_enc (d_in, d_sae)``, ``b_enc (d_sae,)``,
-    ``W_dec (d_sae, d_in)``, ``b_dec (d_in,)``. Rows of ``W_dec`` have norm 1.
+    Where the wiring is centred, encoders read ``x - b_dec``. With one bank the parameters have
+    SAELens' names and layout: ``W_enc (d_in, d_sae)``, ``b_enc (d_sae,)``, ``W_dec (d_sae,
+    d_out)``, ``b_dec (d_out,)``, where several sites lie side by side; with more, ``W_enc_0``,
+    ``b_enc_0``, ``W_dec_0`` and so on. Rows of a decoder have norm 1.
     """
 
-    def __init__(self, d_in: int, d_sae: int, select: Select, norm: str = "none") -> None:
+    W_enc: nn.Parameter
+    b_enc: nn.Parameter
+    W_dec: nn.Parameter
+
+    def __init__(self, wiring: Wiring, select: Select, row_norm: str = "none") -> None:
         """Make a dictionary of zeros; an init fills it.
 
         Args:
-            norm: what is done to each row before and undone behind, one of ``ROW_NORMS``.
+            row_norm: what is done to each row before encoding and undone after decoding, one of
+                ``ROW_NORMS``.
+
+        Raises:
+            BadInput: the select needs more latents.
+        """
+        super().__init__()
+        self.wiring, self.row_norm = wiring, row_norm
+        pools = [wiring.latents] if wiring.together else [bank.latents for bank in wiring.banks]
+        if len(pools) == 1:
+            self.select = Selection(select, pools[0])
+        else:
+            self.selects = nn.ModuleList(Selection(select, latents) for latents in pools)
+        for i, bank in enumerate(wiring.banks):
+            # In memory W_enc is its transpose: a latent's weights lie side by side, as in W_dec,
+            # and the gradients of both are sums of such rows.
+            made = (
+                torch.zeros(bank.latents, bank.d_in).T,
+                torch.zeros(bank.latents),
+                torch.zeros(bank.latents, bank.d_out),
+            )
+            for name, zeros in zip(self._names(i), made, strict=True):
+                self.register_parameter(name, nn.Parameter(zeros))
+        self.b_dec = nn.Parameter(torch.zeros(sum(site.width for site in wiring.writes)))
+
+    @classmethod
+    def of_site(
+        cls, d_in: int, d_sae: int, select: Select, row_norm: str = "none", hook_name: str = "x"
+    ) -> "Dictionary":
+        """An autoencoder of one site, of zeros.
 
         Raises:
             BadInput: a size is not positive, or the select needs more latents.
         """
-        super().__init__()
-        if d_in < 1 or d_sae < 1:
-            raise BadInput(f"a dictionary needs positive sizes, not d_in {d_in}, d_sae {d_sae}")
-        select.fit(d_sae)
-        self.d_in, self.d_sae, self.select, self.norm = d_in, d_sae, select, norm
-        # In memory W_enc is its transpose: a latent's weights lie side by side, as in W_dec,
-        # and the gradients of both are sums of such rows.
-        self.W_enc = nn.Parameter(torch.zeros(d_sae, d_in).T)
-        self.b_enc = nn.Parameter(torch.zeros(d_sae))
-        self.W_dec = nn.Parameter(torch.zeros(d_sae, d_in))
-        self.b_dec = nn.Parameter(torch.zeros(d_in))
+        site = (Site(hook_name, d_in),)
+        return cls(Wiring((Bank(d_sae, site, site),), centred=True), select, row_norm)
 
-    def encode(self, x: Tensor) -> Tensor:
-        """Activations ``(..., d_in)`` → code ``(..., d_sae)``, non-negative and sparse."""
-        self._check_width(x)
-        if self.norm != "none":
-            mean, divisor, _ = ROW_NORMS[self.norm](x)
+    @property
+    def d_sae(self) -> int:
+        """Latents of all banks."""
+        return self.wiring.latents
+
+    @property
+    def d_in(self) -> int:
+        """Width of all sites that are read."""
+        return sum(site.width for site in self.wiring.reads)
+
+    @property
+    def pools(self) -> Sequence[Selection]:
+        """The selects, each with its own latents."""
+        if "select" in self._modules:
+            return [self.select]
+        return [pool for pool in self.selects if isinstance(pool, Selection)]
+
+    @property
+    def banks(self) -> list[tuple[Bank, Weights]]:
+        """Each bank with its weights."""
+        return [(bank, self._weights(i)) for i, bank in enumerate(self.wiring.banks)]
+
+    def bias(self, sites: Sequence[Site]) -> Tensor:
+        """``b_dec`` of some written sites, side by side; a view where it is all of it."""
+        if tuple(sites) == self.wiring.writes:
+            return self.b_dec
+        widths = [site.width for site in self.wiring.writes]
+        parts = dict(zip(self.wiring.writes, torch.split(self.b_dec, widths), strict=True))
+        return torch.cat([parts[site] for site in sites])
+
+    def encode(self, x: Tensor | Rows) -> Tensor:
+        """Activations ``(..., d_in)``, of several sites by name → code ``(..., d_sae)``.
+
+        Raises:
+            BadInput: a site is missing, or a width is wrong.
+        """
+        return self.code(self.pre(x))
+
+    def pre(self, x: Tensor | Rows) -> Tensor:
+        """Activations → pre-activations ``(..., d_sae)``."""
+        rows = self.rows(x)
+        parts = [F.linear(self.read(rows, bank), w.W_enc.T, w.b_enc) for bank, w in self.banks]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+
+    def read(self, rows: Rows, bank: Bank) -> Tensor:
+        """What the encoder of a bank is multiplied with, ``(..., d_in)``."""
+        x = side_by_side(rows, bank.reads)
+        if self.row_norm != "none":
+            mean, divisor, _ = ROW_NORMS[self.row_norm](x)
             x = (x - mean) / divisor
-        code: Tensor = self.select(F.linear(x - self.b_dec, self.W_enc.T, self.b_enc))
-        return code
+        return x - self.bias(bank.reads) if self.wiring.centred else x
 
-    def decode(self, f: Tensor) -> Tensor:
-        """Code ``(..., d_sae)`` → activations ``(..., d_in)``.
+    def code(self, pre: Tensor) -> Tensor:
+        """Pre-activations ``(..., d_sae)`` → code, non-negative and sparse."""
+        pools = self.pools
+        if len(pools) == 1:
+            code: Tensor = pools[0](pre)
+            return code
+        split = torch.split(pre, [pool.latents for pool in pools], dim=-1)
+        return torch.cat([pool(part) for pool, part in zip(pools, split, strict=True)], dim=-1)
+
+    def decode(self, f: Tensor) -> Tensor | dict[str, Tensor]:
+        """Code ``(..., d_sae)`` → activations, ``(..., width)``; of several sites by name.
 
         Raises:
             BadInput: rows were normalised, so the code alone does not say how long they are.
         """
-        if self.norm != "none":
-            raise BadInput(f"a code of rows under {self.norm} has lost their size: use reconstruct")
-        return F.linear(f, self.W_dec.T, self.b_dec)
+        if self.row_norm != "none":
+            raise BadInput(
+                f"a code of rows under {self.row_norm} has lost their size: use reconstruct"
+            )
+        (decoded,) = self.decodings(f)
+        return decoded if len(decoded) > 1 else _alone(decoded)
 
-    def reconstruct(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Code ``(..., d_sae)`` and reconstruction ``(..., d_in)`` of activations."""
+    def decodings(
+        self, f: Tensor, shares: Sequence[float] = (1.0,), *, bias: bool = True
+    ) -> Iterator[dict[str, Tensor]]:
+        """What the first latents of every bank decode to, for each share of them.
+
+        Running sums: no product more than all latents alone take.
+
+        Args:
+            shares: of the latents of each bank, ascending.
+            bias: whether ``b_dec`` is added.
+        """
+        total: dict[str, Tensor] = {}
+        before = 0.0
+        for share in shares:
+            first = 0
+            for bank, weights in self.banks:
+                a, b = (round(bank.latents * part) for part in (before, share))
+                part = f[..., first + a : first + b]
+                first += bank.latents
+                W_dec, start = weights.W_dec[a:b], None
+                if bias and not total.keys() & {site.hook_name for site in bank.writes}:
+                    start = self.bias(bank.writes)
+                decoded = F.linear(part, W_dec.T, start)
+                for site, y in _split(decoded, bank.writes):
+                    name = site.hook_name
+                    if name in total:
+                        y = total[name] + y
+                    elif bias and start is None:
+                        y = y + self.bias((site,))
+                    total[name] = y
+            before = share
+            yield dict(total)
+
+    @overload
+    def reconstruct(self, x: Tensor) -> tuple[Tensor, Tensor]: ...
+    @overload
+    def reconstruct(self, x: Rows) -> tuple[Tensor, dict[str, Tensor]]: ...
+    def reconstruct(self, x: Tensor | Rows) -> tuple[Tensor, Tensor | dict[str, Tensor]]:
+        """Code ``(..., d_sae)`` and reconstruction, of the kind of ``x``."""
         f = self.encode(x)
-        if self.norm == "none":
-            return f, self.decode(f)
-        mean, _, factor = ROW_NORMS[self.norm](x)
-        return f, F.linear(f, self.W_dec.T, self.b_dec) * factor + mean
+        (decoded,) = self.decodings(f)
+        if self.row_norm != "none":
+            rows = self.rows(x)
+            for name, y in decoded.items():
+                mean, _, factor = ROW_NORMS[self.row_norm](rows[name])
+                decoded[name] = y * factor + mean
+        return f, _alone(decoded) if isinstance(x, Tensor) else decoded
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Reconstruction ``(..., d_in)`` of activations ``(..., d_in)``."""
+    @overload
+    def forward(self, x: Tensor) -> Tensor: ...
+    @overload
+    def forward(self, x: Rows) -> dict[str, Tensor]: ...
+    def forward(self, x: Tensor | Rows) -> Tensor | dict[str, Tensor]:
+        """Reconstruction of activations, of the kind of ``x``."""
         return self.reconstruct(x)[1]
 
-    def _check_width(self, x: Tensor) -> None:
-        if x.shape[-1] != self.d_in:
-            raise BadInput(f"the dictionary takes activations {self.d_in} wide, not {x.shape[-1]}")
+    def rows(self, x: Tensor | Rows) -> Rows:
+        """Activations by site; a tensor stands for the only site that is read.
+
+        Raises:
+            BadInput: a site is missing, or a width is wrong.
+        """
+        reads = self.wiring.reads
+        if isinstance(x, Tensor):
+            if len(reads) > 1:
+                raise BadInput(
+                    f"the dictionary reads {', '.join(site.hook_name for site in reads)}: "
+                    "give a mapping from site to activations"
+                )
+            x = {reads[0].hook_name: x}
+        for site in reads:
+            if site.hook_name not in x:
+                raise BadInput(f"the dictionary reads {site.hook_name}, which is missing")
+            width = x[site.hook_name].shape[-1]
+            if width != site.width:
+                raise BadInput(f"the dictionary takes activations {site.width} wide, not {width}")
+        return x
 
     @torch.no_grad()
     def normalise_decoder(self) -> None:
-        """Give the rows of ``W_dec`` norm 1."""
-        self.W_dec.div_(self.W_dec.norm(dim=1, keepdim=True).clamp_min(1e-12))
+        """Give the rows of every decoder norm 1."""
+        for _, (_, _, W_dec) in self.banks:
+            W_dec.div_(W_dec.norm(dim=1, keepdim=True).clamp_min(1e-12))
 
     @torch.no_grad()
     def project_decoder_gradient(self) -> None:
-        """Remove from the gradient of ``W_dec`` what would only change its rows' norms.
+        """Remove from the gradient of every decoder what would only change its rows' norms.
 
         Bricken et al. (2023), "Towards Monosemanticity", appendix on training.
         """
-        if self.W_dec.grad is not None:
-            along = torch.einsum("fd,fd->f", self.W_dec.grad, self.W_dec)
-            self.W_dec.grad.addcmul_(self.W_dec, along.unsqueeze(1), value=-1)
+        for _, (_, _, W_dec) in self.banks:
+            if W_dec.grad is not None:
+                along = torch.einsum("fd,fd->f", W_dec.grad, W_dec)
+                W_dec.grad.addcmul_(W_dec, along.unsqueeze(1), value=-1)
 
     @torch.no_grad()
-    def rescaled(self, scale: float) -> "Dictionary":
-        """The dictionary for ``x`` of this one, which was trained on ``scale * x``.
+    def rescaled(self, scales: Mapping[str, float]) -> "Dictionary":
+        """The dictionary for ``x`` of this one, which was trained on ``scale · x`` at each site.
 
-        Every select is positively homogeneous but for its threshold, so only the biases and
-        that change and the rows of ``W_dec`` keep norm 1: ``x̂(x) = x̂'(scale * x) / scale``.
+        Every select is positively homogeneous but for its threshold. So a scale that all sites
+        have in common changes only the biases and that; of what is left, encoders take each
+        site's share and decoders divide by it. Of one site: ``x̂(x) = x̂'(scale · x) / scale``.
         """
         other = copy.deepcopy(self)
-        other.b_enc.div_(scale)
-        other.b_dec.div_(scale)
-        other.select.rescale(scale)
+        common = scales[self.wiring.reads[0].hook_name]
+        for bank, weights in other.banks:
+            weights.b_enc.div_(common)
+            for matrix, sites, power in (
+                (weights.W_enc.T, bank.reads, 1),
+                (weights.W_dec, bank.writes, -1),
+            ):
+                for site, part in _split(matrix, sites):
+                    if scales[site.hook_name] != common:
+                        part.mul_((scales[site.hook_name] / common) ** power)
+        for site, part in _split(other.b_dec, self.wiring.writes):
+            part.div_(scales[site.hook_name])
+        for pool in other.pools:
+            pool.rescale(common)
         return other
+
+    def _names(self, i: int) -> list[str]:
+        suffix = f"_{i}" if len(self.wiring.banks) > 1 else ""
+        return [f"{name}{suffix}" for name in Weights._fields]
+
+    def _weights(self, i: int) -> Weights:
+        return Weights(*(self.get_parameter(name) for name in self._names(i)))
+
+
+def side_by_side(rows: Rows, sites: Sequence[Site]) -> Tensor:
+    """Activations of some sites as one matrix, ``(..., Σ width)``."""
+    parts = [rows[site.hook_name] for site in sites]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+
+
+def _split(x: Tensor, sites: Sequence[Site]) -> list[tuple[Site, Tensor]]:
+    """Views of ``x (..., Σ width)``, one for each site."""
+    widths = [site.width for site in sites]
+    return list(zip(sites, torch.split(x, widths, dim=-1), strict=True))
+
+
+def _alone(decoded: dict[str, Tensor]) -> Tensor:
+    """The activations of the only written site."""
+    if len(decoded) > 1:
+        raise BadInput(f"the dictionary writes {', '.join(decoded)}: give a mapping of its sites")
+    return next(iter(decoded.values()))

@@ -36,7 +36,8 @@ def save_dictionary(dictionary: Dictionary, path: Path, metadata: dict[str, Any]
         metadata: model and hook it belongs to, under SAELens' names, and whatever else
             is worth keeping.
     """
-    select = dictionary.select.at_inference(dictionary.d_sae)
+    (pool,) = dictionary.pools
+    select, kept = pool.rule.at_inference(pool, dictionary.d_sae)
     config = {
         "architecture": select.architecture,
         "d_in": dictionary.d_in,
@@ -44,12 +45,12 @@ def save_dictionary(dictionary: Dictionary, path: Path, metadata: dict[str, Any]
         "dtype": "float32",
         "device": "cpu",
         "apply_b_dec_to_input": True,
-        "normalize_activations": dictionary.norm,
+        "normalize_activations": dictionary.row_norm,
         "reshape_activations": "none",
         **select.config(),
         "metadata": {"sae_lens_version": SAE_LENS_VERSION} | metadata,
     }
-    tensors = dict(dictionary.named_parameters()) | dict(select.named_buffers())
+    tensors = dict(dictionary.named_parameters()) | kept
     save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, path / WEIGHTS)
     text = json.dumps(config, indent=2, allow_nan=False) + "\n"
     (path / CONFIG).write_text(text, "utf-8")
@@ -72,8 +73,8 @@ def load_dictionary(path: str | Path) -> tuple[Dictionary, dict[str, Any]]:
         config = read_config(json.loads((path / CONFIG).read_text("utf-8")))
         tensors = fold(load_file(path / WEIGHTS), config, path)
         select = select_named(config.select, config.options)
-        dictionary = Dictionary(config.d_in, config.d_sae, select, config.row_norm)
-        buffers = dict(select.named_buffers())
+        dictionary = Dictionary.of_site(config.d_in, config.d_sae, select, config.row_norm)
+        buffers = dict(dictionary.pools[0].named_buffers())
         # On disk what the select keeps lies beside the weights: SAELens has one flat list.
         dictionary.load_state_dict(
             {f"select.{k}" if k in buffers else k: tensor for k, tensor in tensors.items()}

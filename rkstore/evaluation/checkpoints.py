@@ -1,4 +1,4 @@
-"""Checkpoints beside a store: which there are, what to call them, what is known of their model."""
+"""Which checkpoints belong to a store, what to call them, and whether they are of its model."""
 
 import importlib
 import json
@@ -11,19 +11,19 @@ from rkstore.errors import BadInput
 from rkstore.store.files import named
 from rkstore.store.store import Store
 
-# Where releases of TransformerLens keep their list of other names of models.
+# Modules in which releases of TransformerLens keep the aliases of models.
 NAME_LISTS = ("transformer_lens.supported_models", "transformer_lens.loading_from_pretrained")
 
 
 def newest(store: Store, root: Path = Path(CHECKPOINTS)) -> list[Path]:
-    """The last checkpoint of each run under a directory that was trained on this store.
+    """The last checkpoint of each run under ``root`` that was trained on this store.
 
     Raises:
         BadInput: there is none.
     """
     found: dict[Path, tuple[int, Path]] = {}
     for path in sorted(root.rglob(CONFIG)):
-        # What has a dot in front is still being written.
+        # A directory whose name begins with a dot is still being written.
         run = {} if path.parent.name.startswith(".") else _run(path)
         if run.get("store_fingerprint") == store.manifest.fingerprint:
             step = int(run["step"])
@@ -38,7 +38,7 @@ def newest(store: Store, root: Path = Path(CHECKPOINTS)) -> list[Path]:
 
 
 def _run(config: Path) -> dict[str, Any]:
-    """What a ``cfg.json`` records of the run that wrote it; nothing if rkstore did not."""
+    """What a ``cfg.json`` records of its run; empty if another program wrote it."""
     try:
         run = json.loads(config.read_text("utf-8"))["metadata"]["rkstore"]
         return run if isinstance(run["step"], int) else {}
@@ -47,7 +47,7 @@ def _run(config: Path) -> dict[str, Any]:
 
 
 def names(paths: Sequence[str | Path]) -> list[str]:
-    """What to call checkpoints: of each path the shortest end that no other path has.
+    """What to call checkpoints: the shortest end of each path that no other path has.
 
     Raises:
         BadInput: two are the same directory.
@@ -69,37 +69,37 @@ def names(paths: Sequence[str | Path]) -> list[str]:
 def doubts(
     path: str | Path, metadata: dict[str, Any], store: Store, *, any_model: bool = False
 ) -> list[str]:
-    """What speaks against measuring a dictionary on a store, a sentence each.
+    """Reasons to doubt that a dictionary can be measured on a store, one sentence each.
 
-    The digest of the weights decides where both record it; a dictionary of another program
-    records none, so that only the name of its model can be compared.
+    The digest of the model's weights decides if both record it. A dictionary of another program
+    records none: then only the names of the models are compared.
 
     Args:
         path: of its checkpoint.
-        metadata: as that has it.
-        any_model: say of another model what is refused otherwise.
+        metadata: of its checkpoint.
+        any_model: return another model as a doubt instead of refusing it.
 
     Raises:
-        BadInput: it was trained on the activations of another model.
+        BadInput: it was trained on activations of another model.
     """
     run, source = _object(metadata.get("rkstore")), store.manifest.source
     if run.get("store_fingerprint") == store.manifest.fingerprint:
         return []
     theirs = {"name": metadata.get("model_name")} | _object(run.get("model"))
     ours = _object(source.get("model"))
-    another, told = _of_model(theirs, ours)
+    another, doubt = _of_model(theirs, ours)
     if another and not any_model:
         raise BadInput(
-            f"{path} was {told} in {store.where}: give a store of its model, or --any-model to "
-            "measure it anyhow"
+            f"{path} was {doubt} in {store.where}: give a store of its model, or --any-model to "
+            "measure it anyway"
         )
-    notes = [told, *_of_text(metadata, run, source), *_of_tokens(metadata, store)]
+    notes = [doubt, *_of_text(metadata, run, source), *_of_tokens(metadata, store)]
     return [note for note in notes if note]
 
 
 def _of_model(theirs: dict[str, Any], ours: dict[str, Any]) -> tuple[bool, str]:
-    """Whether two models are known to differ, and what is to be said of them, if anything."""
-    digests = [_said(model.get("weights_sha256")) for model in (theirs, ours)]
+    """Whether two models are known to differ, and a sentence about them, if there is one."""
+    digests = [_text(model.get("weights_sha256")) for model in (theirs, ours)]
     known = all(digests)
     if digests[0] != digests[1] if known else _differ(theirs.get("name"), ours.get("name")):
         models = [
@@ -124,7 +124,7 @@ def _of_text(
         both = theirs["dataset"], ours.get("dataset")
         same = not all(both) or _last(both[0]) == _last(both[1])
     if not same:
-        yield f"trained on {_told(theirs)}, measured on {_told(ours)}"
+        yield f"trained on {_named(theirs)}, measured on {_named(ours)}"
     elif run:
         yield "trained on another store"
 
@@ -140,7 +140,7 @@ def _of_tokens(metadata: dict[str, Any], store: Store) -> Iterator[str]:
 
 
 def _differ(one: Any, other: Any) -> bool:
-    """Whether two names of models are surely of two models."""
+    """Whether two names are certainly those of two models."""
     if not one or not other:
         return False
     if _last(one) == _last(other):
@@ -150,7 +150,7 @@ def _differ(one: Any, other: Any) -> bool:
 
 
 def _official_names() -> Any:
-    """What gives a model's name on the Hub for any that TransformerLens knows; None without it."""
+    """A function from a model's alias in TransformerLens to its name; None without that library."""
     for module in NAME_LISTS:
         try:
             lookup = importlib.import_module(module).get_official_model_name
@@ -168,22 +168,22 @@ def _official_names() -> Any:
 
 
 def _last(name: Any) -> str:
-    """A name of the Hub without its owner."""
+    """A name on the Hub without its owner."""
     return str(name).rsplit("/", 1)[-1].lower()
 
 
-def _told(text: dict[str, Any]) -> str:
-    """A text in a few words."""
+def _named(text: dict[str, Any]) -> str:
+    """A few words that name a text."""
     files = [str(_object(file).get("name")) for file in text.get("files") or ()]
     parts = [text.get("dataset"), text.get("config"), text.get("split")]
-    named = " ".join(str(part) for part in parts if part) or ", ".join(files[:3])
+    name = " ".join(str(part) for part in parts if part) or ", ".join(files[:3])
     more = f" and {len(files) - 3} more files" if len(files) > 3 else ""
-    return f"{named}{more}" if named else "a text that is not recorded"
+    return f"{name}{more}" if name else "a text that is not recorded"
 
 
 def _object(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _said(value: Any) -> str:
+def _text(value: Any) -> str:
     return str(value) if value else ""

@@ -1,4 +1,4 @@
-"""Batches × dictionary → named numbers, over held-out rows, in the units of the activations."""
+"""Dictionaries × held-out rows → named numbers, in the units of the activations."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
@@ -24,7 +24,7 @@ from rkstore.store.open import open_store
 from rkstore.store.statistics import Statistics
 from rkstore.store.store import Store
 
-# Edges of the histogram of log10 of how often a latent fires; the first bin is "never".
+# Edges of the histogram of how often a latent fires: log10 of the share of tokens.
 DENSITY_EDGES = np.arange(-6.0, 0.25, 0.25)
 
 
@@ -33,7 +33,7 @@ class Evaluation:
     """What one dictionary does to the held-out rows of its site."""
 
     name: str
-    """Of the checkpoint's path the shortest end that tells it apart."""
+    """The shortest end of the checkpoint's path that no other checkpoint has."""
     hook_name: str
     rows: int
     d_in: int
@@ -41,7 +41,7 @@ class Evaluation:
     l0: float
     """Latents above zero, mean over tokens."""
     dead: int
-    """Latents that fired on none of the ``rows`` tokens: that many tokens are the window."""
+    """Latents that fired on none of the ``rows`` tokens, which are the window."""
     dense: int
     """Latents that fired on more than a tenth of the tokens."""
     fvu: float
@@ -49,26 +49,26 @@ class Evaluation:
     mse: float
     """Mean over tokens of ‖x - x̂‖²."""
     cosine: float
-    """Mean of the cosine of x and x̂ over the tokens whose x has a norm; 0 where x̂ has none."""
+    """Mean cosine of x and x̂ over the tokens with x ≠ 0; the cosine is 0 where x̂ = 0."""
     norm_ratio: float
-    """Mean of ‖x̂‖ / ‖x‖ over the same; below 1 the code shrinks what it reconstructs."""
+    """Mean of ‖x̂‖ / ‖x‖ over the same tokens; below 1 the dictionary shrinks its input."""
     codec_fvu: float
-    """FVU of the stored values themselves: no dictionary can be known more exactly."""
+    """FVU of the stored values themselves: FVU is not known more exactly than this."""
     density: tuple[int, ...]
-    """Latents that never fired, then in each bin of ``DENSITY_EDGES`` (log10 of the share
-    of tokens; rarer than the first edge counts to the first bin)."""
+    """Latents that never fired, then the latents in each bin of ``DENSITY_EDGES`` (log10 of the
+    share of tokens; the first bin includes everything rarer)."""
     zero_rows: int
-    """Tokens whose x is zero, which ``cosine`` and ``norm_ratio`` leave out."""
+    """Tokens with x = 0, which ``cosine`` and ``norm_ratio`` leave out."""
     left_out: int = 0
-    """Held-out rows that were not measured: of special tokens, or longer than ``--max-norm``."""
+    """Held-out rows not measured: of special tokens, or with a norm above ``--max-norm``."""
     path: str = ""
-    """The checkpoint as it was given."""
+    """The checkpoint, as the caller named it."""
     notes: tuple[str, ...] = ()
-    """What speaks against the comparison: another text, weights that are not verified."""
+    """Reasons to doubt the comparison: another text, weights that are not verified."""
 
     @property
     def explained_variance(self) -> float:
-        """1 - FVU: 1 for the identity, 0 for a dictionary that knows the mean alone."""
+        """1 - FVU: 1 for the identity, 0 for the mean of all rows."""
         return 1 - self.fvu
 
     @property
@@ -76,7 +76,7 @@ class Evaluation:
         return self.dead / self.d_sae
 
     def as_dict(self) -> dict[str, Any]:
-        """Every number, for JSON; None for one that is not finite, which JSON does not know."""
+        """Every number, for JSON; None for one that is not finite, which JSON cannot hold."""
         numbers = asdict(self) | {
             "explained_variance": self.explained_variance,
             "dead_share": self.dead_share,
@@ -86,11 +86,11 @@ class Evaluation:
 
 
 class Measure:
-    """Sums over batches from which an :class:`Evaluation` is made; all in float64.
+    """The sums over batches that an :class:`Evaluation` is made from; all in float64.
 
-    Input and reconstruction of a row come from the same batch, so they cannot be
-    mispaired: pairing shuffled reconstructions with unshuffled inputs once made an
-    explained variance of +0.90 look like -0.90.
+    Input and reconstruction of a row come from the same batch, so they cannot be mispaired:
+    comparing shuffled reconstructions with unshuffled inputs once turned an explained variance of
+    +0.90 into -0.90.
     """
 
     def __init__(self, dictionary: Dictionary) -> None:
@@ -109,7 +109,7 @@ class Measure:
         self.squared_error += (found - x64).square().sum().item()
         norms = x64.norm(dim=-1)
         self.with_norm += int((norms > 0).sum())
-        # A row without a norm has neither number: both are zero there, and it is not counted.
+        # A row with x = 0 has neither number: it adds zero to both sums and is not counted.
         ratio = torch.where(norms > 0, found.norm(dim=-1) / norms, 0)
         self.norm_ratio += ratio.sum().item()
         along = (x64 * found).sum(dim=-1) / (norms * found.norm(dim=-1))
@@ -118,7 +118,11 @@ class Measure:
         self.statistics = self.statistics.merge(of_batch) if self.statistics else of_batch
 
     def result(self, name: str, hook_name: str, codec_fvu: float) -> Evaluation:
-        """The numbers over everything that was added."""
+        """The numbers over all rows added so far.
+
+        Raises:
+            BadInput: all of them are the same row.
+        """
         assert self.statistics is not None
         n, variation = self.statistics.count, float(self.statistics.m2.sum())
         if variation == 0:
@@ -146,12 +150,19 @@ class Measure:
 
 
 def evaluate(paths: Iterable[str | Path], settings: EvaluateSettings) -> list[Evaluation]:
-    """Evaluate dictionaries on the held-out rows of a store, all on one reading of each site.
+    """Evaluate dictionaries on the held-out rows of a store, reading each site once.
 
     Raises:
         BadInput: a path holds no dictionary or is given twice, its site is not in the store or
             has another width, it is of another model, or there are no held-out rows.
     """
+    return [result for result, _ in measured(paths, settings)]
+
+
+def measured(
+    paths: Iterable[str | Path], settings: EvaluateSettings
+) -> list[tuple[Evaluation, Measure]]:
+    """What :func:`evaluate` returns, each result with the sums that it was made from."""
     check_device(settings.device)
     store = open_store(settings.store)
     chunks = _first_chunks(store, split_chunks(store)[1], settings.rows)
@@ -163,36 +174,29 @@ def evaluate(paths: Iterable[str | Path], settings: EvaluateSettings) -> list[Ev
     given = list(paths)
     if not given:
         raise BadInput("there is nothing to evaluate: give at least one checkpoint")
-    measured = [_prepare(*each, store, settings) for each in zip(given, names(given), strict=True)]
+    together = [_prepare(*each, store, settings) for each in zip(given, names(given), strict=True)]
+    special_tokens, max_norm = settings.special_tokens, settings.max_norm
     passed_over = {}
-    for hook_name in dict.fromkeys(one.hook_name for one in measured):
-        rows = left_out(
-            store,
-            hook_name,
-            chunks,
-            special_tokens=settings.special_tokens,
-            max_norm=settings.max_norm,
-        )
+    for hook_name in dict.fromkeys(one.hook_name for one in together):
+        rows = left_out(store, hook_name, chunks, special_tokens=special_tokens, max_norm=max_norm)
         passed_over[hook_name] = len(rows.rows)
         for batch in _held_out(store, hook_name, chunks, settings.batch_size, rows):
             x = torch.from_numpy(batch.x[hook_name]).to(settings.device)
-            for one in measured:
+            for one in together:
                 if one.hook_name == hook_name:
                     one.measure.add(x)
-    return [
-        replace(
-            one.measure.result(one.name, one.hook_name, store.codec_fvu(one.hook_name)),
-            path=one.path,
-            notes=one.notes,
-            left_out=passed_over[one.hook_name],
-        )
-        for one in measured
-    ]
+    found = []
+    for one in together:
+        result = one.measure.result(one.name, one.hook_name, store.codec_fvu(one.hook_name))
+        out = passed_over[one.hook_name]
+        result = replace(result, path=one.path, notes=one.notes, left_out=out)
+        found.append((result, one.measure))
+    return found
 
 
 @dataclass(frozen=True)
 class _Measured:
-    """One of the dictionaries that are measured together."""
+    """One of several dictionaries that are measured together."""
 
     path: str
     name: str
@@ -202,7 +206,7 @@ class _Measured:
 
 
 def _prepare(path: str | Path, name: str, store: Store, settings: EvaluateSettings) -> _Measured:
-    """Load a dictionary that can be measured on that store, or raise BadInput."""
+    """Load a dictionary, or raise BadInput if it cannot be measured on that store."""
     dictionary, metadata = load_dictionary(path)
     hook_name = str(metadata.get("hook_name"))
     store.check_site(hook_name)
@@ -218,7 +222,7 @@ def _prepare(path: str | Path, name: str, store: Store, settings: EvaluateSettin
 
 
 def write_results(results: list[Evaluation], store: Store, path: Path) -> None:
-    """Write the numbers as JSON, with the fingerprint of the store they were measured on."""
+    """Write the numbers as JSON, with the fingerprint of the store that they are of."""
     document = {
         "store_fingerprint": store.manifest.fingerprint,
         "density_log10_edges": DENSITY_EDGES.tolist(),
@@ -238,7 +242,7 @@ def _held_out(
 
 
 def _first_chunks(store: Store, chunks: list[int], rows: int | None) -> list[int]:
-    """As many whole chunks as hold at least ``rows`` rows."""
+    """The first chunks that hold at least ``rows`` rows; all by default."""
     if rows is None:
         return chunks
     lengths = [stop - start for start, stop in map(store.rows_of_chunk, chunks)]

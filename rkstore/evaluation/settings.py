@@ -16,7 +16,7 @@ class EvaluateSettings(Settings):
     special_tokens: bool = option(False, SPECIAL_TOKENS_HELP)
     max_norm: float | None = option(None, MAX_NORM_HELP, least=1.0)
     any_model: bool = option(
-        False, "Measure dictionaries of another model, too: those are refused otherwise."
+        False, "Also measure dictionaries of another model, which are refused otherwise."
     )
     batch_size: int = option(4096, "Rows at a time.", least=1)
     device: str = option("cpu", "Torch device.")

@@ -15,7 +15,7 @@ from rkstore.harvest import hooks
 from rkstore.harvest.tokens import TokenBlocks
 from rkstore.store.sites import Among, Site, block_of, is_named
 
-# How alike two names are, of 1, if one may be a slip for the other.
+# How similar two names are, from 0 to 1, if one may be a misspelling of the other.
 LIKE = 0.5
 
 # Hooks that a sentence names; a model has hundreds.
@@ -23,7 +23,7 @@ SHOWN = 4
 
 
 class _AllFound(Exception):
-    """Every site has been seen: the rest of the forward pass is of no use."""
+    """Every site has been seen: the rest of the forward pass is not needed."""
 
 
 @dataclass
@@ -42,14 +42,14 @@ class Model:
 
     @property
     def layers(self) -> int:
-        """One more than the largest number of a block."""
+        """One more than the largest block number."""
         return 1 + max(
             (n for name in self.widths if (n := block_of(name)[0]) is not None), default=-1
         )
 
     @property
     def device(self) -> str:
-        """The kind of device that computes: cpu, cuda, mps."""
+        """The type of device that computes: cpu, cuda, mps."""
         return torch.device(self.bridge.cfg.device).type
 
     @property
@@ -75,10 +75,10 @@ class Model:
         return sorted(int(id) for id in known if id is not None)
 
     def encode(self, texts: list[str]) -> list[list[int]]:
-        """Token ids of each text, without special tokens: one that is written out is text.
+        """Token ids of each text, without special tokens: one that is spelled out is text.
 
-        Otherwise a text that speaks of ``<|endoftext|>`` would end there, and what is behind it
-        would be another document that no column knows of.
+        Otherwise a text that mentions ``<|endoftext|>`` would end there, and the rest of it
+        would be another document, unknown to the columns.
         """
         encoded = self.tokenizer(
             texts, add_special_tokens=False, split_special_tokens=True, verbose=False
@@ -113,8 +113,8 @@ class Model:
         ids = torch.from_numpy(tokens.astype(np.int64)).to(self.bridge.cfg.device)
         names = [site.hook_name for site in sites]
         found: dict[str, torch.Tensor] = {}
-        # Nothing behind the last site is computed, the unembedding least of all: with GPT-2's
-        # shape that alone is a third of the time. A hook that fires again has its last value.
+        # Nothing after the last site is computed, in particular not the unembedding: with GPT-2's
+        # shape that alone is a third of the time. A hook that fires again keeps its last value.
         early = self.repeated.isdisjoint(names)
 
         def keep(x: torch.Tensor, name: str) -> None:
@@ -127,7 +127,7 @@ class Model:
         return {site.hook_name: _rows(found, site, ids) for site in sites}
 
     def describe(self) -> dict[str, Any]:
-        """What a manifest says of model and tokenizer."""
+        """What a manifest records of model and tokenizer."""
         tokenizer = getattr(self.tokenizer, "backend_tokenizer", None)
         text = tokenizer.to_str() if tokenizer else repr(sorted(self.tokenizer.get_vocab().items()))
         return {
@@ -148,7 +148,7 @@ class Model:
         }
 
     def check_tokens(self, blocks: TokenBlocks) -> None:
-        """Raise BadInput if a token is none of the model's."""
+        """Raise BadInput if a token is not in the vocabulary of the model."""
         largest, vocabulary = int(blocks.ids.max()), int(self.bridge.cfg.d_vocab)
         if largest >= vocabulary:
             raise BadInput(
@@ -173,13 +173,13 @@ class Model:
         near = nearest(hook, self.hooks(layers))
         guesses = [name for name in near[:1] if _likeness(hook)(name) >= LIKE]
         meant = f"did you mean {guesses[0]}? There are also" if guesses else "it has"
-        # A full name is of use to who began to write one.
+        # Full names are shown only to those who began to write one.
         others = [name for name in near if name not in guesses and block_of(name)[0] is None]
         return f"has no such hook with one row a token: {meant} {few(others, SHOWN)}"
 
 
 def nearest(name: str, names: Iterable[str]) -> list[str]:
-    """The names, those that are spelled most like one of them first."""
+    """The names, those spelled most like ``name`` first."""
     return sorted(names, key=_likeness(name), reverse=True)
 
 

@@ -22,7 +22,7 @@ def pull(url: str | Path, settings: PullSettings, say: Say = lambda _: None) -> 
     """Bring a store, or a part of one, into a directory; what is there already is kept.
 
     Args:
-        say: told each choice that differs from what was asked, in a sentence.
+        say: called with a sentence for each choice that differs from what was asked.
 
     Returns:
         The store, and what had to be moved.
@@ -31,7 +31,7 @@ def pull(url: str | Path, settings: PullSettings, say: Say = lambda _: None) -> 
         BadInput: nothing there is what was asked for; the directory holds something else, or
             is being written.
         DamagedStore: a file that arrived is not what the journal lists; names it.
-        RkstoreError: the way there or the disk failed; run again, it goes on.
+        RkstoreError: the connection or the disk failed; run again, it continues.
     """
     location = Location(url)
     listed = location.contents()
@@ -95,9 +95,9 @@ def _asked(settings: PullSettings, listed: Contents, location: Location, say: Sa
 
 
 def _begin(root: Path, listed: Contents, location: Location) -> Store:
-    """The store that is in the directory; where there is none, a part that has nothing yet.
+    """The store that is in the directory, or else a new part without any rows.
 
-    The manifest comes last, so that it never stands there alone and claims to be a whole.
+    The manifest comes last: alone, it would claim that the store is whole.
     """
     if not (root / MANIFEST).is_file():
         put(root, PART, NOTHING.to_bytes())

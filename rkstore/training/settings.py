@@ -1,21 +1,17 @@
 """Options of a training."""
 
-from rkstore.rkcnn.scores import SCORES
+from rkstore.dictionaries.selects import SELECTS
+from rkstore.dictionaries.wirings import WIRINGS
 from rkstore.rkcnn.settings import SiteSettings
-from rkstore.settings import option
+from rkstore.settings import combined, option
+from rkstore.training.helpers import HELPERS
+from rkstore.training.inits import INITS
+from rkstore.training.inits.rkcnn import RkCNN
 
-INITS = (
-    "random",
-    "tied",
-    "datapoint",
-    "subspace",
-    "rkcnn",
-    "rkcnn-decoder",
-    "rkcnn-unscored",
-    "sparse-random",
-)
+TRAINED = tuple(name for name, select in SELECTS.items() if select.trained)
 
 
+@combined(dictionary=SELECTS, init=INITS, wiring=WIRINGS, helpers=HELPERS)
 class TrainSettings(SiteSettings):
     """One dictionary and how it is trained."""
 
@@ -23,10 +19,9 @@ class TrainSettings(SiteSettings):
         None,
         "Train one dictionary a layer, one after the other: 'all', or a list such as 0-3,8.",
     )
-    dictionary: str = option(
-        "topk", "Kind of sparse code.", choices=("relu", "topk", "batchtopk"), also="select"
-    )
-    init: str = option("datapoint", "How the latents begin.", choices=INITS)
+    dictionary: str = option("topk", "Kind of sparse code.", choices=TRAINED, also="select")
+    wiring: str = option("sae", "Which sites the latents read and write.", choices=tuple(WIRINGS))
+    init: str = option("datapoint", "How the latents are initialised.", choices=tuple(INITS))
     center: str | None = option(
         None,
         "Where b_dec begins: at the store's mean, at the geometric median of a sample of rows, or "
@@ -50,12 +45,6 @@ class TrainSettings(SiteSettings):
     )
     expansion: float = option(8.0, "Latents for each input dimension.", least=0.0)
     d_sae: int | None = option(None, "Latents; overrides --expansion.", least=1)
-    k: int = option(32, "Active latents of a topk code; of a batchtopk code on average.", least=1)
-    l1: float = option(
-        1.0,
-        "Weight of the L1 penalty of a relu code, per token, with inputs scaled as --norm says.",
-        least=0.0,
-    )
     norm: str = option(
         "d_in",
         "Mean of ‖x‖² that inputs are scaled to for training: the number of dimensions, one, or "
@@ -66,61 +55,11 @@ class TrainSettings(SiteSettings):
     batch_size: int = option(1024, "Rows in a batch.", least=1)
     lr: float = option(3e-3, "Peak learning rate of Adam.", least=0.0)
     warmup: int = option(100, "Steps over which the learning rate (and l1) rises.", least=0)
-    auxk: int = option(
-        0,
-        "Dead latents of a token that learn to reconstruct what the living leave over, the "
-        "auxiliary loss of Gao et al.; 0 is off.",
-        least=0,
-    )
-    resample_every: int = option(
-        0,
-        "Steps between resamplings, at which dead latents begin again as rows that are "
-        "reconstructed badly (Bricken et al.); none while the learning rate falls. 0 is off.",
-        least=0,
-    )
     dead_after: int | None = option(
         None,
         "Tokens without firing after which a latent is dead; by default 10 million, or a "
         "twentieth of the tokens of the run if that is less.",
         least=1,
-    )
-    datapoint_share: float | None = option(
-        None,
-        "How much of a latent is a row of the data, the rest being a direction that is random or "
-        "mined. By default 0.8 for --init datapoint, 0.5 for the rkcnn inits but rkcnn-decoder, "
-        "which has none.",
-        least=0.0,
-    )
-    subspace_dim: int | None = option(
-        None,
-        "Dimensions of --init subspace; as many as hold 99 % of the variance by default.",
-        least=1,
-    )
-    rkcnn_fraction: float = option(
-        0.5, "Share of the latents that the rkcnn inits take from the probe.", least=0.0
-    )
-    rkcnn_h: int = option(
-        600, "Subsets that --init rkcnn-decoder draws; it mines no more latents.", least=1
-    )
-    rkcnn_oversample: float = option(
-        4.0,
-        "Subsets that --init rkcnn draws for each one kept: below 1 there is nothing to select.",
-        least=1.0,
-    )
-    rkcnn_m: int | None = option(
-        None, "Dimensions in a subset; the root of d_in by default.", least=1
-    )
-    rkcnn_score: str = option(
-        "kurtosis",
-        "How the rkcnn inits score a subset: any score that needs no labels.",
-        choices=tuple(name for name, score in SCORES.items() if not score.needs_labels),
-    )
-    directions: str | None = option(
-        None,
-        "Result of a probe of this site, whose directions --init rkcnn and rkcnn-decoder begin at, "
-        "the best first, in place of mining their own: as many latents as it has directions, at "
-        "most --rkcnn-fraction of them.",
-        path=True,
     )
     checkpoint_every: int = option(1000, "Steps between checkpoints.", least=1, identity=False)
     seed: int = option(0, "Seed of weights, subsets and the order of the rows.", least=0)
@@ -144,3 +83,8 @@ class TrainSettings(SiteSettings):
         path=True,
         identity=False,
     )
+
+
+def directions_given(settings: TrainSettings) -> str | None:
+    """The result of a probe that latents are to begin at, for the inits that can."""
+    return settings.options(RkCNN).directions

@@ -6,7 +6,7 @@ from rkstore.settings import replace
 from rkstore.store.open import open_store
 from rkstore.store.sites import Hooks, block_of
 from rkstore.store.store import Store
-from rkstore.training.settings import TrainSettings
+from rkstore.training.settings import TrainSettings, directions_given
 
 
 def at_probed_site(settings: TrainSettings) -> tuple[TrainSettings, str | None]:
@@ -17,7 +17,7 @@ def at_probed_site(settings: TrainSettings) -> tuple[TrainSettings, str | None]:
     Raises:
         BadInput: there are several sites and none was probed.
     """
-    said = (settings.layer, settings.hook, settings.layers, settings.directions)
+    said = (settings.layer, settings.hook, settings.layers, directions_given(settings))
     if any(value not in (None, ()) for value in said):
         return settings, None
     store = open_store(settings.store)
@@ -55,7 +55,7 @@ def one_a_layer(settings: TrainSettings) -> list[TrainSettings]:
         return [settings]
     if None not in (settings.layer, settings.layers):
         raise BadInput("--layers trains one dictionary a layer: leave out --layer")
-    if settings.directions is not None:
+    if directions_given(settings) is not None:
         raise BadInput("--layers trains one dictionary a layer: leave out --directions")
     store = open_store(settings.store)
     sites = [store.site(n, settings.hook) for n in layers_of(store, layers, settings.hook)]

@@ -10,36 +10,14 @@ and dictionaries that see the same batches can be trained on one reading of the 
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import torch
 from tqdm import tqdm
 
-from rkstore.dictionaries.disk import TRAINING
 from rkstore.errors import BadInput
-from rkstore.store.batches.assemble import Batch, read_batches
-from rkstore.training.fast.gradient import Forward, fill_gradients
-from rkstore.training.helpers.auxk import AuxK
-from rkstore.training.helpers.resample import resample
-from rkstore.training.run import (
-    STATE,
-    Diverged,
-    Run,
-    check_finite,
-    default_name,
-    diverged,
-    prepare,
-    resume,
-    save,
-)
+from rkstore.training.checkpoint import Diverged, resume, save
+from rkstore.training.run import Run, prepare
 from rkstore.training.settings import TrainSettings
 from rkstore.training.sites import listed, one_a_layer
-
-# The learning rate falls to zero over this last share of the steps.
-DECAY = 0.2
-LOG_EVERY = 20
-
-# Rows whose losses decide where resampled latents begin.
-RESAMPLING_ROWS = 8192
+from rkstore.training.step import step
 
 
 def train(settings: TrainSettings) -> Path:
@@ -108,15 +86,15 @@ def _train(runs: Sequence[Run]) -> None:
     """Take every run to its last step; one that is ahead waits for the others."""
     first, last = min(run.step for run in runs), max(run.settings.steps for run in runs)
     lead = runs[0]
-    batches = read_batches(lead.store, [lead.hook_name], lead.plan, start=first)
+    batches = lead.reading.batches(lead.settings.batch_size, lead.data_seed, start=first)
     name = lead.name if len(runs) == 1 else f"{len(runs)} dictionaries"
     going, stopped = list(runs), []
     with tqdm(total=last, initial=first, unit="step", desc=name, disable=None) as bar:
-        for step in range(first, last):
+        for number in range(first, last):
             batch = next(batches)
-            for run in [run for run in going if run.step == step < run.settings.steps]:
+            for run in [run for run in going if run.step == number < run.settings.steps]:
                 try:
-                    _step(run, batch)
+                    step(run, run.reading.rows(batch, run.settings.device))
                     if run.step % run.settings.checkpoint_every == 0 or run.finished:
                         save(run)
                 except Diverged as error:
@@ -130,73 +108,6 @@ def _train(runs: Sequence[Run]) -> None:
                 break
     if stopped:
         raise Diverged("; ".join(stopped))
-
-
-def schedule(step: int, steps: int, warmup: int) -> float:
-    """Share of the peak learning rate at a step: up over ``warmup``, flat, down to zero."""
-    rising = (step + 1) / (warmup + 1)
-    falling = (steps - step) / max(1.0, DECAY * steps)
-    return min(1.0, rising, falling)
-
-
-def _step(run: Run, batch: Batch) -> None:
-    settings, dictionary = run.settings, run.dictionary
-    for group in run.optimizer.param_groups:
-        group["lr"] = settings.lr * schedule(run.step, settings.steps, settings.warmup)
-    x = torch.from_numpy(batch.x[run.hook_name]).to(settings.device) * run.scale
-    # Sparsity is asked for as gradually as the learning rate rises: latents that an
-    # early penalty switches off seldom come back.
-    pressure = min(1.0, (run.step + 1) / (settings.warmup + 1))
-    dtype = getattr(torch, settings.dtype)
-    aux = AuxK(run.idle >= run.dead_after, settings.auxk) if settings.auxk else None
-    found = fill_gradients(dictionary, x, run.scratch, pressure=pressure, dtype=dtype, aux=aux)
-    dictionary.project_decoder_gradient()
-    run.optimizer.step()
-    dictionary.normalise_decoder()
-    run.idle = torch.where(found.fired, 0, run.idle + len(x))
-    run.step += 1
-    if run.step % LOG_EVERY == 0 or run.finished:
-        run.history.append(_measure(run, x, found))
-    if _resampling_is_due(run):
-        _resample(run)
-
-
-def _resampling_is_due(run: Run) -> bool:
-    """Every ``--resample-every`` steps until the rate falls: then none could learn enough."""
-    every, last = run.settings.resample_every, (1 - DECAY) * run.settings.steps
-    return every > 0 and run.step % every == 0 and run.step <= last
-
-
-def _resample(run: Run) -> None:
-    """Let the dead latents begin again; which rows they begin at depends on seed and step alone."""
-    seed = np.random.SeedSequence([run.settings.seed, run.step]).generate_state(1, np.uint64)
-    generator = torch.Generator().manual_seed(int(seed[0]))
-    dead = (run.idle >= run.dead_after).nonzero().squeeze(1)
-    if len(dead):
-        x = run.data.draw(RESAMPLING_ROWS, generator).to(run.settings.device)
-        resample(run.dictionary, run.optimizer, dead, x, generator)
-        run.idle[dead] = 0
-
-
-def _measure(run: Run, x: torch.Tensor, found: Forward) -> dict[str, float | None]:
-    """What the history keeps of a step that was just made on ``x (batch, d_in)``.
-
-    Raises:
-        Diverged: the error of the reconstructions, or what they are made with, is not finite.
-    """
-    check_finite(run)
-    error = found.residual.square().sum()
-    if not error.isfinite():
-        raise diverged(run, "its loss is")
-    variation = (x - x.mean(dim=0)).square().sum()
-    return {
-        "step": run.step,
-        # Rows that are all the same, as one is, leave nothing to explain.
-        "fvu": (error / variation).item() if variation > 0 else None,
-        "l0": found.l0,
-        "idle_10k": int((run.idle >= 10_000).sum()),
-        "dead": int((run.idle >= run.dead_after).sum()),
-    }
 
 
 def _check_same_reading(one: Run, other: Run) -> None:
@@ -221,6 +132,3 @@ def _check_names(runs: Sequence[Run]) -> None:
     for i, run in enumerate(runs):
         if directories[i] in directories[:i]:
             raise BadInput(f"two of the dictionaries are called {run.name}: give each its own name")
-
-
-__all__ = ["STATE", "TRAINING", "default_name", "prepare", "schedule", "train", "train_all"]

@@ -12,9 +12,10 @@ from rkstore.dictionaries.selects.jumprelu import JumpReLU
 from rkstore.dictionaries.selects.relu import ReLU
 from rkstore.dictionaries.selects.topk import TopK
 from rkstore.errors import BadInput
+from rkstore.settings import options_in
 
 SELECTS: dict[str, type[Select]] = {
-    select.name: select for select in (ReLU, TopK, BatchTopK, JumpReLU)
+    select.name: select for select in (TopK, ReLU, BatchTopK, JumpReLU)
 }
 
 
@@ -27,7 +28,7 @@ def select_named(name: str, options: Mapping[str, Any]) -> Select:
     if name not in SELECTS:
         raise BadInput(f"unknown dictionary '{name}': choose one of {', '.join(SELECTS)}")
     kind = SELECTS[name]
-    return kind(**{key: options[key] for key in kind.options if key in options})
+    return kind(**{key: options[key] for key in options_in(kind) if key in options})
 
 
 __all__ = ["SELECTS", "Select", "select_named"]

@@ -1,11 +1,18 @@
 """BatchTopK: k latents of a token on average (Bussmann et al. 2024, arXiv 2412.06410)."""
 
-import torch
-from torch import Tensor
+from __future__ import annotations
 
+from typing import TYPE_CHECKING, ClassVar
+
+from rkstore.dictionaries.selects.base import Select
 from rkstore.dictionaries.selects.jumprelu import JumpReLU
 from rkstore.dictionaries.selects.topk import TopK
-from rkstore.dictionaries.sparse import SAMPLE_EVERY, SparseCode
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from rkstore.dictionaries.selection import Selection
+    from rkstore.dictionaries.sparse import SparseCode
 
 # The threshold is the mean over about so many batches, so that it follows the weights.
 REMEMBERED = 100
@@ -20,45 +27,42 @@ class BatchTopK(TopK):
     token. As with batch normalisation, ``train()`` and ``eval()`` choose.
     """
 
-    name = "batchtopk"
-    architecture = None
-    threshold: Tensor
-    batches: Tensor
+    name: ClassVar[str] = "batchtopk"
+    architecture: ClassVar[str | None] = None
 
-    def __init__(self, k: int = 32) -> None:
-        super().__init__(k)
-        self.register_buffer("threshold", torch.zeros(()))
-        self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
+    def code(self, pre: Tensor, kept: Selection) -> Tensor:
+        if not kept.training:
+            return pre.relu() * (pre > kept.get_buffer("threshold"))
+        import torch
 
-    def forward(self, pre: Tensor) -> Tensor:
-        if not self.training:
-            return torch.relu(pre) * (pre > self.threshold)
         flat = pre.flatten(0, -2)
-        code = self.sparse(flat.detach())
+        code = self.sparse(flat.detach(), kept)
         on = torch.zeros_like(flat, dtype=torch.bool)
         on[code.tokens, code.latents] = True
         return (flat * on).view_as(pre)
 
-    @torch.no_grad()
-    def sparse(self, pre: Tensor) -> SparseCode:
+    def sparse(self, pre: Tensor, kept: Selection) -> SparseCode:
         """The code of a training batch as a list, from which the threshold learns."""
-        batch, d_sae = pre.shape
+        from rkstore.dictionaries.sparse import SparseCode
+
+        batch, latents = pre.shape
         entries = _largest(pre, batch * self.k)
         values = pre.flatten()[entries].float()
         if len(values):
-            self.batches += 1
-            rate = 1 / self.batches.clamp_max(REMEMBERED)
-            self.threshold += rate * (values.min() - self.threshold)
-        return SparseCode(entries // d_sae, entries % d_sae, values, (batch, d_sae))
+            kept.average("threshold", values.min(), REMEMBERED)
+        return SparseCode(entries // latents, entries % latents, values, (batch, latents))
 
-    def rescale(self, scale: float) -> None:
-        self.threshold.div_(scale)
+    def state(self, latents: int) -> dict[str, Tensor]:  # noqa: ARG002
+        import torch
 
-    def at_inference(self, d_sae: int) -> JumpReLU:
+        return {"threshold": torch.zeros(()), "batches": torch.zeros((), dtype=torch.int64)}
+
+    def rescale(self, kept: Selection, scale: float) -> None:
+        kept.get_buffer("threshold").div_(scale)
+
+    def at_inference(self, kept: Selection, latents: int) -> tuple[Select, dict[str, Tensor]]:
         """A JumpReLU with one threshold for all latents, which is how SAELens saves it."""
-        select = JumpReLU()
-        select.threshold = self.threshold.expand(d_sae).clone()
-        return select
+        return JumpReLU(), {"threshold": kept.get_buffer("threshold").expand(latents).clone()}
 
 
 def _largest(pre: Tensor, n: int) -> Tensor:
@@ -67,6 +71,10 @@ def _largest(pre: Tensor, n: int) -> Tensor:
     A sample of the rows tells roughly where the smallest of them lies; sorting only what
     is above that gives the same as sorting everything.
     """
+    import torch
+
+    from rkstore.dictionaries.sparse import SAMPLE_EVERY
+
     flat, sample = pre.flatten(), pre[::SAMPLE_EVERY].flatten()
     # More of the sample than its share, so that its smallest is seldom too large.
     share = n * len(sample) // len(flat)

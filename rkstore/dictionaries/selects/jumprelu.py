@@ -1,31 +1,34 @@
 """JumpReLU: a threshold for each latent (Rajamanoharan et al. 2024, arXiv 2407.14435)."""
 
-import torch
-from torch import Tensor
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
 
 from rkstore.dictionaries.selects.base import Select
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from rkstore.dictionaries.selection import Selection
+
 
 class JumpReLU(Select):
-    """A pre-activation above its latent's ``threshold (d_sae,)`` stays.
+    """A pre-activation above its latent's ``threshold (latents,)`` stays.
 
     Here it is loaded, or what BatchTopK is saved as; it has no training of its own.
     """
 
-    name = "jumprelu"
-    architecture = "jumprelu"
-    threshold: Tensor
+    name: ClassVar[str] = "jumprelu"
+    architecture: ClassVar[str | None] = "jumprelu"
+    trained: ClassVar[bool] = False
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("threshold", torch.zeros(0))
+    def code(self, pre: Tensor, kept: Selection) -> Tensor:
+        return pre.relu() * (pre > kept.get_buffer("threshold"))
 
-    def forward(self, pre: Tensor) -> Tensor:
-        return torch.relu(pre) * (pre > self.threshold)
+    def state(self, latents: int) -> dict[str, Tensor]:
+        import torch
 
-    def fit(self, d_sae: int) -> None:
-        if self.threshold.shape != (d_sae,):
-            self.threshold = self.threshold.new_zeros(d_sae)
+        return {"threshold": torch.zeros(latents)}
 
-    def rescale(self, scale: float) -> None:
-        self.threshold.div_(scale)
+    def rescale(self, kept: Selection, scale: float) -> None:
+        kept.get_buffer("threshold").div_(scale)

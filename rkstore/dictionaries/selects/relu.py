@@ -1,10 +1,17 @@
 """ReLU with an L1 penalty: the classic sparse autoencoder (Bricken et al. 2023)."""
 
-import torch
-from torch import Tensor
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
 
 from rkstore.dictionaries.selects.base import Select
-from rkstore.dictionaries.sparse import SAMPLE_EVERY, SPARSE, SparseCode
+from rkstore.settings import option
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from rkstore.dictionaries.selection import Selection
+    from rkstore.dictionaries.sparse import SparseCode
 
 
 class ReLU(Select):
@@ -14,28 +21,37 @@ class ReLU(Select):
     the code and stretching the decoder.
     """
 
-    name = "relu"
-    architecture = "standard"
-    options = ("l1",)
+    name: ClassVar[str] = "relu"
+    architecture: ClassVar[str | None] = "standard"
+    l1: float = option(
+        1.0,
+        "Weight of the L1 penalty of a relu code, per token, with inputs scaled as --norm says.",
+        least=0.0,
+    )
 
-    def __init__(self, l1: float = 0.0) -> None:
-        super().__init__()
-        self.l1 = l1
+    def code(self, pre: Tensor, kept: Selection) -> Tensor:  # noqa: ARG002
+        return pre.relu()
 
-    def forward(self, pre: Tensor) -> Tensor:
-        return torch.relu(pre)
-
-    def forward_(self, pre: Tensor) -> Tensor:
+    def code_(self, pre: Tensor, kept: Selection) -> Tensor:  # noqa: ARG002
         return pre.relu_()
 
-    def sparse(self, pre: Tensor) -> SparseCode | None:
+    def sparse(self, pre: Tensor, kept: Selection) -> SparseCode | None:  # noqa: ARG002
         """A list once the penalty has made the code sparse: at first half the latents are on.
 
         A sample of the rows decides: to count all would take longer than it saves.
         """
+        from rkstore.dictionaries.sparse import SAMPLE_EVERY, SPARSE, SparseCode
+
         sample = pre[::SAMPLE_EVERY]
         if (sample > 0).count_nonzero() > SPARSE * sample.numel():
             return None
         tokens, latents = (pre > 0).nonzero(as_tuple=True)
         values = pre[tokens, latents].float()
         return SparseCode(tokens, latents, values, (pre.shape[0], pre.shape[1]))
+
+    def losses(self, f: Tensor) -> dict[str, Tensor]:
+        return {"l1": self.l1 * f.sum(dim=-1).mean()}
+
+    @property
+    def l1_weight(self) -> float:
+        return self.l1

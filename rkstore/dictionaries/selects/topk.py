@@ -1,43 +1,46 @@
 """TopK: the k largest latents of each token (Gao et al. 2024, arXiv 2406.04093)."""
 
-from typing import Any
+from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rkstore.dictionaries.selects.base import Select
-from rkstore.dictionaries.sparse import SPARSE, SparseCode
 from rkstore.errors import BadInput
+from rkstore.settings import option
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from rkstore.dictionaries.selection import Selection
+    from rkstore.dictionaries.sparse import SparseCode
 
 
 class TopK(Select):
     """The ``k`` largest pre-activations of a token stay, if they are above zero."""
 
-    name = "topk"
-    architecture: str | None = "topk"
-    options = ("k",)
+    name: ClassVar[str] = "topk"
+    architecture: ClassVar[str | None] = "topk"
+    k: int = option(32, "Active latents of a topk code; of a batchtopk code on average.", least=1)
 
-    def __init__(self, k: int = 32) -> None:
-        super().__init__()
-        self.k = k
-
-    def forward(self, pre: Tensor) -> Tensor:
+    def code(self, pre: Tensor, kept: Selection) -> Tensor:  # noqa: ARG002
         values, indices = pre.topk(self.k, dim=-1, sorted=False)
-        return torch.zeros_like(pre).scatter(-1, indices, torch.relu(values))
+        return pre.new_zeros(pre.shape).scatter(-1, indices, values.relu())
 
-    def sparse(self, pre: Tensor) -> SparseCode | None:
-        batch, d_sae = pre.shape
-        if self.k > SPARSE * d_sae:
+    def sparse(self, pre: Tensor, kept: Selection) -> SparseCode | None:  # noqa: ARG002
+        from rkstore.dictionaries.sparse import SPARSE, SparseCode
+
+        batch, latents = pre.shape
+        if self.k > SPARSE * latents:
             return None
-        values, latents = pre.topk(self.k, dim=-1, sorted=False)
+        values, chosen = pre.topk(self.k, dim=-1, sorted=False)
         token, place = (values > 0).nonzero(as_tuple=True)
         return SparseCode(
-            token, latents[token, place], values[token, place].float(), (batch, d_sae)
+            token, chosen[token, place], values[token, place].float(), (batch, latents)
         )
 
-    def fit(self, d_sae: int) -> None:
-        if not 1 <= self.k <= d_sae:
-            raise BadInput(f"--k is {self.k}: it must be from 1 to the {d_sae} latents")
+    def check(self, latents: int) -> None:
+        if not 1 <= self.k <= latents:
+            raise BadInput(f"--k is {self.k}: it must be from 1 to the {latents} latents")
 
     def config(self) -> dict[str, Any]:
         return {"k": self.k, "rescale_acts_by_decoder_norm": False}

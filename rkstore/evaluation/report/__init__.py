@@ -1,1 +1,1 @@
-"""Tables and pictures of evaluations."""
+"""Results as Markdown tables, figures and pages."""

@@ -1,4 +1,4 @@
-"""Results → tables and pictures."""
+"""Figures: what all of them share, and the comparison of evaluated dictionaries."""
 
 import io
 import itertools
@@ -13,14 +13,15 @@ import numpy as np
 
 from rkstore.dictionaries.disk import TRAINING
 from rkstore.evaluation.evaluate import DENSITY_EDGES, Evaluation
+from rkstore.evaluation.report import tables
 
-# Okabe & Ito's colours, told apart by colour-blind readers.
+# Okabe & Ito's colours, which colour-blind readers can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINES = ("-", "--", ":", "-.")
 
 # Characters in a line of a dictionary's name beside its bars.
 NAME_WIDTH = 44
-# Latents below which a bin of the density is a whole decade: quarters would be all but empty.
+# With fewer latents, a bin of the density is a whole decade: quarters would be almost empty.
 FEW_LATENTS = 256
 
 
@@ -28,7 +29,7 @@ def look(i: int) -> dict[str, Any]:
     """Colour and line of the ``i``-th of several, as Matplotlib takes them.
 
     28 of them differ, because 7 colours and 4 lines have no common factor. Neighbours differ in
-    both, so that of two curves that are the same one sees both.
+    both, so that two curves that coincide are both visible.
     """
     return {"color": COLOURS[i % len(COLOURS)], "linestyle": LINES[i % len(LINES)]}
 
@@ -50,17 +51,8 @@ def table(results: list[Evaluation]) -> str:
         ]
         for result in results
     ]
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-
-    def line(cells: list[str]) -> str:
-        first, rest = cells[0].ljust(widths[0]), zip(cells[1:], widths[1:], strict=True)
-        return "| " + " | ".join([first, *(cell.rjust(width) for cell, width in rest)]) + " |"
-
-    rule = "|" + "|".join(
-        "-" * (width + 2) if i == 0 else "-" * (width + 1) + ":" for i, width in enumerate(widths)
-    )
     note = f"Held-out rows only; a latent is dead if it fires on none of the {_window(results)}."
-    return "\n".join([line(head), rule + "|", *map(line, rows), "", note, *_left_out(results)])
+    return "\n".join([tables.table(head, rows), "", note, *_left_out(results)])
 
 
 def _left_out(results: list[Evaluation]) -> list[str]:
@@ -71,14 +63,42 @@ def _left_out(results: list[Evaluation]) -> list[str]:
     if len({count for _, count in counts}) == 1:
         [(_, count), *_] = counts
         return [f"{count:,} rows of special tokens or of too large a norm are left out."]
-    told = ", ".join(f"{count:,} of {hook_name}" for hook_name, count in counts)
-    return [f"Rows of special tokens or of too large a norm are left out: {told}."]
+    by_site = ", ".join(f"{count:,} of {hook_name}" for hook_name, count in counts)
+    return [f"Rows of special tokens or of too large a norm are left out: {by_site}."]
 
 
 def comparison(results: list[Evaluation], checkpoints: list[Path], path: Path) -> None:
     """Write :func:`comparison_figure` as a PNG file: the same results give the same bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(png(comparison_figure(results, checkpoints)))
+
+
+def panels(
+    width: float, height: float, columns: int = 1, rows: int = 1, **shared: bool
+) -> tuple[Any, Any]:
+    """An empty figure of that many inches, and its axes, ``(columns,)`` or ``(rows, columns)``.
+
+    Args:
+        shared: ``sharex`` and ``sharey``, as Matplotlib takes them.
+    """
+    from matplotlib.figure import Figure
+
+    figure: Any = Figure(figsize=(width, height), layout="constrained")
+    axes: Any = figure.subplots(rows, columns, squeeze=False, **shared)
+    for axis in axes.flat:
+        bare(axis)
+    return figure, axes if rows > 1 else axes[0]
+
+
+def bare(axis: Any) -> None:
+    """Leave out the lines above and on the right."""
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def legend_below(figure: Any, axis: Any, columns: int, **how: Any) -> None:
+    """The legend of an axis, below all of the figure."""
+    known = axis.get_legend_handles_labels()
+    figure.legend(*known, loc="outside lower center", ncols=columns, **how)
 
 
 def png(figure: Any) -> bytes:
@@ -89,14 +109,14 @@ def png(figure: Any) -> bytes:
 
 
 def comparison_figure(results: list[Evaluation], checkpoints: list[Path]) -> Any:
-    """One picture: how the dictionaries trained, how often latents fire, what they score.
+    """How the dictionaries trained, what they score, how often their latents fire.
 
-    Each name stands once, beside its bars and a sample of its line, and the picture grows with
-    their number.
+    Each name appears once, beside its bars and a sample of its line; the figure grows with the
+    number of dictionaries.
 
     Args:
-        checkpoints: where each result came from; one without a record of its training, such as
-            another program's, has no curve.
+        checkpoints: the checkpoint of each result. One without a record of its training, such as
+            that of another program, has no curve.
 
     Returns:
         A Matplotlib figure.
@@ -126,18 +146,18 @@ def comparison_figure(results: list[Evaluation], checkpoints: list[Path]) -> Any
     dead.set_xlim(0, 1.05 * max(shares) or 1)
     _draw_density(fired, results)
     for axis in (trained, explained, dead, fired):
-        axis.spines[["top", "right"]].set_visible(False)
+        bare(axis)
     return figure
 
 
 def draw_curve(axis: Any, steps: Sequence[float], values: Sequence[float], **how: Any) -> None:
-    """A line over training; of a run so short that it was measured once, a dot."""
+    """A line over training, or a dot for a run so short that it was measured once."""
     axis.plot(steps, values, marker="o" if len(steps) == 1 else None, markersize=4, **how)
 
 
 def logarithmic(axis: Any, which: str = "y") -> None:
-    """Make an axis of what is drawn logarithmic; its ticks are few, however long it is, there,
-    however short it is, and written out."""
+    """Make an axis logarithmic once its data is drawn: few ticks over many decades, at least two
+    over a fraction of one, all written out."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     axis.set(**{f"{which}scale": "log"})
@@ -149,7 +169,7 @@ def logarithmic(axis: Any, which: str = "y") -> None:
 
 
 def whole(axis: Any, most: int | None = None) -> None:
-    """Let the x axis have ticks at whole numbers, ``most`` or as many as there is room for."""
+    """Put the ticks of the x axis at whole numbers: ``most``, or as many as there is room for."""
     from matplotlib.ticker import MaxNLocator
 
     axis.xaxis.set_major_locator(MaxNLocator(most or "auto", integer=True, steps=[1, 2, 5, 10]))
@@ -173,8 +193,10 @@ def _draw_training(axis: Any, files: Sequence[Path]) -> None:
 
 
 def _draw_density(axis: Any, results: Sequence[Evaluation]) -> None:
-    """A histogram in each row of how often the living latents fire, all of one scale; from the
-    rarest that so many rows can show."""
+    """For each dictionary, a histogram of how often its living latents fire, all to one scale.
+
+    The axis begins at the rarest share that so many rows can show.
+    """
     rarest = max(DENSITY_EDGES[0], math.floor(-math.log10(max(result.rows for result in results))))
     bins = 4 if min(result.d_sae for result in results) < FEW_LATENTS else 1
     shares = [
@@ -198,21 +220,21 @@ def _draw_density(axis: Any, results: Sequence[Evaluation]) -> None:
     axis.tick_params(axis="y", length=0)
 
 
-def _draw_bars(axis: Any, values: Sequence[float], told: Sequence[str]) -> None:
-    """A bar for each value, the first on top, and at the right a column that says what it is."""
+def _draw_bars(axis: Any, values: Sequence[float], texts: Sequence[str]) -> None:
+    """A bar for each value, the first on top, with its text in a column on the right."""
     places = range(len(values))
     axis.barh(places, values, color=[look(i)["color"] for i in places], height=0.6)
     axis.axvline(0, color="black", linewidth=0.8)
     axis.set_ylim(len(values) - 0.5, -0.5)
     axis.locator_params(axis="x", nbins=5)
     axis.tick_params(axis="y", length=0)
-    for place, text in zip(places, told, strict=True):
+    for place, text in zip(places, texts, strict=True):
         across = axis.get_yaxis_transform()
         axis.text(1.03, place, text, transform=across, va="center", fontsize=9)
 
 
 def _draw_names(axis: Any, names: Sequence[str]) -> None:
-    """The name of each bar, and before the bar the line that its curve is drawn with."""
+    """The name of each bar, and beside it the line of its curve."""
     from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
     axis.set_yticks(range(len(names)), names, parse_math=False, fontsize=9)
@@ -224,10 +246,9 @@ def _draw_names(axis: Any, names: Sequence[str]) -> None:
 
 
 def _number(value: float | None, form: str) -> str:
-    """A number, or a dash for one that there is not; in few digits where it is large."""
-    if value is None or not math.isfinite(value):
-        return "-"
-    return format(value, form if abs(value) < 10_000 else ".3g")
+    """A number, or a dash where there is none; large ones in three digits."""
+    large = value is not None and abs(value) >= 10_000
+    return tables.number(value, ".3g" if large else form)
 
 
 def _dead(result: Evaluation) -> str:
@@ -235,7 +256,7 @@ def _dead(result: Evaluation) -> str:
 
 
 def _window(results: Sequence[Evaluation]) -> str:
-    """The tokens on which a latent must fire to be alive."""
+    """The number of tokens within which a latent must fire to count as alive."""
     return " or ".join(f"{rows:,}" for rows in sorted({r.rows for r in results})) + " tokens"
 
 
@@ -245,7 +266,7 @@ def _site(results: Sequence[Evaluation]) -> str:
 
 
 def _labels(results: Sequence[Evaluation], checkpoints: Sequence[Path]) -> list[str]:
-    """What tells the dictionaries apart: the settings they differ in, or else their names."""
+    """What distinguishes the dictionaries: the settings they differ in, or else their names."""
     by_settings = _differences([checkpoint / TRAINING for checkpoint in checkpoints])
     if len(set(by_settings)) == len(results) > 1:
         return by_settings
@@ -259,15 +280,15 @@ def _labels(results: Sequence[Evaluation], checkpoints: Sequence[Path]) -> list[
 
 
 def _differences(files: Sequence[Path]) -> list[str]:
-    """The settings in which each training differs from the others; none if one is not on record."""
+    """The settings in which the runs differ; none if one of them is not on record."""
     if not all(file.is_file() for file in files):
         return []
     identities = [json.loads(file.read_text("utf-8"))["identity"] for file in files]
-    # The name of the hook says the layer.
+    # The name of the hook contains the layer.
     keys = [key for key in dict.fromkeys(itertools.chain(*identities)) if key != "layer"]
     differing = [key for key in keys if len({str(i.get(key)) for i in identities}) > 1]
 
-    def told(key: str, value: Any) -> str:
+    def text(key: str, value: Any) -> str:
         return str(value) if key in ("hook", "dictionary", "init") else f"{key} {value}"
 
-    return [", ".join(told(key, i.get(key)) for key in differing) for i in identities]
+    return [", ".join(text(key, i.get(key)) for key in differing) for i in identities]

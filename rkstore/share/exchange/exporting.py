@@ -52,7 +52,7 @@ def _sites(store: Store, settings: ExportSettings) -> list[str]:
     if not rows:
         raise BadInput(f"the store at {store.root} has no rows yet: run its harvest again")
     if rows % store.manifest.context_size:
-        raise BadInput(f"the rows of {store.root} are no whole blocks: it was not harvested")
+        raise BadInput(f"the rows of {store.root} are not whole blocks: it was not harvested")
     return store.sites(settings.layer, settings.hook)
 
 

@@ -32,8 +32,8 @@ class ToNpy(Exporter):
     reserved: ClassVar = tuple(COLUMN_FILES)
 
     def write(self, outgoing: Outgoing, out: Path) -> None:
-        for array in outgoing.sites():
-            _write(out / f"{array.name}.npy", array)
+        for name in outgoing.hook_names:
+            _write(out / f"{name}.npy", outgoing.site(name))
         known = outgoing.columns()
         for stem, name in COLUMN_FILES.items():
             if name in known:

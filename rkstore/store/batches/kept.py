@@ -43,6 +43,11 @@ class LeftOut:
 ALL_KEPT = LeftOut()
 
 
+def at_any(found: Sequence[LeftOut]) -> LeftOut:
+    """The rows that are left out at any of some sites."""
+    return LeftOut(np.unique(np.concatenate([NONE, *(out.rows for out in found)])))
+
+
 def left_out(
     store: Store,
     hook_name: str,

@@ -1,11 +1,12 @@
-"""The gradient of the training loss, written out.
+"""The gradient of the training loss of one bank, by hand.
 
-With ``c = x - b_dec``, ``f = select(c W_enc + b_enc)``, ``r = f W_dec + b_dec - x`` and n rows,
-the loss is ``‖r‖² / n + pressure · l1 · Σ f / n``, and its derivatives are
+With ``c = x - b_dec`` (or ``x``, of a wiring that is not centred), ``f = select(c W_enc + b_enc)``,
+``r = f W_dec + b_dec - y`` and n rows, the loss is ``‖r‖² / n + pressure · l1 · Σ f / n``, and its
+derivatives are
 
-    g     = 2 r / n                                   by x̂
+    g     = 2 r / n                                   by ŷ
     h     = (g W_decᵀ + pressure · l1 / n) · [f > 0]  by the pre-activation
-    W_dec: fᵀ g      b_enc: Σ h      W_enc: cᵀ h      b_dec: Σ g - (Σ h) W_encᵀ
+    W_dec: fᵀ g      b_enc: Σ h      W_enc: cᵀ h      b_dec: Σ g - (Σ h) W_encᵀ (centred) or Σ g
 
 That is five products of the size batch · d_in · d_sae, where automatic differentiation takes
 a sixth, ``h W_encᵀ``, only to sum its rows for ``b_dec``. Of a sparse code's products all but
@@ -18,18 +19,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rkstore.dictionaries.dictionary import Dictionary
+from rkstore.dictionaries.dictionary import Dictionary, Rows, side_by_side
 from rkstore.dictionaries.sparse import ByLatent, SparseCode
-from rkstore.training.fast.scratch import Scratch
-from rkstore.training.helpers.auxk import AuxK, DeadCode, add_gradients
+from rkstore.training.fast.auxk import add_gradients
+from rkstore.training.fast.scratch import Scratch, grad_of
+from rkstore.training.helpers.auxk import code_of_dead
 
 
 @dataclass(frozen=True)
-class Forward:
-    """What the forward half of a step found out; the next one on this scratch overwrites it.
+class Measured:
+    """What a step found out; the next one on the same scratch overwrites it.
 
     Args:
-        residual: x̂ - x, ``(batch, d_in)``.
+        residual: ŷ - y, ``(batch, d_out)``.
         fired: which latents were on for any token, bool ``(d_sae,)``.
         f: the code, ``(batch, d_sae)``, or what is above zero in it, ``(n,)``.
     """
@@ -44,93 +46,104 @@ class Forward:
         return self.f.count_nonzero().item() / len(self.residual)
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """What one step works on: inputs ``(batch, d_in)``, targets ``(batch, d_out)``, and how."""
+
+    dictionary: Dictionary
+    centred: Tensor
+    y: Tensor
+    scratch: Scratch
+    pressure: float
+
+    @property
+    def l1(self) -> float:
+        """What the penalty adds to the derivative by each entry of the code."""
+        return self.pressure * self.dictionary.pools[0].rule.l1_weight / len(self.y)
+
+
 @torch.no_grad()
-def fill_gradients(
+def gradients(
     dictionary: Dictionary,
-    x: Tensor,
+    rows: Rows,
     scratch: Scratch,
     pressure: float = 1.0,
     dtype: torch.dtype = torch.float32,
-    aux: AuxK | None = None,
-) -> Forward:
+    dead: Tensor | None = None,
+    auxk: int = 0,
+) -> Measured:
     """Set the ``grad`` of each parameter to the derivative of the loss over a batch.
 
     Args:
-        x: activations, float32 ``(batch, d_in)``.
+        rows: activations by site, float32 ``(batch, width)``.
         scratch: where the large intermediate matrices go.
         pressure: share of the L1 penalty that is asked for.
         dtype: of the products; everything that is summed up or kept is float32.
-        aux: which latents are dead and how many of them reconstruct the error; without it
-            the loss has no such term.
+        dead: which latents are dead, bool ``(d_sae,)``; needed for AuxK.
+        auxk: how many of them reconstruct the error of each token; 0 without that term.
     """
     for parameter in dictionary.parameters():
         if parameter.grad is None:
             parameter.grad = torch.empty_like(parameter)
-    centred = x - dictionary.b_dec
-    pre = scratch.take("pre", (len(x), dictionary.d_sae), dtype, x.device)
+    (bank,) = dictionary.wiring.banks
+    centred, y = dictionary.read(rows, bank), side_by_side(rows, bank.writes)
+    batch = _Batch(dictionary, centred, y, scratch, pressure)
+    pre = scratch.take("pre", (len(y), dictionary.d_sae), dtype, y.device)
     torch.mm(centred.to(dtype), dictionary.W_enc.to(dtype), out=pre)
     pre += dictionary.b_enc.to(dtype)
     # Before the code of all, which may be written over the pre-activations.
-    dead = None if aux is None else DeadCode.of(pre, aux)
-    code = dictionary.select.sparse(pre)
-    if code is not None:
-        found = _sparse(dictionary, x, centred, code, pressure)
-    else:
-        found = _dense(dictionary, x, centred, pre, scratch, pressure)
-    if dead is not None:
-        add_gradients(dictionary, x, centred, found.residual, dead)
+    of_dead = code_of_dead(pre, dead, auxk) if auxk and dead is not None else None
+    code = dictionary.pools[0].sparse(pre)
+    found = _dense(batch, pre) if code is None else _sparse(batch, code)
+    if of_dead is not None:
+        add_gradients(dictionary, y, centred, found.residual, *of_dead)
     return found
 
 
-def _dense(
-    dictionary: Dictionary,
-    x: Tensor,
-    centred: Tensor,
-    pre: Tensor,
-    scratch: Scratch,
-    pressure: float,
-) -> Forward:
+def _dense(batch: _Batch, pre: Tensor) -> Measured:
     """The four other products, and as few passes over ``(batch, d_sae)`` as there can be."""
+    dictionary = batch.dictionary
     dtype, W_dec = pre.dtype, dictionary.W_dec.to(pre.dtype)
-    f = dictionary.select.forward_(pre)
-    residual = (f @ W_dec).float() + (dictionary.b_dec - x)
-    g = residual * (2 / len(x))
-    _product(f.T, g.to(dtype), out=_grad(dictionary.W_dec))
-    h = scratch.take("h", (len(x), dictionary.d_sae), dtype, x.device)
+    f = dictionary.pools[0].forward_(pre)
+    residual = (f @ W_dec).float() + (dictionary.b_dec - batch.y)
+    g = residual * (2 / len(batch.y))
+    _product(f.T, g.to(dtype), out=grad_of(dictionary.W_dec))
+    h = batch.scratch.take("h", (len(batch.y), dictionary.d_sae), dtype, pre.device)
     torch.mm(g.to(dtype), W_dec.T, out=h)
-    if dictionary.select.l1:
-        h += pressure * dictionary.select.l1 / len(x)
+    if batch.l1:
+        h += batch.l1
     # One pass, where multiplying by [f > 0] is two and a mask.
     torch.ops.aten.threshold_backward.grad_input(h, f, 0, grad_input=h)
-    _product(h.T, centred.to(dtype), out=_grad(dictionary.W_enc).T)
+    _product(h.T, batch.centred.to(dtype), out=grad_of(dictionary.W_enc).T)
     _fill_biases(dictionary, g, h.sum(dim=0).float())
-    return Forward(residual, f.amax(dim=0) > 0, f)
+    return Measured(residual, f.amax(dim=0) > 0, f)
 
 
-def _sparse(
-    dictionary: Dictionary, x: Tensor, centred: Tensor, code: SparseCode, pressure: float
-) -> Forward:
+def _sparse(batch: _Batch, code: SparseCode) -> Measured:
     """The same over the latents that are on: work for each entry, not for each latent."""
+    dictionary, y = batch.dictionary, batch.y
     with torch.enable_grad():
         values = code.values.requires_grad_()
         decoded = code.times(dictionary.W_dec.detach())
-    residual = decoded.detach() + (dictionary.b_dec - x)
-    g = residual * (2 / len(x))
+    residual = decoded.detach() + (dictionary.b_dec - y)
+    g = residual * (2 / len(y))
     # g W_decᵀ where a latent is on, which is the derivative by its value, and nowhere else.
-    h = torch.autograd.grad(decoded, values, g)[0] + pressure * dictionary.select.l1 / len(x)
+    h = torch.autograd.grad(decoded, values, g)[0] + batch.l1
     by_latent = ByLatent.of(code)
     dictionary.W_dec.grad = by_latent.times(code.values.detach(), g)
-    dictionary.W_enc.grad = by_latent.times(h, centred).T
-    _fill_biases(dictionary, g, by_latent.times(h, x.new_ones(len(x), 1)).squeeze(1))
-    fired = torch.zeros(dictionary.d_sae, dtype=torch.bool, device=x.device)
+    dictionary.W_enc.grad = by_latent.times(h, batch.centred).T
+    _fill_biases(dictionary, g, by_latent.times(h, y.new_ones(len(y), 1)).squeeze(1))
+    fired = torch.zeros(dictionary.d_sae, dtype=torch.bool, device=y.device)
     fired[code.latents] = True
-    return Forward(residual, fired, code.values.detach())
+    return Measured(residual, fired, code.values.detach())
 
 
 def _fill_biases(dictionary: Dictionary, g: Tensor, sums: Tensor) -> None:
-    """The gradients of the biases from ``g (batch, d_in)`` and ``Σ h (d_sae,)``."""
+    """The gradients of the biases from ``g (batch, d_out)`` and ``Σ h (d_sae,)``."""
     dictionary.b_enc.grad = sums
-    dictionary.b_dec.grad = g.sum(dim=0) - dictionary.W_enc @ sums
+    dictionary.b_dec.grad = g.sum(dim=0)
+    if dictionary.wiring.centred:
+        dictionary.b_dec.grad -= dictionary.W_enc @ sums
 
 
 def _product(a: Tensor, b: Tensor, out: Tensor) -> None:
@@ -139,8 +152,3 @@ def _product(a: Tensor, b: Tensor, out: Tensor) -> None:
         torch.mm(a, b, out=out)
     else:
         out.copy_(a @ b)
-
-
-def _grad(parameter: Tensor) -> Tensor:
-    assert parameter.grad is not None
-    return parameter.grad

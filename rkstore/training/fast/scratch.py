@@ -1,4 +1,4 @@
-"""Memory for intermediate results that is used again at every step."""
+"""Memory for intermediate results, and for gradients, that is used again at every step."""
 
 from math import prod
 
@@ -24,3 +24,9 @@ class Scratch:
         if key not in self._held or len(self._held[key]) < size:
             self._held[key] = torch.empty(size, dtype=dtype, device=device)
         return self._held[key][:size].view(shape)
+
+
+def grad_of(parameter: Tensor) -> Tensor:
+    """The gradient of a parameter that has one."""
+    assert parameter.grad is not None
+    return parameter.grad

@@ -1,1 +1,12 @@
-"""What helps dead latents."""
+"""Helpers: what a run does for dead latents besides its loss. One file each.
+
+To add one, write its file and add it to ``HELPERS``.
+"""
+
+from rkstore.training.helpers.auxk import AuxK
+from rkstore.training.helpers.base import Helper
+from rkstore.training.helpers.resample import Resampling
+
+HELPERS: dict[str, type[Helper]] = {helper.name: helper for helper in (AuxK, Resampling)}
+
+__all__ = ["HELPERS", "Helper"]

@@ -9,73 +9,77 @@ variance of ``x``, which leaves the main term as it is and makes the other
     1/32 · (Σ‖x - x̄‖² / Σ‖e - ē‖²) · ‖e - z W_dec‖² / n
 """
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar
 
-from rkstore.dictionaries.dictionary import Dictionary
+from rkstore.errors import BadInput
+from rkstore.settings import option
+from rkstore.training.helpers.base import Helper
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from rkstore.training.objective import Pass
 
 COEFFICIENT = 1 / 32
 
 
-@dataclass(frozen=True)
-class AuxK:
-    """What the term is asked for: the ``dead`` latents, bool ``(d_sae,)``, and how many, ``k``."""
+class AuxK(Helper):
+    """The term above, with ``auxk`` dead latents of each token."""
 
-    dead: Tensor
-    k: int
+    name: ClassVar[str] = "auxk"
+    auxk: int = option(
+        0,
+        "Dead latents of a token that learn to reconstruct what the living leave over, the "
+        "auxiliary loss of Gao et al.; 0 is off.",
+        least=0,
+    )
 
+    @property
+    def asked_for(self) -> bool:
+        return self.auxk > 0
 
-@dataclass(frozen=True)
-class DeadCode:
-    """The code of the dead latents alone: their numbers ``(dead,)`` and ``z (batch, dead)``."""
+    def check(self, latents: int) -> None:
+        if self.auxk > latents:
+            raise BadInput(f"--auxk is {self.auxk}: it must be from 0 to the {latents} latents")
 
-    latents: Tensor
-    z: Tensor
-
-    @classmethod
-    def of(cls, pre: Tensor, aux: AuxK) -> "DeadCode | None":
-        """From pre-activations ``(batch, d_sae)``; None if no latent is dead."""
-        latents = aux.dead.nonzero().squeeze(1)
-        if not len(latents):
+    def loss(self, now: Pass) -> Tensor | None:
+        found = code_of_dead(now.pre, now.dead, self.auxk)
+        if found is None:
             return None
-        values, places = pre[:, latents].topk(min(aux.k, len(latents)), dim=1, sorted=False)
-        z = torch.zeros((len(pre), len(latents)), dtype=pre.dtype, device=pre.device)
-        return cls(latents, z.scatter_(1, places, values.relu_()))
+        latents, z = found
+        f = now.pre.new_zeros(now.pre.shape).index_copy(1, latents, z)
+        (decoded,) = now.dictionary.decodings(f, bias=False)
+        errors = {name: (now.rows[name] - y).detach() for name, y in now.decoded.items()}
+        weights = weight([now.rows[name] for name in errors], list(errors.values()))
+        terms = [(decoded[name] - error).square().sum() for name, error in errors.items()]
+        return weights * sum(terms[1:], terms[0]) / len(now.pre)
 
 
-def weight(x: Tensor, residual: Tensor) -> Tensor:
-    """What ``‖e - z W_dec‖² / n`` is multiplied with, a scalar; both are ``(batch, d_in)``."""
-    variation = (x - x.mean(dim=0)).square().sum()
-    left = (residual - residual.mean(dim=0)).square().sum()
-    return COEFFICIENT * variation / left.clamp_min(1e-12)
-
-
-def add_gradients(
-    dictionary: Dictionary, x: Tensor, centred: Tensor, residual: Tensor, code: DeadCode
-) -> None:
-    """Add the derivatives of the term to the ``grad`` of each parameter.
-
-    With ``g = 2 weight (z W_dec - e) / n`` and ``h = (g W_decᵀ) · [z > 0]``, for the dead latents
-    alone: ``W_dec: zᵀ g``, ``b_enc: Σ h``, ``W_enc: cᵀ h``, ``b_dec: -(Σ h) W_encᵀ``.
+def code_of_dead(pre: Tensor, dead: Tensor, k: int) -> tuple[Tensor, Tensor] | None:
+    """Numbers of the dead latents ``(d,)`` and their code ``z (batch, d)``; None if none is dead.
 
     Args:
-        x: activations ``(batch, d_in)``.
-        centred: ``c = x - b_dec``.
-        residual: ``x̂ - x``, which is ``-e``.
+        pre: pre-activations of all latents, ``(batch, latents)``.
+        dead: which are dead, bool ``(latents,)``.
     """
-    dead, z = code.latents, code.z
-    W_dec = dictionary.W_dec[dead].to(z.dtype)
-    g = ((z @ W_dec).float() + residual) * (2 * weight(x, residual) / len(x))
-    h = (g.to(z.dtype) @ W_dec.T) * (z > 0)
-    sums = h.sum(dim=0, dtype=torch.float32)
-    _grad(dictionary.W_dec).index_add_(0, dead, (z.T @ g.to(z.dtype)).float())
-    _grad(dictionary.W_enc).T.index_add_(0, dead, (h.T @ centred.to(z.dtype)).float())
-    _grad(dictionary.b_enc).index_add_(0, dead, sums)
-    _grad(dictionary.b_dec).sub_(dictionary.W_enc[:, dead] @ sums)
+    latents = dead.nonzero().squeeze(1)
+    if not len(latents):
+        return None
+    values, places = pre[:, latents].topk(min(k, len(latents)), dim=1, sorted=False)
+    z = pre.new_zeros((len(pre), len(latents)))
+    return latents, z.scatter(1, places, values.relu())
 
 
-def _grad(parameter: Tensor) -> Tensor:
-    assert parameter.grad is not None
-    return parameter.grad
+def weight(y: list[Tensor], error: list[Tensor]) -> Tensor:
+    """What ``‖e - z W_dec‖² / n`` is multiplied with, a scalar.
+
+    Args:
+        y: targets ``(batch, width)``, a matrix a written site.
+        error: of their reconstructions, the same shapes.
+    """
+    variation, left = (
+        sum((part - part.mean(dim=0)).square().sum() for part in parts) for parts in (y, error)
+    )
+    return COEFFICIENT * variation / left.clamp_min(1e-12)  # type: ignore[union-attr]

@@ -3,58 +3,124 @@
 Bricken et al. (2023), "Towards Monosemanticity", appendix on neuron resampling.
 """
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+from __future__ import annotations
 
-from rkstore.dictionaries.dictionary import Dictionary
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from rkstore.settings import option
+from rkstore.training.helpers.base import Helper
+from rkstore.training.schedules import DECAY
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from rkstore.dictionaries.dictionary import Dictionary, Rows
+    from rkstore.training.run import Run
 
 # Norm of a resampled encoder row, as a share of the mean norm of the living ones.
 ENCODER_NORM = 0.2
 
-# Rows that are reconstructed at once.
-BLOCK_ROWS = 1024
+# Rows whose losses decide where resampled latents begin, and how many are decoded at once.
+RESAMPLING_ROWS, BLOCK_ROWS = 8192, 1024
 
 
-@torch.no_grad()
+class Resampling(Helper):
+    """Every so many steps, until the learning rate falls: then none could learn enough."""
+
+    name: ClassVar[str] = "resample"
+    resample_every: int = option(
+        0,
+        "Steps between resamplings, at which dead latents begin again as rows that are "
+        "reconstructed badly (Bricken et al.); none while the learning rate falls. 0 is off.",
+        least=0,
+    )
+
+    @property
+    def asked_for(self) -> bool:
+        return self.resample_every > 0
+
+    def after_step(self, run: Run) -> None:
+        last = (1 - DECAY) * run.settings.steps
+        if run.step % self.resample_every == 0 and run.step <= last:
+            resample_dead(run)
+
+
+def resample_dead(run: Run) -> None:
+    """Let the dead latents of a run begin again. At which rows depends on seed and step alone."""
+    import torch
+
+    seed = np.random.SeedSequence([run.settings.seed, run.step]).generate_state(1, np.uint64)
+    generator = torch.Generator().manual_seed(int(seed[0]))
+    dead = (run.idle >= run.dead_after).nonzero().squeeze(1)
+    if len(dead):
+        drawn = run.reading.draw(RESAMPLING_ROWS, generator)
+        rows = {name: x.to(run.settings.device) for name, x in drawn.items()}
+        resample(run.dictionary, run.optimizer, dead, rows, generator)
+        run.idle[dead] = 0
+
+
 def resample(
     dictionary: Dictionary,
     optimizer: torch.optim.Adam,
     dead: Tensor,
-    x: Tensor,
+    rows: Rows,
     generator: torch.Generator,
 ) -> None:
-    """Let the latents numbered ``dead (n,)`` begin again as directions of rows ``x (rows, d_in)``.
+    """Let the latents numbered ``dead (n,)`` begin again as directions of rows, ``(n, width)``.
 
-    A row is drawn in proportion to the square of its loss, none twice unless there are too
-    few. Its direction, relative to ``b_dec``, becomes the decoder row and, shorter, the encoder
-    row; the bias becomes zero, and Adam forgets the gradients before.
+    A row is drawn in proportion to the square of its loss, none twice unless there are too few.
+    Its direction, relative to ``b_dec``, becomes the decoder row and, shorter, the encoder row;
+    the bias becomes zero, and Adam forgets the gradients before.
     """
+    import torch
+    from torch.nn import functional as F
+
+    from rkstore.dictionaries.dictionary import side_by_side
+
     if not len(dead):
         return
-    odds = _losses(dictionary, x).square().clamp_min(1e-30)
-    drawn = torch.multinomial(
-        odds, len(dead), replacement=len(dead) > len(odds), generator=generator
-    )
-    directions = x[drawn.to(x.device)] - dictionary.b_dec
-    directions = F.normalize(directions, dim=1)
-    living = torch.ones(dictionary.d_sae, dtype=torch.bool, device=x.device)
-    living[dead] = False
-    norms = dictionary.W_enc.norm(dim=0)
-    typical = (norms[living] if living.any() else norms).mean()
-    dictionary.W_dec[dead] = directions
-    dictionary.W_enc.T[dead] = ENCODER_NORM * typical * directions
-    dictionary.b_enc[dead] = 0
-    for moment in ("exp_avg", "exp_avg_sq"):
-        optimizer.state[dictionary.W_dec][moment][dead] = 0
-        optimizer.state[dictionary.W_enc][moment].T[dead] = 0
-        optimizer.state[dictionary.b_enc][moment][dead] = 0
+    with torch.no_grad():
+        odds = _losses(dictionary, rows).square().clamp_min(1e-30)
+        first = 0
+        for bank, (W_enc, b_enc, W_dec) in dictionary.banks:
+            mine = dead[(dead >= first) & (dead < first + bank.latents)] - first
+            first += bank.latents
+            if not len(mine):
+                continue
+            drawn = torch.multinomial(
+                odds, len(mine), replacement=len(mine) > len(odds), generator=generator
+            )
+            chosen = {name: x[drawn.to(x.device)] for name, x in rows.items()}
+            read = dictionary.read(chosen, bank)
+            written = side_by_side(chosen, bank.writes) - dictionary.bias(bank.writes)
+            living = torch.ones(bank.latents, dtype=torch.bool, device=dead.device)
+            living[mine] = False
+            norms = W_enc.norm(dim=0)
+            typical = (norms[living] if living.any() else norms).mean()
+            W_dec[mine] = F.normalize(written, dim=1)
+            W_enc.T[mine] = ENCODER_NORM * typical * F.normalize(read, dim=1)
+            b_enc[mine] = 0
+            for moment in ("exp_avg", "exp_avg_sq"):
+                optimizer.state[W_dec][moment][mine] = 0
+                optimizer.state[W_enc][moment].T[mine] = 0
+                optimizer.state[b_enc][moment][mine] = 0
 
 
-def _losses(dictionary: Dictionary, x: Tensor) -> Tensor:
-    """``‖x̂ - x‖²`` of each row, float64 ``(rows,)`` on the CPU."""
+def _losses(dictionary: Dictionary, rows: Rows) -> Tensor:
+    """``Σ ‖ŷ - y‖²`` over the written sites of each row, float64 ``(rows,)`` on the CPU."""
+    import torch
+
     # As at inference: batchtopk's threshold learns from every batch that it sees in training.
     dictionary.eval()
-    losses = [(dictionary(rows) - rows).square().sum(dim=1) for rows in torch.split(x, BLOCK_ROWS)]
+    split = {name: torch.split(x, BLOCK_ROWS) for name, x in rows.items()}
+    losses = []
+    for i in range(len(next(iter(split.values())))):
+        block = {name: parts[i] for name, parts in split.items()}
+        (decoded,) = dictionary.decodings(dictionary.encode(block))
+        of_sites = [(y - block[name]).square().sum(dim=1) for name, y in decoded.items()]
+        losses.append(sum(of_sites[1:], of_sites[0]))
     dictionary.train()
     return torch.cat(losses).double().cpu()

@@ -1,80 +1,101 @@
-"""Inits: how the tensors of a dictionary begin. One file each.
+"""Inits: how the tensors of a dictionary are initialised. One file each.
 
-An init is a function ``(dictionary, data, settings, generator)``; to add one, write
-its file and add it to ``INITS``, and to ``INIT_OPTIONS`` with the options that not all inits read.
-It finds random unit rows in ``W_dec``, of a seed the same for every init, so that two inits differ
-in nothing but what they do; and ``b_dec`` where ``--center`` puts it (``centre.py``).
-``--init-bias`` and ``--init-scale`` may follow (``calibration.py``).
+To add one, write its file and add it to ``INITS``. An init finds random unit rows in the decoder,
+of a seed the same for every init, so that two inits differ in nothing but what they do; and
+``b_dec`` where ``--center`` puts it (``centre.py``). ``--init-bias`` and ``--init-scale`` may
+follow (``calibration.py``).
 """
 
-from collections.abc import Callable
+from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
 
-from rkstore.dictionaries.dictionary import Dictionary
 from rkstore.errors import BadInput
-from rkstore.training.inits.calibration import calibrate
-from rkstore.training.inits.centre import centre
-from rkstore.training.inits.controls import rkcnn_unscored, sparse_random
-from rkstore.training.inits.data import InitData
-from rkstore.training.inits.datapoint import datapoint
-from rkstore.training.inits.random import random
-from rkstore.training.inits.rkcnn import rkcnn
-from rkstore.training.inits.rkcnn_decoder import rkcnn_decoder
-from rkstore.training.inits.subspace import subspace
-from rkstore.training.inits.tied import tied
-from rkstore.training.settings import TrainSettings
+from rkstore.training.inits.base import Init, Start
+from rkstore.training.inits.controls import SparseRandom, Unscored
+from rkstore.training.inits.datapoint import Datapoint
+from rkstore.training.inits.mining import Directed
+from rkstore.training.inits.random import Random
+from rkstore.training.inits.rkcnn import RkCNN
+from rkstore.training.inits.rkcnn_decoder import RkCNNDecoder
+from rkstore.training.inits.subspace import Subspace
+from rkstore.training.inits.tied import Tied
 
-Init = Callable[[Dictionary, InitData, TrainSettings, torch.Generator], None]
+if TYPE_CHECKING:
+    from torch import Tensor
 
-INITS: dict[str, Init] = {
-    "random": random,
-    "tied": tied,
-    "datapoint": datapoint,
-    "subspace": subspace,
-    "rkcnn": rkcnn,
-    "rkcnn-decoder": rkcnn_decoder,
-    "rkcnn-unscored": rkcnn_unscored,
-    "sparse-random": sparse_random,
-}
+    from rkstore.dictionaries.dictionary import Dictionary
+    from rkstore.training.reading import Reading
+    from rkstore.training.settings import TrainSettings
 
-# The options that have a part in some inits only. A score orders what is mined even where it
-# selects nothing.
-_MINED = ("rkcnn_fraction", "rkcnn_m", "rkcnn_score")
-INIT_OPTIONS: dict[str, tuple[str, ...]] = {
-    "random": (),
-    "tied": (),
-    "datapoint": ("datapoint_share",),
-    "subspace": ("subspace_dim",),
-    "rkcnn": (*_MINED, "datapoint_share", "rkcnn_oversample", "directions"),
-    "rkcnn-decoder": (*_MINED, "rkcnn_h", "directions"),
-    "rkcnn-unscored": (*_MINED, "datapoint_share"),
-    "sparse-random": (*_MINED, "datapoint_share"),
+INITS: dict[str, type[Init]] = {
+    init.name: init
+    for init in (
+        Random,
+        Tied,
+        Datapoint,
+        Subspace,
+        RkCNN,
+        RkCNNDecoder,
+        Unscored,
+        SparseRandom,
+    )
 }
 
 
-@torch.no_grad()
-def initialise(dictionary: Dictionary, data: InitData, settings: TrainSettings) -> None:
+def initialise(
+    dictionary: Dictionary,
+    reading: Reading,
+    settings: TrainSettings,
+    directions: Tensor | None = None,
+) -> None:
     """Fill a dictionary as the settings say; all inits with one seed share their random base.
 
+    Args:
+        directions: of a probe, unit rows ``(n, d_in)``, the best first.
+
     Raises:
-        BadInput: no init has that name, or its options do not fit the site.
+        BadInput: no init has that name, or its options do not fit the sites.
     """
-    if settings.init not in INITS:
-        raise BadInput(f"unknown init '{settings.init}': choose one of {', '.join(INITS)}")
-    if data.directions is not None and "directions" not in INIT_OPTIONS[settings.init]:
-        able = [name for name, options in INIT_OPTIONS.items() if "directions" in options]
+    import torch
+
+    from rkstore.dictionaries.selects.topk import TopK
+    from rkstore.training.inits.calibration import SCALE_ROWS, fire_at_rate, match_reconstruction
+    from rkstore.training.inits.centre import centre
+
+    init = settings.options(_named(settings.init, directions is not None))
+    generator = torch.Generator().manual_seed(settings.seed)
+    with torch.no_grad():
+        for _, weights in dictionary.banks:
+            weights.W_dec.normal_(generator=generator)
+        dictionary.normalise_decoder()
+        kind = settings.center or ("mean" if init.centred else "none")
+        dictionary.b_dec.copy_(centre(reading, dictionary.wiring.writes, kind))
+        for bank, weights in dictionary.banks:
+            if bank.reads != bank.writes and not init.any_sites:
+                raise BadInput(f"--init {init.name} needs latents that write what they read")
+            b_dec = dictionary.bias(bank.writes)
+            start = Start(bank, weights, b_dec, reading, settings.seed, directions)
+            init.fill(start, generator)
+        dictionary.normalise_decoder()
+        if settings.init_bias == "quantile":
+            rate = settings.options(TopK).k / dictionary.d_sae
+            fire_at_rate(dictionary, reading.sample(), rate)
+        if (settings.init_scale or ("reconstruction" if init.scaled else "none")) != "none":
+            match_reconstruction(dictionary, reading.sample(SCALE_ROWS))
+
+
+def _named(name: str, with_directions: bool) -> type[Init]:
+    """The init of that name, which can begin at directions if there are some."""
+    if name not in INITS:
+        raise BadInput(f"unknown init '{name}': choose one of {', '.join(INITS)}")
+    able = [other for other, init in INITS.items() if issubclass(init, Directed)]
+    if with_directions and name not in able:
         raise BadInput(
-            f"--init {settings.init} begins at no directions of a probe: "
+            f"--init {name} begins at no directions of a probe: "
             f"leave out --directions, or choose --init {' or '.join(able)}"
         )
-    generator = torch.Generator().manual_seed(settings.seed)
-    dictionary.W_dec.normal_(generator=generator)
-    dictionary.normalise_decoder()
-    dictionary.b_dec.copy_(centre(data, settings))
-    INITS[settings.init](dictionary, data, settings, generator)
-    dictionary.normalise_decoder()
-    calibrate(dictionary, data, settings)
+    return INITS[name]
 
 
-__all__ = ["INITS", "INIT_OPTIONS", "Init", "InitData", "initialise"]
+__all__ = ["INITS", "Init", "Start", "initialise"]

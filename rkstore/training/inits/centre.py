@@ -1,25 +1,30 @@
-"""--center: where ``b_dec`` begins, and so what the encoder takes its inputs to be relative to."""
+"""--center: where ``b_dec`` begins, and so what a centred encoder takes its inputs relative to."""
 
 import torch
 from torch import Tensor
 
-from rkstore.training.inits.data import InitData
-from rkstore.training.settings import TrainSettings
-
-# As in the code that they come from, these begin at zero unless asked otherwise.
-UNCENTRED = ("random", "rkcnn-decoder")
+from rkstore.dictionaries.dictionary import side_by_side
+from rkstore.store.sites import Site
+from rkstore.training.reading import Reading
 
 # Weiszfeld's algorithm ends when the median moves by less than this share of the mean distance
 # of the rows, or after so many steps.
 TOLERANCE, MOST_STEPS = 1e-5, 100
 
 
-def centre(data: InitData, settings: TrainSettings) -> Tensor:
-    """The beginning of ``b_dec``, ``(d_in,)``, at the scale that the rows are trained at."""
-    kind = settings.center or ("none" if settings.init in UNCENTRED else "mean")
+def centre(reading: Reading, sites: tuple[Site, ...], kind: str) -> Tensor:
+    """The beginning of ``b_dec`` of some sites side by side, at the scale of the training.
+
+    Args:
+        kind: mean, geometric-median or none.
+    """
     if kind == "geometric-median":
-        return geometric_median(data.sample())
-    mean = torch.from_numpy(data.statistics.mean * data.scale)
+        return geometric_median(side_by_side(reading.sample(), sites))
+    means = [
+        torch.from_numpy(reading.statistics(name).mean * reading.scales.get(name, 1.0))
+        for name in (site.hook_name for site in sites)
+    ]
+    mean = torch.cat(means)
     return mean if kind == "mean" else torch.zeros_like(mean)
 
 

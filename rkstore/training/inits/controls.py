@@ -9,35 +9,44 @@ From ``rkcnn`` to ``tied`` each takes away one thing, so that a gain can be put 
     tied             random directions
 """
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+from __future__ import annotations
 
-from rkstore.dictionaries.dictionary import Dictionary
-from rkstore.training.inits.data import InitData
-from rkstore.training.inits.mining import mine, mined_latents
-from rkstore.training.inits.rkcnn import begin_at
-from rkstore.training.settings import TrainSettings
+from typing import TYPE_CHECKING, ClassVar
+
+from rkstore.training.inits.base import Start
+from rkstore.training.inits.rkcnn import MinedRows
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
-def rkcnn_unscored(
-    dictionary: Dictionary, data: InitData, settings: TrainSettings, generator: torch.Generator
-) -> None:
+class Unscored(MinedRows):
     """``rkcnn`` with no more subsets drawn than kept, so that no score selects any."""
-    begin_at(_unscored(dictionary, data, settings), dictionary, data, settings, generator)
+
+    name: ClassVar[str] = "rkcnn-unscored"
+
+    def fill(self, start: Start, generator: torch.Generator) -> None:
+        self.begin_at(self.unscored(start), start, generator)
+
+    def unscored(self, start: Start) -> Tensor:
+        """As many directions as there are latents for them, ``(n, d_in)``."""
+        mined = self.mined_latents(start)
+        return self.mine(start, drawn=mined, kept=mined)
 
 
-def sparse_random(
-    dictionary: Dictionary, data: InitData, settings: TrainSettings, generator: torch.Generator
-) -> None:
+class SparseRandom(Unscored):
     """Gaussian directions where those of ``rkcnn-unscored`` are not zero."""
-    mined = _unscored(dictionary, data, settings)
-    # Of a generator of their own: the rows are the same ones as for the other inits.
-    values = torch.randn(mined.shape, generator=torch.Generator().manual_seed(settings.seed + 1))
-    directions = F.normalize(torch.where(mined != 0, values, 0), dim=1)
-    begin_at(directions, dictionary, data, settings, generator)
 
+    name: ClassVar[str] = "sparse-random"
 
-def _unscored(dictionary: Dictionary, data: InitData, settings: TrainSettings) -> Tensor:
-    mined = mined_latents(dictionary, settings)
-    return mine(data, settings, drawn=mined, kept=mined)
+    def fill(self, start: Start, generator: torch.Generator) -> None:
+        import torch
+        from torch.nn import functional as F
+
+        mined = self.unscored(start)
+        # Of a generator of their own: the rows are the same ones as for the other inits.
+        own = torch.Generator().manual_seed(start.seed + 1)
+        values = torch.randn(mined.shape, generator=own)
+        directions = F.normalize(torch.where(mined != 0, values, 0), dim=1)
+        self.begin_at(directions, start, generator)

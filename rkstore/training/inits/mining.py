@@ -1,61 +1,99 @@
 """Directions that the RkCNN probe finds in the training rows, for the inits that use them."""
 
-from torch import Tensor
+from __future__ import annotations
 
-from rkstore.dictionaries.dictionary import Dictionary
+from typing import TYPE_CHECKING, ClassVar
+
 from rkstore.errors import BadInput
-from rkstore.rkcnn.mine import MINED_ROWS, mine_directions
-from rkstore.rkcnn.source import StoreSite
-from rkstore.training.inits.data import InitData
-from rkstore.training.settings import TrainSettings
+from rkstore.rkcnn.scores import SCORES
+from rkstore.settings import option
+from rkstore.training.inits.base import Init, Start
 
-# What only mining depends on, and so has no part where directions are given.
-MINING_OPTIONS = ("rkcnn_h", "rkcnn_m", "rkcnn_oversample", "rkcnn_score")
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
-def mined_latents(dictionary: Dictionary, settings: TrainSettings) -> int:
-    """How many latents ``--rkcnn-fraction`` gives to mined directions.
+class Mined(Init):
+    """An init whose first latents are directions that the RkCNN probe finds.
 
-    Raises:
-        BadInput: none, or more than there are.
+    A score orders what is mined even where it selects nothing.
     """
-    mined = round(dictionary.d_sae * settings.rkcnn_fraction)
-    if not 1 <= mined <= dictionary.d_sae:
-        raise BadInput(
-            f"--rkcnn-fraction {settings.rkcnn_fraction} of {dictionary.d_sae} latents is {mined}: "
-            "it must leave from 1 to all of them"
-        )
-    return mined
+
+    takes_directions: ClassVar[bool] = False
+    """Whether it may begin at those of a probe that is given (``--directions``)."""
+    mining: ClassVar[tuple[str, ...]] = ("rkcnn_m", "rkcnn_score")
+    """The options that have no part where directions are given."""
+    rkcnn_fraction: float = option(
+        0.5, "Share of the latents that the rkcnn inits take from the probe.", least=0.0
+    )
+    rkcnn_m: int | None = option(
+        None, "Dimensions in a subset; the root of d_in by default.", least=1
+    )
+    rkcnn_score: str = option(
+        "kurtosis",
+        "How the rkcnn inits score a subset: any score that needs no labels.",
+        choices=tuple(name for name, score in SCORES.items() if not score.needs_labels),
+    )
+
+    def mined_latents(self, start: Start) -> int:
+        """How many latents ``--rkcnn-fraction`` gives to mined directions.
+
+        Raises:
+            BadInput: none, or more than there are.
+        """
+        latents = start.bank.latents
+        mined = round(latents * self.rkcnn_fraction)
+        if not 1 <= mined <= latents:
+            raise BadInput(
+                f"--rkcnn-fraction {self.rkcnn_fraction} of {latents} latents is {mined}: "
+                "it must leave from 1 to all of them"
+            )
+        return mined
+
+    def mine(self, start: Start, *, drawn: int, kept: int) -> Tensor:
+        """The principal directions of the best ``kept`` of ``drawn`` subsets, ``(kept, d_in)``.
+
+        Each has norm 1, is zero outside its subset, and points where its projection is skewed to.
+
+        Raises:
+            BadInput: there are not so many subsets, or not so many with a score; or the bank
+                reads several sites.
+        """
+        from rkstore.rkcnn.mine import MINED_ROWS, mine_directions
+        from rkstore.rkcnn.source import StoreSite
+
+        reading, sites = start.reading, start.bank.reads
+        if len(sites) > 1:
+            raise BadInput(f"--init {self.name} mines one site, not {len(sites)} side by side")
+        chunks = reading.spread(MINED_ROWS)
+        site = StoreSite(reading.store, sites[0].hook_name, chunks, reading.left_out)
+        m, score = self.rkcnn_m, self.rkcnn_score
+        try:
+            return mine_directions(site, m=m, drawn=drawn, kept=kept, score=score, seed=start.seed)
+        except BadInput as error:
+            raise BadInput(
+                f"--init {self.name} mines r={kept} directions (latents × --rkcnn-fraction): "
+                f"{error.sentence}"
+            ) from None
 
 
-def directions_of(data: InitData, settings: TrainSettings, *, drawn: int, wanted: int) -> Tensor:
-    """The directions ``(n, d_in)`` that latents begin at: those of ``--directions``, or mined.
+class Directed(Mined):
+    """A mined init that may begin at the directions of a probe instead."""
 
-    As many as are wanted, or as there are; no more are mined than subsets are drawn.
-    """
-    if data.directions is not None:
-        return data.directions[:wanted]
-    return mine(data, settings, drawn=drawn, kept=min(wanted, drawn))
+    takes_directions: ClassVar[bool] = True
+    directions: str | None = option(
+        None,
+        "Result of a probe of this site, whose directions --init rkcnn and rkcnn-decoder begin at, "
+        "the best first, in place of mining their own: as many latents as it has directions, at "
+        "most --rkcnn-fraction of them.",
+        path=True,
+    )
 
+    def directions_of(self, start: Start, *, drawn: int, wanted: int) -> Tensor:
+        """The directions ``(n, d_in)`` that latents begin at: those of ``--directions``, or mined.
 
-def mine(data: InitData, settings: TrainSettings, *, drawn: int, kept: int) -> Tensor:
-    """:func:`mine_directions` from the training rows, ``(kept, d_in)``.
-
-    Raises:
-        BadInput: there are fewer subsets than that, or fewer with a defined score.
-    """
-    site = StoreSite(data.store, data.hook_name, data.spread(MINED_ROWS), data.left_out)
-    try:
-        return mine_directions(
-            site,
-            m=settings.rkcnn_m,
-            drawn=drawn,
-            kept=kept,
-            score=settings.rkcnn_score,
-            seed=settings.seed,
-        )
-    except BadInput as error:
-        raise BadInput(
-            f"--init {settings.init} mines r={kept} directions (latents × --rkcnn-fraction): "
-            f"{error.sentence}"
-        ) from None
+        As many as are wanted, or as there are; no more are mined than subsets are drawn.
+        """
+        if start.directions is not None:
+            return start.directions[:wanted]
+        return self.mine(start, drawn=drawn, kept=min(wanted, drawn))

@@ -1,21 +1,36 @@
 """random: Xavier encoder and decoder, drawn apart. The usual baseline."""
 
-import torch
-from torch import nn
+from __future__ import annotations
 
-from rkstore.dictionaries.dictionary import Dictionary
-from rkstore.training.inits.data import InitData
-from rkstore.training.settings import TrainSettings
+from typing import TYPE_CHECKING, ClassVar
+
+from rkstore.training.inits.base import Init, Start
+
+if TYPE_CHECKING:
+    import torch
 
 
-def random(
-    dictionary: Dictionary, _data: InitData, _settings: TrainSettings, generator: torch.Generator
-) -> None:
+class Random(Init):
     """Glorot & Bengio (2010) for both matrices: encoder and decoder know nothing of each other.
 
     The decoder stays the base that all inits share: its rows are given norm 1, which leaves
     nothing of the scale that Xavier chooses.
     """
+
+    name: ClassVar[str] = "random"
+    # As in the code that it comes from.
+    centred: ClassVar[bool] = False
+    any_sites: ClassVar[bool] = True
+
+    def fill(self, start: Start, generator: torch.Generator) -> None:
+        xavier(start, generator)
+
+
+def xavier(start: Start, generator: torch.Generator) -> None:
+    """Draw the encoder."""
+    import torch
+
+    W_enc = start.weights.W_enc
     # Drawn row by row, however the encoder lies in memory.
-    drawn = torch.empty(dictionary.W_enc.shape)
-    dictionary.W_enc.copy_(nn.init.xavier_uniform_(drawn, generator=generator))
+    drawn = torch.empty(W_enc.shape)
+    W_enc.copy_(torch.nn.init.xavier_uniform_(drawn, generator=generator))

@@ -1,22 +1,31 @@
 """rkcnn: latents begin between a direction that the RkCNN probe found and a row of the data."""
 
-import torch
-from torch import Tensor
+from __future__ import annotations
 
-from rkstore.dictionaries.dictionary import Dictionary
-from rkstore.training.inits.data import InitData
-from rkstore.training.inits.datapoint import blend_rows
-from rkstore.training.inits.mining import directions_of, mined_latents
-from rkstore.training.inits.tied import tied
-from rkstore.training.settings import TrainSettings
+from typing import TYPE_CHECKING, ClassVar
 
-# Half way between a row and a direction.
-SHARE = 0.5
+from rkstore.settings import option
+from rkstore.training.inits.base import Start
+from rkstore.training.inits.datapoint import Blended
+from rkstore.training.inits.mining import Directed, Mined
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
-def rkcnn(
-    dictionary: Dictionary, data: InitData, settings: TrainSettings, generator: torch.Generator
-) -> None:
+class MinedRows(Mined, Blended):
+    """Mined directions, each blended with a row of the data, half and half."""
+
+    usual_share: ClassVar[float] = 0.5
+
+    def begin_at(self, directions: Tensor, start: Start, generator: torch.Generator) -> None:
+        """Let the first latents begin between these directions, ``(r, d_in)``, and rows."""
+        start.weights.W_dec[: len(directions)] = directions
+        self.blend_rows(start, generator)
+
+
+class RkCNN(Directed, MinedRows):
     """The best directions of the probe, each blended with a row of the data, in encoder *and*
     decoder; the other latents are blends of a random direction and a row.
 
@@ -25,20 +34,17 @@ def rkcnn(
     than kept. Rows are in it because without them it explains less than random directions
     do (docs/rkcnn.md).
     """
-    mined = mined_latents(dictionary, settings)
-    drawn = round(mined * settings.rkcnn_oversample)
-    directions = directions_of(data, settings, drawn=drawn, wanted=mined)
-    begin_at(directions, dictionary, data, settings, generator)
 
+    name: ClassVar[str] = "rkcnn"
+    mining: ClassVar[tuple[str, ...]] = (*Mined.mining, "rkcnn_oversample")
+    rkcnn_oversample: float = option(
+        4.0,
+        "Subsets that --init rkcnn draws for each one kept: below 1 there is nothing to select.",
+        least=1.0,
+    )
 
-def begin_at(
-    directions: Tensor,
-    dictionary: Dictionary,
-    data: InitData,
-    settings: TrainSettings,
-    generator: torch.Generator,
-) -> None:
-    """Let the first latents begin between these directions, ``(r, d_in)``, and rows."""
-    dictionary.W_dec[: len(directions)] = directions
-    blend_rows(dictionary, data, settings, generator, SHARE)
-    tied(dictionary, data, settings, generator)
+    def fill(self, start: Start, generator: torch.Generator) -> None:
+        mined = self.mined_latents(start)
+        drawn = round(mined * self.rkcnn_oversample)
+        directions = self.directions_of(start, drawn=drawn, wanted=mined)
+        self.begin_at(directions, start, generator)

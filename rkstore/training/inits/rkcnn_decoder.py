@@ -1,17 +1,19 @@
 """rkcnn-decoder: RkCNN's initialisation as it was published, in the decoder alone."""
 
-import torch
+from __future__ import annotations
 
-from rkstore.dictionaries.dictionary import Dictionary
-from rkstore.training.inits.data import InitData
-from rkstore.training.inits.mining import directions_of, mined_latents
-from rkstore.training.inits.random import random
-from rkstore.training.settings import TrainSettings
+from typing import TYPE_CHECKING, ClassVar
+
+from rkstore.settings import option
+from rkstore.training.inits.base import Start
+from rkstore.training.inits.mining import Directed, Mined
+from rkstore.training.inits.random import xavier
+
+if TYPE_CHECKING:
+    import torch
 
 
-def rkcnn_decoder(
-    dictionary: Dictionary, data: InitData, settings: TrainSettings, generator: torch.Generator
-) -> None:
+class RkCNNDecoder(Directed):
     """What the RkCNN-SAE code does: ``min(fraction · d_sae, h)`` rows of ``random``'s decoder
     become mined directions, and the encoder stays as it is.
 
@@ -19,7 +21,16 @@ def rkcnn_decoder(
     published runs, every subset is kept and the score decides nothing. One thing is not as
     published: there the sign of a direction was that of the eigenvector routine.
     """
-    random(dictionary, data, settings, generator)
-    wanted = mined_latents(dictionary, settings)
-    directions = directions_of(data, settings, drawn=settings.rkcnn_h, wanted=wanted)
-    dictionary.W_dec[: len(directions)] = directions
+
+    name: ClassVar[str] = "rkcnn-decoder"
+    centred: ClassVar[bool] = False
+    mining: ClassVar[tuple[str, ...]] = (*Mined.mining, "rkcnn_h")
+    rkcnn_h: int = option(
+        600, "Subsets that --init rkcnn-decoder draws; it mines no more latents.", least=1
+    )
+
+    def fill(self, start: Start, generator: torch.Generator) -> None:
+        xavier(start, generator)
+        wanted = self.mined_latents(start)
+        directions = self.directions_of(start, drawn=self.rkcnn_h, wanted=wanted)
+        start.weights.W_dec[: len(directions)] = directions

@@ -1,38 +1,48 @@
 """subspace: every latent begins in the subspace in which the data varies; encoder tied."""
 
-import torch
-from torch import Tensor
+from __future__ import annotations
 
-from rkstore.dictionaries.dictionary import Dictionary
+from typing import TYPE_CHECKING, ClassVar
+
 from rkstore.errors import BadInput
-from rkstore.training.inits.data import SAMPLE_ROWS, InitData
-from rkstore.training.inits.tied import tied
-from rkstore.training.settings import TrainSettings
+from rkstore.settings import option
+from rkstore.training.inits.base import Init, Start
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 # By default the subspace holds this share of the variance: how the paper measures the
 # dimension of activations, and finds attention outputs to fill 60 % of theirs.
 VARIANCE = 0.99
 
+# Rows for the covariance, and for each dimension: too few would blur it.
+SAMPLE_ROWS, ROWS_PER_DIMENSION = 8192, 4
 
-def subspace(
-    dictionary: Dictionary, data: InitData, settings: TrainSettings, generator: torch.Generator
-) -> None:
+
+class Subspace(Init):
     """Active Subspace Initialization, Wang et al. (2025, arXiv 2508.16929).
 
     ``W_dec V Vᵀ`` for the ``d_in × dim`` matrix ``V`` of the first principal directions: a
     latent outside the subspace that the activations fill would never fire.
     """
-    dim = settings.subspace_dim
-    if dim is not None and dim > dictionary.d_in:
-        raise BadInput(
-            f"--subspace-dim is {dim}: it must be from 1 to the {dictionary.d_in} dimensions"
-        )
-    # A covariance is blurred by too few rows for its size.
-    x = data.sample(max(SAMPLE_ROWS, 4 * dictionary.d_in))
-    basis = principal_subspace(x, dim)
-    dictionary.W_dec.copy_(dictionary.W_dec @ basis @ basis.T)
-    dictionary.normalise_decoder()
-    tied(dictionary, data, settings, generator)
+
+    name: ClassVar[str] = "subspace"
+    subspace_dim: int | None = option(
+        None,
+        "Dimensions of --init subspace; as many as hold 99 % of the variance by default.",
+        least=1,
+    )
+
+    def fill(self, start: Start, generator: torch.Generator) -> None:  # noqa: ARG002
+        d_in, dim = start.bank.d_in, self.subspace_dim
+        if dim is not None and dim > d_in:
+            raise BadInput(f"--subspace-dim is {dim}: it must be from 1 to the {d_in} dimensions")
+        x = start.sample(max(SAMPLE_ROWS, ROWS_PER_DIMENSION * d_in))
+        basis, W_dec = principal_subspace(x, dim), start.weights.W_dec
+        W_dec.copy_(W_dec @ basis @ basis.T)
+        start.normalise()
+        start.tie()
 
 
 def principal_subspace(x: Tensor, dim: int | None = None) -> Tensor:
@@ -41,6 +51,8 @@ def principal_subspace(x: Tensor, dim: int | None = None) -> Tensor:
     Args:
         dim: how many; by default as few as hold ``VARIANCE`` of the variance.
     """
+    import torch
+
     centred = x - x.mean(dim=0)
     variances, directions = torch.linalg.eigh((centred.T @ centred).double())
     variances, directions = variances.flip(0).clamp_min(0), directions.flip(1)

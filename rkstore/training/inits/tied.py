@@ -1,15 +1,20 @@
 """tied: random unit decoder rows, the encoder their transpose."""
 
-import torch
+from __future__ import annotations
 
-from rkstore.dictionaries.dictionary import Dictionary
-from rkstore.training.inits.data import InitData
-from rkstore.training.settings import TrainSettings
+from typing import TYPE_CHECKING, ClassVar
+
+from rkstore.training.inits.base import Init, Start
+
+if TYPE_CHECKING:
+    import torch
 
 
-def tied(
-    dictionary: Dictionary, _data: InitData, _settings: TrainSettings, _generator: torch.Generator
-) -> None:
+class Tied(Init):
     """A latent fires where its own direction is present: Gao et al. (2024, arXiv 2406.04093)
     found this to be what most prevents dead latents."""
-    dictionary.W_enc.copy_(dictionary.W_dec.T)
+
+    name: ClassVar[str] = "tied"
+
+    def fill(self, start: Start, generator: torch.Generator) -> None:  # noqa: ARG002
+        start.tie()

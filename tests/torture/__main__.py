@@ -1,7 +1,7 @@
 """What a store must stand before it is trusted: kills, flipped bits, and forgery.
 
     make torture
-    python benchmarks/torture --kills 50 --flips 200 --minutes 10
+    python tests/torture --kills 50 --flips 200 --minutes 10
 
 Each is described in the file of its name.
 """
@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 # The small stores and the tiny model are those of the tests.
-sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from flips import flips
 from forgeries import forgeries

@@ -1,10 +1,9 @@
 """When each latent first fires: dead latents at every window, from one pass over the rows.
 
-After some thousand tokens nearly all latents have fired, and only the others are still of
-interest. Whether one of those fires for a token is settled without the whole code in most
-cases: it must be above zero, and above the k-th largest of any few latents, which is a bound
-from below on the k-th largest of all. The few tokens where that settles nothing are encoded
-in full, so the answer is exact.
+After some thousand tokens nearly all latents have fired, and only the others still matter. A
+latent fires only if it is above zero and above the k-th largest pre-activation, which is at least
+the k-th largest of any subset of the latents. For most tokens a subset rules all remaining latents
+out; the other tokens are encoded in full, so the answer is exact.
 """
 
 import torch
@@ -15,20 +14,20 @@ from rkstore.dictionaries.selects.relu import ReLU
 from rkstore.dictionaries.selects.topk import TopK
 from rkstore.errors import BadInput
 
-# Latents for each one kept by a TopK code that are asked for the bound.
+# Latents computed for the bound, per latent that a TopK code keeps.
 BOUNDING = 16
 
-# The short way is taken once so small a share of the latents is left.
+# The bound is used once the share of latents that have not fired is below this.
 FEW = 0.5
 
 NEVER = torch.iinfo(torch.int64).max
 
 
 class Lifetimes:
-    """Takes rows in order, and remembers for each latent when it first fired.
+    """Takes rows in order and records when each latent first fires.
 
     Args:
-        dictionary: takes rows in the units that are added.
+        dictionary: encodes rows in the units of those that are added.
     """
 
     def __init__(self, dictionary: Dictionary) -> None:
@@ -40,7 +39,7 @@ class Lifetimes:
 
     @torch.no_grad()
     def add(self, x: Tensor) -> None:
-        """Take the next activations, ``(n, d_in)``."""
+        """Add the next activations, ``(n, d_in)``."""
         waiting = (self._first == NEVER).nonzero().squeeze(1)
         rows = torch.arange(len(x), device=x.device)
         if len(waiting) < FEW * self.dictionary.d_sae:
@@ -53,15 +52,19 @@ class Lifetimes:
 
     @property
     def first(self) -> Tensor:
-        """Number of the first token that each latent fired on, counted from 0, int64 ``(d_sae,)``.
+        """Index of the first token that each latent fired on, int64 ``(d_sae,)``.
 
-        Of a latent that never fired it is the number of all tokens, so a latent is dead in
-        the first ``w`` tokens exactly if its number is at least ``w``.
+        The number of all tokens for a latent that never fired: a latent is dead in the first ``w``
+        tokens exactly if its index is at least ``w``.
         """
         return self._first.clamp_max(self.tokens)
 
     def dead(self, window: int) -> Tensor:
-        """Which latents fired on none of the first ``window`` tokens, bool ``(d_sae,)``."""
+        """Which latents fired on none of the first ``window`` tokens, bool ``(d_sae,)``.
+
+        Raises:
+            BadInput: fewer tokens were added.
+        """
         if window > self.tokens:
             raise BadInput(
                 f"a window of {window:,} tokens needs more than the {self.tokens:,} read"
@@ -70,10 +73,10 @@ class Lifetimes:
 
 
 def _undecided(dictionary: Dictionary, x: Tensor, waiting: Tensor, counts: Tensor) -> Tensor:
-    """Numbers of the rows of ``x`` for which a waiting latent may fire."""
+    """Indices of the rows of ``x`` on which a latent that has not fired yet may fire."""
     if not len(waiting):
         return waiting
-    select = dictionary.select
+    select = dictionary.select.rule
     if not isinstance(select, TopK | ReLU):
         return torch.arange(len(x), device=x.device)
     centred = x - dictionary.b_dec
@@ -82,7 +85,7 @@ def _undecided(dictionary: Dictionary, x: Tensor, waiting: Tensor, counts: Tenso
     if type(select) is TopK:
         busiest = counts.topk(min(BOUNDING * select.k, dictionary.d_sae)).indices
         kth = _pre(dictionary, centred, busiest).topk(select.k, dim=1).values.amin(dim=1)
-        # The same product, summed in another order, may differ in its last digits.
+        # The full product is summed in another order and may differ in its last digits.
         bound = (kth - 1e-4 * kth.abs()).clamp_min(0)
     return (best > bound).nonzero().squeeze(1)
 

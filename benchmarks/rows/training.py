@@ -1,0 +1,229 @@
+"""Training: its steps, its waiting, many dictionaries on one reading, and all of it together."""
+
+import dataclasses
+import itertools
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from harness import harvests, synthetic
+from harness.reads import counted
+from harness.row import Bench, Sides, Target, compared
+from harness.steps import against_products, five_products, step
+from harness.training import Timed, timed
+
+from rkstore.harvest.load import EMBEDDED_PATH
+from rkstore.harvest.run import run
+from rkstore.store.batches.assemble import Batch
+from rkstore.training.settings import TrainSettings
+from rkstore.training.train import train, train_all
+
+D_IN, D_SAE = 768, 6144
+
+
+@compared(
+    what="Time that a training step (TopK, 768 → 6,144) spends waiting for its batch",
+    against="The whole time of the same steps",
+    unit="s",
+    target=Target("at most", 0.02),
+    how="32 steps of 1,024 rows a repetition, from a store of that width with the default codec, "
+    "page cache warm, in rkstore.training.train.train as it is. Ours is the time in "
+    "next(batches), theirs the time of the same steps in all. The first batch, which a run "
+    "waits for once, is not counted.",
+    floor="Decoding runs in threads behind the step and takes cores from it; what is left is "
+    "cutting a batch from its window, and waiting when a window is used up before the next one "
+    "is ready.",
+)
+def wait_for_data(bench: Bench) -> Iterator[Sides]:
+    steps = bench.size(32, 3)
+    store = synthetic.store(bench, width=D_IN)
+    runs: list[Timed] = []
+
+    def waited() -> float:
+        runs.append(timed(store, D_SAE, steps))
+        return runs[-1].waited
+
+    yield Sides(waited, lambda: runs[-1].seconds)
+
+
+@compared(
+    what="A training step of a ReLU dictionary, 768 → 6,144, 2,048 rows, float32",
+    against="Its five matrix products alone: encode, decode, three gradients",
+    unit="s",
+    target=Target("at most", 1.4),
+    how="All of the step but reading its batch: scaling, gradients, Adam, unit decoder rows, "
+    "statistics. No penalty, so the code stays dense and no product can be left out. The "
+    "products write to memory that is there already, as the step's do.",
+    floor="Each product is 19.3 GFLOP, five are 96.6. The rest moves bytes: eight passes over the "
+    "50 MB of a code or its gradient, and about twenty over the 19 MB of one weight matrix, "
+    "0.8 GB: about 0.05 s at 16 GB/s, next to 1 s of products.",
+    repetitions=7,
+)
+def train_relu(bench: Bench) -> Iterator[Sides]:
+    # Without a penalty the code stays as dense as it begins.
+    return against_products(bench, "relu", l1=0.0)
+
+
+@compared(
+    what="A training step of TopK, 768 → 6,144, k = 32, 2,048 rows, float32",
+    against="The five dense matrix products of this size",
+    unit="s",
+    target=Target("at most", 1.6),
+    how="As train_relu. 65,536 of 12.6 million latents are on.",
+    floor="One of the five products has to be dense, the one that finds the code. The other four "
+    "are sums over the latents that are on: 0.1 GFLOP instead of 19.3, bound by reading 200 MB "
+    "of rows each. With Adam and the search for the largest that is about 0.3.",
+    repetitions=7,
+)
+def train_topk(bench: Bench) -> Iterator[Sides]:
+    return against_products(bench, "topk", k=bench.size(32, 8))
+
+
+@compared(
+    what="A training step of BatchTopK, 768 → 6,144, k = 32, 2,048 rows, float32",
+    against="The five dense matrix products of this size",
+    unit="s",
+    target=Target("at most", 1.6),
+    how="As train_topk; the 65,536 largest are sought in the whole batch.",
+    floor="As train_topk.",
+    repetitions=7,
+)
+def train_batchtopk(bench: Bench) -> Iterator[Sides]:
+    return against_products(bench, "batchtopk", k=bench.size(32, 8))
+
+
+@compared(
+    what="The step of train_relu with bfloat16 products",
+    against="The same step in float32",
+    unit="steps/s",
+    target=Target("at least", 2.0),
+    how="Both as in train_relu. Weights, gradients and Adam are float32 on both sides.",
+    floor="AVX512-BF16 has twice the arithmetic of float32 and AMX eight times; Adam and what "
+    "else touches the weights takes as long as before. Without either, bfloat16 gains nothing.",
+    repetitions=7,
+)
+def train_bf16(bench: Bench) -> Iterator[Sides]:
+    rounded, _ = step(bench, "relu", l1=0.0, dtype="bfloat16")
+    exact, _ = step(bench, "relu", l1=0.0)
+
+    def notes() -> list[str]:
+        products = [five_products(bench, dtype) for dtype in (torch.bfloat16, torch.float32)]
+        for side in products:
+            side()
+        ratios = sorted(products[1]() / products[0]() for _ in range(3))
+        return [f"The five products alone are {ratios[1]:.2f} times as fast in bfloat16."]
+
+    yield Sides(lambda: 1 / rounded(), lambda: 1 / exact(), notes)
+
+
+@compared(
+    what="Chunks read for eight dictionaries with seeds of their own, trained on one reading",
+    against="The same eight, trained one by one to the same bytes",
+    unit="chunks",
+    target=Target("at most", 1 / 8),
+    how="Counted, once: every chunk that the store hands out. Begun tied, which looks at no rows; "
+    "datapoint reads four rows a latent besides, before training begins.",
+    floor="One reading instead of eight is an eighth.",
+    repetitions=1,
+)
+def many_dictionaries(bench: Bench) -> Iterator[Sides]:
+    out = bench.work / "many"
+    runs = [
+        TrainSettings(
+            store=str(synthetic.store(bench, width=D_IN)),
+            init="tied",
+            d_sae=512,
+            k=8,
+            steps=bench.size(12, 4),
+            seed=seed,
+            data_seed=0,
+            name=str(seed),
+            out=str(out),
+        )
+        for seed in range(8)
+    ]
+    seconds = []
+
+    def chunks_of(training: Callable[[], object]) -> float:
+        began = time.perf_counter()
+        with counted() as chunks:
+            training()
+        seconds.append(time.perf_counter() - began)
+        shutil.rmtree(out)
+        return chunks()
+
+    def notes() -> list[str]:
+        return [f"Together they took {seconds[0]:.1f} s, one by one {seconds[1]:.1f} s."]
+
+    yield Sides(
+        lambda: chunks_of(lambda: train_all(runs)),
+        lambda: chunks_of(lambda: [train(one) for one in runs]),
+        notes,
+    )
+
+
+DICTIONARIES, STEPS, BATCH_ROWS = 5, 100, 1024
+LAYER, SMALL_D_SAE = 6, 2048
+
+
+@compared(
+    what=f"{DICTIONARIES} dictionaries of {STEPS} steps from a store, the harvest included",
+    against="The same with the activations computed anew for every batch",
+    unit="s",
+    target=Target("at most", 1.0),
+    how="The demo model, layer 6, TopK with 2,048 latents, batches of 1,024 rows, as many tokens "
+    "harvested as one dictionary sees. Costs are measured a token and a step (16 steps a "
+    "repetition, waiting for the batch included) and multiplied, because they do not change with "
+    "the number of steps. Theirs stops the model behind the layer and computes no logits.",
+    floor="A step of the training is on both sides. The demo model is so small that a batch of "
+    "its activations costs little next to a step: the larger the model, the smaller the ratio.",
+)
+def end_to_end(bench: Bench) -> Iterator[Sides]:
+    steps = bench.size(16, 2)
+    harvest = harvests.demo(bench, str(LAYER), bench.size(16_384, 8192), "demo-layer")
+    store = run(harvest)
+    [name] = store.hook_names
+    again = dataclasses.replace(harvest, out=bench.work / "demo-layer-again")
+    harvesting = harvests.harvesting(again)
+    bridge = harvests.plain_bridge(EMBEDDED_PATH, "float32")
+    blocks: Any = torch.from_numpy(harvest.blocks.ids).long()
+
+    def recomputed(*_: object, **__: object) -> Iterator[Batch]:
+        """Batches of activations, each from the model when it is asked for."""
+        for ids in itertools.cycle(blocks.split(BATCH_ROWS // blocks.shape[1])):
+            with torch.inference_mode():
+                _, cache = bridge.run_with_cache(
+                    ids, return_type=None, names_filter=[name], stop_at_layer=LAYER + 1
+                )
+            x = cache[name].reshape(ids.numel(), -1).numpy()
+            yield Batch(np.arange(len(x)), {name: x})
+
+    per_token, per_stored, per_fresh = [], [], []
+
+    def from_store() -> float:
+        per_token.append(1 / harvesting())
+        per_stored.append(timed(store.root, SMALL_D_SAE, steps).seconds / steps)
+        return STEPS * (BATCH_ROWS * per_token[-1] + DICTIONARIES * per_stored[-1])
+
+    def from_model() -> float:
+        per_fresh.append(timed(store.root, SMALL_D_SAE, steps, recomputed).seconds / steps)
+        return STEPS * DICTIONARIES * per_fresh[-1]
+
+    def notes() -> list[str]:
+        token, slow, fast = map(statistics.median, (per_token, per_fresh, per_stored))
+        saved = slow - fast
+        pays = (
+            f"the harvest has paid for itself after {BATCH_ROWS * token / saved:.1f} dictionaries"
+            if saved > 0
+            else "the harvest never pays for itself here"
+        )
+        return [
+            f"Medians: {1e6 * token:.0f} µs to harvest a token, {1e3 * fast:.1f} ms for a step "
+            f"from the store, {1e3 * slow:.1f} ms for a step with the model before it; {pays}.",
+        ]
+
+    yield Sides(from_store, from_model, notes)

@@ -1,0 +1,53 @@
+"""A select at work on the latents of a dictionary, and what it keeps between batches."""
+
+import torch
+from torch import Tensor, nn
+
+from rkstore.dictionaries.selects import Select
+from rkstore.dictionaries.sparse import SparseCode
+
+
+class Selection(nn.Module):
+    """One pool of latents and the select that ranks them.
+
+    What the select keeps, such as a threshold, are buffers: they are saved with the weights.
+    """
+
+    def __init__(self, select: Select, latents: int) -> None:
+        """Begin with nothing remembered.
+
+        Raises:
+            BadInput: the select needs more latents.
+        """
+        super().__init__()
+        select.check(latents)
+        self.rule, self.latents = select, latents
+        for name, tensor in select.state(latents).items():
+            self.register_buffer(name, tensor)
+
+    def forward(self, pre: Tensor) -> Tensor:
+        """Pre-activations ``(..., latents)`` → code of the same shape, non-negative."""
+        return self.rule.code(pre, self)
+
+    def forward_(self, pre: Tensor) -> Tensor:
+        """The code, written over the pre-activations."""
+        return self.rule.code_(pre, self)
+
+    @torch.no_grad()
+    def sparse(self, pre: Tensor) -> SparseCode | None:
+        """The code ``(batch, latents)`` as a list, if a list is faster; else None."""
+        return self.rule.sparse(pre, self)
+
+    def rescale(self, scale: float) -> None:
+        """Work on pre-activations divided by ``scale`` from now on."""
+        self.rule.rescale(self, scale)
+
+    @torch.no_grad()
+    def average(self, name: str, value: Tensor, most: int) -> None:
+        """Let a buffer follow the mean of a value over about the last ``most`` batches.
+
+        The buffer ``batches`` counts them.
+        """
+        batches, mean = self.get_buffer("batches"), self.get_buffer(name)
+        batches += 1
+        mean += (1 / batches.clamp_max(most)) * (value - mean)

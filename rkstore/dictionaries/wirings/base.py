@@ -1,0 +1,100 @@
+"""Banks: the one idea that carries every dictionary.
+
+A bank is a set of latents that read the same sites and write the same sites. An SAE is one
+bank that writes what it reads, a transcoder one that does not, a crosscoder one over several
+sites; a cross-layer transcoder has a bank a layer, which writes this and all later layers. A
+weight that a dictionary must not have is in no bank: nothing has to be masked.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from rkstore.errors import BadInput
+from rkstore.settings import Settings
+from rkstore.store.sites import Site
+
+
+@dataclass(frozen=True)
+class Bank:
+    """Latents that read the same sites and write the same sites.
+
+    Its encoder is ``(d_in, latents)``, the sites it reads side by side; its decoder
+    ``(latents, d_out)``, the sites it writes side by side.
+    """
+
+    latents: int
+    reads: tuple[Site, ...]
+    writes: tuple[Site, ...]
+
+    @property
+    def d_in(self) -> int:
+        """Width of all sites that it reads."""
+        return sum(site.width for site in self.reads)
+
+    @property
+    def d_out(self) -> int:
+        """Width of all sites that it writes."""
+        return sum(site.width for site in self.writes)
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """The banks of a dictionary, in the order of its latents.
+
+    Args:
+        centred: whether encoders read ``x - b_dec``, which needs a site to be written that is read.
+        together: whether one select ranks the latents of all banks, or each bank has its own.
+
+    Raises:
+        BadInput: there is no bank, a size is not positive, or a site has two widths.
+    """
+
+    banks: tuple[Bank, ...]
+    centred: bool = False
+    together: bool = True
+
+    def __post_init__(self) -> None:
+        for bank in self.banks:
+            if min(bank.latents, bank.d_in, bank.d_out) < 1:
+                raise BadInput(
+                    f"a dictionary needs positive sizes, not d_in {bank.d_in}, d_sae {bank.latents}"
+                )
+        sites = {*self.reads, *self.writes}
+        if not self.banks or len({site.hook_name for site in sites}) < len(sites):
+            raise BadInput("a dictionary needs banks whose sites have one width each")
+        if self.centred and not set(self.reads) <= set(self.writes):
+            raise BadInput("only what is written has a decoder bias to be centred by")
+
+    @property
+    def latents(self) -> int:
+        """Latents of all banks."""
+        return sum(bank.latents for bank in self.banks)
+
+    @property
+    def reads(self) -> tuple[Site, ...]:
+        """Every site that is read, once."""
+        return tuple(dict.fromkeys(site for bank in self.banks for site in bank.reads))
+
+    @property
+    def writes(self) -> tuple[Site, ...]:
+        """Every site that is written, once."""
+        return tuple(dict.fromkeys(site for bank in self.banks for site in bank.writes))
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """Every site that is read or written, once."""
+        return tuple(dict.fromkeys((*self.reads, *self.writes)))
+
+
+class Wires(Settings, ABC):
+    """A kind of dictionary: what its banks are, over the sites of a run. Its fields are options."""
+
+    name: ClassVar[str]
+    of_several: ClassVar[bool] = False
+    """Whether one dictionary takes all sites that are asked for, or each site gets its own."""
+
+    @abstractmethod
+    def over(self, sites: Sequence[Site], latents: int) -> Wiring:
+        """The wiring over these sites, with so many latents in all."""

@@ -1,0 +1,27 @@
+"""Which runs the gradient by hand is written for."""
+
+from rkstore.dictionaries.dictionary import Dictionary
+from rkstore.dictionaries.selects.batchtopk import BatchTopK
+from rkstore.dictionaries.selects.relu import ReLU
+from rkstore.dictionaries.selects.topk import TopK
+from rkstore.training.helpers.auxk import AuxK
+from rkstore.training.helpers.base import Helper
+from rkstore.training.objective import Objective
+
+
+def covers(dictionary: Dictionary, objective: Objective) -> bool:
+    """Whether :func:`gradients` gives what differentiating the objective would."""
+    first, *others = dictionary.wiring.banks
+    return (
+        not others
+        and (not dictionary.wiring.centred or first.reads == first.writes)
+        and dictionary.row_norm == "none"
+        and objective.shares == (1.0,)
+        and type(dictionary.pools[0].rule) in (ReLU, TopK, BatchTopK)
+        and all(_is_known(helper) for helper in objective.helpers)
+    )
+
+
+def _is_known(helper: Helper) -> bool:
+    """Whether a helper adds nothing to the loss, or what is differentiated by hand here."""
+    return type(helper) is AuxK or type(helper).loss is Helper.loss

@@ -1,0 +1,35 @@
+"""What a helper may do: add to the loss, or change the run after a step."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar
+
+from rkstore.settings import Settings
+
+if TYPE_CHECKING:  # the options of a helper are needed where torch is not
+    from torch import Tensor
+
+    from rkstore.training.objective import Pass
+    from rkstore.training.run import Run
+
+
+class Helper(Settings, ABC):
+    """Help for dead latents. Its fields are its options, off by default."""
+
+    name: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def asked_for(self) -> bool:
+        """Whether its options switch it on."""
+
+    def check(self, latents: int) -> None:
+        """Raise BadInput unless it can help a dictionary of so many latents."""
+
+    def loss(self, now: Pass) -> Tensor | None:  # noqa: ARG002
+        """What it adds to the loss, a scalar; None if nothing."""
+        return None
+
+    def after_step(self, run: Run) -> None:
+        """What it does to a run after a step."""

@@ -1,0 +1,77 @@
+"""What an init is given, and what every init does."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from rkstore.settings import Settings
+
+if TYPE_CHECKING:  # the options of an init are needed where torch is not
+    import torch
+    from torch import Tensor
+
+    from rkstore.dictionaries.dictionary import Rows, Weights
+    from rkstore.dictionaries.wirings import Bank
+    from rkstore.training.reading import Reading
+
+
+@dataclass(frozen=True)
+class Start:
+    """One bank of a dictionary before its first step, and the rows it will be trained on.
+
+    Args:
+        weights: to be filled; its decoder holds random unit rows.
+        b_dec: where the decoder bias of what it writes begins, ``(d_out,)``.
+        directions: of a probe, ``(n, d_in)``, the best first, in place of mined ones.
+    """
+
+    bank: Bank
+    weights: Weights
+    b_dec: Tensor
+    reading: Reading
+    seed: int
+    directions: Tensor | None = None
+
+    def sample(self, rows: int) -> Tensor:
+        """About so many of the rows that it reads, evenly spread, ``(n, d_in)``."""
+        return self._read(self.reading.sample(rows))
+
+    def draw(self, rows: int, generator: torch.Generator) -> Tensor:
+        """So many different rows that it reads, at random, ``(rows, d_in)``."""
+        return self._read(self.reading.draw(rows, generator))
+
+    def tie(self) -> None:
+        """Make the encoder the transpose of the decoder."""
+        self.weights.W_enc.copy_(self.weights.W_dec.T)
+
+    def normalise(self) -> None:
+        """Give the rows of the decoder norm 1."""
+        W_dec = self.weights.W_dec
+        W_dec.div_(W_dec.norm(dim=1, keepdim=True).clamp_min(1e-12))
+
+    def _read(self, rows: Rows) -> Tensor:
+        from rkstore.dictionaries.dictionary import side_by_side
+
+        return side_by_side(rows, self.bank.reads)
+
+
+class Init(Settings, ABC):
+    """How the tensors of a bank are initialised. Its fields are its options."""
+
+    name: ClassVar[str]
+    centred: ClassVar[bool] = True
+    """Whether ``b_dec`` is the mean of the rows unless asked otherwise; else it is zero."""
+    scaled: ClassVar[bool] = False
+    """Whether the encoder is scaled to the rows unless asked otherwise (``--init-scale``)."""
+    any_sites: ClassVar[bool] = False
+    """Whether a bank may write other sites than it reads."""
+
+    @abstractmethod
+    def fill(self, start: Start, generator: torch.Generator) -> None:
+        """Fill the weights of a bank.
+
+        Raises:
+            BadInput: its options do not fit the site.
+        """

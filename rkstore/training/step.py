@@ -1,0 +1,73 @@
+"""One step of one run: gradient, optimiser, constraints, and who helps dead latents."""
+
+import torch
+
+from rkstore.dictionaries.dictionary import Rows
+from rkstore.training import fast
+from rkstore.training.checkpoint import check_finite, diverged
+from rkstore.training.fast import Measured
+from rkstore.training.helpers.auxk import AuxK
+from rkstore.training.run import Run
+from rkstore.training.schedules import learning_rate, pressure
+
+LOG_EVERY = 20
+
+
+def step(run: Run, rows: Rows) -> None:
+    """Make one step on rows as they are trained on, ``(n, width)`` by site.
+
+    Raises:
+        Diverged: a number that is logged, or that the next step depends on, is not finite.
+    """
+    settings, dictionary = run.settings, run.dictionary
+    for group in run.optimizer.param_groups:
+        group["lr"] = settings.lr * learning_rate(run.step, settings.steps, settings.warmup)
+    found = _differentiated(run, rows)
+    dictionary.project_decoder_gradient()
+    run.optimizer.step()
+    dictionary.normalise_decoder()
+    run.idle = torch.where(found.fired, 0, run.idle + len(found.residual))
+    run.step += 1
+    if run.step % LOG_EVERY == 0 or run.finished:
+        run.history.append(_measure(run, rows, found))
+    for helper in run.objective.helpers:
+        helper.after_step(run)
+
+
+def _differentiated(run: Run, rows: Rows) -> Measured:
+    """Fill the gradients, by hand where that is covered."""
+    dictionary, dtype = run.dictionary, getattr(torch, run.settings.dtype)
+    asked, dead = pressure(run.step, run.settings.warmup), run.idle >= run.dead_after
+    if fast.covers(dictionary, run.objective):
+        auxk = sum(helper.auxk for helper in run.objective.helpers if isinstance(helper, AuxK))
+        return fast.gradients(dictionary, rows, run.scratch, asked, dtype, dead, auxk)
+    run.optimizer.zero_grad()
+    with torch.autocast(run.dictionary.b_dec.device.type, dtype, dtype != torch.float32):
+        losses, now = run.objective(dictionary, rows, dead, asked)
+    sum(losses.values()).backward()  # type: ignore[union-attr]
+    f = now.f.detach()
+    residuals = [y.detach() - rows[name] for name, y in now.decoded.items()]
+    return Measured(torch.cat(residuals, dim=-1), (f > 0).any(dim=0), f)
+
+
+def _measure(run: Run, rows: Rows, found: Measured) -> dict[str, float | None]:
+    """What the history keeps of a step that was just made on these rows.
+
+    Raises:
+        Diverged: the error of the reconstructions, or what they are made with, is not finite.
+    """
+    check_finite(run)
+    error = found.residual.square().sum()
+    if not error.isfinite():
+        raise diverged(run, "its loss is")
+    targets = [rows[site.hook_name] for site in run.dictionary.wiring.writes]
+    variations = [(y - y.mean(dim=0)).square().sum() for y in targets]
+    variation = sum(variations[1:], variations[0])
+    return {
+        "step": run.step,
+        # Rows that are all the same, as one is, leave nothing to explain.
+        "fvu": (error / variation).item() if variation > 0 else None,
+        "l0": found.l0,
+        "idle_10k": int((run.idle >= 10_000).sum()),
+        "dead": int((run.idle >= run.dead_after).sum()),
+    }
