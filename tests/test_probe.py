@@ -220,7 +220,7 @@ def test_several_files_train_several_dictionaries_a_layer(rkstore, tmp_path):
     ("words", "said"),
     [
         (["--layers", "all"], "--layer 1 leaves 2 sites"),
-        (["--layers", "0-2", "--hook", "mlp.hook_post"], "layers 0-1"),
+        (["--layers", "0-2", "--hook", "mlp.hook_post"], "whose layers are 0-1"),
         (["--layers", "0", "--hook", "hook_mlp_out"], "--layer 0 and --hook hook_mlp_out is not"),
         (["--layers", "all", "--hook", "nowhere"], "--hook nowhere is not in the store"),
         (["--layers", "some", "--hook", "mlp.hook_post"], "--layers is 'some'"),
