@@ -124,7 +124,7 @@ def _dequantised(names: Sequence[str]) -> str:
         return ""
     return (
         f"The weights of {listed(names)} are dequantised Q4: 4-bit weights, as they are packed "
-        "for small machines, multiplied out again. They are real language models, but not the "
+        "for small machines, multiplied out. They are real language models, but not the "
         "published ones to the last digit; hence Q4 in their names below. Activations are float32."
     )
 
@@ -156,8 +156,8 @@ def _summary(rows: Sequence[Row], study: Study) -> str:
         ]
     )
     return (
-        f"In short: int8, the default, takes so many bits a value on average: {bits}. Of the "
-        f"variance of ordinary rows it loses {max(_held(kept, 'fvu')):.1e} at the worst of "
+        f"In short: bits a value that int8, the default, takes on average: {bits}. It loses "
+        f"{max(_held(kept, 'fvu')):.1e} of the variance of ordinary rows at the worst of "
         f"{len(kept)} sites. A dictionary trained from it has an FVU that differs by "
         f"{study.mean('int8', 'change'):.2%} from that of one trained from float32, where another "
         f"seed makes {study.mean(SEEDS, 'change'):.2%}; its latents have a correlation of "
@@ -218,7 +218,7 @@ def _below(rows: Sequence[Row]) -> str:
         return ""
     codecs = listed(sorted({row["codec"] for row in below}))
     return (
-        f" Zstandard does find rows that come again, as those of one token in a first block: "
+        f" Zstandard does find repeated rows, such as those of one token in a first block: "
         f"{codecs} takes fewer bits than the bound at {listed(list(map(label, below)))}."
     )
 
@@ -253,7 +253,7 @@ def _misses(rows: Sequence[Row], tokens: int) -> str:
     ]
     lines += [
         f"- {label(row)}: error of massive rows {row['massive_error']:.1e}. {row['massive']} rows "
-        f"have ten times the median norm, but {row['whole']} lie at ten times the usual distance "
+        f"have ten times the median norm, but {row['whole']} are at ten times the usual distance "
         "from the mean."
         for row in rows
         if row["codec"] == "int8" and row["massive"] and _massive_missed(row, rows)
@@ -273,7 +273,7 @@ def _cause(row: Row, goal: Goal, tokens: int) -> str:
     if row["whole"] and codes <= goal.bits:
         return (
             f"{row['whole']} of {tokens:,} rows are massive, and kept as float16: what is kept "
-            f"apart takes {row['bits_apart']:.2f} bits a value, and all else {codes:.2f}."
+            f"apart takes {row['bits_apart']:.2f} bits a value, and everything else {codes:.2f}."
         )
     least = f"{row['least_bits']:.2f}"
     if row["least_bits"] > goal.bits:

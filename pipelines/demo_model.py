@@ -99,6 +99,45 @@ def unigram_loss(train: torch.Tensor, held_out: torch.Tensor, vocabulary: int) -
     return -(counts / counts.sum()).log()[held_out].mean().item()
 
 
+def shape(tokenizer: PreTrainedTokenizerFast, vocabulary: int) -> GPT2Config:
+    """GPT-2's shape in small."""
+    return GPT2Config(
+        vocab_size=vocabulary,
+        n_positions=CONTEXT,
+        n_embd=128,
+        n_layer=12,
+        n_head=4,
+        # The same function as GPT-2's "gelu_new" in one fused kernel.
+        activation_function="gelu_pytorch_tanh",
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+
+
+def fit(model: GPT2LMHeadModel, data: Iterator[torch.Tensor], steps: int, lr: float) -> None:
+    """Train the model in place, with products in bfloat16."""
+    optims = optimizers(model, lr)
+    for step in (bar := tqdm(range(steps), unit="step", disable=None)):
+        for optim in optims:
+            for group in optim.param_groups:
+                group["lr"] = lr * schedule(step, steps)
+        batch = next(data).to(model.device)
+        with torch.autocast(model.device.type, torch.bfloat16):
+            logits = model(batch).logits[:, :-1]
+        loss = F.cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten())
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optim in optims:
+            optim.step()
+            optim.zero_grad()
+        bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
+        if step % 100 == 0 and bar.disable:
+            click.echo(f"step {step} loss {loss.item():.3f}", err=True)
+
+
 @click.command(cls=Command)
 @click.option("--out", type=Path, required=True, help="Directory for the model and tokenizer.")
 @click.option("--steps", default=3000, show_default=True)
@@ -114,45 +153,11 @@ def main(
     tokenizer = train_tokenizer(vocabulary)
     train, held_out = tokenize(tokenizer, "train"), tokenize(tokenizer, "held-out")
     torch.manual_seed(seed)
-    config = GPT2Config(
-        vocab_size=vocabulary,
-        n_positions=CONTEXT,
-        n_embd=128,
-        n_layer=12,
-        n_head=4,
-        # The same function as GPT-2's "gelu_new" in one fused kernel.
-        activation_function="gelu_pytorch_tanh",
-        resid_pdrop=0.0,
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    model = GPT2LMHeadModel(config).to(device)
-    optims = optimizers(model, lr)
+    model = GPT2LMHeadModel(shape(tokenizer, vocabulary)).to(device)
     data = batches(train, batch_size, torch.Generator().manual_seed(seed))
-    bar = tqdm(range(steps), unit="step", disable=None)
     began = time.monotonic()
-    for step in bar:
-        for optim in optims:
-            for group in optim.param_groups:
-                group["lr"] = lr * schedule(step, steps)
-        batch = next(data).to(device)
-        with torch.autocast(device, torch.bfloat16):
-            logits = model(batch).logits[:, :-1]
-        loss = F.cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten())
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optim in optims:
-            optim.step()
-            optim.zero_grad()
-        bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
-        if step % 100 == 0 and bar.disable:
-            click.echo(
-                f"step {step} loss {loss.item():.3f} {time.monotonic() - began:.0f}s", err=True
-            )
-
-    # Half precision on disk is half the size; what is measured is what is written, afterwards.
+    fit(model, data, steps, lr)
+    # Half precision on disk is half the size: what is written is measured after rounding.
     model = model.cpu().half().float().eval()
     model.config.activation_function = "gelu_new"
     report = {

@@ -16,113 +16,44 @@ from typing import Any
 import click
 import numpy as np
 from results import start
+from rkcnn_results import (
+    ARMS,
+    BASELINE,
+    BEST,
+    Results,
+    difference,
+    layers_figure,
+    layers_table,
+    look,
+    means_table,
+    pairs_table,
+    side,
+    tally,
+    windows_table,
+)
+from rkcnn_study import ARMS as STUDY_ARMS
 
 from rkstore.cli.options import Command
 from rkstore.errors import BadInput
 from rkstore.evaluation.paired import (
-    Arms,
     Paired,
     compare,
     coverage,
     deviation,
-    holm,
-    interval,
 )
 from rkstore.evaluation.record import Row, compact, grouped
-from rkstore.evaluation.report.figures import legend_below, logarithmic, panels, png, whole
+from rkstore.evaluation.report import pages
+from rkstore.evaluation.report.figures import logarithmic, panels, png
 from rkstore.evaluation.report.tables import table
 from rkstore.store.files import write_together
 
 # The text of the page; the runs fill its braces.
 TEMPLATE = Path(__file__).with_suffix(".md")
 
-BASELINE, BEST = "random", "rkcnn"
 FRONT_WINDOW = "100000"
 
 # When a layer was run: for the study, and again.
 WHEN = ("0.1", "now")
-
-# What each arm is, in the order of the tables.
-ARMS = {
-    "random": "RkCNN-SAE's baseline: a Xavier encoder that knows nothing of the decoder",
-    "random, another seed": "the same with other random numbers: what no change at all does",
-    "tied": "random unit decoder rows, the encoder their transpose, `b_dec` the mean of the rows, "
-    "as in all arms below but `rkcnn-decoder`",
-    "subspace": "`tied`, projected into the subspace of 99 % of the variance (arXiv 2508.16929)",
-    "datapoint": "`tied`, each latent 0.8 of a row and 0.2 random (Anthropic, October 2025)",
-    "datapoint, half random": "the same, half and half",
-    "rkcnn-decoder": "as published: mined directions in `random`'s decoder alone",
-    "rkcnn": "half of the latents half way between a row and a mined direction, the other half "
-    "between a row and a random one; encoder tied",
-    "rkcnn, no rows": "half of the latents mined directions, the other half random; encoder tied",
-    "rkcnn-unscored": "`rkcnn` with random subsets in place of the best",
-    "sparse-random": "`rkcnn` with random directions inside random subsets",
-}
-
-# The arms that are compared, and what differs between them.
-PAIRS = (
-    ("random, another seed", "random", "nothing but the seed"),
-    ("rkcnn-decoder", "random", "mined directions in the decoder"),
-    ("tied", "random", "encoder the decoder's transpose, b_dec the mean"),
-    ("rkcnn, no rows", "tied", "mined directions, both sides"),
-    ("datapoint", "tied", "rows of the data"),
-    ("rkcnn", "rkcnn, no rows", "rows of the data"),
-    ("rkcnn", "random", "all of it"),
-    ("rkcnn", "tied", "rows and mined directions"),
-    ("rkcnn", "subspace", ""),
-    ("rkcnn", "datapoint", ""),
-    ("rkcnn", "datapoint, half random", "mined directions in place of random ones"),
-    ("rkcnn", "rkcnn-unscored", "the score"),
-    ("rkcnn-unscored", "sparse-random", "principal directions of the subsets"),
-)
-
-
-class Results(Arms):
-    """The runs of a study, by arm and layer; ``key`` is ``fvu``, ``l0``, or a window of tokens."""
-
-    def __init__(self, document: Row) -> None:
-        rows = [run | run["dead"] for run in document["runs"]]
-        super().__init__(sorted(rows, key=lambda row: row["seed"]), "arm")
-        self.settings: Row = document["settings"]
-        self.arms = [
-            arm for arm in ARMS if all(self.values(arm, layer, "fvu") for layer in self.layers)
-        ]
-        lacking = [arm for arm in (BASELINE, BEST) if arm not in self.arms]
-        if lacking:
-            raise BadInput(f"the study has no {lacking[0]} in some layer: let it go on first")
-        self.windows = [int(window) for window in self.settings["windows"]]
-        self.seeds = len({seed for arm, _, seed in self.runs if arm == BEST})
-
-    def mean(self, arm: str, layer: int, key: str) -> float:
-        """Mean over seeds."""
-        return float(np.mean(self.values(arm, layer, key)))
-
-    def compared(self, arm: str, against: str, key: str) -> list[Paired]:
-        """The paired difference of each layer."""
-        return [compare(self.differences(arm, against, key, layer)) for layer in self.layers]
-
-    def known_pairs(self) -> list[tuple[str, str, str]]:
-        """Those of ``PAIRS`` whose arms were both run in every layer."""
-        return [pair for pair in PAIRS if set(pair[:2]) <= set(self.arms)]
-
-    def overall(self, arm: str, against: str, key: str, form: str) -> str:
-        """Mean over layers of a paired difference, with its interval."""
-        return _over([self.differences(arm, against, key, at) for at in self.layers], form)
-
-
-def _over(groups: Sequence[Sequence[float]], form: str) -> str:
-    """Mean of the means of some groups, with its interval."""
-    arrays = [np.array(group) for group in groups]
-    mean = float(np.mean([group.mean() for group in arrays]))
-    return _interval(mean, *interval(arrays), form)
-
-
-def _interval(mean: float, low: float, high: float, form: str) -> str:
-    return f"{mean:{form}} ({low:{form}} to {high:{form}})"
-
-
-def _difference(pair: Paired, form: str) -> str:
-    return _interval(pair.mean, pair.low, pair.high, form)
 
 
 def page(document: Row, front: Row, again: Row) -> str:
@@ -132,7 +63,8 @@ def page(document: Row, front: Row, again: Row) -> str:
     longest = str(max(found.windows))
     train, held_out = (settings[f"{part}_rows"] for part in ("store", "held_out"))
     chosen = ("d_in", "d_sae", "k", "steps", "batch_size", "lr", "warmup")
-    return TEMPLATE.read_text("utf-8").format(
+    return pages.page(
+        TEMPLATE,
         **{key: settings[key] for key in chosen},
         layers=len(found.layers),
         seeds=found.seeds,
@@ -145,12 +77,12 @@ def page(document: Row, front: Row, again: Row) -> str:
         seen=f"{settings['steps'] * settings['batch_size']:,}",
         fvu_rows=f"{settings['fvu_rows']:,}",
         longest=f"{int(longest):,}",
-        arms="\n".join(f"| {arm} | {what} |" for arm, what in ARMS.items()),
-        dead=_means_table(found, longest, ".0f"),
-        fvu=_means_table(found, "fvu", ".3f"),
-        windows=_windows_table(found),
-        best=_layers_table(found, longest),
-        pairs=_pairs_table(found, longest),
+        arms="\n".join(f"| {name} | {STUDY_ARMS[name].what} |" for name in ARMS),
+        dead=means_table(found, longest, ".0f"),
+        fvu=means_table(found, "fvu", ".3f"),
+        windows=windows_table(found),
+        best=layers_table(found, longest),
+        pairs=pairs_table(found, longest),
         front=_front_table(front),
         front_seeds=len({run["seed"] for run in front["runs"]}),
         front_window=f"{int(FRONT_WINDOW):,}",
@@ -210,11 +142,11 @@ def _again(document: Row, again: Row, key: str) -> dict[str, str]:
         "again_pairs": _again_pairs(kept, key),
         "codec_seeds": all_rows[WHEN[1]].seeds,
         "codec_changes": _range(codec),
-        "codec_moved": sum(_side(change) != 0 for change in codec),
+        "codec_moved": sum(side(change) != 0 for change in codec),
         "again_changes": _range(changes),
-        "again_moved": sum(_side(change) != 0 for change in changes),
+        "again_moved": sum(side(change) != 0 for change in changes),
         "again_sd": f"{np.mean([sd for sd in seeds if sd is not None]):.4f}",
-        "again_same": sum(_side(before) == _side(after) for before, after in differences),
+        "again_same": sum(side(before) == side(after) for before, after in differences),
         "again_told": len(differences),
     }
     return {name: str(number) for name, number in numbers.items()}
@@ -232,11 +164,6 @@ def _range(changes: Sequence[Paired]) -> str:
     """The smallest and the largest of the means."""
     means = [change.mean for change in changes]
     return f"{min(means):+.4f} to {max(means):+.4f}"
-
-
-def _side(pair: Paired) -> int:
-    """By the interval, whether the first arm has less, -1, or more, 1, or neither is known, 0."""
-    return (pair.low > 0) - (pair.high < 0)
 
 
 def _numbers(found: Results, key: str) -> dict[str, str]:
@@ -266,59 +193,6 @@ def _numbers(found: Results, key: str) -> dict[str, str]:
     } | not_worse
 
 
-def _means_table(found: Results, key: str, form: str) -> str:
-    """Mean over seeds of each arm in each layer, and over layers."""
-    rows = []
-    for arm in found.arms:
-        means = [found.mean(arm, layer, key) for layer in found.layers]
-        seeds = len(found.values(arm, found.layers[0], key))
-        rows.append([arm, str(seeds), *(f"{mean:{form}}" for mean in [*means, np.mean(means)])])
-    return table(["arm", "seeds", *map(str, found.layers), "mean"], rows)
-
-
-def _windows_table(found: Results) -> str:
-    """Dead latents within windows of several lengths, mean over layers."""
-    rows = []
-    for arm in found.arms:
-        groups = (
-            [found.values(arm, layer, str(window)) for layer in found.layers]
-            for window in found.windows
-        )
-        rows.append([arm, *(_over(group, ".1f") for group in groups)])
-    return table(["arm", *(f"{window:,} tokens" for window in found.windows)], rows)
-
-
-def _layers_table(found: Results, key: str) -> str:
-    """The best arm against the baseline, layer by layer."""
-    dead, fvu = (found.compared(BEST, BASELINE, k) for k in (key, "fvu"))
-    adjusted = holm([pair.p for pair in dead])
-    rows = []
-    for i, layer in enumerate(found.layers):
-        share = np.sum(found.values(BEST, layer, key)) / np.sum(found.values(BASELINE, layer, key))
-        cells = [_difference(dead[i], "+.0f"), f"{share:.0%}", f"{dead[i].p:.4f}"]
-        rows.append([str(layer), *cells, f"{adjusted[i]:.3f}", _difference(fvu[i], "+.3f")])
-    return table(["layer", "dead", "left of them", "p", "p (Holm)", "FVU"], rows)
-
-
-def _pairs_table(found: Results, key: str) -> str:
-    """Pairs of arms that differ in one thing, over all layers."""
-    rows = []
-    for arm, against, what in found.known_pairs():
-        seeds = len(found.differences(arm, against, key, found.layers[0]))
-        cells = [what or "all of it", str(seeds)]
-        for measured, form in ((key, "+.1f"), ("fvu", "+.4f")):
-            cells.append(found.overall(arm, against, measured, form))
-            cells.append("/".join(map(str, tally(found.compared(arm, against, measured)))))
-        rows.append([f"{arm} − {against}", *cells])
-    return table(["arms", "what differs", "seeds", "dead", "layers", "FVU", "layers"], rows)
-
-
-def tally(pairs: Sequence[Paired]) -> tuple[int, int, int]:
-    """In how many layers the first arm has less, in how many nothing is known, in how many more."""
-    sides = [_side(pair) for pair in pairs]
-    return sides.count(-1), sides.count(0), sides.count(1)
-
-
 def _again_means(both: dict[str, Results], key: str) -> str:
     """Dead latents and FVU of each arm, mean over seeds, before and now."""
     now = both[WHEN[1]]
@@ -327,7 +201,7 @@ def _again_means(both: dict[str, Results], key: str) -> str:
     for which, form in ((shortest, ".0f"), (key, ".1f"), ("fvu", ".3f")):
         for row, arm, change in zip(rows, now.arms, _changes(both, which), strict=True):
             row += [f"{found.mean(arm, layer, which):{form}}" for found in both.values()]
-            row.append(_difference(change, f"+{form}"))
+            row.append(difference(change, f"+{form}"))
     heads = [f"dead in {int(window):,}" for window in (shortest, key)]
     return table(["arm", "seeds", *_heads([*heads, "FVU"], "change")], rows)
 
@@ -355,7 +229,7 @@ def _front(document: Row) -> dict[tuple[int, str], dict[float, Row]]:
     """The ReLU code: by layer and arm, the mean over seeds at each weight of the penalty."""
     points = grouped(document["runs"], lambda run: (run["layer"], run["arm"]))
     found = {}
-    for layer, arm in sorted(points, key=lambda point: (point[0], list(ARMS).index(point[1]))):
+    for layer, arm in sorted(points, key=lambda point: (point[0], ARMS.index(point[1]))):
         weights = grouped(points[layer, arm], "l1")
         rows = {l1: [run | run["dead"] for run in weights[l1]] for l1 in sorted(weights)}
         found[layer, arm] = {
@@ -375,30 +249,6 @@ def _front_table(front: Row) -> str:
     return table(["arm", "layer", "l1", "L0", "FVU", "dead"], rows)
 
 
-def layers_figure(document: Row) -> Any:
-    """Dead latents and FVU by layer."""
-    found = Results(document)
-    longest, d_sae = str(max(found.windows)), found.settings["d_sae"]
-    drawn, axes = panels(11, 4.5, 2)
-    for axis, key, title in (
-        (axes[0], longest, f"Dead of {d_sae:,} in {int(longest):,} tokens"),
-        (axes[1], "fvu", "FVU, held out"),
-    ):
-        for arm in found.arms:
-            groups = [np.array(found.values(arm, layer, key)) for layer in found.layers]
-            ends = np.array([interval([group]) for group in groups])
-            axis.plot(found.layers, [g.mean() for g in groups], label=arm, **_look(arm))
-            axis.fill_between(found.layers, *ends.T, color=_look(arm)["color"], alpha=0.15, lw=0)
-        axis.set(title=title, xlabel="layer")
-        whole(axis, 12)
-    axes[0].set_yscale("symlog", linthresh=1)
-    axes[0].set_ylim(0, 1.3 * d_sae)
-    ticks = [0, *(10**i for i in range(len(str(d_sae))))]
-    axes[0].set_yticks(ticks, [f"{tick:,}" for tick in ticks])
-    legend_below(drawn, axes[0], 4)
-    return drawn
-
-
 def front_figure(front: Row) -> Any:
     """FVU against L0 of the ReLU code."""
     layers = sorted({run["layer"] for run in front["runs"]})
@@ -406,23 +256,15 @@ def front_figure(front: Row) -> Any:
     for (layer, arm), means in _front(front).items():
         axis = axes[layers.index(layer)]
         line = [[mean[key] for mean in means.values()] for key in ("l0", "fvu")]
-        axis.plot(*line, label=arm, **_look(arm))
+        axis.plot(*line, label=arm, **look(arm))
         runs = [run for run in front["runs"] if (run["layer"], run["arm"]) == (layer, arm)]
         dots = ([run[key] for run in runs] for key in ("l0", "fvu"))
-        axis.scatter(*dots, s=6, alpha=0.5, color=_look(arm)["color"])
+        axis.scatter(*dots, s=6, alpha=0.5, color=look(arm)["color"])
     for axis, layer in zip(axes, layers, strict=True):
         axis.set(title=f"ReLU, layer {layer}", xlabel="L0", ylabel="FVU")
         logarithmic(axis, "x")
         axis.legend(frameon=False)
     return drawn
-
-
-def _look(arm: str) -> dict[str, Any]:
-    """Baselines are grey, tied ones blue, rows green, RkCNN's directions orange and red."""
-    colours = ("#999999", "#cccccc", "#1f77b4", "#17becf", "#2ca02c", "#98df8a", "#8c564b",
-               "#d62728", "#9467bd", "#ff7f0e", "#bcbd22")  # fmt: skip
-    width = 2.2 if arm in (BASELINE, BEST) else 1.2
-    return {"color": colours[list(ARMS).index(arm)], "lw": width, "marker": "o", "ms": 3}
 
 
 @click.command("rkcnn_page", cls=Command)

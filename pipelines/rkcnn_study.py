@@ -13,7 +13,7 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.pool import Pool
 from pathlib import Path
@@ -41,21 +41,55 @@ from rkstore.training.settings import TrainSettings
 from rkstore.training.sites import layers_of
 from rkstore.training.train import train_all
 
-# What each arm changes of the settings that all share.
-ARMS: dict[str, dict[str, Any]] = {
-    "random": {"init": "random"},
-    "random, another seed": {"init": "random", "seed": 1000},
-    "tied": {"init": "tied"},
-    "subspace": {"init": "subspace"},
-    "datapoint": {"init": "datapoint"},
-    "datapoint, half random": {"init": "datapoint", "datapoint_share": 0.5},
-    "rkcnn-decoder": {"init": "rkcnn-decoder"},
-    "rkcnn": {"init": "rkcnn"},
-    "rkcnn, no rows": {"init": "rkcnn", "datapoint_share": 0.0, "init_scale": "none"},
-    "rkcnn-unscored": {"init": "rkcnn-unscored"},
-    "sparse-random": {"init": "sparse-random"},
-    "random + AuxK": {"init": "random", "auxk": 256},
-    "rkcnn + AuxK": {"init": "rkcnn", "auxk": 256},
+
+@dataclass(frozen=True)
+class Arm:
+    """An initialisation: what it is, and what it changes of the settings that all arms share."""
+
+    what: str
+    init: str
+    seed: int = 0
+    """Added to the seed of weights and subsets; the order of the rows stays the same."""
+    change: dict[str, Any] = field(default_factory=dict)
+
+
+ARMS = {
+    "random": Arm("RkCNN-SAE's baseline: a Xavier encoder, independent of the decoder", "random"),
+    "random, another seed": Arm(
+        "the same with other random numbers: what no change at all does", "random", seed=1000
+    ),
+    "tied": Arm(
+        "random unit decoder rows, the encoder their transpose, `b_dec` the mean of the rows, "
+        "as in all arms below but `rkcnn-decoder`",
+        "tied",
+    ),
+    "subspace": Arm(
+        "`tied`, projected into the subspace of 99 % of the variance (arXiv 2508.16929)",
+        "subspace",
+    ),
+    "datapoint": Arm(
+        "`tied`, each latent 0.8 of a row and 0.2 random (Anthropic, October 2025)", "datapoint"
+    ),
+    "datapoint, half random": Arm(
+        "the same, half and half", "datapoint", change={"datapoint_share": 0.5}
+    ),
+    "rkcnn-decoder": Arm(
+        "as published: mined directions in `random`'s decoder alone", "rkcnn-decoder"
+    ),
+    "rkcnn": Arm(
+        "half of the latents half way between a row and a mined direction, the other half "
+        "between a row and a random one; encoder tied",
+        "rkcnn",
+    ),
+    "rkcnn, no rows": Arm(
+        "half of the latents mined directions, the other half random; encoder tied",
+        "rkcnn",
+        change={"datapoint_share": 0.0, "init_scale": "none"},
+    ),
+    "rkcnn-unscored": Arm("`rkcnn` with random subsets in place of the best", "rkcnn-unscored"),
+    "sparse-random": Arm("`rkcnn` with random directions inside random subsets", "sparse-random"),
+    "random + AuxK": Arm("", "random", change={"auxk": 256}),
+    "rkcnn + AuxK": Arm("", "rkcnn", change={"auxk": 256}),
 }
 
 # Runs that differ in these may share a record: how much is done, where files are, and on what.
@@ -220,19 +254,18 @@ def _dead(life: Lifetimes, windows: list[int], first: int) -> Row:
 
 
 def _train_settings(settings: StudySettings, cell: Cell, arm: str, out: str) -> TrainSettings:
-    change = dict(ARMS[arm])
-    # Another seed for weights and subsets; the order of the rows stays the same.
-    weights = cell.seed + change.pop("seed", 0)
+    chosen = ARMS[arm]
     common = {name: getattr(settings, name) for name in SHARED}
     return TrainSettings(
         store=settings.store,
         layer=cell.layer,
-        seed=weights,
+        init=chosen.init,
+        seed=cell.seed + chosen.seed,
         data_seed=cell.seed,
         name=arm,
         out=out,
         checkpoint_every=settings.steps,
-        **(common | change),
+        **(common | chosen.change),
     )
 
 

@@ -70,25 +70,30 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Run the command line. Every foreseen failure is one sentence on stderr."""
+    """Run the command line."""
+    run(cli, "rkstore")
+
+
+def run(command: click.Command, name: str) -> None:
+    """Run a command. Every foreseen failure is one sentence on stderr, after the program's name."""
     streams.prepare()
     try:
-        cli(standalone_mode=False)
+        command(standalone_mode=False)
     except RkstoreError as error:
-        fail(f"rkstore: {error.sentence}", error.status)
+        fail(f"{name}: {error.sentence}", error.status)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        fail(f"rkstore: stopped; {AGAIN}", 130)
+        fail(f"{name}: stopped; {AGAIN}", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        fail(f"rkstore: {error.strerror or error}{where}", 1)
+        fail(f"{name}: {error.strerror or error}{where}", 1)
     except MemoryError:
-        fail(f"rkstore: there is not enough memory: lower --batch-size; {AGAIN}", 1)
+        fail(f"{name}: there is not enough memory: lower --batch-size; {AGAIN}", 1)
 
 
 def fail(sentence: str, status: int) -> NoReturn:

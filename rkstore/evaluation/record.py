@@ -4,13 +4,12 @@ import json
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from rkstore.errors import BadInput
 from rkstore.store.files import write_together
 
 Row = dict[str, Any]
-Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass
@@ -75,7 +74,7 @@ def compact(document: Row) -> bytes:
     return ("{" + ",\n".join(parts) + "}\n").encode()
 
 
-def grouped(rows: Sequence[Row], key: str | Callable[[Row], Key]) -> dict[Any, list[Row]]:
+def grouped(rows: Sequence[Row], key: str | Callable[[Row], Hashable]) -> dict[Any, list[Row]]:
     """The rows by one of their values, or by what a function makes of them; in first-seen order."""
     found: dict[Any, list[Row]] = {}
     for row in rows:
