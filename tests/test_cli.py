@@ -549,13 +549,7 @@ MAY_LOAD = {
 }
 
 
-# Strike this out once selects, inits and helpers declare their options without torch.
-WAITS = {word: pytest.mark.xfail(strict=True) for word in ("train --help", "train --unknown")}
-
-
-@pytest.mark.parametrize(
-    "words", [pytest.param(words, marks=WAITS.get(words, ())) for words in MAY_LOAD]
-)
+@pytest.mark.parametrize("words", MAY_LOAD)
 def test_a_command_waits_for_no_library_that_it_does_not_need(words, make_store):
     store, _ = make_store()
     program = textwrap.dedent(f"""
