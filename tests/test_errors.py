@@ -15,7 +15,7 @@ from rkstore.rkcnn.settings import ProbeSettings
 from rkstore.settings import flag_of, options_in
 from rkstore.share.settings import ExportSettings, ImportSettings, PullSettings
 from rkstore.store.places.url import NotThere
-from rkstore.training.run import Diverged
+from rkstore.training.checkpoint import Diverged
 from rkstore.training.settings import TrainSettings
 
 OURS = (RkstoreError, BadInput, DamagedStore, Diverged, NotThere)

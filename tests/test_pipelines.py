@@ -28,7 +28,8 @@ from rkstore.settings import from_yaml, options_in
 from rkstore.store.batches.kept import left_out
 from rkstore.store.batches.plan import plan_batches, split_chunks
 from rkstore.store.files import write_together
-from rkstore.training.settings import INITS, TrainSettings
+from rkstore.training.inits import INITS
+from rkstore.training.settings import TrainSettings
 from rkstore.training.train import prepare
 
 ROOT = Path(__file__).parents[1]
@@ -576,7 +577,7 @@ def made_up(layer, seed, init, points, dead):
 
 @pytest.mark.parametrize("dead", [0, 5])
 @pytest.mark.parametrize("points", [1, 2, 50])
-@pytest.mark.parametrize("arms", [INITS, INITS[:2]])
+@pytest.mark.parametrize("arms", [list(INITS), list(INITS)[:2]])
 def test_the_picture_of_phase_2_can_be_read_and_has_every_curve(arms, points, dead):
     chosen = options("phase2_gpt2", arms=arms)
     rows = [made_up(8, seed, arm, points, dead) for seed in (42, 43) for arm in arms]
@@ -604,7 +605,7 @@ def test_the_curve_of_a_run_ends_where_the_run_does(tmp_path):
 def test_the_picture_of_all_layers_can_be_read(layers):
     rows = [made_up(layer, 42, arm, 1, layer % 3) for layer in range(layers) for arm in INITS]
     figure = importlib.import_module("multi_layer").figure(
-        runs_with(rows), options("multi_layer", arms=INITS)
+        runs_with(rows), options("multi_layer", arms=list(INITS))
     )
     assert set(INITS) <= set(legible_texts(figure))
 

@@ -7,10 +7,15 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from rkstore.dictionaries.selects import SELECTS
+from rkstore.dictionaries.wirings import WIRINGS
 from rkstore.errors import BadInput
 from rkstore.evaluation.settings import EvaluateSettings
 from rkstore.harvest.settings import HarvestSettings
+from rkstore.rkcnn.directions import DIRECTIONS
+from rkstore.rkcnn.scores import SCORES
 from rkstore.rkcnn.settings import ProbeSettings
+from rkstore.rkcnn.subsets import SUBSETS
 from rkstore.settings import (
     Settings,
     combined,
@@ -21,9 +26,12 @@ from rkstore.settings import (
     replace,
     unread,
 )
+from rkstore.share.exchange import EXPORTERS, IMPORTERS
 from rkstore.share.settings import ExportSettings, ImportSettings, PullSettings
 from rkstore.store.codecs import CODECS
 from rkstore.store.formats import FORMATS
+from rkstore.training.helpers import HELPERS
+from rkstore.training.inits import INITS
 from rkstore.training.settings import TrainSettings
 
 ALL = [
@@ -465,14 +473,14 @@ class OfAuxK(Settings):
     auxk: int = option(0, "Dead latents that help.", least=0)
 
 
-SELECTS = {"relu": OfRelu, "topk": OfTopK, "batchtopk": OfBatchTopK}
+CODES = {"relu": OfRelu, "topk": OfTopK, "batchtopk": OfBatchTopK}
 
 
-@combined(select=SELECTS, helpers={"auxk": OfAuxK})
+@combined(select=CODES, helpers={"auxk": OfAuxK})
 class Flat(Settings):
     """Settings whose members bring options."""
 
-    select: str = option("topk", "Kind of sparse code.", choices=tuple(SELECTS))
+    select: str = option("topk", "Kind of sparse code.", choices=tuple(CODES))
     steps: int = option(1, "Steps.", least=1)
 
 
@@ -520,3 +528,21 @@ def test_two_options_of_one_name_that_differ_are_refused(other):
 def test_combined_settings_are_the_class_they_are_called():
     assert pickle.loads(pickle.dumps(Flat(k=8))) == Flat(k=8)
     assert isinstance(replace(Flat(), k=9), Flat)
+
+
+FAMILIES = {
+    ProbeSettings: (SCORES, SUBSETS, DIRECTIONS),
+    ImportSettings: (IMPORTERS,),
+    ExportSettings: (EXPORTERS,),
+    TrainSettings: (SELECTS, WIRINGS, INITS, HELPERS),
+}
+
+
+@pytest.mark.parametrize("settings", FAMILIES, ids=lambda kind: kind.__name__)
+def test_the_options_of_members_do_not_clash(settings):
+    """Two that share a name are one option: of one type, default and bounds."""
+    known = options_in(settings)
+    for family in FAMILIES[settings]:
+        for member in family.values():
+            for name, own in options_in(getattr(member, "Options", member)).items():
+                assert known[name] == own

@@ -2,10 +2,14 @@
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from rkstore.cli.options import PATH, Command, Number
+
+if TYPE_CHECKING:
+    from rkstore.store.store import Store
 
 
 @click.command(cls=Command)
@@ -27,72 +31,68 @@ def demo(out: str, tokens: int, steps: int, layer: int) -> None:
 
 
 def run(out: Path, *, tokens: int, steps: int, layer: int) -> None:
-    """Harvest all layers of the demo model, probe one, train dictionaries of it, compare them.
-
-    Besides the usual baseline (``random``) and RkCNN there is ``datapoint``: what RkCNN's
-    initialisation does besides choosing directions. Without it the comparison would credit the
-    directions with what comes of rows of the data and a tied encoder.
-    """
+    """Harvest all layers of the demo model, probe one, train dictionaries of it, compare them."""
     from rkstore.cli.terminal import describe_probe, describe_store
     from rkstore.evaluation.evaluate import evaluate, write_results
     from rkstore.evaluation.report.figures import comparison, table
     from rkstore.evaluation.settings import EvaluateSettings
-    from rkstore.harvest import run as harvest
-    from rkstore.harvest.settings import HarvestSettings
-    from rkstore.harvest.text.open import PYTHON_CORPUS
     from rkstore.rkcnn.mine import probe
     from rkstore.rkcnn.settings import ProbeSettings
-    from rkstore.training.settings import TrainSettings
-    from rkstore.training.train import train
 
     began = time.monotonic()
-
-    def stage(number: int, title: str) -> None:
-        click.secho(f"\n[{number}/4] {title}", bold=True)
-
-    stage(1, "harvest: run the model once, store all 12 layers")
-    ready = harvest.prepare(
-        HarvestSettings(
-            model="demo",
-            dataset=PYTHON_CORPUS,
-            tokens=tokens,
-            seed=1,
-            out=str(out / "stores" / "demo"),
-        )
-    )
-    store = harvest.run(ready)
+    _stage(1, "harvest: run the model once, store all 12 layers")
+    store = _harvested(out / "stores" / "demo", tokens)
     click.echo(describe_store(store))
 
-    stage(2, f"probe: RkCNN directions of layer {layer}, from the store")
-    where = str(store.root)
-    found, path = probe(ProbeSettings(store=where, layer=layer, out=str(out / "results" / "probe")))
-    click.echo(describe_probe(found, path))
+    _stage(2, f"probe: RkCNN directions of layer {layer}, from the store")
+    where, results = str(store.root), out / "results"
+    click.echo(
+        describe_probe(*probe(ProbeSettings(store=where, layer=layer, out=results / "probe")))
+    )
 
-    stage(3, "train: three sparse autoencoders, the same but for their beginning")
-    checkpoints = [
-        train(
-            TrainSettings(
-                store=where,
-                layer=layer,
-                init=init,
-                expansion=4,
-                steps=steps,
-                name=f"layer{layer}-{init}",
-                out=str(out / "checkpoints"),
-            )
-        )
-        for init in ("random", "datapoint", "rkcnn")
-    ]
+    _stage(3, "train: three sparse autoencoders, the same but for their initialisation")
+    checkpoints = _trained(where, out / "checkpoints", layer, steps)
     click.echo("\n".join(str(path) for path in checkpoints))
 
-    stage(4, "evaluate: on rows that none of them has seen")
-    results = evaluate(checkpoints, EvaluateSettings(store=where))
-    picture = out / "results" / "comparison.png"
-    write_results(results, store, out / "results" / "results.json")
-    comparison(results, checkpoints, picture)
-    click.echo(table(results))
+    _stage(4, "evaluate: on rows that none of them has seen")
+    found = evaluate(checkpoints, EvaluateSettings(store=where))
+    write_results(found, store, results / "results.json")
+    comparison(found, checkpoints, results / "comparison.png")
+    click.echo(table(found))
 
     click.echo(f"\nFinished in {time.monotonic() - began:.0f} s.")
     click.echo(f"store     {store.root}")
-    click.echo(f"results   {out / 'results' / 'results.json'}")
-    click.echo(f"picture   {picture}")
+    click.echo(f"results   {results / 'results.json'}")
+    click.echo(f"picture   {results / 'comparison.png'}")
+
+
+def _stage(number: int, title: str) -> None:
+    click.secho(f"\n[{number}/4] {title}", bold=True)
+
+
+def _harvested(out: Path, tokens: int) -> "Store":
+    from rkstore.harvest import run as harvest
+    from rkstore.harvest.settings import HarvestSettings
+    from rkstore.harvest.text.open import PYTHON_CORPUS
+
+    return harvest.run(
+        harvest.prepare(
+            HarvestSettings(model="demo", dataset=PYTHON_CORPUS, tokens=tokens, seed=1, out=out)
+        )
+    )
+
+
+def _trained(store: str, out: Path, layer: int, steps: int) -> list[Path]:
+    """Train with the usual baseline, ``random``, with ``rkcnn``, and with ``datapoint``.
+
+    The last is what RkCNN's initialisation does besides choosing directions. Without it the
+    comparison would credit the directions with what rows of the data and a tied encoder do.
+    """
+    from rkstore.training.settings import TrainSettings
+    from rkstore.training.train import train
+
+    shared = {"store": store, "layer": layer, "expansion": 4, "steps": steps, "out": out}
+    return [
+        train(TrainSettings(init=init, name=f"layer{layer}-{init}", **shared))
+        for init in ("random", "datapoint", "rkcnn")
+    ]

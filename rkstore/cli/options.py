@@ -18,6 +18,7 @@ from rkstore.settings import (
     from_yaml,
     options_in,
     read_as,
+    unread,
 )
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -119,7 +120,10 @@ def options_of(settings: type[Settings], *, several: bool = False) -> Callable[[
             if not several and len(chosen) > 1:
                 raise BadInput(f"--config is given {len(chosen)} times: give one file")
             chosen = chosen or [settings(**given)]
-            return command(chosen if several else chosen[0], **rest)
+            if several:
+                return command(chosen, **rest)
+            _say_unread(chosen[0])
+            return command(chosen[0], **rest)
 
         help = "YAML file of options."
         if several:
@@ -147,6 +151,15 @@ def store_argument(command: F) -> F:
         decorated = click.option("--store", type=PATH, help=STORE_HELP)(decorated)
     argument = click.argument("at", type=PATH, required=False, metavar="[STORE]")
     return cast(F, argument(decorated))
+
+
+def _say_unread(settings: Settings) -> None:
+    """Say which options on the command line only members read that were not chosen."""
+    for name, family in unread(settings).items():
+        chosen = getattr(settings, family)
+        if chosen is not None and is_typed(name):
+            said = f"{flag_of(name)} has no part in {flag_of(family)} {chosen}"
+            click.echo(said, err=True)
 
 
 def is_typed(name: str) -> bool:

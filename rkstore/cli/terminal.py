@@ -53,12 +53,11 @@ def describe_plan(plan: "HarvestCost") -> str:
     for cost in plan.costs:
         readings = plan.readings(cost)
         pays = "never here" if readings is None else f"{readings} readings"
-        reading = plan.rows * cost.read_seconds_per_token
         lines.append(
             f"{cost.codec:10}{size(plan.bytes_of(cost)):>10}{duration(plan.seconds_of(cost)):>10}"
-            f"{duration(reading):>14}  {pays}"
+            f"{duration(plan.reading_seconds_of(cost)):>14}  {pays}"
         )
-    model = duration(plan.rows * plan.model_seconds_per_token)
+    model = duration(plan.model_seconds)
     return "\n".join([*lines, "", f"Running the model again instead of reading takes {model}."])
 
 

@@ -70,6 +70,15 @@ class HarvestCost:
         """Seconds of the whole harvest."""
         return self.rows * (self.model_seconds_per_token + cost.seconds_per_token)
 
+    def reading_seconds_of(self, cost: CodecCost) -> float:
+        """Seconds of reading the finished store once."""
+        return self.rows * cost.read_seconds_per_token
+
+    @property
+    def model_seconds(self) -> float:
+        """Seconds of running the model once."""
+        return self.rows * self.model_seconds_per_token
+
     def readings(self, cost: CodecCost) -> int | None:
         """How many times the store must be read to cost less than running the model each time.
 
