@@ -5,10 +5,10 @@
 >>> x = store.read("blocks.8.mlp.hook_post", 0, 4096)  # doctest: +SKIP
 """
 
-import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rkstore.door import door
 from rkstore.errors import BadInput, DamagedStore, RkstoreError
 
 if TYPE_CHECKING:
@@ -43,20 +43,19 @@ __all__ = [
 ]
 
 # Imported on first use: reading a store must not wait for torch.
-_WHERE = {
-    "Dictionary": "dictionaries",
-    "RkCNNClassifier": "rkcnn.classifier",
-    "RkCNNProbe": "rkcnn",
-    "RkCNNResult": "rkcnn",
-    "Store": "store",
-    "StoreSite": "rkcnn",
-    "left_out": "store.batches.kept",
-    "load_dictionary": "dictionaries",
-    "plan_batches": "store.batches.plan",
-    "read_batches": "store.batches.assemble",
-    "split_chunks": "store.batches.plan",
-    "verify": "store.verify",
-}
+__getattr__ = door(
+    __name__,
+    {
+        "rkstore.dictionaries": "Dictionary load_dictionary",
+        "rkstore.rkcnn": "RkCNNProbe RkCNNResult StoreSite",
+        "rkstore.rkcnn.classifier": "RkCNNClassifier",
+        "rkstore.store": "Store",
+        "rkstore.store.batches.assemble": "read_batches",
+        "rkstore.store.batches.kept": "left_out",
+        "rkstore.store.batches.plan": "plan_batches split_chunks",
+        "rkstore.store.verify": "verify",
+    },
+)
 
 
 def open(path: str | Path, **cache: Any) -> "Store":
@@ -73,9 +72,3 @@ def open(path: str | Path, **cache: Any) -> "Store":
     from rkstore.store.open import open_store
 
     return open_store(path, **cache)
-
-
-def __getattr__(name: str) -> Any:
-    if name in _WHERE:
-        return getattr(importlib.import_module(f"rkstore.{_WHERE[name]}"), name)
-    raise AttributeError(f"module 'rkstore' has no attribute '{name}'")

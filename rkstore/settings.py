@@ -44,6 +44,7 @@ def option(
     least: float | None = None,
     path: bool = False,
     identity: bool = True,
+    also: str | None = None,
 ) -> Any:
     """A field with what its option needs to know besides its type.
 
@@ -53,8 +54,9 @@ def option(
         path: whether it is a path, or may be one: ``~`` is then the home directory.
         identity: whether two runs that differ in it are two; False for what may change when a
             run is resumed, such as where it is written.
+        also: another name on the command line.
     """
-    more = {"choices": choices, "least": least, "path": path, "identity": identity}
+    more = {"choices": choices, "least": least, "path": path, "identity": identity, "also": also}
     default = tuple(default) if isinstance(default, list) else default
     return Field(default, description=help, json_schema_extra=typing.cast(Any, more))
 
@@ -76,6 +78,7 @@ class Option:
     least: float | None
     path: bool
     identity: bool
+    also: str | None
 
     @property
     def flag(self) -> str:

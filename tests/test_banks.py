@@ -1,11 +1,12 @@
 """Banks: every wiring is a few of them, and all of them encode, decode, train and are saved."""
 
 import copy
+import json
 
 import pytest
 import torch
 
-from rkstore.dictionaries import Dictionary, select_named
+from rkstore.dictionaries import Dictionary, load_dictionary, save_dictionary, select_named
 from rkstore.dictionaries.wirings import Bank, Wiring
 from rkstore.errors import BadInput
 from rkstore.store.sites import Site
@@ -116,6 +117,40 @@ def test_a_dictionary_survives_a_copy_and_a_state_dict(wiring):
     other = make_dictionary(wiring)
     other.load_state_dict(copy.deepcopy(dictionary).state_dict())
     assert torch.equal(other.encode(rows), dictionary.encode(rows))
+
+
+@pytest.mark.parametrize("select", ["relu", "topk", "batchtopk"])
+@every_wiring
+def test_a_saved_dictionary_loads_the_same(wiring, select, tmp_path):
+    dictionary, rows = make_dictionary(wiring, select).eval(), make_rows()
+    save_dictionary(dictionary, tmp_path, {"hook_name": "a"})
+    loaded, metadata = load_dictionary(tmp_path)
+    found, expected = loaded(by_site(loaded, rows)), dictionary(rows)
+    for y, wanted in zip(found.values(), expected.values(), strict=True):
+        assert torch.equal(y, wanted)
+    assert metadata["hook_name"] == "a"
+
+
+def by_site(dictionary, rows):
+    """SAELens' layout does not name the site."""
+    return {"x": rows["a"]} if dictionary.wiring.sites[0].hook_name == "x" else rows
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"sites": {"a": 6, "b": 9, "c": 4}}, "do not fit its wiring"),
+        ({"sites": {"a": 6, "b": 8.0, "c": 4}}, "not a whole number"),
+        ({"banks": []}, "needs banks"),
+    ],
+)
+def test_a_file_whose_tensors_do_not_fit_its_wiring_is_refused(change, said, tmp_path):
+    save_dictionary(make_dictionary(WIRINGS["cross-layer"]), tmp_path, {})
+    config = json.loads((tmp_path / "cfg.json").read_text())
+    config["wiring"] |= change
+    (tmp_path / "cfg.json").write_text(json.dumps(config))
+    with pytest.raises(BadInput, match=said):
+        load_dictionary(tmp_path)
 
 
 def test_one_select_ranks_all_banks_unless_each_has_its_own():

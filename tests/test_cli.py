@@ -15,16 +15,28 @@ import click
 import numpy as np
 import pytest
 import yaml
+from click.testing import CliRunner
 from conftest import flip, tree
 
 from rkstore.cli import cli
-from rkstore.cli.options import Number, PathOrName
+from rkstore.cli.options import Command, Number, PathOrName, options_of
+from rkstore.settings import Settings, combined, option
 
 SITE = "blocks.0.mlp.hook_post"
 
 # Text of the command line that is no path.
 NO_PATHS = {
-    *("revision", "layers", "hook", "dataset", "dataset_config", "split", "device", "name"),
+    *(
+        "revision",
+        "layer",
+        "layers",
+        "hook",
+        "dataset",
+        "dataset_config",
+        "split",
+        "device",
+        "name",
+    ),
     *("rows", "hook_name", "model_name"),
 }
 
@@ -254,8 +266,8 @@ def test_two_hooks_are_both_harvested(rkstore, harvest):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--hook", "mlp.hook_pst"], "no hook 'mlp.hook_pst'"),
-        (["--layers", "0-9"], "--layers is '0-9': the model has layers 0-2"),
+        (["--hook", "mlp.hook_pst"], "--hook mlp.hook_pst is not in"),
+        (["--layers", "0-9"], ", whose layers are 0-2"),
         (["--layers", "first"], "--layers is 'first': give 'all' or a list such as 0-3,8"),
         (["--d-in", "3072"], "64 wide, not 3072"),
         (["--context-size", "64"], "sees at most 32 tokens"),
@@ -523,12 +535,17 @@ LIBRARIES = (
     *("transformers", "matplotlib", "zarr", "huggingface_hub"),
 )
 
+SHARING = ("push", "pull", "import", "export")
+
 MAY_LOAD = {
     "--help": set(),
     "--version": set(),
     "info STORE": {"numpy", "pydantic"},
-    **{f"{name} --help": {"pydantic"} for name in cli.commands},
-    **{f"{name} --unknown": {"pydantic"} for name in cli.commands},
+    **{
+        f"{name} {word}": {"pydantic", "numpy", *(["fsspec"] if name in SHARING else [])}
+        for name in cli.commands
+        for word in ("--help", "--unknown")
+    },
 }
 
 
@@ -549,3 +566,82 @@ def test_a_command_waits_for_no_library_that_it_does_not_need(words, make_store)
         [sys.executable, "-c", program, *given], capture_output=True, text=True, check=True
     )
     assert set(ast.literal_eval(done.stdout.splitlines()[-1])) <= MAY_LOAD[words]
+
+
+# One grammar for stores and sites.
+
+TINY = ("--d-sae", 24, "--k", 4, "--steps", 2, "--batch-size", 32, "--init", "random")
+
+
+@pytest.mark.parametrize("name", ["info", "verify", "export", "probe", "train"])
+def test_a_store_is_the_only_argument_or_an_option(refused, rkstore, make_store, name):
+    store, _ = make_store(rows=400)
+    hook, small = ["--hook", SITE], ("--h", 5, "--r", 2)
+    more = {
+        "export": ["--to", "npy", *hook],
+        "probe": [*hook, *small],
+        "train": [*hook, *TINY],
+    }.get(name, [])
+    out = {"export": ["--out", "a"], "probe": ["--out", "a"], "train": ["--out", "a"]}
+    again = {key: ["--out", "b"] for key in out}
+    status, first, err = rkstore(name, store.root, *more, *out.get(name, []))
+    assert status == 0, err
+    status, second, err = rkstore(name, "--store", store.root, *more, *again.get(name, []))
+    assert status == 0, err
+    assert second.replace("b", "a") == first.replace("b", "a")
+    said = refused(name, store.root, "--store", "other")
+    assert said.endswith(f"--store is other, and the argument {store.root}: leave out one of them")
+
+
+def test_a_store_is_pushed_by_its_path_by_option_or_as_the_only_one(rkstore, refused, make_store):
+    store, _ = make_store("stores/one")
+    for number, words in enumerate(([store.root, "URL"], ["URL", "--store", store.root], ["URL"])):
+        url = f"copy{number}"
+        assert rkstore("push", *(url if word == "URL" else word for word in words))[0] == 0
+        assert tree(Path(url)) == tree(store.root)
+    for words in ([], [store.root, "a", "b"], [store.root, "a", "--store", store.root]):
+        assert "give one store, as SOURCE or with --store, and one URL" in refused("push", *words)
+
+
+def test_a_layer_and_layers_are_one_option_where_there_is_one_field(rkstore, make_store):
+    store, _ = make_store(rows=400)
+    for flag in ("--layer", "--layers"):
+        words = ("export", store.root, "--to", "npy", flag, "0-1", "--hook", "mlp.hook_post")
+        assert rkstore(*words, "--out", flag)[0] == 0
+        assert len(list(Path(flag).rglob("*mlp.hook_post*"))) == 2
+        assert rkstore("probe", store.root, flag, 0, "--h", 5, "--r", 2)[0] == 0
+        assert rkstore("pull", store.root, flag, "0", "--out", f"part{flag}")[0] == 0
+
+
+@pytest.mark.parametrize("flag", ["--layer", "--layers"])
+def test_a_list_of_layers_trains_one_dictionary_a_layer(rkstore, make_store, flag):
+    store, _ = make_store(rows=400)
+    words = ("train", store.root, "--hook", "mlp.hook_post", *TINY)
+    status, out, err = rkstore(*words, flag, "0-1")
+    assert status == 0, err
+    assert len(out.splitlines()) == 2
+
+
+def test_the_select_is_the_dictionary_by_another_name(rkstore, make_store):
+    store, _ = make_store(rows=400)
+    words = ("train", store.root, "--hook", SITE, *TINY)
+    paths = {rkstore(*words, flag, "relu")[1] for flag in ("--select", "--dictionary")}
+    assert len(paths) == 1
+
+
+def test_the_help_of_a_command_groups_options_by_the_members_that_bring_them():
+    class OfTopK(Settings):
+        """Options of one member."""
+
+        k: int = option(32, "Active latents.", least=1)
+
+    @combined(select={"topk": OfTopK})
+    class Flat(Settings):
+        """Settings of a command."""
+
+        select: str = option("topk", "Kind of code.", choices=("topk",))
+
+    command = click.command("flat", cls=Command)(options_of(Flat)(lambda settings: settings))
+    shown = CliRunner().invoke(command, ["--help"]).output
+    assert re.search(r"\nOptions of topk:\n  --k INTEGER +Active latents\.", shown)
+    assert "--k" not in shown.partition("Options of topk")[0]

@@ -151,7 +151,7 @@ def test_activations_of_another_width_are_refused_with_both_widths():
 
 
 def test_unknown_selects_are_refused_with_what_there_is():
-    with pytest.raises(BadInput, match="topk, relu"):
+    with pytest.raises(BadInput, match="relu, topk"):
         select_named("gated", {})
 
 
@@ -186,7 +186,7 @@ def test_a_directory_without_a_dictionary_is_refused(tmp_path):
     [
         (
             {"architecture": "gated"},
-            "architecture is 'gated': rkstore reads topk, standard, jumprelu",
+            "architecture is 'gated': rkstore reads standard, topk, jumprelu",
         ),
         ({"d_sae": 41}, "size mismatch"),
         ({"k": 400}, "1 to the 40 latents"),

@@ -12,7 +12,7 @@ from rkstore.errors import BadInput
 from rkstore.settings import options_in
 from rkstore.store.batches.plan import split_chunks
 from rkstore.store.sites import Site
-from rkstore.training.inits import INITS, Start, initialise, mining
+from rkstore.training.inits import INITS, Start, initialise
 from rkstore.training.inits.calibration import fire_at_rate, match_reconstruction
 from rkstore.training.inits.centre import geometric_median
 from rkstore.training.inits.rkcnn import RkCNN
@@ -301,7 +301,7 @@ def test_directions_are_mined_from_chunks_spread_over_the_store(data, monkeypatc
     monkeypatch.setattr(
         data.store, "chunk", lambda name, number: read.append(number) or chunk(name, number)
     )
-    monkeypatch.setattr(mining, "MINED_ROWS", 3 * data.store.manifest.chunk_rows)
+    monkeypatch.setattr("rkstore.rkcnn.mine.MINED_ROWS", 3 * data.store.manifest.chunk_rows)
     bank, weights = make_dictionary().banks[0]
     start = Start(bank, weights, mean_of(data), data, seed=0)
     RkCNN(rkcnn_m=M).mine(start, drawn=10, kept=5)

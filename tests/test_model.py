@@ -20,7 +20,7 @@ from rkstore.harvest.load import load_model
 from rkstore.harvest.model import Model
 from rkstore.harvest.tokens import TokenBlocks
 from rkstore.store.places import hub
-from rkstore.store.sites import Site, block_of, parse_layers
+from rkstore.store.sites import Among, Site, block_of
 
 TOKENS = np.random.default_rng(0).integers(0, 280, (3, 20)).astype(np.int32)
 
@@ -44,10 +44,12 @@ def with_config(root: Path, **change: object) -> Path:
     return root
 
 
+BLOCKS = Among([f"blocks.{i}.mlp" for i in range(5)], "it", lambda _: "has five")
+
+
 @pytest.mark.parametrize(
     ("text", "layers"),
     [
-        ("all", [0, 1, 2, 3, 4]),
         ("0", [0]),
         ("4", [4]),
         ("0-3", [0, 1, 2, 3]),
@@ -59,7 +61,9 @@ def with_config(root: Path, **change: object) -> Path:
     ],
 )
 def test_a_list_of_layers_is_each_layer_once_in_order(text, layers):
-    assert parse_layers(text, 5) == layers
+    assert BLOCKS.layers(text) == layers
+    assert BLOCKS.layers(layers[0]) == layers[:1]
+    assert BLOCKS.layers("all") is BLOCKS.layers(None) is None
 
 
 @pytest.mark.parametrize(
@@ -67,13 +71,13 @@ def test_a_list_of_layers_is_each_layer_once_in_order(text, layers):
 )
 def test_what_is_no_list_of_layers_is_refused(text):
     with pytest.raises(BadInput, match=r"^layers"):
-        parse_layers(text, 5)
+        BLOCKS.layers(text)
 
 
-@pytest.mark.parametrize("text", ["5", "0-5", "0,7", "12"])
+@pytest.mark.parametrize("text", ["5", "0-5", "0,7", "12", "0-999999999"])
 def test_a_layer_that_the_model_has_not_is_refused_with_those_it_has(text):
-    with pytest.raises(BadInput, match=f"'{text}': the model has layers 0-4"):
-        parse_layers(text, 5)
+    with pytest.raises(BadInput, match=r"layer \d+ is not in it, whose layers are 0-4"):
+        BLOCKS.layers(text)
 
 
 def test_the_model_says_its_size(model: Model):
@@ -118,7 +122,7 @@ def test_a_hook_is_named_by_its_part_in_full_or_by_a_pattern_in_the_models_order
 def test_an_unknown_hook_is_refused_with_the_nearest_few_and_how_many_more(model: Model, hook):
     with pytest.raises(BadInput, match=r"row a token.* and \d+ more") as error:
         model.sites(hook, "all")
-    assert f"'{hook}'" in str(error.value)
+    assert f"hook {hook} is not in" in str(error.value)
     assert len(str(error.value)) < 250
 
 
@@ -158,13 +162,15 @@ def test_several_hooks_name_what_each_of_them_names_in_the_models_order(model: M
 
 @pytest.mark.parametrize("wrong", ["mlp.hook_pots", "zzz", "attn.hook_pattern"])
 def test_of_several_hooks_each_must_name_something(model: Model, wrong):
-    with pytest.raises(BadInput, match=f"no hook '{wrong}'"):
+    with pytest.raises(BadInput, match=f"hook {wrong} is not in"):
         model.sites(["mlp.hook_post", wrong, "hook_mlp_out"], "all")
 
 
 @pytest.mark.parametrize("hook", ["blocks.1.mlp.hook_post", "ln_final.hook_normalized"])
 def test_a_hook_that_is_not_in_a_layer_asked_for_is_refused_with_where_it_is(model: Model, hook):
-    with pytest.raises(BadInput, match=rf"'0-1'.*{hook}"):
+    with pytest.raises(
+        BadInput, match=rf"layer 0.* and hook {hook} is not in .*, which has it at {hook}"
+    ):
         model.sites(hook, "0-1")
 
 
@@ -260,7 +266,7 @@ def test_layers_are_numbers_of_blocks_whatever_the_model_calls_them(looped: Mode
     assert names == ["L_blocks.1.mlp.hook_out", "H_blocks.1.mlp.hook_out"]
     names = [site.hook_name for site in looped.sites("H_blocks.*.mlp.hook_out", "0")]
     assert names == ["H_blocks.0.mlp.hook_out"]
-    with pytest.raises(BadInput, match="layers 0-1"):
+    with pytest.raises(BadInput, match="whose layers are 0-1"):
         looped.sites("mlp.hook_out", "2")
 
 

@@ -73,6 +73,16 @@ def test_a_result_is_read_as_it_was_saved(look, given):
     assert (read.settings, read.source) == (result.settings, result.source)
 
 
+@pytest.mark.parametrize(
+    ("score", "said"),
+    [("kurtosis", "--k-neighbors has no part in --score kurtosis\n"), ("knn", "")],
+)
+def test_an_option_of_a_member_that_was_not_chosen_is_named(rkstore, store, score, said):
+    words = ("--hook", SITE, "--m", 3, "--h", 40, "--r", 10, "--score", score)
+    status, _, err = rkstore("probe", "--store", store.root, *words, "--k-neighbors", 3)
+    assert (status, err) == (0, said)
+
+
 def test_scores_that_are_not_finite_are_null_in_a_result(look, tmp_path):
     result, _ = look()
     result.all_scores[3] = torch.inf
@@ -220,7 +230,7 @@ def test_several_files_train_several_dictionaries_a_layer(rkstore, tmp_path):
     ("words", "said"),
     [
         (["--layers", "all"], "--layer 1 leaves 2 sites"),
-        (["--layers", "0-2", "--hook", "mlp.hook_post"], "layers 0-1"),
+        (["--layers", "0-2", "--hook", "mlp.hook_post"], "whose layers are 0-1"),
         (["--layers", "0", "--hook", "hook_mlp_out"], "--layer 0 and --hook hook_mlp_out is not"),
         (["--layers", "all", "--hook", "nowhere"], "--hook nowhere is not in the store"),
         (["--layers", "some", "--hook", "mlp.hook_post"], "--layers is 'some'"),

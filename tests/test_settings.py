@@ -111,7 +111,6 @@ def test_a_list_of_anything_but_texts_is_refused_with_its_option(key, wrong):
         (HarvestSettings, "shard_rows", 1),
         (HarvestSettings, "d_in", 1),
         (HarvestSettings, "seed", 0),
-        (ProbeSettings, "layer", 0),
         (ProbeSettings, "h", 1),
         (ProbeSettings, "sample_rows", 2),
         (TrainSettings, "steps", 1),
@@ -245,7 +244,7 @@ def test_a_key_given_twice_in_a_yaml_file_is_refused(kind, spec, tmp_path):
 
 # Text that is not, and cannot be, a path. Whatever is not listed here must be marked as one.
 NO_PATHS = {
-    *("revision", "layers", "hook", "dataset_config", "split", "device", "name", "rows"),
+    *("revision", "layer", "layers", "hook", "dataset_config", "split", "device", "name", "rows"),
     *("hook_name", "model_name"),
 }
 

@@ -371,7 +371,9 @@ def test_sites_are_pulled_by_layer_and_hook_whatever_their_blocks_are_called(
 
 def test_a_layer_between_others_that_is_not_there_is_refused(make_store, tmp_path):
     store, _ = make_store(rows=64, sites={"blocks.0.hook_a": 3, "blocks.2.hook_a": 3})
-    with pytest.raises(BadInput, match=r"layers 1 is not in the store .* has blocks\.0"):
+    with pytest.raises(
+        BadInput, match=r"layer 1 is not in the store .*, whose layers are 0,2: it has blocks\.0"
+    ):
         pulled(store.root, tmp_path / "copy", layers="0-2")
     assert not (tmp_path / "copy").exists()
 
@@ -775,7 +777,7 @@ def test_a_repair_from_another_store_or_too_small_a_part_is_refused(make_store, 
     found = list(verify(store))
     with pytest.raises(BadInput, match="is another store than"):
         repair(store, found, str(other.root))
-    with pytest.raises(BadInput, match=f"has not got {OTHER}/c/1/0: repair from the whole"):
+    with pytest.raises(BadInput, match=f"lacks {OTHER}/c/1/0: repair from the whole"):
         repair(store, found, str(part.root))
     assert problems(store.root) == [f"{OTHER}/c/1/0 is missing"]
 
@@ -783,11 +785,11 @@ def test_a_repair_from_another_store_or_too_small_a_part_is_refused(make_store, 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"layers": "7"}, "layers is '7': the model has layers 0-1"),
+        ({"layers": "7"}, "layer 7 is not in the store at .*, whose layers are 0-1"),
         ({"layers": "first"}, "give 'all' or a list such as 0-3,8"),
         (
             {"layers": "0", "hook": ("hook_mlp_out",)},
-            "layers 0 and hook hook_mlp_out is not in",
+            "layer 0 and hook hook_mlp_out is not in",
         ),
         ({"hook": ("mlp.hook_pst",)}, f"which has {SITE}, {OTHER}, {SMALL}"),
         ({"hook": ("mlp.hook_post", "hook_q")}, "hook hook_q is not in the store"),
@@ -839,7 +841,7 @@ def test_a_url_that_cannot_be_is_refused(tmp_path, monkeypatch, url, said):
 )
 def test_a_missing_backend_says_what_to_install(package, url):
     absent = f"import sys; sys.modules[{package!r}] = None"
-    program = f"{absent}; from rkstore.cli.commands import main; main()"
+    program = f"{absent}; from rkstore.cli import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", program, "pull", url], capture_output=True, text=True
     )

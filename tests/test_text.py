@@ -90,7 +90,7 @@ def test_an_empty_file_is_refused_alone_and_passed_over_among_others(tmp_path, c
         texts_of(text=(names[1],))
     assert capsys.readouterr().err == ""
     text = open_text(settings(text=tuple(names)))
-    assert capsys.readouterr().err == "empty.txt is empty and passed over\n"
+    assert capsys.readouterr().err == "empty.txt is empty and skipped\n"
     assert list(text.documents) == [(0, "one"), (2, "three")]
     assert [file.get("empty", False) for file in text.source["files"]] == [False, True, False]
 
@@ -98,7 +98,7 @@ def test_an_empty_file_is_refused_alone_and_passed_over_among_others(tmp_path, c
 def test_of_many_empty_files_three_are_named_and_the_others_counted(tmp_path, capsys):
     names = files(tmp_path, {f"{number}.txt": "" for number in range(9)} | {"10.txt": "ten"})
     assert texts_of(text=tuple(names)) == ["ten"]
-    said = "0.txt, 1.txt, 2.txt and 6 more are empty and passed over\n"
+    said = "0.txt, 1.txt, 2.txt and 6 more are empty and skipped\n"
     assert capsys.readouterr().err == said
     with pytest.raises(BadInput, match=r"0\.txt, 1\.txt, 2\.txt and 6 more are empty"):
         texts_of(text=tuple(names[:-1]))

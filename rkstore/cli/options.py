@@ -9,7 +9,16 @@ import click
 
 from rkstore.cli import COMMANDS
 from rkstore.errors import BadInput
-from rkstore.settings import KINDS, Option, Settings, expanded, from_yaml, options_in, read_as
+from rkstore.settings import (
+    KINDS,
+    Option,
+    Settings,
+    expanded,
+    flag_of,
+    from_yaml,
+    options_in,
+    read_as,
+)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -154,7 +163,8 @@ def _option(option: Option, members: tuple[str, ...]) -> Callable[[F], F]:
         return click.option(f"{option.flag}/--no-{option.flag[2:]}", option.name, **shown)
     if option.several:
         shown |= {"multiple": True, "metavar": "NAME"}
-    return click.option(option.flag, option.name, type=_param_type(option), **shown)
+    flags = [option.flag] + ([flag_of(option.also)] if option.also else [])
+    return click.option(*flags, option.name, type=_param_type(option), **shown)
 
 
 def _param_type(option: Option) -> Any:

@@ -1,12 +1,18 @@
-"""Sparse codes of activations.
+"""Dictionaries: sparse codes of activations, and nothing about training them.
 
-A dictionary is four tensors and a *select*: which latents of the pre-activation
-stay on (``selects/``). On disk it is what SAELens reads (``disk.py``).
+A dictionary is a ``wiring`` of banks, each two matrices and a bias, and a ``select``: which
+latents of the pre-activation stay on. ``disk.py`` saves and loads it, in SAELens' layout where
+there is one.
 """
 
-from rkstore.dictionaries.dictionary import Dictionary
-from rkstore.dictionaries.disk import load_dictionary, save_dictionary
-from rkstore.dictionaries.selects import SELECTS, Select, select_named
+from typing import TYPE_CHECKING
+
+from rkstore.door import door
+
+if TYPE_CHECKING:
+    from rkstore.dictionaries.dictionary import Dictionary
+    from rkstore.dictionaries.disk import load_dictionary, save_dictionary
+    from rkstore.dictionaries.selects import SELECTS, Select, select_named
 
 __all__ = [
     "SELECTS",
@@ -16,3 +22,13 @@ __all__ = [
     "save_dictionary",
     "select_named",
 ]
+
+# Imported on first use: the options of a training must not wait for torch.
+__getattr__ = door(
+    __name__,
+    {
+        "rkstore.dictionaries.dictionary": "Dictionary",
+        "rkstore.dictionaries.disk": "load_dictionary save_dictionary",
+        "rkstore.dictionaries.selects": "SELECTS Select select_named",
+    },
+)

@@ -29,7 +29,7 @@ AVERAGE = "expected_average_only_in"
 
 # What changes a value, by the values that are understood. The first goes without saying.
 CHOICES: dict[str, tuple[Any, ...]] = {
-    "architecture": tuple(ARCHITECTURES),
+    "architecture": ("standard", *(name for name in ARCHITECTURES if name != "standard")),
     "apply_b_dec_to_input": (True, False),
     "normalize_activations": (*ROW_NORMS, AVERAGE),
     # Rows are flat in a store, which is what hook_z asks for.

@@ -1,6 +1,7 @@
-"""A dictionary on disk, in SAELens' own layout: ``cfg.json`` and ``sae_weights.safetensors``.
+"""A dictionary on disk: ``cfg.json`` and ``sae_weights.safetensors``.
 
-``sae_lens.SAE.load_from_disk(path)`` loads the directory as it is.
+An autoencoder of one site has SAELens' own layout: ``sae_lens.SAE.load_from_disk(path)`` loads
+the directory as it is. Any other is of ``architecture`` rkstore, with its wiring as JSON.
 """
 
 import json
@@ -9,11 +10,13 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from rkstore.dictionaries.config import read_config
 from rkstore.dictionaries.dictionary import Dictionary
 from rkstore.dictionaries.folding import fold
 from rkstore.dictionaries.selects import select_named
+from rkstore.dictionaries.wirings import Wiring
 from rkstore.errors import BadInput
 from rkstore.store.files import named
 
@@ -28,6 +31,11 @@ CHECKPOINTS = "checkpoints"
 # From this version on SAELens keeps what is not needed to run a dictionary in "metadata".
 SAE_LENS_VERSION = "6.0.0"
 
+# The architecture of a dictionary whose wiring only rkstore writes.
+WIRED = "rkstore"
+
+Read = tuple[Dictionary, dict[str, Tensor], dict[str, Any]]
+
 
 def save_dictionary(dictionary: Dictionary, path: Path, metadata: dict[str, Any]) -> None:
     """Write a dictionary to an existing directory.
@@ -36,6 +44,21 @@ def save_dictionary(dictionary: Dictionary, path: Path, metadata: dict[str, Any]
         metadata: model and hook it belongs to, under SAELens' names, and whatever else
             is worth keeping.
     """
+    config, tensors = _as_saelens(dictionary) if _is_sae(dictionary) else _as_wired(dictionary)
+    config["metadata"] = {"sae_lens_version": SAE_LENS_VERSION} | metadata
+    save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, path / WEIGHTS)
+    text = json.dumps(config, indent=2, allow_nan=False) + "\n"
+    (path / CONFIG).write_text(text, "utf-8")
+
+
+def _is_sae(dictionary: Dictionary) -> bool:
+    """Whether it is what SAELens knows: one bank, which writes the one site that it reads."""
+    wiring = dictionary.wiring
+    return len(wiring.banks) == len(wiring.sites) == 1 and wiring.centred
+
+
+def _as_saelens(dictionary: Dictionary) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Configuration and tensors under SAELens' names."""
     (pool,) = dictionary.pools
     select, kept = pool.rule.at_inference(pool, dictionary.d_sae)
     config = {
@@ -48,12 +71,21 @@ def save_dictionary(dictionary: Dictionary, path: Path, metadata: dict[str, Any]
         "normalize_activations": dictionary.row_norm,
         "reshape_activations": "none",
         **select.config(),
-        "metadata": {"sae_lens_version": SAE_LENS_VERSION} | metadata,
     }
-    tensors = dict(dictionary.named_parameters()) | kept
-    save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, path / WEIGHTS)
-    text = json.dumps(config, indent=2, allow_nan=False) + "\n"
-    (path / CONFIG).write_text(text, "utf-8")
+    return config, dict(dictionary.named_parameters()) | kept
+
+
+def _as_wired(dictionary: Dictionary) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Configuration and tensors of banks that no other program's layout has."""
+    rule = dictionary.pools[0].rule
+    config = {
+        "architecture": WIRED,
+        "d_sae": dictionary.d_sae,
+        "wiring": dictionary.wiring.as_dict(),
+        "select": {"name": rule.name} | dict(rule),
+        "normalize_activations": dictionary.row_norm,
+    }
+    return config, dictionary.state_dict()
 
 
 def load_dictionary(path: str | Path) -> tuple[Dictionary, dict[str, Any]]:
@@ -70,16 +102,44 @@ def load_dictionary(path: str | Path) -> tuple[Dictionary, dict[str, Any]]:
     if not (path / CONFIG).is_file() or not (path / WEIGHTS).is_file():
         raise BadInput(f"{path} holds no dictionary ({CONFIG} and {WEIGHTS}): give a checkpoint")
     try:
-        config = read_config(json.loads((path / CONFIG).read_text("utf-8")))
-        tensors = fold(load_file(path / WEIGHTS), config, path)
-        select = select_named(config.select, config.options)
-        dictionary = Dictionary.of_site(config.d_in, config.d_sae, select, config.row_norm)
-        buffers = dict(dictionary.pools[0].named_buffers())
-        # On disk what the select keeps lies beside the weights: SAELens has one flat list.
-        dictionary.load_state_dict(
-            {f"select.{k}" if k in buffers else k: tensor for k, tensor in tensors.items()}
-        )
-    except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        document = json.loads((path / CONFIG).read_text("utf-8"))
+        wired = isinstance(document, dict) and document.get("architecture") == WIRED
+        read = _read_wired if wired else _read_saelens
+        dictionary, tensors, metadata = read(document, path)
+        dictionary.load_state_dict(tensors)
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:
         reason = " ".join(str(error).split())
         raise BadInput(f"cannot read the dictionary in {path}: {reason}") from None
-    return dictionary.eval(), config.metadata
+    return dictionary.eval(), metadata
+
+
+def _read_saelens(document: Any, path: Path) -> Read:
+    config = read_config(document)
+    tensors = fold(load_file(path / WEIGHTS), config, path)
+    select = select_named(config.select, config.options)
+    dictionary = Dictionary.of_site(config.d_in, config.d_sae, select, config.row_norm)
+    buffers = dict(dictionary.pools[0].named_buffers())
+    # On disk what the select keeps lies beside the weights: SAELens has one flat list.
+    named = {f"select.{k}" if k in buffers else k: tensor for k, tensor in tensors.items()}
+    return dictionary, named, config.metadata
+
+
+def _read_wired(document: Any, path: Path) -> Read:
+    wiring, tensors = Wiring.from_dict(document["wiring"]), load_file(path / WEIGHTS)
+    weights = [tensor.numel() for name, tensor in tensors.items() if name[:6] != "select"]
+    if sum(weights) != wiring.parameters:  # before memory is taken for them
+        raise BadInput("its tensors do not fit its wiring")
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise BadInput(f"{name} holds values that are not finite: its training diverged")
+    options = dict(document["select"])
+    select = select_named(options.pop("name"), options)
+    dictionary = Dictionary(wiring, select, document["normalize_activations"])
+    return dictionary, tensors, dict(document["metadata"])

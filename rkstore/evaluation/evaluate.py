@@ -208,6 +208,11 @@ class _Measured:
 def _prepare(path: str | Path, name: str, store: Store, settings: EvaluateSettings) -> _Measured:
     """Load a dictionary, or raise BadInput if it cannot be measured on that store."""
     dictionary, metadata = load_dictionary(path)
+    if len(dictionary.wiring.sites) > 1:
+        raise BadInput(
+            f"{path} reads or writes {len(dictionary.wiring.sites)} sites: only autoencoders of "
+            "one site can be measured so far"
+        )
     hook_name = str(metadata.get("hook_name"))
     store.check_site(hook_name)
     width = store.manifest.width(hook_name)

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-# The longer of the two texts that a model is tried on; shorter if the model sees fewer tokens.
+# Length of the longer texts that a model is tried on; less if its context is shorter.
 PROBE_TOKENS = 7
 
 # Hooks change the order of some sums, and so the last bits of the logits. Anything larger is
@@ -24,7 +24,12 @@ SAME_LOGITS = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.1}
 def hook(
     name: str, plain: Any, words: Any, headless: Sequence[torch.nn.Parameter]
 ) -> tuple[Any, dict[str, int], frozenset[str]]:
-    """Give a model TransformerLens' hooks, and see that it computes the same with them."""
+    """Give a model TransformerLens' hooks, and check that it computes the same with them.
+
+    Returns:
+        The hooked model, the width of each hook that gives one row a token, and the hooks that
+        fire repeatedly.
+    """
     from transformer_lens.model_bridge import TransformerBridge
 
     probes = _probes(plain)
@@ -34,7 +39,7 @@ def hook(
         name,
         device=str(plain.device),
         dtype=plain.dtype,
-        # The bridge gives a tokenizer the special tokens it lacks: not to ours.
+        # A copy: the bridge adds the special tokens that a tokenizer lacks.
         tokenizer=copy.deepcopy(words),
         hf_model=plain,
     )
@@ -43,7 +48,7 @@ def hook(
 
 
 def _probes(plain: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two texts, of another number and another length: 2 of 7 tokens and 3 of 6."""
+    """Two batches that differ in both sizes: 2 texts of 7 tokens and 3 of 6."""
     most = getattr(plain.config.get_text_config(), "max_position_embeddings", None)
     length = min(PROBE_TOKENS, most or PROBE_TOKENS)
     vocabulary = len(plain.get_input_embeddings().weight)
@@ -57,15 +62,15 @@ def _examine(
     expected: torch.Tensor,
     headless: Sequence[torch.nn.Parameter],
 ) -> tuple[dict[str, int], frozenset[str]]:
-    """Run a model twice with all its hooks, and see what they give.
+    """Run a model twice with all its hooks, and look at what they give.
 
     Args:
-        probes: two texts of another number and another length. A hook gives one row a token
+        probes: two batches of tokens that differ in both sizes. A hook gives one row a token
             exactly if its shape is ``(batch, position, ...rest)`` for both, with the same
             rest: the number of heads may equal a length, but never both.
-        expected: what the model computes of the first without a hook.
-        headless: weights that the checkpoint lacks. What is computed of them is no activation
-            of the model: with NaN for them, it shows.
+        expected: the logits of the first without hooks.
+        headless: weights that the checkpoint lacks. Whatever depends on them is not an
+            activation of the model: they are set to NaN, which then shows.
 
     Returns:
         The width of each hook that gives one row a token, and the hooks that fire repeatedly.
@@ -114,9 +119,9 @@ def _check_same(logits: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype
 def run(
     bridge: Any, ids: torch.Tensor, names: Iterable[str], keep: Callable[[torch.Tensor, str], None]
 ) -> None:
-    """One pass over ``ids`` of shape ``(batch, position)``; ``keep`` is told what hooks give."""
+    """One pass over ``ids``, ``(batch, position)``; ``keep`` gets what each hook gives."""
 
-    # Told by the bridge, a hook may have another of its names.
+    # The bridge may call a hook by another of its names.
     def named(name: str) -> Callable[..., None]:
         return lambda x, hook: keep(x[0] if isinstance(x, tuple) else x, name)  # noqa: ARG005
 

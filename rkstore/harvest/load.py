@@ -28,7 +28,7 @@ def load_model(
     revision: str | None = None,
     tokenizer: str | None = None,
 ) -> Model:
-    """Load a model of the Hub, of a local directory, or the embedded one, ``demo``.
+    """Load a model from the Hub, from a local directory, or the embedded one, ``demo``.
 
     Raises:
         BadInput: the directory has no model, no weights or no tokenizer; the device is unknown.
@@ -52,7 +52,7 @@ def load_model(
     plain, headless = _load_plain(name, device, getattr(torch, dtype), revision)
     try:
         bridge, widths, repeated = hook(name, plain, words, headless)
-    except Exception as error:  # what TransformerLens raises is no kind of its own
+    except Exception as error:  # TransformerLens raises errors of any type
         raise BadInput(
             f"TransformerLens cannot hook the model {name} ({type(plain).__name__}), and without "
             f"hooks there is nothing to harvest: {one_line(error)}"
@@ -73,7 +73,7 @@ def _load_plain(
             name, revision=revision, dtype=dtype, output_loading_info=True
         )
         plain.to(device)
-    except Exception as error:  # many libraries, many kinds of error, one meaning
+    except Exception as error:  # many libraries, many types of error, one meaning
         raise _cannot_load("model", name, error) from None
     headless = _without_head(plain, loading["missing_keys"], name)
     _fuse_activations(plain)
@@ -96,11 +96,11 @@ def _load_tokenizer(name: str, revision: str | None) -> Any:
 
 
 def _without_head(plain: Any, missing: Collection[str], name: str) -> list[torch.nn.Parameter]:
-    """The weights of the unembedding that a checkpoint lacks: no other activation needs them.
+    """The weights of the unembedding that a checkpoint lacks: no other activation depends on them.
 
     Raises:
-        BadInput: it lacks others too. They would be made up at random, and all that is
-            computed of them stored as if it were the model's.
+        BadInput: it lacks others too. They would be random, and what is computed from them
+            would be stored as if it were the model's.
     """
     if not missing:
         return []

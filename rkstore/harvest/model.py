@@ -13,9 +13,9 @@ import torch
 from rkstore.errors import BadInput, RkstoreError, few
 from rkstore.harvest import hooks
 from rkstore.harvest.tokens import TokenBlocks
-from rkstore.store.sites import Site, block_of, is_named, parse_layers
+from rkstore.store.sites import Among, Site, block_of, is_named
 
-# How alike two names are, of 1, if one may be a slip for the other.
+# How similar two names are, from 0 to 1, if one may be a misspelling of the other.
 LIKE = 0.5
 
 # Hooks that a sentence names; a model has hundreds.
@@ -23,7 +23,7 @@ SHOWN = 4
 
 
 class _AllFound(Exception):
-    """Every site has been seen: the rest of the forward pass is of no use."""
+    """Every site has been seen: the rest of the forward pass is not needed."""
 
 
 @dataclass
@@ -42,14 +42,14 @@ class Model:
 
     @property
     def layers(self) -> int:
-        """One more than the largest number of a block."""
+        """One more than the largest block number."""
         return 1 + max(
             (n for name in self.widths if (n := block_of(name)[0]) is not None), default=-1
         )
 
     @property
     def device(self) -> str:
-        """The kind of device that computes: cpu, cuda, mps."""
+        """The type of device that computes: cpu, cuda, mps."""
         return torch.device(self.bridge.cfg.device).type
 
     @property
@@ -75,10 +75,10 @@ class Model:
         return sorted(int(id) for id in known if id is not None)
 
     def encode(self, texts: list[str]) -> list[list[int]]:
-        """Token ids of each text, without special tokens: one that is written out is text.
+        """Token ids of each text, without special tokens: one that is spelled out is text.
 
-        Otherwise a text that speaks of ``<|endoftext|>`` would end there, and what is behind it
-        would be another document that no column knows of.
+        Otherwise a text that mentions ``<|endoftext|>`` would end there, and the rest of it
+        would be another document, unknown to the columns.
         """
         encoded = self.tokenizer(
             texts, add_special_tokens=False, split_special_tokens=True, verbose=False
@@ -89,38 +89,19 @@ class Model:
     def sites(self, hook: str | Sequence[str], layers: str) -> list[Site]:
         """Sites that one hook or several name in some layers, in the order they are computed.
 
-        Args:
-            hook: the part behind the block (``mlp.hook_post``), a full name, or a glob of
-                either; several of them for all that any of them names.
-            layers: numbers of blocks, ``all`` or a list such as ``0-3,8``, whatever the model calls
-                its blocks; for a hook outside of them, ``all``.
-
-        Raises:
-            BadInput: one of the hooks is not in each of the layers; names what there is.
+        Args, and errors: see :meth:`Among.chosen`.
         """
-        chosen = self._chosen(layers)
-        wanted: set[str] = set()
-        for pattern in [hook] if isinstance(hook, str) else hook:
-            everywhere = [name for name in self.widths if is_named(name, pattern)]
-            named = [name for name in everywhere if chosen is None or block_of(name)[0] in chosen]
-            if not everywhere:
-                raise BadInput(self._unknown(pattern, layers))
-            if not named or (chosen and chosen - {block_of(name)[0] for name in named}):
-                raise BadInput(
-                    f"--layers is '{layers}', and not each of these has the hook '{pattern}': "
-                    f"with --layers all, {self.name} has {few(everywhere, SHOWN)}"
-                )
-            wanted.update(named)
-        return [Site(name, width) for name, width in self.widths.items() if name in wanted]
+        among = Among(list(self.widths), self.name, lambda asked: self._has(asked, layers))
+        return [Site(name, self.widths[name]) for name in among.chosen(layers, hook)]
 
     def hooks(self, layers: str) -> list[str]:
         """Every name that :meth:`sites` takes for these layers: parts and full names, no globs."""
-        chosen = self._chosen(layers)
+        chosen = Among(list(self.widths), self.name, lambda _: "").layers(layers)
         blocks: dict[str, set[int | None]] = {}
         for name in self.widths:
             number, part = block_of(name)
             blocks.setdefault(part, set()).add(number)
-        parts = [part for part, numbers in blocks.items() if chosen is None or numbers >= chosen]
+        parts = [part for part, numbers in blocks.items() if numbers >= set(chosen or ())]
         return list(dict.fromkeys([*parts, *(self.widths if chosen is None else ())]))
 
     def activations(self, tokens: np.ndarray, sites: list[Site]) -> dict[str, np.ndarray]:
@@ -132,8 +113,8 @@ class Model:
         ids = torch.from_numpy(tokens.astype(np.int64)).to(self.bridge.cfg.device)
         names = [site.hook_name for site in sites]
         found: dict[str, torch.Tensor] = {}
-        # Nothing behind the last site is computed, the unembedding least of all: with GPT-2's
-        # shape that alone is a third of the time. A hook that fires again has its last value.
+        # Nothing after the last site is computed, in particular not the unembedding: with GPT-2's
+        # shape that alone is a third of the time. A hook that fires again keeps its last value.
         early = self.repeated.isdisjoint(names)
 
         def keep(x: torch.Tensor, name: str) -> None:
@@ -146,7 +127,7 @@ class Model:
         return {site.hook_name: _rows(found, site, ids) for site in sites}
 
     def describe(self) -> dict[str, Any]:
-        """What a manifest says of model and tokenizer."""
+        """What a manifest records of model and tokenizer."""
         tokenizer = getattr(self.tokenizer, "backend_tokenizer", None)
         text = tokenizer.to_str() if tokenizer else repr(sorted(self.tokenizer.get_vocab().items()))
         return {
@@ -167,7 +148,7 @@ class Model:
         }
 
     def check_tokens(self, blocks: TokenBlocks) -> None:
-        """Raise BadInput if a token is none of the model's."""
+        """Raise BadInput if a token is not in the vocabulary of the model."""
         largest, vocabulary = int(blocks.ids.max()), int(self.bridge.cfg.d_vocab)
         if largest >= vocabulary:
             raise BadInput(
@@ -182,23 +163,23 @@ class Model:
             digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
         return digest.hexdigest()
 
-    def _chosen(self, layers: str) -> set[int] | None:
-        return None if layers == "all" else set(parse_layers(layers, self.layers))
-
-    def _unknown(self, hook: str, layers: str) -> str:
+    def _has(self, hook: str, layers: str) -> str:
+        """What it has in place of a hook; of a layer, if that is ""."""
+        if not hook:
+            return f"has {few(list(self.widths), SHOWN)}"
+        elsewhere = [name for name in self.widths if is_named(name, hook)]
+        if elsewhere:
+            return f"has it at {few(elsewhere, SHOWN)}"
         near = nearest(hook, self.hooks(layers))
         guesses = [name for name in near[:1] if _likeness(hook)(name) >= LIKE]
         meant = f"did you mean {guesses[0]}? There are also" if guesses else "it has"
-        # A full name is of use to who began to write one.
+        # Full names are shown only to those who began to write one.
         others = [name for name in near if name not in guesses and block_of(name)[0] is None]
-        return (
-            f"{self.name} has no hook '{hook}' that gives one row a token: "
-            f"{meant} {few(others, SHOWN)}"
-        )
+        return f"has no such hook with one row a token: {meant} {few(others, SHOWN)}"
 
 
 def nearest(name: str, names: Iterable[str]) -> list[str]:
-    """The names, those that are spelled most like one of them first."""
+    """The names, those spelled most like ``name`` first."""
     return sorted(names, key=_likeness(name), reverse=True)
 
 

@@ -3,6 +3,7 @@
 from rkstore.settings import Settings, option
 from rkstore.store.codecs import CODECS
 from rkstore.store.formats import COMPRESSION_HELP, COMPRESSIONS, FORMATS
+from rkstore.store.sites import HOOK_HELP, LAYERS_HELP
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -15,11 +16,8 @@ class HarvestSettings(Settings):
     tokenizer: str | None = option(
         None, "Hub name or directory of the tokenizer, if not the model's.", path=True
     )
-    layers: str = option("all", "Blocks to store: 'all', or a list such as 0-3,8.")
-    hook: tuple[str, ...] = option(
-        ("mlp.hook_post",),
-        "TransformerLens hook: the part after the block, a full name, or a glob; may be repeated.",
-    )
+    layers: str = option("all", LAYERS_HELP, also="layer")
+    hook: tuple[str, ...] = option(("mlp.hook_post",), HOOK_HELP)
     d_in: int | None = option(None, "Refuse sites that are not this wide.", least=1)
     text: tuple[str, ...] = option(
         (),

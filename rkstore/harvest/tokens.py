@@ -14,7 +14,7 @@ from rkstore.harvest.text.documents import Document
 
 Encode = Callable[[list[str]], list[list[int]]]
 
-# How much text goes to the tokenizer at once: enough to keep its threads busy.
+# Documents given to the tokenizer at once: enough to keep its threads busy.
 DOCUMENTS_AT_ONCE = 1000
 
 
@@ -24,7 +24,7 @@ class TokenBlocks:
 
     ``ids`` and ``document`` are int32 of shape ``(blocks, context_size)``: the token
     and the number of the document it came from. A BOS token counts to the document
-    of the token behind it.
+    of the token after it.
     """
 
     ids: NDArray[np.int32]
@@ -52,10 +52,10 @@ class TokenBlocks:
 
 
 def whole_blocks(tokens: int, context_size: int) -> int:
-    """How many blocks ``tokens`` rows have room for.
+    """How many whole blocks fit into ``tokens`` rows.
 
     Raises:
-        BadInput: not one.
+        BadInput: not even one.
     """
     if tokens < context_size:
         raise BadInput(
@@ -76,11 +76,11 @@ def token_blocks(
 ) -> TokenBlocks:
     """Cut documents into as many whole blocks as ``tokens`` has, or as the text has.
 
-    In a block one ``separator`` stands between two documents, as in GPT-2's own training. It
-    begins a document and neither begins nor ends what a block has of the text: where a block
-    begins with a document, its BOS has that part already; and where only the separator of the
-    next document would find room in a block, the document before is one token shorter, so that
-    there is room for two. What is left at the end is shorter than a block and dropped.
+    Within a block one ``separator`` stands between two documents, as in GPT-2's own training.
+    It never begins or ends the text of a block: where a document begins a block, the block's BOS
+    already separates it; where only the separator of the next document would fit at the end of a
+    block, the document before it is cut by one token, so that the separator and one token fit.
+    What is left at the end is shorter than a block and is dropped.
 
     Args:
         encode: texts → token ids without special tokens.
@@ -120,8 +120,8 @@ def token_blocks(
 
 def _encoded(documents: Iterator[Document], encode: Encode) -> Iterator[tuple[int, list[int]]]:
     """The tokens of each document that has any, many documents encoded at once."""
-    told = ((number, text) for number, text in documents if text.strip())
-    while group := list(itertools.islice(told, DOCUMENTS_AT_ONCE)):
+    filled = ((number, text) for number, text in documents if text.strip())
+    while group := list(itertools.islice(filled, DOCUMENTS_AT_ONCE)):
         numbers, texts = zip(*group, strict=True)
         for number, encoded in zip(numbers, encode(list(texts)), strict=True):
             if encoded:
@@ -129,7 +129,7 @@ def _encoded(documents: Iterator[Document], encode: Encode) -> Iterator[tuple[in
 
 
 def _joined(encoded: list[int], found: int, own: int, separator: int | None) -> list[int]:
-    """A document as it stands behind ``found`` tokens that are cut into blocks of ``own``."""
+    """A document as it follows ``found`` tokens that are cut into blocks of ``own``."""
     if separator is None:
         return encoded
     begins_a_block = found % own == 0

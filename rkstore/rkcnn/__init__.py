@@ -16,8 +16,9 @@ imported by name.
 >>> result = RkCNNProbe(d_model=3072).probe(site)                            # doctest: +SKIP
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from rkstore.door import door
 
 if TYPE_CHECKING:
     from rkstore.rkcnn.directions import DIRECTIONS, keep_apart, principal_directions
@@ -44,23 +45,15 @@ __all__ = [
 ]
 
 # Imported on first use: the options of a probe must not wait for torch.
-_WHERE = {
-    "DIRECTIONS": "directions",
-    "SCORES": "scores",
-    "SUBSETS": "subsets",
-    "Moments": "moments",
-    "RkCNNProbe": "probe",
-    "RkCNNResult": "result",
-    "StoreSite": "source",
-    "basis_of": "subsets",
-    "keep_apart": "directions",
-    "principal_directions": "directions",
-    "random_subsets": "subsets",
-    "score_named": "scores",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _WHERE:
-        return getattr(importlib.import_module(f"rkstore.rkcnn.{_WHERE[name]}"), name)
-    raise AttributeError(f"module 'rkstore.rkcnn' has no attribute '{name}'")
+__getattr__ = door(
+    __name__,
+    {
+        "rkstore.rkcnn.directions": "DIRECTIONS keep_apart principal_directions",
+        "rkstore.rkcnn.moments": "Moments",
+        "rkstore.rkcnn.probe": "RkCNNProbe",
+        "rkstore.rkcnn.result": "RkCNNResult",
+        "rkstore.rkcnn.scores": "SCORES score_named",
+        "rkstore.rkcnn.source": "StoreSite",
+        "rkstore.rkcnn.subsets": "SUBSETS basis_of random_subsets",
+    },
+)

@@ -100,7 +100,7 @@ class RkCNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         generator = np.random.default_rng(check_random_state(self.random_state).randint(2**31 - 1))
         subsets = random_subsets(X.shape[1], m, self.h, generator)
         scores = separation(X, labels, subsets)
-        # NumPy sorts NaN, an undefined score, behind every number.
+        # NumPy sorts NaN, an undefined score, after every number.
         best = np.argsort(-scores, kind="stable")[:r]
         self.subsets_, self.scores_ = subsets[best], scores[best]
         self.weights_ = self._weights(self.scores_)

@@ -30,7 +30,7 @@ MINED_ROWS = 131_072
 
 @dataclass(frozen=True, eq=False)
 class Probed:
-    """Directions of a site that a probe found in the rows that dictionaries train on."""
+    """Directions of a site, found in the rows that dictionaries train on."""
 
     hook_name: str
     directions: torch.Tensor
@@ -101,7 +101,7 @@ def probe(settings: ProbeSettings) -> tuple[RkCNNResult, Path]:
 def last_probed(store: Store, under: str | Path = RESULTS) -> tuple[str, Path] | None:
     """The site of a store that was probed last, and where the result lies; None if none was.
 
-    Last by the time of the file: in it, a time would make two results of the same rows differ.
+    By the time of the file: a time inside it would make two results of the same rows differ.
     """
     files = Path(under).rglob(DESCRIPTION)
     for file in sorted(files, key=lambda file: (file.stat().st_mtime_ns, file), reverse=True):
@@ -109,7 +109,7 @@ def last_probed(store: Store, under: str | Path = RESULTS) -> tuple[str, Path] |
             source = json.loads(file.read_text("utf-8"))["source"]
             fingerprint, hook_name = source["store"], source["hook_name"]
         except (OSError, ValueError, KeyError, TypeError):
-            continue  # of rows that are no store's, or no probe's file at all
+            continue  # of rows outside a store, or not a probe's file
         if fingerprint == store.manifest.fingerprint and hook_name in store.hook_names:
             return hook_name, file.parent
     return None
@@ -119,13 +119,13 @@ def probed(path: str | Path, store: Store) -> Probed:
     """The directions in a result that was saved, to begin a dictionary of that store at.
 
     Raises:
-        BadInput: there is none; it is of another store; or it saw rows that are held out.
+        BadInput: there is none; it belongs to another store; or it saw held-out rows.
     """
     result = RkCNNResult.load(path)
     source, directions = result.source, result.top_directions
     if source.get("store") != store.manifest.fingerprint:
         raise BadInput(
-            f"the probe in {path} is of another store than {store.where}: probe this one"
+            f"the probe in {path} belongs to another store than {store.where}: probe this one"
         )
     hook_name = str(source.get("hook_name"))
     store.check_site(hook_name)

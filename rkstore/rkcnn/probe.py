@@ -338,7 +338,7 @@ class RkCNNProbe:
                 f"r is {self.r} and only {defined} of {len(scores)} subsets have a "
                 f"{self.score_method} score, the others do not vary: lower r or probe other rows"
             )
-        # NumPy sorts NaN, an undefined score, behind every number.
+        # NumPy sorts NaN, an undefined score, after every number.
         return np.argsort(-scores, kind="stable")[: self.r]
 
     def _scan(

@@ -20,7 +20,7 @@ class Rotation:
     Up to 256 dimensions it is uniform over all. Beyond, it is three times random signs
     followed by a cosine transform, which mixes all dimensions alike (Yu, Suresh, Choromanski,
     Holtmann-Rice & Kumar 2016, "Orthogonal random features", NIPS 29, section 4, with the
-    transform of Hadamard, which only exists for some d).
+    Hadamard transform, which exists only for some d).
     """
 
     d: int

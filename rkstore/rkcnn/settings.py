@@ -4,6 +4,7 @@ from rkstore.rkcnn.directions import DIRECTIONS
 from rkstore.rkcnn.scores import SCORES
 from rkstore.rkcnn.subsets import SUBSETS
 from rkstore.settings import Settings, brought_by, combined, option
+from rkstore.store.sites import HOOK_HELP, LAYERS_HELP
 
 SPECIAL_TOKENS_HELP = (
     "Use the rows of special tokens, such as BOS, too; they are left out by default, because "
@@ -26,8 +27,8 @@ class SiteSettings(Settings):
         path=True,
         identity=False,
     )
-    layer: int | None = option(None, "Transformer block of the site.", least=0)
-    hook: str | None = option(None, "Hook of the site, if the store has several at that layer.")
+    layer: str | None = option(None, LAYERS_HELP)
+    hook: tuple[str, ...] = option((), HOOK_HELP)
     special_tokens: bool = option(False, SPECIAL_TOKENS_HELP)
     max_norm: float | None = option(None, MAX_NORM_HELP, least=1.0)
 
@@ -36,6 +37,7 @@ class SiteSettings(Settings):
 class ProbeSettings(SiteSettings):
     """How RkCNN looks for directions."""
 
+    layer: str | None = option(None, "Block of the site.", also="layers")
     m: int | None = option(
         None, "Dimensions in a subset; the square root of d_in by default.", least=1
     )

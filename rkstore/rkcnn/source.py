@@ -23,7 +23,7 @@ from rkstore.store.store import Store
 # adding its result to the sum.
 BLOCK_ROWS = 2048
 
-# What a token's row says about the token behind it: labels that no column holds.
+# Labels that are not a column: the token after that of a row.
 NEXT_TOKEN = "next_token"
 
 
@@ -39,17 +39,17 @@ class Source(Protocol):
         """Dimensions of a row."""
 
     def parts(self) -> Iterator[Floats]:
-        """All rows in order, in parts ``(some, width)`` as the source finds convenient."""
+        """All rows in order, in parts ``(n, width)`` of any size."""
 
     def column(self, name: str, rows: Indices) -> np.ndarray:
         """A named column at these rows, ascending, ``(len(rows),)``.
 
         Raises:
-            BadInput: the source has no such column.
+            BadInput: the source lacks the column.
         """
 
     def describe(self) -> dict[str, Any]:
-        """What a result says of its source."""
+        """What a result records of its source."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class StoreSite:
     """The activations of one site of a store, read a chunk at a time.
 
     Raises:
-        BadInput: the store has no such site or no such chunk.
+        BadInput: the store lacks the site or a chunk.
     """
 
     store: Store
@@ -65,7 +65,7 @@ class StoreSite:
     chunks: Sequence[int] | None = None
     """Which chunks of the store to read, in this order; all by default."""
     left_out: LeftOut = ALL_KEPT
-    """Rows that are passed over."""
+    """Rows that are skipped."""
 
     def __post_init__(self) -> None:
         self.store.check_site(self.hook_name)
@@ -116,7 +116,7 @@ class StoreSite:
         inside = (below % context > 0) & (below < self.store.manifest.rows)
         tokens = np.full(stop - start, -1, np.int32)
         if inside.any():
-            # The row behind the chunk only if its block goes on there: it may be elsewhere.
+            # The row after the chunk only if its block continues there: it may not be stored here.
             last = stop + int(inside[-1])
             tokens[: last - start - 1] = self.store.column("token_id", start + 1, last)
         tokens[~inside] = -1
@@ -165,7 +165,7 @@ class ArrayRows:
 
 
 def open_source(activations: "torch.Tensor | np.ndarray | StoreSite") -> Source:
-    """The source behind what a user gave.
+    """The source of the rows that a user gave.
 
     Raises:
         BadInput: it is something else, or an array that is not a matrix of real numbers.

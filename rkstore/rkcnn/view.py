@@ -9,7 +9,7 @@ from rkstore.rkcnn.moments import Doubles, Floats, Moments
 from rkstore.rkcnn.rotation import Rotation
 from rkstore.rkcnn.subsets.base import NO_ROTATION
 
-# A column with less than this part of the largest variance holds only what rounding left.
+# A column with less than this fraction of the largest variance contains rounding errors only.
 NOTHING = 1e-9
 
 
@@ -56,7 +56,7 @@ class View:
         """The view of ``x @ A``.
 
         Its variances follow from the covariance and belong to all rows. The third and fourth
-        moments do not; they are scaled from the sample, as if it had the shape of all rows.
+        moments do not; they are scaled from the sample, as if it were distributed like all rows.
         """
         assert self.moments.comoment is not None
         count = self.moments.count

@@ -23,7 +23,7 @@ class Moved:
 
 
 def each(work: Callable[[str], None], paths: Iterable[str], at_once: int) -> None:
-    """Do the work for every path, some at once; the first failure ends it."""
+    """Do the work for every path, several at once; the first failure ends it."""
     pool = ThreadPoolExecutor(at_once)
     try:
         for _ in pool.map(work, paths):

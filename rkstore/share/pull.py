@@ -12,7 +12,7 @@ from rkstore.store.contents import Contents
 from rkstore.store.files import JOURNAL, MANIFEST, PART, named, put, sync, writing
 from rkstore.store.part import NOTHING, Part, whole
 from rkstore.store.places.url import Location
-from rkstore.store.sites import block_of, is_named, parse_layers
+from rkstore.store.sites import Among
 from rkstore.store.store import Store
 
 Say = Callable[[str], object]
@@ -22,7 +22,7 @@ def pull(url: str | Path, settings: PullSettings, say: Say = lambda _: None) -> 
     """Bring a store, or a part of one, into a directory; what is there already is kept.
 
     Args:
-        say: told each choice that differs from what was asked, in a sentence.
+        say: called with a sentence for each choice that differs from what was asked.
 
     Returns:
         The store, and what had to be moved.
@@ -31,7 +31,7 @@ def pull(url: str | Path, settings: PullSettings, say: Say = lambda _: None) -> 
         BadInput: nothing there is what was asked for; the directory holds something else, or
             is being written.
         DamagedStore: a file that arrived is not what the journal lists; names it.
-        RkstoreError: the way there or the disk failed; run again, it goes on.
+        RkstoreError: the connection or the disk failed; run again, it continues.
     """
     location = Location(url)
     listed = location.contents()
@@ -73,7 +73,8 @@ def _asked(settings: PullSettings, listed: Contents, location: Location, say: Sa
     manifest, held = listed.manifest, listed.held
     if not held:
         raise BadInput(f"the store at {location.url} has no rows yet")
-    names = _sites(settings, list(held.sites), location)
+    among = Among(held.sites, f"the store at {location.url}", lambda _: f"has {few(held.sites)}")
+    names = tuple(among.chosen(settings.layers, settings.hook))
     first = held.shards.start * manifest.shard_rows
     stop = manifest.rows_recorded(held.shards.stop)
     if settings.rows is None:
@@ -93,32 +94,10 @@ def _asked(settings: PullSettings, listed: Contents, location: Location, say: Sa
     return Part(names, shards)
 
 
-def _sites(settings: PullSettings, names: list[str], location: Location) -> tuple[str, ...]:
-    """The sites that one of the hooks names in one of the layers, in the order of the store.
-
-    Raises:
-        BadInput: a layer or a hook is not there.
-    """
-    layers, hooks = settings.layers, settings.hook
-    blocks = {name: block_of(name)[0] for name in names}
-    numbers = {number for number in blocks.values() if number is not None}
-    asked = None if layers == "all" else set(parse_layers(layers, max(numbers, default=0) + 1))
-    in_layers = names if asked is None else [name for name in names if blocks[name] in asked]
-    within = "" if asked is None else f"--layers {layers} and "
-    lacking = [f"--layers {number}" for number in sorted((asked or set()) - numbers)] or [
-        f"{within}--hook {hook}" for hook in hooks if not any(is_named(n, hook) for n in in_layers)
-    ]
-    if lacking:
-        raise BadInput(
-            f"{lacking[0]} is not in the store at {location.url}, which has {few(names)}"
-        )
-    return tuple(n for n in in_layers if not hooks or any(is_named(n, hook) for hook in hooks))
-
-
 def _begin(root: Path, listed: Contents, location: Location) -> Store:
-    """The store that is in the directory; where there is none, a part that has nothing yet.
+    """The store that is in the directory, or else a new part without any rows.
 
-    The manifest comes last, so that it never stands there alone and claims to be a whole.
+    The manifest comes last: alone, it would claim that the store is whole.
     """
     if not (root / MANIFEST).is_file():
         put(root, PART, NOTHING.to_bytes())

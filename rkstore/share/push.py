@@ -24,7 +24,7 @@ from rkstore.store.part import NOTHING
 from rkstore.store.store import Store
 from rkstore.store.writing.destination import Destination
 
-# A journal at a URL cannot be appended to: what a killed push does again is this much at most.
+# A journal at a URL cannot be appended to: a killed push repeats at most this much.
 JOURNAL_SECONDS = 30.0
 
 
@@ -34,7 +34,7 @@ def push(path: str | Path, url: str | Path) -> Moved:
     Raises:
         BadInput: something else is there, or more than here.
         DamagedStore: a file here is not what was recorded; it was not pushed.
-        RkstoreError: the way there failed; run again, it goes on.
+        RkstoreError: the connection failed; run again, it continues.
     """
     store = Store(path)
     location = Destination(url)
@@ -54,7 +54,7 @@ def push(path: str | Path, url: str | Path) -> Moved:
 
 
 def _already_there(store: Store, location: Destination, sizes: dict[str, int]) -> Contents:
-    """What of this store is at the URL, after a check that pushing takes nothing away."""
+    """What of this store is at the URL, after a check that pushing removes nothing."""
     where = location.url
     if MANIFEST not in sizes:
         ours = {JOURNAL, PART, LOCK} | store.files().keys() | _metadata(store).keys()
@@ -84,14 +84,14 @@ def _already_there(store: Store, location: Destination, sizes: dict[str, int]) -
 
 
 def _send(store: Store, location: Destination, missing: dict[str, FileRecord], there: int) -> None:
-    """Send files, shard after shard, and now and then the journal as far as they reach."""
+    """Send files, shard after shard, and from time to time the journal of what was sent."""
 
     def one(path: str) -> None:
         recorded = missing[path]
         if not intact(store.root, path, recorded):
             raise DamagedStore(
                 f"{path} of {store.where} is not what was recorded, and was not pushed: "
-                "'rkstore verify --repair-from URL' mends it from a copy"
+                "'rkstore verify --repair-from URL' repairs it from a copy"
             )
         location.put(path, store.root / path)
         with lock:
@@ -116,7 +116,7 @@ def _send_journal(store: Store, location: Destination, shards: int) -> None:
 def _send_what_counts(
     store: Store, location: Destination, sizes: dict[str, int], listed: Contents
 ) -> None:
-    """Now that all files are there, say so: to other tools, in the journal, in the manifest."""
+    """Now that all files are there, declare them: to other tools, in the journal, the manifest."""
     grown = listed.held != store.held
     for path, content in _metadata(store).items():
         if grown or sizes.get(path) != len(content):

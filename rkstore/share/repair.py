@@ -1,4 +1,4 @@
-"""Making a damaged store whole from a copy of it."""
+"""Repairing a damaged store from a copy of it."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -31,7 +31,7 @@ def repair(store: Store, problems: Iterable[Problem], url: str | Path) -> list[P
     wanted = {p.path: recorded[p.path] for p in found if p.path in recorded}
     absent = [path for path in wanted if path not in there]
     if absent:
-        raise BadInput(f"{location.url} has not got {absent[0]}: repair from the whole store")
+        raise BadInput(f"{location.url} lacks {absent[0]}: repair from the whole store")
     with writing(store.root), claimed(store.root, store.manifest, location):
         fetch_missing(location, wanted, store.root)
         for problem in found:

@@ -4,6 +4,7 @@ from rkstore.settings import Settings, brought_by, combined, option
 from rkstore.share.exchange import EXPORTERS, IMPORTERS
 from rkstore.store.codecs import CODECS
 from rkstore.store.formats import COMPRESSION_HELP, COMPRESSIONS, FORMATS
+from rkstore.store.sites import HOOK_HELP, LAYERS_HELP
 
 
 @combined(from_=brought_by(IMPORTERS))
@@ -37,10 +38,8 @@ class ExportSettings(Settings):
     """Which sites to write, and for which program."""
 
     to: str | None = option(None, "What to write.", choices=EXPORTERS)
-    layer: int | None = option(None, "Transformer block of the sites; all by default.", least=0)
-    hook: tuple[str, ...] = option(
-        (), "Hook of the sites, the part after the block, a full name, or a glob; all by default."
-    )
+    layer: str | None = option(None, LAYERS_HELP, also="layers")
+    hook: tuple[str, ...] = option((), HOOK_HELP)
     dtype: str = option("float32", "Numbers to write.", choices=("float32", "float16"))
     out: str | None = option(
         None, "Directory to write; exports/<store>-<to> by default.", path=True
@@ -50,10 +49,8 @@ class ExportSettings(Settings):
 class PullSettings(Settings):
     """Which part of a store to bring here, and where."""
 
-    layers: str = option("all", "Blocks to pull: 'all', or a list such as 0-3,8.")
-    hook: tuple[str, ...] = option(
-        (), "Hook: the part after the block, a full name, or a glob; may be repeated."
-    )
+    layers: str = option("all", LAYERS_HELP, also="layer")
+    hook: tuple[str, ...] = option((), HOOK_HELP)
     rows: str | None = option(
         None, "Rows to pull, FIRST:LAST+1, rounded outward to whole shards; all by default."
     )

@@ -7,8 +7,9 @@ an order, ``places`` reads at a URL, ``writing`` writes, ``verify`` compares eve
 was recorded. Nothing here imports torch or can call a language model.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from rkstore.door import door
 
 if TYPE_CHECKING:
     from rkstore.store.facts import store_facts
@@ -20,11 +21,13 @@ if TYPE_CHECKING:
 __all__ = ["Manifest", "Site", "Store", "find_store", "open_store", "store_facts"]
 
 # Imported on first use: what needs the names of files must not wait for NumPy.
-_WHERE = {"Manifest": "manifest", "Site": "sites", "Store": "store", "store_facts": "facts"}
-_WHERE |= dict.fromkeys(("find_store", "open_store"), "open")
-
-
-def __getattr__(name: str) -> Any:
-    if name in _WHERE:
-        return getattr(importlib.import_module(f"rkstore.store.{_WHERE[name]}"), name)
-    raise AttributeError(f"module 'rkstore.store' has no attribute '{name}'")
+__getattr__ = door(
+    __name__,
+    {
+        "rkstore.store.facts": "store_facts",
+        "rkstore.store.manifest": "Manifest",
+        "rkstore.store.open": "find_store open_store",
+        "rkstore.store.sites": "Site",
+        "rkstore.store.store": "Store",
+    },
+)

@@ -2,11 +2,19 @@
 
 import fnmatch
 import re
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from rkstore.errors import BadInput
+from rkstore.errors import BadInput, few
 
 BLOCK = re.compile(r"(?:[^.]+\.)+?([0-9]+)\.(.+)")
+LAYERS = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
+
+LAYERS_HELP = "Blocks of the sites: 'all', or a list such as 0-3,8."
+HOOK_HELP = "Hook of the sites: the part after the block, a full name, or a glob; may be repeated."
+
+# One hook or several, each the part of a name after its block, a full name or a glob.
+Hooks = str | Sequence[str] | None
 
 
 @dataclass(frozen=True)
@@ -33,21 +41,110 @@ def is_named(hook_name: str, asked: str) -> bool:
     return any(fnmatch.fnmatchcase(name, asked) for name in (hook_name, block_of(hook_name)[1]))
 
 
-def parse_layers(text: str, layers: int) -> list[int]:
-    """The layers that ``all`` or a list such as ``0-3,8`` names, each once, in order.
+@dataclass(frozen=True)
+class Among:
+    """The sites of a store or of a model, to choose from by layers and hooks."""
 
-    Raises:
-        BadInput: the text is not such a list, or the model has no such layer.
-    """
-    if text == "all":
-        return list(range(layers))
-    chosen: set[int] = set()
-    for part in text.split(","):
-        found = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", part.strip())
-        first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
-        if last < first:
-            raise BadInput(f"--layers is '{text}': give 'all' or a list such as 0-3,8")
-        if last >= layers:
-            raise BadInput(f"--layers is '{text}': the model has layers 0-{layers - 1}")
-        chosen |= set(range(first, last + 1))
-    return sorted(chosen)
+    names: Sequence[str]
+    where: str
+    """What a sentence calls the store or the model."""
+    has: Callable[[str], str]
+    """What it has in place of a hook (or of a layer, if that is ""), to end a sentence."""
+
+    def chosen(self, layers: str | int | None = None, hooks: Hooks = None) -> list[str]:
+        """The sites that any of the hooks names in the layers, in the order of ``names``.
+
+        A part of a name, or a glob, must name a site in each of the layers that are listed; a
+        full name stands for itself. Each of the layers must have a site.
+
+        Args:
+            layers: a list such as ``0-3,8``, or one; ``all`` or None for any, also outside blocks.
+            hooks: parts after the block (``mlp.hook_post``), full names or globs; None for any.
+
+        Raises:
+            BadInput: a layer or a hook names nothing; says what there is.
+        """
+        asked = _several(hooks)
+        listed: Sequence[int | None] = self.layers(layers) or [None]
+        found: set[str] = set()
+        for hook in asked or ["*"]:
+            own = block_of(hook)[0] if hook in self.names else None
+            for layer in [own] if own in listed else listed:
+                fitting = {name for name in self.names if _fits(name, layer, hook)}
+                if not fitting:
+                    raise BadInput(self._lacking(layer, [hook]))
+                found |= fitting
+        for layer in listed:  # full names may all be of other layers
+            if not any(_fits(name, layer) for name in found):
+                raise BadInput(self._lacking(layer, asked))
+        return [name for name in self.names if name in found]
+
+    def one(self, layers: str | int | None = None, hooks: Hooks = None) -> str:
+        """The only site that :meth:`chosen` finds.
+
+        Raises:
+            BadInput: as there, or several sites fit; names them.
+        """
+        fitting = self.chosen(layers, hooks)
+        if len(fitting) == 1:
+            return fitting[0]
+        asked = _asked(layers, _several(hooks))
+        raise BadInput(
+            f"{asked or 'no --layer'} leaves {len(fitting)} sites to choose from "
+            f"({few(fitting)}): say which with --layer and --hook"
+        )
+
+    def layers(self, asked: str | int | None) -> list[int] | None:
+        """The layers that a list such as ``0-3,8`` names, each once, in order; None for ``all``.
+
+        Raises:
+            BadInput: the text is no such list, or there is no such layer.
+        """
+        if asked in (None, "all"):
+            return None
+        there = {layer for name in self.names if (layer := block_of(name)[0]) is not None}
+        chosen: set[int] = set()
+        for part in str(asked).split(","):
+            found = LAYERS.fullmatch(part.strip())
+            first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+            if last < first:
+                raise BadInput(f"--layers is '{asked}': give 'all' or a list such as 0-3,8")
+            for layer in range(first, last + 1):
+                if layer not in there:
+                    raise BadInput(self._lacking(layer, [], there))
+                chosen.add(layer)
+        return sorted(chosen)
+
+    def _lacking(
+        self, layer: int | None, hooks: Sequence[str], there: Collection[int] | None = None
+    ) -> str:
+        lacking = f"{_asked(layer, hooks)} is not in {self.where}, "
+        if there is None:
+            return lacking + f"which {self.has(hooks[0] if hooks else '')}"
+        return lacking + f"whose layers are {written(there) or 'none'}: it {self.has('')}"
+
+
+def written(layers: Collection[int]) -> str:
+    """Layers as they are asked for: ``0-3,8``."""
+    spans: list[list[int]] = []
+    for layer in sorted(layers):
+        if spans and spans[-1][-1] == layer - 1:
+            spans[-1][1:] = [layer]
+        else:
+            spans.append([layer])
+    return ",".join("-".join(map(str, span)) for span in spans)
+
+
+def _several(hooks: Hooks) -> Sequence[str]:
+    return [hooks] if isinstance(hooks, str) else hooks or []
+
+
+def _fits(name: str, layer: int | None, hook: str = "*") -> bool:
+    return layer in (None, block_of(name)[0]) and is_named(name, hook)
+
+
+def _asked(layers: str | int | None, hooks: Sequence[str]) -> str:
+    """What was asked for, as it is written on a command line."""
+    flag = "--layer" if str(layers).isdecimal() else "--layers"
+    words = [] if layers is None else [f"{flag} {layers}"]
+    return " and ".join([*words, *(f"--hook {hook}" for hook in hooks)])

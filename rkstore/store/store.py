@@ -21,7 +21,7 @@ from rkstore.store.files import FileRecord, inside, named, read_small, reading, 
 from rkstore.store.formats import ArraySpec, Shard, format_named
 from rkstore.store.manifest import COLUMNS
 from rkstore.store.recent import Recent
-from rkstore.store.sites import block_of, is_named
+from rkstore.store.sites import Among, Hooks
 from rkstore.store.statistics import ShardStatistics, Statistics
 
 # Scales, offsets and what is kept apart that stay decoded: at GPT-2's width of dozens of shards.
@@ -239,31 +239,25 @@ class Store:
         """What was recorded of each file that should be here, by path."""
         return self.held.files(self.manifest, self.records)
 
-    def site(self, layer: int | None = None, hook: str | None = None) -> str:
-        """The one site that a layer and a hook name.
+    def site(self, layer: str | int | None = None, hook: Hooks = None) -> str:
+        """The one site that a layer and a hook name; either may be left out if one site fits.
 
         Args:
-            layer: transformer block; may be left out if only one site fits.
+            layer: transformer block.
             hook: full name (``blocks.8.mlp.hook_post``), the part after the block, or a glob.
 
         Raises:
             BadInput: no site fits, or several do; names what there is.
         """
-        fitting = [
-            name
-            for name in self.hook_names
-            if layer in (None, block_of(name)[0]) and (hook is None or is_named(name, hook))
-        ]
-        if len(fitting) == 1:
-            return fitting[0]
-        options = {"--layer": layer, "--hook": hook}
-        asked = " and ".join(f"{k} {v}" for k, v in options.items() if v is not None)
-        if not fitting:
-            raise BadInput(f"{asked} is not in the store at {self.where}, which {self._has()}")
-        raise BadInput(
-            f"{asked or 'no --layer'} leaves {len(fitting)} sites to choose from "
-            f"({few(fitting)}): say which with --layer and --hook"
-        )
+        return self._among.one(layer, hook)
+
+    def sites(self, layers: str | int | None = None, hooks: Hooks = None) -> list[str]:
+        """The sites that any of the hooks names in the layers: see :meth:`Among.chosen`."""
+        return self._among.chosen(layers, hooks)
+
+    @property
+    def _among(self) -> Among:
+        return Among(self.hook_names, f"the store at {self.where}", lambda _: self._has())
 
     def check_site(self, hook_name: str) -> None:
         """Raise BadInput, naming what there is, unless the site is in the store."""

@@ -164,7 +164,7 @@ def prepare(settings: TrainSettings) -> Run:
 
 def _sites(settings: TrainSettings, store: Store, found: Probed | None) -> tuple[Site, ...]:
     """The sites that are asked for; a probe that is given must be of the same."""
-    if found is not None and settings.layer is None and settings.hook is None:
+    if found is not None and settings.layer is None and not settings.hook:
         names = [found.hook_name]
     else:
         names = [store.site(settings.layer, settings.hook)]

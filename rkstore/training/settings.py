@@ -19,7 +19,7 @@ class TrainSettings(SiteSettings):
         None,
         "Train one dictionary a layer, one after the other: 'all', or a list such as 0-3,8.",
     )
-    dictionary: str = option("topk", "Kind of sparse code.", choices=TRAINED)
+    dictionary: str = option("topk", "Kind of sparse code.", choices=TRAINED, also="select")
     wiring: str = option("sae", "Which sites the latents read and write.", choices=tuple(WIRINGS))
     init: str = option("datapoint", "How the latents are initialised.", choices=tuple(INITS))
     center: str | None = option(

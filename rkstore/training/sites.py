@@ -4,7 +4,7 @@ from rkstore.errors import BadInput, few
 from rkstore.rkcnn.mine import last_probed
 from rkstore.settings import replace
 from rkstore.store.open import open_store
-from rkstore.store.sites import block_of, is_named, parse_layers
+from rkstore.store.sites import Hooks, block_of
 from rkstore.store.store import Store
 from rkstore.training.settings import TrainSettings, directions_given
 
@@ -18,7 +18,7 @@ def at_probed_site(settings: TrainSettings) -> tuple[TrainSettings, str | None]:
         BadInput: there are several sites and none was probed.
     """
     said = (settings.layer, settings.hook, settings.layers, directions_given(settings))
-    if any(value is not None for value in said):
+    if any(value not in (None, ()) for value in said):
         return settings, None
     store = open_store(settings.store)
     try:
@@ -35,8 +35,14 @@ def at_probed_site(settings: TrainSettings) -> tuple[TrainSettings, str | None]:
     return settings, None
 
 
+def listed(settings: TrainSettings) -> str | None:
+    """The layers of which one dictionary each is trained; None for one dictionary."""
+    one = settings.layer is None or settings.layer.isdecimal()
+    return settings.layers if one else settings.layer
+
+
 def one_a_layer(settings: TrainSettings) -> list[TrainSettings]:
-    """Settings for each layer that ``--layers`` asks for, in order; without it, these alone.
+    """Settings for each layer that is listed, in order; if none are, these alone.
 
     A name becomes a directory of runs, each named after its site.
 
@@ -44,16 +50,19 @@ def one_a_layer(settings: TrainSettings) -> list[TrainSettings]:
         BadInput: the store has no such layer, or several sites at one; or something is
             asked for besides that only one site can have.
     """
-    if settings.layers is None:
+    layers = listed(settings)
+    if layers is None:
         return [settings]
-    for flag, value in (("--layer", settings.layer), ("--directions", directions_given(settings))):
-        if value is not None:
-            raise BadInput(f"--layers trains one dictionary a layer: leave out {flag}")
+    if None not in (settings.layer, settings.layers):
+        raise BadInput("--layers trains one dictionary a layer: leave out --layer")
+    if directions_given(settings) is not None:
+        raise BadInput("--layers trains one dictionary a layer: leave out --directions")
     store = open_store(settings.store)
-    sites = [store.site(n, settings.hook) for n in layers_of(store, settings.layers, settings.hook)]
+    sites = [store.site(n, settings.hook) for n in layers_of(store, layers, settings.hook)]
     return [
         replace(
             settings,
+            layer=None,
             layers=None,
             hook=site,
             name=None if settings.name is None else f"{settings.name}/{site}",
@@ -62,23 +71,14 @@ def one_a_layer(settings: TrainSettings) -> list[TrainSettings]:
     ]
 
 
-def layers_of(store: Store, layers: str, hook: str | None = None) -> list[int]:
+def layers_of(store: Store, layers: str, hook: Hooks = None) -> list[int]:
     """The layers that ``all`` or a list names, of those at which a store has the hook.
 
     Raises:
         BadInput: the store has the hook in no layer, or not in each that is asked for.
     """
-    blocks = [block_of(name) for name in store.hook_names if hook is None or is_named(name, hook)]
-    there = sorted({layer for layer, _ in blocks if layer is not None})
+    names = store.sites(layers, hook)
+    there = sorted({layer for name in names if (layer := block_of(name)[0]) is not None})
     if not there:
-        asked_for = f"--layers {layers}" if hook is None else f"--hook {hook}"
-        raise BadInput(
-            f"{asked_for} is not in the store at {store.where}, which has {few(store.hook_names)}"
-        )
-    if layers == "all":
-        return there
-    asked = parse_layers(layers, there[-1] + 1)
-    for layer in asked:
-        if layer not in there:
-            store.site(layer, hook)
-    return asked
+        raise BadInput(f"--layers {layers} chooses {few(names)}, which is not in a layer")
+    return there

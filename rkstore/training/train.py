@@ -16,7 +16,7 @@ from rkstore.errors import BadInput
 from rkstore.training.checkpoint import Diverged, resume, save
 from rkstore.training.run import Run, prepare
 from rkstore.training.settings import TrainSettings
-from rkstore.training.sites import one_a_layer
+from rkstore.training.sites import listed, one_a_layer
 from rkstore.training.step import step
 
 
@@ -31,7 +31,7 @@ def train(settings: TrainSettings) -> Path:
         DamagedStore: a chunk is not what was written.
         Diverged: its numbers are no longer finite.
     """
-    if settings.layers is not None:
+    if listed(settings) is not None:
         raise BadInput("--layers trains one dictionary a layer: use train_all(), or --layer")
     return train_all([settings])[0]
 

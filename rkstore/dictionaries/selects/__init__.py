@@ -15,7 +15,7 @@ from rkstore.errors import BadInput
 from rkstore.settings import options_in
 
 SELECTS: dict[str, type[Select]] = {
-    select.name: select for select in (TopK, ReLU, BatchTopK, JumpReLU)
+    select.name: select for select in (ReLU, TopK, BatchTopK, JumpReLU)
 }
 
 

@@ -7,9 +7,9 @@ weight that a dictionary must not have is in no bank: nothing has to be masked.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from rkstore.errors import BadInput
 from rkstore.settings import Settings
@@ -68,6 +68,12 @@ class Wiring:
             raise BadInput("only what is written has a decoder bias to be centred by")
 
     @property
+    def parameters(self) -> int:
+        """Numbers in all weights and biases."""
+        banks = sum(bank.latents * (bank.d_in + bank.d_out + 1) for bank in self.banks)
+        return banks + sum(site.width for site in self.writes)
+
+    @property
     def latents(self) -> int:
         """Latents of all banks."""
         return sum(bank.latents for bank in self.banks)
@@ -86,6 +92,43 @@ class Wiring:
     def sites(self) -> tuple[Site, ...]:
         """Every site that is read or written, once."""
         return tuple(dict.fromkeys((*self.reads, *self.writes)))
+
+    def as_dict(self) -> dict[str, Any]:
+        """The wiring as JSON."""
+        return {
+            "sites": {site.hook_name: site.width for site in self.sites},
+            "banks": [
+                {
+                    "latents": bank.latents,
+                    "reads": [site.hook_name for site in bank.reads],
+                    "writes": [site.hook_name for site in bank.writes],
+                }
+                for bank in self.banks
+            ],
+            "centred": self.centred,
+            "together": self.together,
+        }
+
+    @classmethod
+    def from_dict(cls, stated: Mapping[str, Any]) -> "Wiring":
+        """The inverse of :meth:`as_dict`.
+
+        Raises:
+            BadInput, KeyError, TypeError: there can be no such wiring.
+        """
+        sites = {name: Site(name, width) for name, width in stated["sites"].items()}
+        banks = [
+            Bank(
+                bank["latents"],
+                tuple(sites[name] for name in bank["reads"]),
+                tuple(sites[name] for name in bank["writes"]),
+            )
+            for bank in stated["banks"]
+        ]
+        sizes = [*stated["sites"].values(), *(bank.latents for bank in banks)]
+        if any(type(size) is not int for size in sizes):
+            raise BadInput("a size of its wiring is not a whole number")
+        return cls(tuple(banks), stated["centred"] is True, stated["together"] is True)
 
 
 class Wires(Settings, ABC):

@@ -1,7 +1,7 @@
 """Rows of a dataset as documents: from the Hub, from a directory, or from a file of rows.
 
 The ``datasets`` library finds and reads them. What is added here is that a row keeps its
-own number, whatever is cut out, shuffled or passed over.
+own number, whatever is sliced, shuffled or skipped.
 """
 
 import itertools
@@ -23,7 +23,7 @@ from rkstore.harvest.text.files import (
 )
 from rkstore.store.places import hub
 
-# More rows than any dataset has: stands for the end of one that is streamed.
+# More rows than any dataset has: stands for the end of a streamed one.
 ENDLESS = 2**62
 
 # A row's number while it is streamed.
@@ -34,8 +34,8 @@ def open_rows(name: str, config: str | None, settings: HarvestSettings) -> Text:
     """The rows of one split, or of a slice of it; a dataset of text files is read file by file.
 
     Raises:
-        BadInput: there is no such split, or no rows, or they have no text.
-        Exception: whatever ``datasets`` raises where a dataset cannot be had.
+        BadInput: the split is missing, or has no rows, or they have no text.
+        Exception: whatever ``datasets`` raises if a dataset is not available.
     """
     hub.fail_fast()
     import datasets
@@ -53,7 +53,7 @@ def open_rows(name: str, config: str | None, settings: HarvestSettings) -> Text:
         return _text_files(path, builder, split, seed, source)
     source["fingerprint"] = None
     # Streamed: a hundred thousand tokens of OpenWebText should not cost its 40 GB. Rows that are
-    # here already are better shuffled as a whole, and can be counted from their end.
+    # local can be shuffled as a whole, and counted from their end.
     if path.exists() and (seed or not _counts_from_the_beginning(split)):
         builder.download_and_prepare()
         rows = _stored_rows(_whole(builder.as_dataset(), name, split), split, seed)
@@ -66,7 +66,7 @@ def open_rows(name: str, config: str | None, settings: HarvestSettings) -> Text:
 
 
 def _saved(path: Path, config: str | None, split: str) -> Any:
-    """What ``save_to_disk`` wrote: splits by name, or one, which may know what it was a part of."""
+    """What ``save_to_disk`` wrote: splits by name, or a single one that may know its name."""
     import datasets
 
     _check_name(path, ("::",))
@@ -133,7 +133,7 @@ def _counts_from_the_beginning(split: str) -> bool:
 
 
 def _slice(split: str, rows: int) -> range:
-    """The rows that ``train[100:200]`` means, in the words of ``datasets``."""
+    """The rows that ``train[100:200]`` means to ``datasets``."""
     import datasets
 
     if "[" not in split:
@@ -150,7 +150,7 @@ def _slice(split: str, rows: int) -> range:
 
 
 def _stored_rows(data: Any, split: str, seed: int) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Rows that lie on this machine, each with its number; shuffled as datasets would."""
+    """Local rows, each with its number, in the order of the seed."""
     numbers = np.array(_slice(split, len(data)), np.int64)
     if seed:
         numbers = numbers[np.random.default_rng(seed).permutation(len(numbers))]
@@ -160,9 +160,9 @@ def _stored_rows(data: Any, split: str, seed: int) -> Iterator[tuple[int, dict[s
 def _streamed_rows(data: Any, split: str, seed: int) -> Iterator[tuple[int, dict[str, Any]]]:
     """Rows as they come, each with its number.
 
-    Under a seed ``datasets`` mixes what lies in a buffer, and reads the files in another order.
-    How many rows are in the files before is then not known, and the number is the place in the
-    shuffled stream: the same seed leads there again.
+    Under a seed ``datasets`` shuffles within a buffer and reads the files in another order. How
+    many rows earlier files hold is then not known, so the number is the place in the shuffled
+    stream: the same seed leads there again.
     """
     if not _counts_from_the_beginning(split):
         raise BadInput(
@@ -179,12 +179,12 @@ def _streamed_rows(data: Any, split: str, seed: int) -> Iterator[tuple[int, dict
 
 
 def _numbered_as_shuffled(data: Any, split: str, seed: int) -> bool:
-    # A slice is cut out before its rows are mixed, its files are read in their order.
+    # A slice is taken before shuffling, so its files are read in their order.
     return bool(seed) and data.num_shards > 1 and "[" not in split
 
 
 def _texts(name: str, rows: Iterator[tuple[int, dict[str, Any]]]) -> Iterator[Document]:
-    """The text of each row; the first one is looked at now."""
+    """The text of each row; the first row is checked now."""
     first = next(rows, None)
     if first is None:
         raise BadInput(f"the dataset {name} has no rows there")

@@ -1,4 +1,4 @@
-"""Documents and their numbers: what every source of text comes to."""
+"""Documents and their numbers: what every source of text gives."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-# The number by which a document is found again where it came from, and its text.
+# The number that identifies a document in its source, and its text.
 Document = tuple[int, str]
 
 
@@ -16,7 +16,7 @@ class Text:
     """Documents in the order they are read, and what a manifest says of where they came from.
 
     A document's number is that of its file in the list, or of its row in the split: it is
-    counted before anything is shuffled, cut out or passed over, so that it leads back there.
+    counted before anything is shuffled, sliced or skipped, so that it leads back there.
     """
 
     documents: Iterator[Document]

@@ -1,7 +1,7 @@
-"""Plain text files: which ones are meant, and that they hold text and nothing else.
+"""Plain text files: which ones are meant, and the check that they are plain text.
 
 A model reads whatever it is given. The braces of JSON, the tags of a web page or the bytes
-of an archive would become tokens like any others, and the store would be of no use.
+of an archive would become tokens like any others, and the store would be useless.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from rkstore.harvest.text.documents import Text, shuffled
 from rkstore.store.files import named
 from rkstore.store.order import natural
 
-# What is no plain text, by the end of its name (a second end, as in .jsonl.gz, goes before) …
+# What is not plain text, by the suffix of its name (of .jsonl.gz the first suffix counts) …
 ENDS = {
     "rows": ("json", "jsonl", "ndjson", "csv", "tsv", "parquet", "arrow"),
     "packed": ("gz", "bz2", "xz", "zst", "lz4", "zip", "7z", "rar", "tar", "tgz"),
@@ -52,10 +52,10 @@ def text_files(names: Sequence[str]) -> list[tuple[str, Path]]:
     """The files that ``--text`` names, and those of the directories it names.
 
     Returns:
-        For each what a manifest calls it, which says nothing of where it lies, and its path.
+        For each the name that a manifest records, which does not say where it lies, and its path.
 
     Raises:
-        BadInput: a directory holds no text files.
+        BadInput: a directory contains no text files.
     """
     found: list[tuple[str, Path]] = []
     for path in (named(name) for name in names):
@@ -79,7 +79,7 @@ def _inside(path: Path) -> list[Path]:
 
 
 def visible_files(path: Path) -> list[Path]:
-    """All files below a directory but hidden ones."""
+    """All files below a directory except hidden ones."""
     return [file for file in path.rglob("[!.]*") if file.is_file()]
 
 
@@ -94,20 +94,20 @@ def in_order(root: Path, files: Sequence[Path]) -> list[Path]:
 
 
 def read_files(named: Sequence[tuple[str, Path]], seed: int, first: int = 0) -> Text:
-    """Each file is one document. An empty one is named on stderr and passed over.
+    """Each file is one document. Empty ones are named on stderr and skipped.
 
     Args:
-        named: what the manifest calls a file, and where it lies.
+        named: the name that the manifest records for a file, and where it lies.
         first: number of the first of them.
 
     Raises:
-        BadInput: a file cannot be read, is not UTF-8 or no plain text; all files are empty.
+        BadInput: a file cannot be read, is not UTF-8 or not plain text; all files are empty.
     """
     texts, described, empty = [], [], []
     for name, path in named:
         raw = _bytes_of(path)
         text = plain_text(raw, path)
-        # A name may hold bytes that are no text, which JSON could not hold.
+        # A name may contain bytes that are not text, which JSON cannot represent.
         name = os.fsencode(name).decode("utf-8", "backslashreplace")
         about: dict[str, Any] = {"name": name, "bytes": len(raw)}
         about["sha256"] = hashlib.sha256(raw).hexdigest()
@@ -119,7 +119,7 @@ def read_files(named: Sequence[tuple[str, Path]], seed: int, first: int = 0) -> 
     if len(empty) == len(named):
         raise BadInput(f"{few(empty, 3)} {_is(empty)} empty: give a file with text in it")
     if empty:
-        print(f"{few(empty, 3)} {_is(empty)} empty and passed over", file=sys.stderr)
+        print(f"{few(empty, 3)} {_is(empty)} empty and skipped", file=sys.stderr)
     documents = [(first + number, text) for number, text in shuffled(texts, seed) if text.strip()]
     return Text(iter(documents), {"files": described})
 
@@ -128,7 +128,7 @@ def plain_text(raw: bytes, path: Path) -> str:
     """The text of a file, without a byte-order mark.
 
     Raises:
-        BadInput: it is not UTF-8, or holds something else than plain text; says what to do.
+        BadInput: it is not UTF-8, or not plain text; says what to do.
     """
     if raw.startswith(UTF_16):
         raise BadInput(

@@ -18,12 +18,12 @@ WIKITEXT, WIKITEXT_CONFIG = "wikitext", "wikitext-103-raw-v1"
 # The corpus every Python carries goes by this name in place of a dataset's.
 PYTHON_CORPUS = "python"
 
-# Settings of a dataset, which files have no use for; the corpus of Python has its name only.
+# Settings of a dataset, which text files do not need; the corpus of Python needs its name only.
 OF_DATASETS: tuple[str, ...] = ("dataset", "dataset_config", "split", "fallback")
 
 
 def check_text(settings: HarvestSettings) -> None:
-    """Raise BadInput if a setting would be ignored: whoever gave it means something else."""
+    """Raise BadInput if a setting would be ignored: it was given for a reason."""
     if settings.text:
         instead, ignored = "--text", OF_DATASETS
     elif settings.dataset == PYTHON_CORPUS:
@@ -37,12 +37,12 @@ def check_text(settings: HarvestSettings) -> None:
 
 
 def open_text(settings: HarvestSettings) -> Text:
-    """The text that the settings ask for, or the first of their fallbacks that can be had.
+    """The text that the settings ask for, or the first of their fallbacks that is available.
 
     Raises:
-        BadInput: a file is missing, no plain text or not UTF-8, a dataset has no text column or
-            no such split, or a setting would be ignored.
-        RkstoreError: no dataset of the list can be had.
+        BadInput: a file is missing, not plain text or not UTF-8, a dataset lacks the text column
+            or the split, or a setting would be ignored.
+        RkstoreError: no dataset of the list is available.
     """
     check_text(settings)
     if settings.text:
@@ -55,7 +55,7 @@ def open_text(settings: HarvestSettings) -> Text:
             text = _open(name, config, settings)
         except BadInput:
             raise
-        except Exception as error:  # whatever goes wrong over there, it cannot be had
+        except Exception as error:  # whatever went wrong, it is not available
             tried.append(f"{name}: {_reason(error)}")
             if len(asked) > 1:
                 print(f"{tried[-1]}; trying the next of --fallback", file=sys.stderr)
@@ -77,7 +77,7 @@ def _open(name: str, config: str | None, settings: HarvestSettings) -> Text:
 
 
 def _reason(error: Exception) -> str:
-    # What datasets raises where it looks for a first row, or for the first file, and there is none.
+    # What the library raises if there is no first row or no first file.
     if isinstance(error, (StopIteration, IndexError)):
         return "it has no rows"
     return one_line(error, 200)
@@ -107,7 +107,7 @@ def _name_and_config(text: str) -> tuple[str, str | None]:
 
 
 def _usual_config(name: str) -> str | None:
-    # A directory of that name has what it has.
+    # A directory of that name has no configurations.
     is_wikitext = name.split("/")[-1] == WIKITEXT and not Path(name).exists()
     return WIKITEXT_CONFIG if is_wikitext else None
 

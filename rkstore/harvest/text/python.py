@@ -15,8 +15,8 @@ from typing import Literal
 
 Part = Literal["all", "train", "held-out"]
 
-# Not every CPython installs its own tests; tables of code points and generated
-# grammars are text that no language model should spend itself on.
+# Not every CPython installs its own tests; tables of code points and generated grammars are
+# useless to a language model.
 LEFT_OUT = {
     "__pycache__",
     "encodings",
@@ -33,8 +33,8 @@ LEFT_OUT = {
 def python_documents(part: Part = "all") -> Iterator[tuple[str, str]]:
     """Yield ``(name, text)`` of every document of the corpus, sorted by name.
 
-    One document in twenty, chosen by the hash of its name, is held out: it was
-    never shown to the demo model.
+    One document in twenty, chosen by the hash of its name, is held out: the
+    demo model was not trained on it.
 
     Args:
         part: ``"train"``, ``"held-out"``, or ``"all"`` for both.
@@ -58,7 +58,7 @@ def _sources() -> set[tuple[str, str]]:
     found = set()
     for path in stdlib.rglob("*.py"):
         parts = path.relative_to(stdlib).parts
-        # Generated at build time: they hold the paths of one machine.
+        # Generated at build time: they contain the paths of one machine.
         if parts[0].startswith(("config-", "_sysconfigdata")) or LEFT_OUT & set(parts[:-1]):
             continue
         try:

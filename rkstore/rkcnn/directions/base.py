@@ -25,8 +25,7 @@ class Directions(Member, ABC):
             components: directions of a subset, the first of them first.
 
         Raises:
-            BadInput: a subset does not vary in so many directions; or there are no rows, and
-                they are needed.
+            BadInput: a subset varies in fewer directions; or rows are needed and not given.
         """
 
 

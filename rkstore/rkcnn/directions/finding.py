@@ -35,7 +35,7 @@ def find_directions(
         ``(h · components, d)`` float32, each of norm 1 and zero outside its subset.
 
     Raises:
-        BadInput: a subset does not vary, or not in so many directions.
+        BadInput: a subset does not vary, or varies in fewer directions.
     """
     count = components
     directions = np.zeros((len(subsets) * count, len(covariance)), np.float32)

@@ -19,7 +19,7 @@ from rkstore.rkcnn.threads import one_item_a_core
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Steps of one component: it converges in some ten, or its data has no such direction.
+# Steps of one component: it converges in about ten, or there is no such direction.
 MOST_STEPS = 200
 # Two steps are the same when their cosine differs from 1 by less.
 SAME = 1e-10
@@ -49,7 +49,7 @@ class ICA(Directions):
         if rows is None:
             raise BadInput("ica directions need rows besides the covariance: give a sample")
         if len(rows) <= subsets.shape[1]:
-            # Every direction could be made to look as unlike noise as a single row.
+            # Some direction would then single out any one row, whatever the data.
             raise BadInput(
                 f"ica has {len(rows)} rows for subsets of {subsets.shape[1]} dimensions and needs "
                 "more: give more rows, raise sample_rows or lower m"

@@ -1,4 +1,4 @@
-"""random: a score that knows nothing, the control for all others."""
+"""random: a score that ignores the data, the control for all others."""
 
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ class Random(RowScore):
     name = "random"
 
     def check(self, comparison: Comparison) -> None:
-        """Nothing is compared, so nothing is refused."""
+        """Nothing is compared, so there is nothing to refuse."""
 
     def of_subsets(
         self,

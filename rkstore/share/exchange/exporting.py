@@ -12,7 +12,6 @@ from rkstore.share.exchange import exporter_named
 from rkstore.share.exchange.outgoing import Outgoing
 from rkstore.share.settings import ExportSettings
 from rkstore.store.files import directory_aside
-from rkstore.store.sites import block_of, is_named
 from rkstore.store.store import Store
 
 
@@ -53,15 +52,8 @@ def _sites(store: Store, settings: ExportSettings) -> list[str]:
     if not rows:
         raise BadInput(f"the store at {store.root} has no rows yet: run its harvest again")
     if rows % store.manifest.context_size:
-        raise BadInput(f"the rows of {store.root} are no whole blocks: it was not harvested")
-    layer = settings.layer
-    there = [name for name in store.hook_names if layer is None or block_of(name)[0] == layer]
-    chosen: set[str] = set()
-    for hook in settings.hook or (None,):
-        fitting = {name for name in there if hook is None or is_named(name, hook)}
-        # None fits: the store says what there is.
-        chosen |= fitting or {store.site(settings.layer, hook)}
-    return [name for name in there if name in chosen]
+        raise BadInput(f"the rows of {store.root} are not whole blocks: it was not harvested")
+    return store.sites(settings.layer, settings.hook)
 
 
 def _check_room(outgoing: Outgoing, out: Path) -> None:

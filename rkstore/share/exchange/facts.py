@@ -1,4 +1,4 @@
-"""What a store knows of its rows and no array of another format holds: ``rkstore.json``.
+"""What a store knows about its rows and arrays of other formats cannot hold: ``rkstore.json``.
 
 An export writes it beside the numbers, an import reads it back, so that a store that went
 out and came in again still knows its blocks, its model and what its codec cost.
@@ -106,18 +106,18 @@ def _check(facts: Facts) -> None:
     """Raise ValueError unless every fact is of its type, and can be written again."""
     for text in (facts.fingerprint, facts.codec):
         if type(text) is not str:
-            raise ValueError(f"{text!r} is no text")
+            raise ValueError(f"{text!r} is not text")
     for size in (facts.rows, facts.context_size):
         if type(size) is not int or not 0 < size < 2**48:
-            raise ValueError(f"{size!r} is no positive number")
+            raise ValueError(f"{size!r} is not a positive number")
     for error in facts.codec_fvu.values():
         if type(error) is not float or not 0 <= error < math.inf:
-            raise ValueError(f"{error!r} is no error")
+            raise ValueError(f"{error!r} is not an error")
     for part in (facts.source, *(facts.source.get(k, {}) for k in ("model", "text", "tokens"))):
         if type(part) is not dict:
-            raise ValueError(f"{part!r} is no object")
+            raise ValueError(f"{part!r} is not an object")
     json.dumps(vars(facts), ensure_ascii=False, allow_nan=False).encode()
 
 
 def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no number")
+    raise ValueError(f"{constant} is not a number")

@@ -32,18 +32,18 @@ def of_files(
         ids_in: opens a file of integers, as NumPy.
 
     Raises:
-        BadInput: there are none, or they cannot be of one store.
+        BadInput: there are none, or they do not belong together.
     """
     alone = not path.is_dir()
     paths = [path] if alone else _arrays(path, suffix)
     directory = path.parent if alone else path
     facts = facts_beside(directory)
     if alone and facts and path.stem not in facts.codec_fvu:
-        facts = None  # of its neighbours
+        facts = None  # they describe its neighbours
     matrices = {file.stem: matrix_in(file) for file in paths}
     like = next(iter(matrices.values()))
     files, columns = {file.name: file for file in paths}, {}
-    # Of one file, the columns are its own only if an export put it there.
+    # The columns beside a single file belong to it only if an export wrote it.
     for stem, name in ({} if alone and not facts else COLUMN_FILES).items():
         file = directory / f"{stem}{suffix}"
         if file.is_file():
@@ -57,7 +57,7 @@ def of_files(
 
 
 def _arrays(directory: Path, suffix: str) -> list[Path]:
-    """The files of a directory that are no columns, in natural order."""
+    """The files of a directory that are not columns, in natural order."""
     found = [file for file in directory.glob(f"*{suffix}") if file.stem not in COLUMN_FILES]
     if not found:
         raise BadInput(f"{directory} has no {suffix} files: give one, or a directory of them")

@@ -108,7 +108,7 @@ class ToHdf5(Exporter):
 
 
 def _chosen(path: Path, file: h5py.File, asked: tuple[str, ...]) -> list[str]:
-    """The datasets asked for, or ``tensor``, or all that are no columns, in natural order."""
+    """The datasets asked for, or ``tensor``, or all that are not columns, in natural order."""
     if asked:
         return list(asked)
     if TENSOR in file:
@@ -116,25 +116,25 @@ def _chosen(path: Path, file: h5py.File, asked: tuple[str, ...]) -> list[str]:
     names: list[str] = []
 
     def see(name: str, link: Any) -> None:
-        # A link that leads elsewhere is taken too, to be refused by name.
+        # A link that leads elsewhere is included, to be refused by name.
         inside = isinstance(link, h5py.HardLink)
         if name not in (*COLUMNS, FACTS) and not (inside and isinstance(file[name], h5py.Group)):
             names.append(name)
 
     file.visititems_links(see)
     if not names:
-        raise BadInput(f"{path} holds no datasets")
+        raise BadInput(f"{path} contains no datasets")
     return sorted(names, key=natural)
 
 
 def _dataset(path: Path, file: h5py.File, name: str) -> Any:
-    """A dataset whose numbers are in this very file: another file could be anybody's."""
+    """A dataset whose numbers are in this file: a link may lead to any other."""
     try:
         link = file.get(name, getlink=True) if name in file else None
         dataset = file[name] if isinstance(link, h5py.HardLink) else None
     except (KeyError, OSError, RuntimeError) as error:
         raise BadInput(f"'{name}' of {path} cannot be opened: {error}") from None
-    # A group on the way may itself be a link to elsewhere.
+    # A group on the path may itself be a link to elsewhere.
     if not isinstance(dataset, h5py.Dataset) or dataset.file != file or dataset.shape is None:
         raise BadInput(
             f"{path} has no dataset '{name}' (it has {', '.join(list(file)[:16]) or 'nothing'}): "
@@ -157,7 +157,7 @@ def _facts(path: Path, file: h5py.File) -> Facts | None:
 
 
 def _context_size(path: Path, file: h5py.File) -> int | None:
-    """Rows in a block, as an export says; the first ones said no more than that."""
+    """Rows in a block, as an export says; the first exports recorded nothing else."""
     if "rkstore_store" not in file.attrs or "context_size" not in file.attrs:
         return None
     size = file.attrs["context_size"]

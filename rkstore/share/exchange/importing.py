@@ -34,7 +34,7 @@ def import_store(
 ) -> Store:
     """Write a store of the rows that lie in files of another program.
 
-    Stopped, the same import goes on with the next shard. Columns that the files do not
+    If stopped, the same import continues with the next shard. Columns that the files do not
     have are made: ``token_id`` is -1, ``document`` counts the blocks, ``position`` counts
     inside a block. Without a context size each row is a block of its own. Of the files of
     an export, blocks, columns, model and codec error are those of the store it was made of.
@@ -144,8 +144,8 @@ def _context_size(path: Path, source: Source, settings: ImportSettings) -> int:
     size = asked or stated or 1
     if source.rows % size:
         raise BadInput(
-            f"--context-size is {size}: the {source.rows:,} rows of {path} are no whole number "
-            "of such blocks"
+            f"--context-size is {size}: the {source.rows:,} rows of {path} are not a whole "
+            "number of such blocks"
         )
     if source.rows // size > INT32.max:
         raise BadInput(f"{path} has more than {INT32.max:,} blocks: give a --context-size")
@@ -159,7 +159,7 @@ def _described(files: dict[str, Path]) -> list[dict[str, Any]]:
     with tqdm(total=total, unit="B", unit_scale=True, desc="digest", disable=None) as bar:
         for name, file in files.items():
             size = file.stat().st_size
-            # A name may hold bytes that are no text, which JSON could not hold.
+            # A name may contain bytes that are not text, which JSON cannot represent.
             readable = os.fsencode(name).decode("utf-8", "backslashreplace")
             described.append({"name": readable, "bytes": size, "sha256": sha256(file)})
             bar.update(size)

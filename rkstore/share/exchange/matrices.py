@@ -18,7 +18,7 @@ class Matrix:
     """Rows of one array.
 
     Its axes are ``(rows, d_in)``, ``(blocks, context, d_in)``, or those of a hook with heads,
-    ``(blocks, context, heads, d_head)``, whose rows are the heads one behind another.
+    ``(blocks, context, heads, d_head)``, whose rows are the heads one after another.
     """
 
     array: Any

@@ -72,9 +72,11 @@ class Memmap(Importer):
                 "a time"
             )
         if shuffled and (settings.context_size or 1) > 1:
-            raise BadInput(f"{path} was shuffled: its rows are no blocks, leave out --context-size")
+            raise BadInput(
+                f"{path} was shuffled: its rows are not blocks, leave out --context-size"
+            )
         columns = {}
-        # Where the cache says that it kept no tokens, those beside it are of another.
+        # If the cache says that it kept no tokens, those beside it belong to another.
         if all(config.get("store_tokens", not shuffled) for config in configs):
             found = [place / TOKENS for place in (path, directories[0].parent)]
             for tokens in [file for file in found if file.is_file()][:1]:
@@ -94,7 +96,7 @@ class _Shard:
 
 
 class _Joined:
-    """Shards one behind another, sliced as one array."""
+    """Shards one after another, sliced as one array."""
 
     def __init__(self, shards: list[_Shard]) -> None:
         self.shards = shards
@@ -129,7 +131,7 @@ def _directories(path: Path) -> list[Path]:
     """The directories that hold shards, in the order of the numbers in their names."""
     if not path.is_dir():
         raise BadInput(
-            f"{path} is no directory: give an activation cache, or one of its submodules"
+            f"{path} is not a directory: give an activation cache, or one of its submodules"
         )
     if any(path.glob("shard_*.memmap")):
         return [path.absolute()]
@@ -215,5 +217,5 @@ def _object(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         document = None
     if not isinstance(document, dict):
-        raise BadInput(f"{path} is no JSON object")
+        raise BadInput(f"{path} is not a JSON object")
     return document

@@ -1,4 +1,4 @@
-"""What leaves a store: rows in the dtype of an export, and what no array of it says."""
+"""What leaves a store: rows in the dtype of an export, and facts that arrays cannot hold."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -84,11 +84,11 @@ class Outgoing:
         return [name for name in COLUMNS if known or name != "token_id"]
 
     def facts(self) -> Facts:
-        """What the arrays do not say. Complete when all values were read."""
+        """What the arrays cannot hold. Complete when all values were read."""
         manifest = self.store.manifest
         source = dict(manifest.source)
         if self.rows != manifest.rows and isinstance(source.get("tokens"), dict):
-            # The digest is of all tokens.
+            # The digest covers all tokens.
             source["tokens"] = {k: v for k, v in source["tokens"].items() if k != "sha256"}
         errors = {name: self._error(name) for name in self.hook_names}
         return Facts(
@@ -96,7 +96,7 @@ class Outgoing:
         )
 
     def _massive(self, hook_name: str, x: np.ndarray, first: int) -> np.ndarray:
-        """Which rows are massive, ``(rows,)``: learned by shard, as when they were written."""
+        """Which rows are massive, ``(rows,)``: decided by shard, as when they were written."""
         begin, end = self.store.manifest.rows_of_shard(first // self.store.manifest.shard_rows)
         if (hook_name, begin) not in self._usual:
             rows = self.store.read(hook_name, begin, min(begin + FIT_ROWS, end))

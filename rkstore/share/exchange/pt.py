@@ -1,4 +1,4 @@
-"""PyTorch: one tensor in a ``.pt`` file, memory-mapped and never unpickled freely."""
+"""PyTorch: one tensor in a ``.pt`` file, memory-mapped; no code in it is run."""
 
 import pickle
 from pathlib import Path
@@ -28,7 +28,7 @@ def load_ids(path: Path) -> Any:
     """The tensor in a file as an array of NumPy.
 
     Raises:
-        BadInput: see :func:`load_tensor`; or NumPy knows no such numbers.
+        BadInput: see :func:`load_tensor`; or NumPy lacks their type.
     """
     tensor = load_tensor(path)
     if tensor.is_floating_point():

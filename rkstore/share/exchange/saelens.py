@@ -26,7 +26,7 @@ STATE = "state.json"
 # The columns of the dataset that are rkstore's columns.
 NAMED = {TOKENS if name == "token_id" else name: name for name in COLUMNS}
 
-# What the state of a saved dataset says. Versions of long ago also had an order of its rows.
+# Keys in the state of a saved dataset. Old versions also stored an order of its rows.
 KNOWN = {
     "_data_files",
     "_fingerprint",
@@ -58,7 +58,7 @@ class FromSaelens(Importer):
         files = [Path(file["filename"]) for file in data.cache_files]
         files += [path / exported.FILE] if facts else []
         blocks = data.with_format("numpy")
-        # A stranger's 'document' may be anything, a text for one.
+        # The 'document' of another program may be anything, such as a text.
         taken = [n for n in (NAMED if facts else [TOKENS]) if n in data.column_names]
 
         def rows(column: str, start: int, stop: int) -> np.ndarray:
@@ -136,7 +136,7 @@ def _shapes(path: Path, data: Any, asked: tuple[str, ...]) -> dict[str, tuple[in
     """The shape of a block in each column that is asked for, or in all of activations.
 
     Raises:
-        BadInput: there is none, or one is no activations.
+        BadInput: there is none, or one does not hold activations.
     """
     shapes = {
         name: feature.shape
@@ -165,7 +165,7 @@ def _datasets() -> Any:
 
 def _loaded(path: Path) -> Any:
     if not (path / STATE).is_file():
-        raise BadInput(f"{path} is no dataset that 'datasets' saved (it has no {STATE})")
+        raise BadInput(f"{path} is not a dataset that 'datasets' saved (it has no {STATE})")
     _check_state(path / STATE)
     try:
         data = _datasets().load_from_disk(str(path))
@@ -179,7 +179,7 @@ def _loaded(path: Path) -> Any:
 
 
 def _check_state(path: Path) -> None:
-    """Raise BadInput if the dataset is in a state that would change its rows unseen."""
+    """Raise BadInput if the state of the dataset would silently change its rows."""
     try:
         state = dict(json.loads(path.read_bytes()))
     except (OSError, ValueError, TypeError, RecursionError):
