@@ -1,4 +1,4 @@
-"""Measure rkstore against what else there is, and say what came of it.
+"""Measure rkstore against other tools, and report the result.
 
     make bench                                            # everything, under half an hour
     python benchmarks/bench.py --only harvest_fp32        # some rows; --write keeps the result
@@ -12,6 +12,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -56,9 +57,9 @@ def run(rows: list[Row], quick: bool) -> dict[str, Measurement]:
     return measurements
 
 
-def write(measurements: dict[str, Measurement]) -> None:
-    """Add measurements to the numbers that are kept, and write the page anew."""
-    numbers = read_numbers()
+def write(measurements: dict[str, Measurement], **more: Any) -> None:
+    """Add measurements, and whatever else is new, to the recorded numbers; rewrite the page."""
+    numbers = read_numbers() | more
     kept = from_numbers(numbers) | measurements
     named = [row_named(name) for name in NAMES]
     numbers |= {

@@ -26,7 +26,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TQDM_DISABLE", "1")
 
-from harness.page import NUMBERS, read_numbers
 from harness.scaling import section
 
 LAYER, BATCH_ROWS = 6, 4096
@@ -140,9 +139,7 @@ def main(quick: bool, alone: tuple[str, Path, int] | None) -> None:
     if not quick:
         from bench import write
 
-        numbers = read_numbers() | {"scale": scale}
-        NUMBERS.write_text(json.dumps(numbers, indent=1, ensure_ascii=False) + "\n", "utf-8")
-        write({})
+        write({}, scale=scale)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def tokenize(tokenizer: PreTrainedTokenizerFast, part: str) -> torch.Tensor:
 
 
 def batches(stream: torch.Tensor, size: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
-    """Blocks ``(size, CONTEXT)`` that begin at random places, for ever."""
+    """Blocks ``(size, CONTEXT)`` that start at random places, without end."""
     while True:
         starts = torch.randint(len(stream) - CONTEXT, (size,), generator=generator)
         yield stream[starts[:, None] + torch.arange(CONTEXT)]

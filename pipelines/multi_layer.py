@@ -66,7 +66,7 @@ def counted(pairs: list[tuple[Row, Row]]) -> Row:
 
 
 def page(runs: Runs, summary: Row, settings: MultiLayerSettings) -> str:
-    """Layer by layer beside what was published, and what it comes to."""
+    """Layer by layer beside what was published, and the summary."""
     head = ["layer", *(f"{key} {arm}" for key in ("dead", "EV") for arm in settings.arms)]
     head += [f"published {key}" for key in ("dead", "L0", "EV")]
     layers = sorted({row["layer"] for row in runs.rows})

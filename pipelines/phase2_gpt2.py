@@ -100,7 +100,7 @@ def criteria(baseline: Row, arm: Row) -> dict[str, bool]:
 
 
 def page(runs: Runs, summary: Row) -> str:
-    """The runs, what they come to, and what was published."""
+    """The runs, their summary, and what was published."""
     head = ["run", "seed", "dead", "of latents", "of mined", "of others", "L0", "explained", "MSE"]
     rows = [_cells(row) for row in runs.rows]
     for init, row in PHASE2.items():

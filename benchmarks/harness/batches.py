@@ -66,7 +66,7 @@ def bound(root: Path) -> list[str]:
     least = (unpacking + decoding) / THREADS
     return [
         f"One core takes {1e3 * unpacking:.1f} ms to decompress the chunks of a batch and "
-        f"{1e3 * decoding:.1f} ms to decode them (once, behind the last repetition): with "
+        f"{1e3 * decoding:.1f} ms to decode them (once, after the last repetition): with "
         f"{THREADS} cores and nothing else to do that is {BATCH_ROWS / least:,.0f} rows/s."
     ]
 
@@ -91,7 +91,7 @@ def copying(mapped: np.ndarray) -> list[str]:
     return [
         f"With nothing else to do, {THREADS} threads copy the same rows in order, into memory that "
         f"is there already, at {plain:,.0f} rows/s; gathered from their chunks and put in their "
-        f"places, as a shuffled batch has to be, at {scattered:,.0f} (once each, behind the last "
+        f"places, as a shuffled batch has to be, at {scattered:,.0f} (once each, after the last "
         "repetition)."
     ]
 
@@ -109,7 +109,7 @@ def _places(rows: int) -> list[list[tuple[np.ndarray, np.ndarray]]]:
 
 
 def _rate(copy: Callable[[int, int], None], batches: int) -> float:
-    """Rows/s of all threads together, each with every so-manieth batch."""
+    """Rows/s of all threads together, each with its share of the batches."""
 
     def work(thread: int) -> None:
         for batch in range(thread, batches, THREADS):

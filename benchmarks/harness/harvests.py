@@ -104,7 +104,7 @@ def bound(harvest: Harvest, theirs: float) -> list[str]:
     together = 1 / (1 / forward + 1 / encoding)
     return [
         f"The harvest's forward pass alone, to the last site, runs {forward:,.0f} tokens/s, and "
-        f"encoding alone {encoding:,.0f} on {THREADS} threads (once each, behind the last "
+        f"encoding alone {encoding:,.0f} on {THREADS} threads (once each, after the last "
         "repetition). Were encoding, writing and fsync free, the ratio would be "
         f"{forward / theirs:.2f}; with encoding, which takes turns with the model on the same "
         f"cores, it can be {together / theirs:.2f}."

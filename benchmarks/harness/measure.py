@@ -13,7 +13,7 @@ QUICK_REPETITIONS = 2
 
 @dataclass(frozen=True)
 class Measurement:
-    """What came of one row."""
+    """The result of one row."""
 
     name: str
     ours: list[float] = field(default_factory=list)

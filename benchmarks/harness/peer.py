@@ -1,4 +1,4 @@
-"""Programs of other environments: kept alive, and told to run one repetition at a time.
+"""Programs of other environments: kept alive, and asked for one repetition at a time.
 
 A peer has its own versions of everything, so it cannot be imported; and starting it takes
 longer than what is measured, so it is started once. ``peers/answer.py`` is the other end.
@@ -60,12 +60,12 @@ def peer(bench: Bench, python: Path | str, program: str, *arguments: object) -> 
     ):
         assert process.stdin is not None
         assert process.stdout is not None
-        said, told = process.stdout, process.stdin
+        answers, requests = process.stdout, process.stdin
 
         def repeat() -> float:
-            told.write("go\n")
-            told.flush()
-            answer = said.readline()
+            requests.write("go\n")
+            requests.flush()
+            answer = answers.readline()
             if not answer:
                 words = [line for line in log.read_text("utf-8").splitlines() if line.strip()]
                 raise NotMeasured(f"{program} ended: {words[-1] if words else 'without a word'}")
@@ -75,5 +75,5 @@ def peer(bench: Bench, python: Path | str, program: str, *arguments: object) -> 
         try:
             yield repeat
         finally:
-            told.close()
+            requests.close()
             process.wait()

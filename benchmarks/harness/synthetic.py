@@ -117,7 +117,7 @@ def gzip_file(bench: Bench) -> Path:
 
 @functools.cache
 def contiguous_file(bench: Bench) -> Path:
-    """The rows in HDF5, float32, one behind another."""
+    """The rows in HDF5, float32, one after another."""
 
     def create(file: h5py.File, shape: tuple[int, int]) -> None:
         file.create_dataset("tensor", shape, "f4")

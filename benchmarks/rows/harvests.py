@@ -43,7 +43,7 @@ def harvest_bf16(bench: Bench) -> Iterator[Sides]:
 
 LAYERS = 12
 
-# It stops behind the layer it is asked for: this one costs a little less than the mean of all.
+# It stops after the layer it is asked for: this one costs a little less than the mean of all.
 LAYER = 5
 
 

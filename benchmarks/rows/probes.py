@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from harness import synthetic
 from harness.row import Bench, Sides, Target, compared
-from harness.steps import seconds
+from harness.training import seconds
 from numpy.typing import NDArray
 
 from rkstore.rkcnn import RkCNNProbe, StoreSite, random_subsets, score_named

@@ -11,10 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 from harness import harvests, synthetic
-from harness.reads import counted
 from harness.row import Bench, Sides, Target, compared
-from harness.steps import against_products, five_products, step
-from harness.training import Timed, timed
+from harness.training import Timed, against_products, counted, five_products, step, timed
 
 from rkstore.harvest.load import EMBEDDED_PATH
 from rkstore.harvest.run import run

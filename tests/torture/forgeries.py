@@ -104,7 +104,7 @@ def forgeries(
         for entry in entries:
             kind = entry.get("kind")
             if kind is None:
-                continue  # its beginning
+                continue  # the line before it was read
             found.done[kind] = found.done.get(kind, 0) + 1
             found.refused += entry["found"]
             found.answered += entry["answered"]
@@ -125,9 +125,9 @@ def _examine_forgeries(at: Path, format: str, good: Files, numbers: range, log: 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process, inside C code too
     there = good
-    with log.open("a") as told:
+    with log.open("a") as entries:
         for number in numbers:
-            print(json.dumps({"number": number}), file=told, flush=True)
+            print(json.dumps({"number": number}), file=entries, flush=True)
             kind, files = forge(good, format, number)
             lay_out(at, files, there)
             there = files
@@ -138,7 +138,7 @@ def _examine_forgeries(at: Path, format: str, good: Files, numbers: range, log: 
                 outcome = examine(at, None)
             signal.alarm(0)
             entry = asdict(outcome) | {"number": number, "kind": kind}
-            print(json.dumps(entry | {"bytes": _peak_bytes() - before}), file=told, flush=True)
+            print(json.dumps(entry | {"bytes": _peak_bytes() - before}), file=entries, flush=True)
 
 
 def _peak_bytes() -> int:
