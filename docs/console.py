@@ -3,12 +3,14 @@
     python docs/console.py README.md        # rewrite the outputs
     python docs/console.py --check README.md
 
-A ```console block holds commands behind ``$`` and what they printed; a ```python block
-is run as a program. All blocks of a page run one after another in one empty directory.
+A ```console block holds commands after ``$`` and what they printed; a ```python block is run as
+a program. All blocks of a page run one after another in one empty directory. A picture with a
+comment below it, ``<!-- drawn: PATH -->``, is the file that the commands left there.
 """
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 BLOCK = re.compile(r"```(console|python)\n(.*?)```", re.DOTALL)
+PICTURE = re.compile(r"!\[[^\]]*\]\((\S+)\)\n<!-- drawn: (\S+) -->")
 
 
 def blocks(page: str) -> Iterator[re.Match[str]]:
@@ -71,6 +74,12 @@ def main(arguments: list[str]) -> None:
                 if check and shape(found) != shape(block[2]):
                     sys.exit(f"{name} shows\n{block[2]}\nbut the commands print\n{found}")
                 page = page.replace(block[0], f"```{block[1]}\n{found}```", 1)
+            for picture in PICTURE.finditer(page):
+                shown, drawn = Path(name).parent / picture[1], Path(directory) / picture[2]
+                if check and not (shown.is_file() and drawn.is_file()):
+                    sys.exit(f"{name} shows {shown}, and the commands draw {drawn}: one is missing")
+                if not check:
+                    shutil.copy(drawn, shown)
         if not check:
             Path(name).write_text(page, "utf-8")
 
