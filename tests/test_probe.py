@@ -297,7 +297,7 @@ def test_a_run_is_not_taken_up_with_other_directions(settings, look):
 @pytest.mark.parametrize("init", [name for name in INITS if name not in TAKE_DIRECTIONS])
 def test_an_init_without_a_probes_directions_refuses_them(settings, look, init):
     _, path = look()
-    with pytest.raises(BadInput, match=f"init {init} begins at no directions"):
+    with pytest.raises(BadInput, match=f"init {init} does not use the directions"):
         train(settings(init=init, directions=str(path)))
 
 

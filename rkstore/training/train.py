@@ -21,7 +21,7 @@ from rkstore.training.step import step
 
 
 def train(settings: TrainSettings) -> Path:
-    """Train a dictionary from a store, or take up its training where it stopped.
+    """Train a dictionary from a store, or resume its training where it stopped.
 
     Returns:
         The directory of the last checkpoint, which holds the finished dictionary.
@@ -37,7 +37,7 @@ def train(settings: TrainSettings) -> Path:
 
 
 def train_all(settings: Sequence[TrainSettings]) -> list[Path]:
-    """Train dictionaries of one site, all on one reading of it, or take them up.
+    """Train dictionaries of one site, all on one reading of it, or resume them.
 
     Each comes out as :func:`train` alone would make it, to the bit. They may differ in
     everything but the order of the rows: store, site, batch size, and ``data_seed`` (or,
@@ -69,7 +69,7 @@ def train_all(settings: Sequence[TrainSettings]) -> list[Path]:
 
 
 def _train_together(settings: Sequence[TrainSettings]) -> list[Path]:
-    """Train dictionaries of one site, or take them up."""
+    """Train dictionaries of one site, or resume them."""
     runs = [prepare(chosen) for chosen in settings]
     for other in runs[1:]:
         _check_same_reading(runs[0], other)

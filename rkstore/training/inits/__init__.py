@@ -92,7 +92,7 @@ def _named(name: str, with_directions: bool) -> type[Init]:
     able = [other for other, init in INITS.items() if issubclass(init, Directed)]
     if with_directions and name not in able:
         raise BadInput(
-            f"--init {name} begins at no directions of a probe: "
+            f"--init {name} does not use the directions of a probe: "
             f"leave out --directions, or choose --init {' or '.join(able)}"
         )
     return INITS[name]
