@@ -310,7 +310,7 @@ def test_directions_of_another_site_are_refused(settings, look):
 def test_directions_of_another_store_are_refused(settings, look, make_store):
     other, _ = make_store("elsewhere", rows=300)
     _, path = look(store=str(other.root))
-    with pytest.raises(BadInput, match="of another store"):
+    with pytest.raises(BadInput, match="belongs to another store"):
         train(settings(directions=str(path)))
 
 
