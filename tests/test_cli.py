@@ -645,12 +645,3 @@ def test_the_help_of_a_command_groups_options_by_the_members_that_bring_them():
     shown = CliRunner().invoke(command, ["--help"]).output
     assert re.search(r"\nOptions of topk:\n  --k INTEGER +Active latents\.", shown)
     assert "--k" not in shown.partition("Options of topk")[0]
-
-
-def test_an_option_typed_for_a_score_that_is_not_chosen_is_said(rkstore, make_store):
-    store, _ = make_store(rows=400)
-    words = ("probe", store.root, "--hook", SITE, "--h", 5, "--r", 2, "--k-neighbors", 3)
-    status, _, err = rkstore(*words)
-    assert (status, "--k-neighbors has no part in --score kurtosis" in err) == (0, True)
-    labelled = ("--score", "knn", "--labels", "token_id")
-    assert "no part" not in rkstore(*words, *labelled)[2]

@@ -568,7 +568,7 @@ def runs_with(rows):
 def made_up(layer, seed, init, points, dead):
     """A run as phase 2 and the study of all layers record it."""
     steps = [20 * point for point in range(1, points + 1)]
-    i = INITS.index(init)
+    i = list(INITS).index(init)
     return {"layer": layer, "seed": seed, "init": init, "hook_name": "blocks.8.mlp.hook_post"} | {
         "dead_share": dead * i / 100,
         "explained_variance": 0.5 - 0.2 * i,
