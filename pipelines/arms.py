@@ -208,7 +208,8 @@ def run_arms(chosen: Sequence[TrainSettings], store: Store, keep: bool = True) -
         mined = mined_latents(arm, result.d_sae)
         dead = int((sums.fired[:mined] == 0).sum())
         rows.append(
-            {"layer": arm.layer, "seed": arm.seed, "init": arm.init}
+            # A layer is text among options, and a number in records.
+            {"layer": int(str(arm.layer)), "seed": arm.seed, "init": arm.init}
             | {"mined": mined, "dead_mined": dead, "dead_others": result.dead - dead}
             | numbers
             | {"history": curve(path)}
