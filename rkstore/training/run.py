@@ -166,6 +166,8 @@ def _sites(settings: TrainSettings, store: Store, found: Probed | None) -> tuple
     """The sites that are asked for; a probe that is given must be of the same."""
     if found is not None and settings.layer is None and not settings.hook:
         names = [found.hook_name]
+    elif WIRINGS[settings.wiring].of_several:
+        names = store.sites(settings.layers or settings.layer, settings.hook)
     else:
         names = [store.site(settings.layer, settings.hook)]
     if found is not None and names != [found.hook_name]:

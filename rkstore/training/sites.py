@@ -1,5 +1,6 @@
 """Which sites a training is of: the one asked for, the one probed last, or one a layer."""
 
+from rkstore.dictionaries.wirings import WIRINGS
 from rkstore.errors import BadInput, few
 from rkstore.rkcnn.mine import last_probed
 from rkstore.settings import replace
@@ -17,6 +18,8 @@ def at_probed_site(settings: TrainSettings) -> tuple[TrainSettings, str | None]:
     Raises:
         BadInput: there are several sites and none was probed.
     """
+    if WIRINGS[settings.wiring].of_several:
+        return settings, None
     said = (settings.layer, settings.hook, settings.layers, directions_given(settings))
     if any(value not in (None, ()) for value in said):
         return settings, None
@@ -37,6 +40,8 @@ def at_probed_site(settings: TrainSettings) -> tuple[TrainSettings, str | None]:
 
 def listed(settings: TrainSettings) -> str | None:
     """The layers of which one dictionary each is trained; None for one dictionary."""
+    if WIRINGS[settings.wiring].of_several:
+        return None
     one = settings.layer is None or settings.layer.isdecimal()
     return settings.layers if one else settings.layer
 
@@ -44,7 +49,8 @@ def listed(settings: TrainSettings) -> str | None:
 def one_a_layer(settings: TrainSettings) -> list[TrainSettings]:
     """Settings for each layer that is listed, in order; if none are, these alone.
 
-    A name becomes a directory of runs, each named after its site.
+    A dictionary of several sites takes all layers at once. A name becomes a directory of runs,
+    each named after its site.
 
     Raises:
         BadInput: the store has no such layer, or several sites at one; or something is
