@@ -98,6 +98,8 @@ class Option:
         """What a value says as this type; the value itself if it says nothing."""
         if value is None and self.optional:
             return None
+        if value is None and self.several:
+            return ()  # nothing said, as it was written when there could be one only
         if not self.several:
             return read_as(self.kind, value, path=self.path)
         if isinstance(value, str) and self.kind is not str:
