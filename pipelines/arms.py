@@ -30,6 +30,7 @@ from rkstore.settings import Settings, flag_of, option, options_in
 from rkstore.store.batches.kept import left_out
 from rkstore.store.batches.plan import plan_batches, split_chunks
 from rkstore.store.open import open_store
+from rkstore.store.sites import block_of
 from rkstore.store.store import Store
 from rkstore.training.inits.rkcnn_decoder import RkCNNDecoder
 from rkstore.training.naming import checkpoints_beside
@@ -201,6 +202,7 @@ def run_arms(chosen: Sequence[TrainSettings], store: Store, keep: bool = True) -
         max_norm=one.max_norm,
     )
     orders = orders_of(one, store)
+    layer, _ = block_of(store.site(one.layer, one.hook))
     rows = []
     for arm, path, (result, sums) in zip(chosen, paths, measured(paths, measure), strict=True):
         numbers = result.as_dict()
@@ -208,8 +210,7 @@ def run_arms(chosen: Sequence[TrainSettings], store: Store, keep: bool = True) -
         mined = mined_latents(arm, result.d_sae)
         dead = int((sums.fired[:mined] == 0).sum())
         rows.append(
-            # A layer is text among options, and a number in records.
-            {"layer": int(str(arm.layer)), "seed": arm.seed, "init": arm.init}
+            {"layer": layer, "seed": arm.seed, "init": arm.init}
             | {"mined": mined, "dead_mined": dead, "dead_others": result.dead - dead}
             | numbers
             | {"history": curve(path)}

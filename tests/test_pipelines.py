@@ -485,7 +485,7 @@ def test_training_options_are_those_of_rkstore_train():
         ("phase2_gpt2", ["--arms", "random", "--arms", "magic"], "--init is 'magic'"),
         ("phase2_gpt2", ["--store", "nowhere"], "nowhere"),
         ("phase2_gpt2", ["--model", "nobody/nothing"], "nobody/nothing"),
-        ("multi_layer", ["--layers", "0-9"], "--layers is '0-9'"),
+        ("multi_layer", ["--layers", "0-9"], "whose layers are 0-2"),
         ("multi_layer", ["--hook", "hook_q"], "--hook hook_q is not in the store"),
         ("sweep", ["--layer", 1, "--h", "many"], "--h is 'many'"),
         ("sweep", ["--layer", 1, "--score", "magic"], "--rkcnn-score is 'magic'"),
