@@ -3,7 +3,7 @@
 from rkstore.rkcnn.directions import DIRECTIONS
 from rkstore.rkcnn.scores import SCORES
 from rkstore.rkcnn.subsets import SUBSETS
-from rkstore.settings import Settings, brought_by, combined, option
+from rkstore.settings import Settings, combined, option
 from rkstore.store.sites import HOOK_HELP, LAYERS_HELP
 
 SPECIAL_TOKENS_HELP = (
@@ -33,7 +33,7 @@ class SiteSettings(Settings):
     max_norm: float | None = option(None, MAX_NORM_HELP, least=1.0)
 
 
-@combined(subsets=brought_by(SUBSETS), score=brought_by(SCORES), directions=brought_by(DIRECTIONS))
+@combined(subsets=SUBSETS, score=SCORES, directions=DIRECTIONS)
 class ProbeSettings(SiteSettings):
     """How RkCNN looks for directions."""
 

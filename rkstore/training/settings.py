@@ -20,8 +20,8 @@ class TrainSettings(SiteSettings):
         "Train one dictionary a layer, one after the other: 'all', or a list such as 0-3,8.",
     )
     dictionary: str = option("topk", "Kind of sparse code.", choices=TRAINED, also="select")
-    wiring: str = option("sae", "Which sites the latents read and write.", choices=tuple(WIRINGS))
-    init: str = option("datapoint", "How the latents are initialised.", choices=tuple(INITS))
+    wiring: str = option("sae", "Which sites the latents read and write.", choices=WIRINGS)
+    init: str = option("datapoint", "How the latents are initialised.", choices=INITS)
     center: str | None = option(
         None,
         "Where b_dec begins: at the store's mean, at the geometric median of a sample of rows, or "

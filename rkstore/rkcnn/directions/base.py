@@ -1,17 +1,20 @@
 """What every kind of direction does."""
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import numpy as np
 
 from rkstore.errors import BadInput
 from rkstore.rkcnn.moments import Doubles, Floats
 from rkstore.rkcnn.subsets import Indices
-from rkstore.settings import Member
+from rkstore.settings import Settings
 
 
-class Directions(Member, ABC):
-    """Finds the directions inside subsets of the columns."""
+class Directions(Settings, ABC):
+    """Finds the directions inside subsets of the columns. Its fields are its options."""
+
+    name: ClassVar[str]
 
     @abstractmethod
     def axes(

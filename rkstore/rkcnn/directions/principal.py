@@ -11,7 +11,7 @@ from rkstore.rkcnn.directions.base import (
 )
 from rkstore.rkcnn.moments import Doubles, Floats
 from rkstore.rkcnn.subsets import Indices
-from rkstore.settings import Settings, option
+from rkstore.settings import option
 
 
 class Principal(Directions):
@@ -25,14 +25,9 @@ class Principal(Directions):
     """
 
     name = "principal"
-    options: "Options"
-
-    class Options(Settings):
-        """Of principal directions."""
-
-        whiten: bool = option(
-            False, "Scale dimensions to variance 1 before principal directions are found."
-        )
+    whiten: bool = option(
+        False, "Scale dimensions to variance 1 before principal directions are found."
+    )
 
     def axes(
         self,
@@ -44,7 +39,7 @@ class Principal(Directions):
         blocks = covariance[subsets[:, :, None], subsets[:, None, :]]
         check_variance(blocks, subsets)
         deviation = np.ones(subsets.shape)
-        if self.options.whiten:
+        if self.whiten:
             variance = np.diagonal(blocks, axis1=1, axis2=2)
             deviation = np.sqrt(np.where(variance > 0, variance, 1.0))
             blocks = blocks / deviation[:, :, None] / deviation[:, None, :]
@@ -52,4 +47,4 @@ class Principal(Directions):
         if components > 1:
             check_rank(values, subsets, components)
         last = vectors[:, :, : -components - 1 : -1].transpose(0, 2, 1)
-        return unit(last / deviation[:, None, :]) if self.options.whiten else last
+        return unit(last / deviation[:, None, :]) if self.whiten else last

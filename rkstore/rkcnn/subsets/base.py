@@ -2,25 +2,28 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rkstore.rkcnn.rotation import Doubles, Rotation
-from rkstore.settings import Member
+from rkstore.settings import Settings
 
 Indices = NDArray[np.int64]
 
 NO_ROTATION = 0
 
 
-class Subsets(Member, ABC):
+class Subsets(Settings, ABC):
     """Draws subspaces of ``m`` of ``d`` dimensions.
 
     Each is a row of ``m`` numbers: column ``c`` of rotation ``j`` is written ``j · d + c``,
     and rotation 0 is none, so that dimension ``c`` itself is written ``c``. A number says all
-    about its column: :func:`basis_of` needs no seed.
+    about its column: :func:`basis_of` needs no seed. The fields of a member are its options.
     """
+
+    name: ClassVar[str]
 
     @abstractmethod
     def distinct(self, d: int, m: int) -> float:

@@ -11,8 +11,8 @@ import numpy as np
 from tqdm import tqdm
 
 from rkstore.errors import BadInput, RkstoreError, one_line
-from rkstore.settings import flag_of, options_in, unread
-from rkstore.share.exchange import importer_named
+from rkstore.settings import flag_of, member_named, options_in, unread
+from rkstore.share.exchange import IMPORTERS
 from rkstore.share.exchange.base import Floats, Source
 from rkstore.share.exchange.matrices import check_distinct
 from rkstore.share.settings import ImportSettings
@@ -48,7 +48,9 @@ def import_store(
         RkstoreError: they cannot be read, or the disk is full.
     """
     path = named(path)
-    importer = importer_named(settings.from_, **dict(settings))
+    if settings.from_ is None:
+        raise BadInput(f"say what the files are with --from: one of {', '.join(IMPORTERS)}")
+    importer = member_named("--from", IMPORTERS, settings.from_, dict(settings))
     if not path.exists():
         raise BadInput(f"there is nothing at {path} to import")
     check_distinct("--hook-name", settings.hook_name)
