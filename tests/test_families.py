@@ -1,12 +1,17 @@
 """A new member of a family is one file and one line: here each comes from outside the package."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from rkstore.dictionaries import SELECTS, Dictionary, load_dictionary
+from rkstore.dictionaries.selects.jumprelu import JumpReLU
+from rkstore.dictionaries.wirings import WIRINGS, Bank, Wires, Wiring
 from rkstore.errors import BadInput
 from rkstore.rkcnn import DIRECTIONS, SCORES, SUBSETS, Moments
 from rkstore.rkcnn.directions import Directions
@@ -24,7 +29,13 @@ from rkstore.share.exchange.outgoing import Outgoing
 from rkstore.share.settings import ExportSettings, ImportSettings
 from rkstore.store.codecs import CODECS
 from rkstore.store.codecs.base import Codec, Encoded
+from rkstore.store.sites import Site
 from rkstore.store.store import Store
+from rkstore.training.helpers import HELPERS, Helper
+from rkstore.training.inits import INITS, Init, Start
+from rkstore.training.objective import Pass
+from rkstore.training.settings import TrainSettings
+from rkstore.training.train import train
 
 
 class Power(MomentScore):
@@ -115,6 +126,53 @@ class ToText(Exporter):
             np.savetxt(out / f"{name}.txt", rows, f"%.{self.precision}f")
 
 
+class Floored(JumpReLU):
+    """Pre-activations above one floor stay."""
+
+    name = "floored"
+    trained = True
+    floor: float = option(0.0, "What a floored code must be above.", least=0.0)
+
+    def state(self, latents: int) -> dict[str, torch.Tensor]:
+        return {"threshold": torch.full((latents,), self.floor)}
+
+
+class Split(Wires):
+    """An autoencoder in banks of their own, each with a select of its own."""
+
+    name = "split"
+    parts: int = option(2, "Banks of a split dictionary.", least=1)
+
+    def over(self, sites: Sequence[Site], latents: int) -> Wiring:
+        bank = Bank(latents // self.parts, tuple(sites), tuple(sites))
+        return Wiring((bank,) * self.parts, centred=True, together=False)
+
+
+class Mirrored(Init):
+    """The encoder is the decoder's transpose, times a factor."""
+
+    name = "mirrored"
+    factor: float = option(1.0, "Scale of a mirrored encoder.")
+
+    def fill(self, start: Start, generator: torch.Generator) -> None:  # noqa: ARG002
+        start.tie()
+        start.weights.W_enc.mul_(self.factor)
+
+
+class Pull(Helper):
+    """Pre-activations are pulled to zero."""
+
+    name = "pull"
+    pull: float = option(0.0, "Weight of the pull on pre-activations; 0 is off.", least=0.0)
+
+    @property
+    def asked_for(self) -> bool:
+        return self.pull > 0
+
+    def loss(self, now: Pass) -> torch.Tensor:
+        return self.pull * now.pre.square().mean()
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     """One site of 300 rows and 12 dimensions."""
@@ -199,6 +257,59 @@ def test_an_exporter_with_an_option(
     out = export_store(store, extended(to="text", precision=1, out=str(tmp_path / "out")))
     np.testing.assert_allclose(np.loadtxt(out / "x.txt"), store.read("x"), atol=0.051)
     assert (out / "x.txt").read_text().split()[0].partition(".")[2].isdigit()
+
+
+@pytest.fixture
+def learn(store: Store, tmp_path: Path) -> Callable[..., Any]:
+    """Train three steps: the dictionary as it is loaded, and the identity of its run."""
+
+    def learnt(kind: type[Settings], **given: Any) -> tuple[Dictionary, dict[str, Any]]:
+        usual = {"d_sae": 24, "k": 4, "steps": 3, "batch_size": 32, "out": str(tmp_path / "runs")}
+        path = train(kind(store=store.where, **usual | given))  # type: ignore[arg-type]
+        identity = json.loads((path / "training.json").read_text("utf-8"))["identity"]
+        return load_dictionary(path)[0], identity
+
+    return learnt
+
+
+def test_a_select_with_an_option(learn: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SELECTS, "floored", Floored)
+
+    @combined(dictionary=SELECTS)
+    class Extended(TrainSettings):
+        dictionary: str = option("floored", "Kind of sparse code.", choices=SELECTS)
+
+    found, identity = learn(Extended, floor=0.5, norm="none")
+    assert found.pools[0].rule.name == "jumprelu"  # which it is saved as
+    assert (found.pools[0].threshold == 0.5).all()
+    assert (identity["dictionary"], identity["floor"]) == ("floored", 0.5)
+
+
+def test_a_wiring_with_an_option(learn: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(WIRINGS, "split", Split)
+    found, identity = learn(combined(wiring=WIRINGS)(TrainSettings), wiring="split", parts=3)
+    assert [bank.latents for bank in found.wiring.banks] == [8, 8, 8]
+    assert len(found.pools) == 3
+    assert (identity["wiring"], identity["parts"]) == ("split", 3)
+
+
+def test_an_init_with_an_option(learn: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(INITS, "mirrored", Mirrored)
+    extended = combined(init=INITS)(TrainSettings)
+    # With almost no learning rate it stays as it was initialised.
+    found, identity = learn(extended, init="mirrored", factor=0.25, lr=1e-9)
+    torch.testing.assert_close(found.W_enc, found.W_dec.T / 4)
+    assert (identity["init"], identity["factor"]) == ("mirrored", 0.25)
+
+
+def test_a_helper_with_an_option(learn: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    without, _ = learn(TrainSettings)
+    monkeypatch.setitem(HELPERS, "pull", Pull)
+    extended = combined(helpers=HELPERS)(TrainSettings)
+    assert torch.equal(learn(extended, name="off")[0].W_enc, without.W_enc)
+    found, identity = learn(extended, pull=1e3)
+    assert not torch.equal(found.W_enc, without.W_enc)
+    assert identity["pull"] == 1e3
 
 
 def test_an_option_of_another_importer_is_refused(store: Store, tmp_path: Path) -> None:
