@@ -2,9 +2,8 @@
 
 import click
 
-from rkstore.cli.options import Command, is_typed, options_of, store_argument
+from rkstore.cli.options import Command, options_of, store_argument
 from rkstore.rkcnn.settings import ProbeSettings
-from rkstore.settings import flag_of, unread
 
 
 @click.command(cls=Command)
@@ -15,9 +14,5 @@ def probe(settings: ProbeSettings) -> None:
     from rkstore.cli.terminal import describe_probe
     from rkstore.rkcnn.mine import probe as probe_site
 
-    for name, family in unread(settings).items():
-        if is_typed(name):
-            chosen = f"{flag_of(family)} {getattr(settings, family)}"
-            click.echo(f"{flag_of(name)} has no part in {chosen}", err=True)
     result, path = probe_site(settings)
     click.echo(describe_probe(result, path))
