@@ -179,7 +179,8 @@ class RkCNNProbe:
             if number:
                 view = everything.through(Without(self._taken(found)))
             found.append(self._round(number, view, comparison, compute_directions))
-        return self._result(found, source.describe() | {"labels": _label_name(labels)})
+        named = labels if labels is None or isinstance(labels, str) else "array"
+        return self._result(found, source.describe() | {"labels": named})
 
     def _round(
         self, number: int, view: View, comparison: Comparison, compute_directions: bool
@@ -340,7 +341,3 @@ class RkCNNProbe:
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(array).to(self.device)
-
-
-def _label_name(labels: str | ArrayLike | torch.Tensor | None) -> str | None:
-    return labels if labels is None or isinstance(labels, str) else "array"

@@ -32,8 +32,9 @@ class Directions(Settings, ABC):
         """
 
 
-def check_variance(blocks: Doubles, subsets: Indices) -> None:
-    """Blocks of a covariance, ``(h, m, m)``, must not be all zero."""
+def blocks_of(covariance: Doubles, subsets: Indices) -> Doubles:
+    """Covariances ``(h, m, m)`` inside subsets ``(h, m)``, none of which may be all zero."""
+    blocks = covariance[subsets[:, :, None], subsets[:, None, :]]
     constant = ~blocks.any(axis=(1, 2))
     if constant.any():
         named = ", ".join(str(i) for i in subsets[constant.argmax()])
@@ -41,6 +42,7 @@ def check_variance(blocks: Doubles, subsets: Indices) -> None:
             f"dimensions {named} are all constant, so this subset has no principal direction: "
             "keep fewer subsets, or probe rows in which they vary"
         )
+    return blocks
 
 
 def check_rank(values: Doubles, subsets: Indices, components: int) -> None:

@@ -2,13 +2,7 @@
 
 import numpy as np
 
-from rkstore.rkcnn.directions.base import (
-    Directions,
-    check_rank,
-    check_variance,
-    eigenvectors,
-    unit,
-)
+from rkstore.rkcnn.directions.base import Directions, blocks_of, check_rank, eigenvectors, unit
 from rkstore.rkcnn.moments import Doubles, Floats
 from rkstore.rkcnn.subsets import Indices
 from rkstore.settings import option
@@ -36,8 +30,7 @@ class Principal(Directions):
         rows: Floats | None,  # noqa: ARG002  the covariance is enough
         components: int = 1,
     ) -> Doubles:
-        blocks = covariance[subsets[:, :, None], subsets[:, None, :]]
-        check_variance(blocks, subsets)
+        blocks = blocks_of(covariance, subsets)
         deviation = np.ones(subsets.shape)
         if self.whiten:
             variance = np.diagonal(blocks, axis1=1, axis2=2)

@@ -1,5 +1,6 @@
 """What every kind of subset does, and how a subset is written down."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import ClassVar
@@ -25,9 +26,9 @@ class Subsets(Settings, ABC):
 
     name: ClassVar[str]
 
-    @abstractmethod
     def distinct(self, d: int, m: int) -> float:
         """How many there are of which no two span the same."""
+        return math.comb(d, m)
 
     @abstractmethod
     def draw(self, d: int, m: int, h: int, generator: np.random.Generator) -> Indices:
