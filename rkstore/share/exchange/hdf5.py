@@ -40,8 +40,7 @@ class FromHdf5(Importer):
 
     name = "hdf5"
     dataset: tuple[str, ...] = option(
-        (),
-        "HDF5 dataset to read; by default 'tensor', or else all of the file, in natural order.",
+        (), "HDF5 dataset to read; by default 'tensor', or else all of the file, in natural order."
     )
 
     def open(self, path: Path, settings: "ImportSettings") -> Source:

@@ -31,16 +31,7 @@ if TYPE_CHECKING:
 
 INITS: dict[str, type[Init]] = {
     init.name: init
-    for init in (
-        Random,
-        Tied,
-        Datapoint,
-        Subspace,
-        RkCNN,
-        RkCNNDecoder,
-        Unscored,
-        SparseRandom,
-    )
+    for init in (Random, Tied, Datapoint, Subspace, RkCNN, RkCNNDecoder, Unscored, SparseRandom)
 }
 
 
