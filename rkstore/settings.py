@@ -24,7 +24,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from rkstore.errors import BadInput, for_yaml
 
 T = TypeVar("T", bound="Settings")
-M = TypeVar("M", bound="Member")
 
 KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 LISTS = {str: "a list of texts", int: "a list of whole numbers", float: "a list of numbers"}
@@ -209,8 +208,9 @@ def combined(**families: Mapping[str, type[Settings]]) -> Callable[[type[T]], ty
     """Give settings the options of all members of some families, as one flat record.
 
     Args:
-        families: tables of a member's name → its options, each under the field that chooses the
-            member; under any other name, all members of the table have a part in everything.
+        families: tables of a name → the member, whose fields are its options, each under the field
+            that chooses the member; under any other name, all members of the table have a part in
+            everything.
 
     Raises:
         TypeError: two options of one name differ in more than their help.
@@ -238,33 +238,22 @@ def combined(**families: Mapping[str, type[Settings]]) -> Callable[[type[T]], ty
     return decorate
 
 
-class Member:
-    """One of a family of interchangeable parts, chosen by name, with options of its own."""
-
-    name: ClassVar[str]
-    Options: ClassVar[type[Settings]] = Settings
-    """What it needs to know; nobody else reads these."""
-
-    def __init__(self, options: Settings | None = None) -> None:
-        self.options: Any = self.Options() if options is None else options
-
-
-def member_named(family: str, members: Mapping[str, type[M]], name: str, **options: Any) -> M:
+def member_named(
+    family: str, members: Mapping[str, type[T]], name: str | T, options: Mapping[str, Any]
+) -> T:
     """The member of that name, made with those of the options that are its own.
+
+    A member that is made already is returned as it is.
 
     Raises:
         BadInput: no member has that name, or an option is out of bounds.
     """
+    if not isinstance(name, str):
+        return name
     if name not in members:
         raise BadInput(f"unknown {family} '{name}': choose one of {', '.join(members)}")
     member = members[name]
-    own = options_in(member.Options)
-    return member(member.Options(**{key: options[key] for key in own if key in options}))
-
-
-def brought_by(members: Mapping[str, type[Member]]) -> dict[str, type[Settings]]:
-    """The options that each member of a family brings, for :func:`combined`."""
-    return {name: member.Options for name, member in members.items()}
+    return member(**{key: options[key] for key in options_in(member) if key in options})
 
 
 def unread(settings: Settings) -> dict[str, str]:

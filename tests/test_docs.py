@@ -58,6 +58,25 @@ def test_the_program_of_the_format_page_reads_a_store(make_store, tmp_path, code
     console.run(block[1], block[2] + same, tmp_path)
 
 
+def test_the_page_on_adding_lists_every_file():
+    """A line names a file, or a folder, whose files it stands for unless they are listed."""
+    page = (ROOT / "docs/adding.md").read_text("utf-8")
+    listing = page.partition("```\nrkstore/")[2].partition("```")[0]
+    listed, above = [], [Path("rkstore")]
+    for line in listing.splitlines()[1:]:
+        depth = (len(line) - len(line.lstrip())) // 2
+        path = Path(*above[:depth][-1:], line.split()[0])
+        above = [*above[:depth], path]
+        listed.append(path)
+        assert (ROOT / path).is_dir() == line.split()[0].endswith("/"), path
+        assert (ROOT / path).exists(), path
+    open_folders = {path.parent for path in listed}
+    for file in sorted((ROOT / "rkstore").rglob("*.py")):
+        path = file.relative_to(ROOT)
+        if path.name != "__init__.py":
+            assert path in listed or path.parent in set(listed) - open_folders, path
+
+
 def test_a_shape_keeps_words_and_drops_numbers():
     assert console.shape("kept 12 of 3,400  0.5") == console.shape("kept 7 of 88 1e-3")
     assert console.shape("kept 12") != console.shape("lost 12")

@@ -22,7 +22,9 @@ from foreign_files import (
 
 from rkstore.errors import BadInput, RkstoreError
 from rkstore.settings import options_in
-from rkstore.share.exchange import EXPORTERS, IMPORTERS, exporter_named, importer_named
+from rkstore.share.exchange import EXPORTERS, IMPORTERS
+from rkstore.share.exchange.exporting import export_store
+from rkstore.share.exchange.importing import import_store
 from rkstore.share.settings import ExportSettings, ImportSettings
 from rkstore.store.manifest import COLUMNS
 from rkstore.store.verify import verify
@@ -231,11 +233,12 @@ def test_the_choices_of_the_options_are_the_families():
         assert choices is family
 
 
-def test_what_the_files_are_must_be_said():
+def test_what_the_files_are_must_be_said(bring, tmp_path, x):
     with pytest.raises(BadInput, match="from_: one of saelens, memmap, npy, pt, hdf5"):
-        importer_named(None)
+        import_store(tmp_path, ImportSettings())
+    store = bring(foreign("npy", tmp_path, x), "npy")
     with pytest.raises(BadInput, match="to: one of saelens, npy, hdf5"):
-        exporter_named(None)
+        export_store(store, ExportSettings())
 
 
 # One format alone.

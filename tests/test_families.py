@@ -1,20 +1,25 @@
 """A new member of a family is one file and one line: here each comes from outside the package."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from rkstore.dictionaries import SELECTS, Dictionary, load_dictionary
+from rkstore.dictionaries.selects.jumprelu import JumpReLU
+from rkstore.dictionaries.wirings import WIRINGS, Bank, Wires, Wiring
 from rkstore.errors import BadInput
 from rkstore.rkcnn import DIRECTIONS, SCORES, SUBSETS, Moments
 from rkstore.rkcnn.directions import Directions
 from rkstore.rkcnn.mine import probe
-from rkstore.rkcnn.scores import MomentScore
+from rkstore.rkcnn.scores.base import MomentScore
 from rkstore.rkcnn.settings import ProbeSettings
 from rkstore.rkcnn.subsets import Subsets
-from rkstore.settings import Settings, brought_by, combined, from_yaml, option
+from rkstore.settings import Settings, combined, from_yaml, option
 from rkstore.share.exchange import EXPORTERS, IMPORTERS
 from rkstore.share.exchange.base import Exporter, Importer, Source
 from rkstore.share.exchange.exporting import export_store
@@ -24,48 +29,57 @@ from rkstore.share.exchange.outgoing import Outgoing
 from rkstore.share.settings import ExportSettings, ImportSettings
 from rkstore.store.codecs import CODECS
 from rkstore.store.codecs.base import Codec, Encoded
+from rkstore.store.sites import Site
 from rkstore.store.store import Store
+from rkstore.training.helpers import HELPERS, Helper
+from rkstore.training.inits import INITS, Init, Start
+from rkstore.training.objective import Pass
+from rkstore.training.settings import TrainSettings
+from rkstore.training.train import train
 
 
 class Power(MomentScore):
     """The sum of the variances, each to some power."""
 
     name = "power"
-
-    class Options(Settings):
-        power: float = option(1.0, "Power of the power score.", least=0.0)
+    power: float = option(1.0, "Power of the power score.", least=0.0)
 
     def of_subsets(self, moments: Moments, subsets: np.ndarray) -> np.ndarray:
-        return (moments.variance**self.options.power)[subsets].sum(axis=1)
+        return (moments.variance**self.power)[subsets].sum(axis=1)
+
+
+class Plain(MomentScore):
+    """The sum of the variances."""
+
+    name = "plain"
+
+    def of_subsets(self, moments: Moments, subsets: np.ndarray) -> np.ndarray:
+        return moments.variance[subsets].sum(axis=1)
 
 
 class Runs(Subsets):
     """Dimensions that follow one another, a step apart."""
 
     name = "runs"
-
-    class Options(Settings):
-        step: int = option(1, "Step between the dimensions of runs.", least=1)
+    step: int = option(1, "Step between the dimensions of runs.", least=1)
 
     def distinct(self, d: int, m: int) -> float:
-        return d - (m - 1) * self.options.step
+        return d - (m - 1) * self.step
 
     def draw(self, d: int, m: int, h: int, generator: np.random.Generator) -> np.ndarray:
         first = generator.permutation(int(self.distinct(d, m)))[:h]
-        return (first[:, None] + np.arange(m) * self.options.step).astype(np.int64)
+        return (first[:, None] + np.arange(m) * self.step).astype(np.int64)
 
 
 class Axis(Directions):
     """One of the dimensions themselves."""
 
     name = "axis"
-
-    class Options(Settings):
-        place: int = option(0, "Which dimension of a subset axis takes.", least=0)
+    place: int = option(0, "Which dimension of a subset axis takes.", least=0)
 
     def axes(self, covariance: Any, subsets: np.ndarray, rows: Any, components: int = 1) -> Any:  # noqa: ARG002
         found = np.zeros((len(subsets), components, subsets.shape[1]))
-        found[:, :, self.options.place] = 1
+        found[:, :, self.place] = 1
         return found
 
 
@@ -91,12 +105,10 @@ class FromText(Importer):
     """Numbers in lines."""
 
     name = "text"
-
-    class Options(Settings):
-        delimiter: str = option(" ", "What separates the numbers of a line.")
+    delimiter: str = option(" ", "What separates the numbers of a line.")
 
     def open(self, path: Path, settings: ImportSettings) -> Source:
-        x = np.loadtxt(path, np.float32, delimiter=self.options.delimiter, ndmin=2)
+        x = np.loadtxt(path, np.float32, delimiter=self.delimiter, ndmin=2)
         found = {path.stem: matrix(str(path), x)}
         return of_matrices(str(path), found, {path.name: path}, settings.hook_name)
 
@@ -105,15 +117,60 @@ class ToText(Exporter):
     """Lines of numbers."""
 
     name = "text"
-
-    class Options(Settings):
-        precision: int = option(3, "Digits after the point.", least=0)
+    precision: int = option(3, "Digits after the point.", least=0)
 
     def write(self, outgoing: Outgoing, out: Path) -> None:
         for name in outgoing.hook_names:
             array = outgoing.site(name)
             rows = np.concatenate(list(array.chunks))
-            np.savetxt(out / f"{name}.txt", rows, f"%.{self.options.precision}f")
+            np.savetxt(out / f"{name}.txt", rows, f"%.{self.precision}f")
+
+
+class Floored(JumpReLU):
+    """Pre-activations above one floor stay."""
+
+    name = "floored"
+    trained = True
+    floor: float = option(0.0, "What a floored code must be above.", least=0.0)
+
+    def state(self, latents: int) -> dict[str, torch.Tensor]:
+        return {"threshold": torch.full((latents,), self.floor)}
+
+
+class Split(Wires):
+    """An autoencoder in banks of their own, each with a select of its own."""
+
+    name = "split"
+    parts: int = option(2, "Banks of a split dictionary.", least=1)
+
+    def over(self, sites: Sequence[Site], latents: int) -> Wiring:
+        bank = Bank(latents // self.parts, tuple(sites), tuple(sites))
+        return Wiring((bank,) * self.parts, centred=True, together=False)
+
+
+class Mirrored(Init):
+    """The encoder is the decoder's transpose, times a factor."""
+
+    name = "mirrored"
+    factor: float = option(1.0, "Scale of a mirrored encoder.")
+
+    def fill(self, start: Start, generator: torch.Generator) -> None:  # noqa: ARG002
+        start.tie()
+        start.weights.W_enc.mul_(self.factor)
+
+
+class Pull(Helper):
+    """Pre-activations are pulled to zero."""
+
+    name = "pull"
+    pull: float = option(0.0, "Weight of the pull on pre-activations; 0 is off.", least=0.0)
+
+    @property
+    def asked_for(self) -> bool:
+        return self.pull > 0
+
+    def loss(self, now: Pass) -> torch.Tensor:
+        return self.pull * now.pre.square().mean()
 
 
 @pytest.fixture
@@ -136,7 +193,7 @@ def find(store: Store, tmp_path: Path) -> Callable[..., Any]:
 
 def test_a_score_with_an_option(find: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SCORES, "power", Power)
-    extended = combined(score=brought_by(SCORES))(ProbeSettings)
+    extended = combined(score=SCORES)(ProbeSettings)
     result = find(extended, score="power", power=0)
     assert (result.top_scores == 3).all()  # as many as a subset has dimensions
     assert result.settings["score_method"] == "power"
@@ -145,7 +202,7 @@ def test_a_score_with_an_option(find: Any, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_subsets_with_an_option(find: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SUBSETS, "runs", Runs)
-    extended = combined(subsets=brought_by(SUBSETS))(ProbeSettings)
+    extended = combined(subsets=SUBSETS)(ProbeSettings)
     result = find(extended, subsets="runs", step=2)
     assert (np.diff(result.all_subsets.numpy()) == 2).all()
     assert result.settings["step"] == 2
@@ -153,7 +210,7 @@ def test_subsets_with_an_option(find: Any, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_directions_with_an_option(find: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(DIRECTIONS, "axis", Axis)
-    extended = combined(directions=brought_by(DIRECTIONS))(ProbeSettings)
+    extended = combined(directions=DIRECTIONS)(ProbeSettings)
     result = find(extended, directions="axis", place=1)
     last = result.top_directions.abs().argmax(dim=1)
     assert (last == result.top_subsets[:, 1]).all()
@@ -162,11 +219,9 @@ def test_directions_with_an_option(find: Any, monkeypatch: pytest.MonkeyPatch) -
 def test_a_member_without_options_needs_nothing_but_its_line(
     find: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = type("Plain", (Power,), {"name": "plain", "Options": Settings})
-    plain.of_subsets = lambda self, moments, subsets: moments.variance[subsets].sum(axis=1)  # noqa: ARG005
     with pytest.raises(BadInput, match="score is 'plain': choose one of kurtosis"):
         ProbeSettings(score="plain")
-    monkeypatch.setitem(SCORES, "plain", plain)
+    monkeypatch.setitem(SCORES, "plain", Plain)
     assert find(ProbeSettings, score="plain").settings["score_method"] == "plain"
 
 
@@ -187,7 +242,7 @@ def test_an_importer_with_an_option(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(IMPORTERS, "text", FromText)
-    extended = combined(from_=brought_by(IMPORTERS))(ImportSettings)
+    extended = combined(from_=IMPORTERS)(ImportSettings)
     np.savetxt(tmp_path / "lines.txt", store.read("x"), "%.9g", delimiter=";")
     given = {"from_": "text", "codec": "float32", "out": str(tmp_path / "lines")}
     brought = import_store(tmp_path / "lines.txt", extended(delimiter=";", **given))
@@ -198,10 +253,63 @@ def test_an_exporter_with_an_option(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(EXPORTERS, "text", ToText)
-    extended = combined(to=brought_by(EXPORTERS))(ExportSettings)
+    extended = combined(to=EXPORTERS)(ExportSettings)
     out = export_store(store, extended(to="text", precision=1, out=str(tmp_path / "out")))
     np.testing.assert_allclose(np.loadtxt(out / "x.txt"), store.read("x"), atol=0.051)
     assert (out / "x.txt").read_text().split()[0].partition(".")[2].isdigit()
+
+
+@pytest.fixture
+def learn(store: Store, tmp_path: Path) -> Callable[..., Any]:
+    """Train three steps: the dictionary as it is loaded, and the identity of its run."""
+
+    def learnt(kind: type[Settings], **given: Any) -> tuple[Dictionary, dict[str, Any]]:
+        usual = {"d_sae": 24, "k": 4, "steps": 3, "batch_size": 32, "out": str(tmp_path / "runs")}
+        path = train(kind(store=store.where, **usual | given))  # type: ignore[arg-type]
+        identity = json.loads((path / "training.json").read_text("utf-8"))["identity"]
+        return load_dictionary(path)[0], identity
+
+    return learnt
+
+
+def test_a_select_with_an_option(learn: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SELECTS, "floored", Floored)
+
+    @combined(dictionary=SELECTS)
+    class Extended(TrainSettings):
+        dictionary: str = option("floored", "Kind of sparse code.", choices=SELECTS)
+
+    found, identity = learn(Extended, floor=0.5, norm="none")
+    assert found.pools[0].rule.name == "jumprelu"  # which it is saved as
+    assert (found.pools[0].threshold == 0.5).all()
+    assert (identity["dictionary"], identity["floor"]) == ("floored", 0.5)
+
+
+def test_a_wiring_with_an_option(learn: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(WIRINGS, "split", Split)
+    found, identity = learn(combined(wiring=WIRINGS)(TrainSettings), wiring="split", parts=3)
+    assert [bank.latents for bank in found.wiring.banks] == [8, 8, 8]
+    assert len(found.pools) == 3
+    assert (identity["wiring"], identity["parts"]) == ("split", 3)
+
+
+def test_an_init_with_an_option(learn: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(INITS, "mirrored", Mirrored)
+    extended = combined(init=INITS)(TrainSettings)
+    # With almost no learning rate it stays as it was initialised.
+    found, identity = learn(extended, init="mirrored", factor=0.25, lr=1e-9)
+    torch.testing.assert_close(found.W_enc, found.W_dec.T / 4)
+    assert (identity["init"], identity["factor"]) == ("mirrored", 0.25)
+
+
+def test_a_helper_with_an_option(learn: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    without, _ = learn(TrainSettings)
+    monkeypatch.setitem(HELPERS, "pull", Pull)
+    extended = combined(helpers=HELPERS)(TrainSettings)
+    assert torch.equal(learn(extended, name="off")[0].W_enc, without.W_enc)
+    found, identity = learn(extended, pull=1e3)
+    assert not torch.equal(found.W_enc, without.W_enc)
+    assert identity["pull"] == 1e3
 
 
 def test_an_option_of_another_importer_is_refused(store: Store, tmp_path: Path) -> None:

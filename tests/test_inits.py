@@ -70,7 +70,7 @@ def mean_of(data):
 
 
 def test_every_init_can_be_asked_for():
-    assert options_in(TrainSettings)["init"].choices == tuple(INITS)
+    assert options_in(TrainSettings)["init"].choices is INITS
 
 
 @pytest.mark.parametrize("init", INITS)

@@ -9,11 +9,11 @@ from sklearn.decomposition import PCA, FastICA
 
 from rkstore.errors import BadInput
 from rkstore.rkcnn import DIRECTIONS, Moments, keep_apart, principal_directions, random_subsets
-from rkstore.rkcnn.directions import apart, directions_named, find_directions
+from rkstore.rkcnn.directions import apart, find_directions
 from rkstore.rkcnn.directions.finding import BLOCK_SUBSETS
 from rkstore.rkcnn.directions.ica import fast_ica
 from rkstore.rkcnn.settings import ProbeSettings
-from rkstore.settings import options_in
+from rkstore.settings import member_named, options_in
 
 
 def rows(n: int = 400, d: int = 12) -> np.ndarray:
@@ -110,7 +110,7 @@ def test_the_table_names_every_kind_and_the_command_line_knows_them() -> None:
 
 def test_an_unknown_kind_is_refused_with_the_list() -> None:
     with pytest.raises(BadInput, match="'pls': choose one of principal, ica, mixing"):
-        directions_named("pls")
+        member_named("directions", DIRECTIONS, "pls", {})
 
 
 def centred(x: np.ndarray) -> np.ndarray:
@@ -119,7 +119,7 @@ def centred(x: np.ndarray) -> np.ndarray:
 
 def find(name: str, x: np.ndarray, chosen: np.ndarray, **options: Any) -> np.ndarray:
     components = options.pop("components", 1)
-    method = directions_named(name, **options)
+    method = DIRECTIONS[name](**options)
     return find_directions(covariance(x), chosen, centred(x), method, components)
 
 
@@ -238,7 +238,7 @@ def test_more_components_than_a_subset_varies_in_are_refused_by_name(name: str) 
 
 def test_ica_without_rows_is_refused() -> None:
     with pytest.raises(BadInput, match="ica directions need rows"):
-        find_directions(covariance(rows()), subsets(), None, directions_named("ica"))
+        find_directions(covariance(rows()), subsets(), None, DIRECTIONS["ica"]())
 
 
 def test_ica_with_no_more_rows_than_dimensions_is_refused() -> None:

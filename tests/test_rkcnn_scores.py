@@ -11,8 +11,8 @@ from rkstore.errors import BadInput
 from rkstore.rkcnn import SCORES, Moments, random_subsets, score_named
 from rkstore.rkcnn import neighbors as neighbors_module
 from rkstore.rkcnn.neighbors import nearest
-from rkstore.rkcnn.scores import Comparison, DirectionScore, MomentScore, RowScore
 from rkstore.rkcnn.scores import separation as module
+from rkstore.rkcnn.scores.base import Comparison, DirectionScore, MomentScore, RowScore
 from rkstore.rkcnn.settings import ProbeSettings
 from rkstore.settings import options_in
 

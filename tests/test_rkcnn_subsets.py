@@ -10,8 +10,7 @@ from rkstore.errors import BadInput
 from rkstore.rkcnn import SUBSETS, basis_of, random_subsets
 from rkstore.rkcnn.rotation import Rotation
 from rkstore.rkcnn.settings import ProbeSettings
-from rkstore.rkcnn.subsets import subsets_named
-from rkstore.settings import options_in
+from rkstore.settings import member_named, options_in
 
 
 def draw(d: int, m: int, h: int, seed: int = 0) -> np.ndarray:
@@ -68,7 +67,7 @@ def test_a_seed_determines_the_subsets() -> None:
 
 
 def named(name: str, d: int, m: int, h: int, seed: int = 0) -> np.ndarray:
-    return subsets_named(name).draw(d, m, h, np.random.default_rng(seed))
+    return SUBSETS[name]().draw(d, m, h, np.random.default_rng(seed))
 
 
 def test_the_table_names_every_kind_and_the_command_line_knows_them() -> None:
@@ -78,7 +77,7 @@ def test_the_table_names_every_kind_and_the_command_line_knows_them() -> None:
 
 def test_an_unknown_kind_is_refused_with_the_list() -> None:
     with pytest.raises(BadInput, match="'cliques': choose one of coordinates, partitions, bases"):
-        subsets_named("cliques")
+        member_named("subsets", SUBSETS, "cliques", {})
 
 
 @pytest.mark.parametrize("name", SUBSETS)

@@ -544,5 +544,5 @@ def test_the_options_of_members_do_not_clash(settings):
     known = options_in(settings)
     for family in FAMILIES[settings]:
         for member in family.values():
-            for name, own in options_in(getattr(member, "Options", member)).items():
+            for name, own in options_in(member).items():
                 assert known[name] == own

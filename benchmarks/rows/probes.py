@@ -11,7 +11,7 @@ from harness.training import seconds
 from numpy.typing import NDArray
 
 from rkstore.rkcnn import RkCNNProbe, StoreSite, random_subsets, score_named
-from rkstore.rkcnn.scores import Comparison, RowScore
+from rkstore.rkcnn.scores.base import Comparison, RowScore
 from rkstore.store.store import Store
 
 # Of the peer's pass: enough for the product to outweigh adding its result to the sum.

@@ -20,6 +20,7 @@ from rkstore.settings import (
     read_as,
     unread,
 )
+from rkstore.store.sites import STORE_HELP
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -48,8 +49,6 @@ class PathOrName(click.ParamType):  # type: ignore[type-arg]
 
 
 PATH = PathOrName()
-
-STORE_HELP = "Store, a directory or a URL; may be left out if stores/ holds exactly one."
 
 
 class OfMembers(click.Option):

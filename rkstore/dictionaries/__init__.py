@@ -14,14 +14,7 @@ if TYPE_CHECKING:
     from rkstore.dictionaries.disk import load_dictionary, save_dictionary
     from rkstore.dictionaries.selects import SELECTS, Select, select_named
 
-__all__ = [
-    "SELECTS",
-    "Dictionary",
-    "Select",
-    "load_dictionary",
-    "save_dictionary",
-    "select_named",
-]
+__all__ = ["SELECTS", "Dictionary", "Select", "load_dictionary", "save_dictionary", "select_named"]
 
 # Imported on first use: the options of a training must not wait for torch.
 __getattr__ = door(

@@ -2,16 +2,13 @@
 
 from rkstore.rkcnn.settings import MAX_NORM_HELP, SPECIAL_TOKENS_HELP
 from rkstore.settings import Settings, option
+from rkstore.store.sites import STORE_HELP
 
 
 class EvaluateSettings(Settings):
     """What to measure dictionaries on."""
 
-    store: str | None = option(
-        None,
-        "Store, a directory or a URL; may be left out if stores/ holds exactly one.",
-        path=True,
-    )
+    store: str | None = option(None, STORE_HELP, path=True)
     rows: int | None = option(None, "Held-out rows to use; all by default.", least=1)
     special_tokens: bool = option(False, SPECIAL_TOKENS_HELP)
     max_norm: float | None = option(None, MAX_NORM_HELP, least=1.0)

@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from rkstore.errors import BadInput
 from rkstore.rkcnn.moments import Doubles
-from rkstore.rkcnn.scores import Comparison
+from rkstore.rkcnn.scores.base import Comparison
 from rkstore.rkcnn.scores.separation import Separation
 from rkstore.rkcnn.subsets import Indices, random_subsets
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 
 from rkstore.errors import BadInput
-from rkstore.rkcnn.directions import directions_named
+from rkstore.rkcnn.directions import DIRECTIONS
 from rkstore.rkcnn.probe import RkCNNProbe
 from rkstore.rkcnn.result import DESCRIPTION, RkCNNResult
-from rkstore.rkcnn.scores import score_named
+from rkstore.rkcnn.scores import SCORES
 from rkstore.rkcnn.settings import ProbeSettings
 from rkstore.rkcnn.source import StoreSite
-from rkstore.rkcnn.subsets import subsets_named
+from rkstore.rkcnn.subsets import SUBSETS
 from rkstore.store.batches.kept import left_out
 from rkstore.store.batches.plan import split_chunks
 from rkstore.store.open import open_store
@@ -73,18 +73,17 @@ def probe(settings: ProbeSettings) -> tuple[RkCNNResult, Path]:
     store = open_store(settings.store)
     hook_name = store.site(settings.layer, settings.hook)
     chunks, _ = split_chunks(store)
-    given = dict(settings)
     finder = RkCNNProbe(
         store.manifest.width(hook_name),
         m=settings.m,
         h=settings.h,
         r=settings.r,
-        score_method=score_named(settings.score, **given),
+        score_method=settings.options(SCORES[settings.score]),
         seed=settings.seed,
         device=settings.device,
         sample_rows=settings.sample_rows,
-        subsets=subsets_named(settings.subsets, **given),
-        directions=directions_named(settings.directions, **given),
+        subsets=settings.options(SUBSETS[settings.subsets]),
+        directions=settings.options(DIRECTIONS[settings.directions]),
         components=settings.components,
         rounds=settings.rounds,
         max_cosine=settings.max_cosine,

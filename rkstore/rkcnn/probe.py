@@ -9,27 +9,17 @@ import torch
 from numpy.typing import ArrayLike
 
 from rkstore.errors import BadInput
-from rkstore.rkcnn.directions import Directions, directions_named, find_directions, keep_apart
+from rkstore.rkcnn.directions import DIRECTIONS, Directions, find_directions, keep_apart
 from rkstore.rkcnn.moments import Doubles, Floats, Moments
 from rkstore.rkcnn.result import RkCNNResult
 from rkstore.rkcnn.scan import labels_at, scan
-from rkstore.rkcnn.scores import (
-    Comparison,
-    DirectionScore,
-    MomentScore,
-    RowScore,
-    Score,
-    score_named,
-)
-from rkstore.rkcnn.source import (
-    Source,
-    StoreSite,
-    open_source,
-)
+from rkstore.rkcnn.scores import SCORES
+from rkstore.rkcnn.scores.base import Comparison, DirectionScore, MomentScore, RowScore, Score
+from rkstore.rkcnn.source import Source, StoreSite, open_source
 from rkstore.rkcnn.spread import spread_rows
-from rkstore.rkcnn.subsets import Indices, Subsets, by_rotation, subsets_named
+from rkstore.rkcnn.subsets import SUBSETS, Indices, Subsets, by_rotation
 from rkstore.rkcnn.view import View, Without, orthonormal
-from rkstore.settings import check_device
+from rkstore.settings import check_device, member_named
 
 # Subsets whose directions and projections are held at once: 12 MB for d = 3072.
 BLOCK_SUBSETS = 512
@@ -132,11 +122,9 @@ class RkCNNProbe:
     ) -> None:
         """Make the members that are given by name, with those of the options that are theirs."""
         given = {name: getattr(self, name) for name in ("k_neighbors", "query_rows", "whiten")}
-        self._score = score_named(score, **given) if isinstance(score, str) else score
-        self._subsets = subsets_named(subsets, **given) if isinstance(subsets, str) else subsets
-        self._directions = (
-            directions_named(directions, **given) if isinstance(directions, str) else directions
-        )
+        self._score = member_named("score", SCORES, score, given)
+        self._subsets = member_named("subsets", SUBSETS, subsets, given)
+        self._directions = member_named("directions", DIRECTIONS, directions, given)
         self.score_method, self.subsets = self._score.name, self._subsets.name
         self.directions = self._directions.name
 
@@ -145,7 +133,7 @@ class RkCNNProbe:
         """All that decides a result besides the rows; refinements only where they are used."""
         brought: dict[str, Any] = {}
         for member in (self._score, self._subsets, self._directions):
-            brought |= dict(member.options)
+            brought |= dict(member)
         known = {name: getattr(self, name) for name in (*ALWAYS, *REFINEMENTS)} | brought
         return {k: v for k, v in known.items() if k not in REFINEMENTS or v != REFINEMENTS[k]}
 
@@ -191,7 +179,8 @@ class RkCNNProbe:
             if number:
                 view = everything.through(Without(self._taken(found)))
             found.append(self._round(number, view, comparison, compute_directions))
-        return self._result(found, source.describe() | {"labels": _label_name(labels)})
+        named = labels if labels is None or isinstance(labels, str) else "array"
+        return self._result(found, source.describe() | {"labels": named})
 
     def _round(
         self, number: int, view: View, comparison: Comparison, compute_directions: bool
@@ -352,7 +341,3 @@ class RkCNNProbe:
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(array).to(self.device)
-
-
-def _label_name(labels: str | ArrayLike | torch.Tensor | None) -> str | None:
-    return labels if labels is None or isinstance(labels, str) else "array"

@@ -15,10 +15,7 @@ from rkstore.store.files import named, write_together
 from rkstore.store.jsontext import existing
 
 TENSORS, DESCRIPTION = "probe.safetensors", "probe.json"
-NAMES = (
-    *("top_subsets", "top_scores", "all_subsets", "all_scores", "top_directions"),
-    "parents",
-)
+NAMES = ("top_subsets", "top_scores", "all_subsets", "all_scores", "top_directions", "parents")
 
 
 @dataclass(frozen=True, eq=False)

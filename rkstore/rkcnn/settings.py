@@ -3,15 +3,13 @@
 from rkstore.rkcnn.directions import DIRECTIONS
 from rkstore.rkcnn.scores import SCORES
 from rkstore.rkcnn.subsets import SUBSETS
-from rkstore.settings import Settings, brought_by, combined, option
-from rkstore.store.sites import HOOK_HELP, LAYERS_HELP
+from rkstore.settings import Settings, combined, option
+from rkstore.store.sites import HOOK_HELP, LAYERS_HELP, STORE_HELP
 
 SPECIAL_TOKENS_HELP = (
     "Use the rows of special tokens, such as BOS, too; they are left out by default, because "
     "they are massive or all the same."
 )
-
-
 MAX_NORM_HELP = (
     "Leave out rows whose norm is more than this many times the site's median; 10 leaves out "
     "attention sinks that are not special tokens."
@@ -21,19 +19,14 @@ MAX_NORM_HELP = (
 class SiteSettings(Settings):
     """Which site of which store."""
 
-    store: str | None = option(
-        None,
-        "Store, a directory or a URL; may be left out if stores/ holds exactly one.",
-        path=True,
-        identity=False,
-    )
+    store: str | None = option(None, STORE_HELP, path=True, identity=False)
     layer: str | None = option(None, LAYERS_HELP)
     hook: tuple[str, ...] = option((), HOOK_HELP)
     special_tokens: bool = option(False, SPECIAL_TOKENS_HELP)
     max_norm: float | None = option(None, MAX_NORM_HELP, least=1.0)
 
 
-@combined(subsets=brought_by(SUBSETS), score=brought_by(SCORES), directions=brought_by(DIRECTIONS))
+@combined(subsets=SUBSETS, score=SCORES, directions=DIRECTIONS)
 class ProbeSettings(SiteSettings):
     """How RkCNN looks for directions."""
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,31 +25,6 @@ BLOCK_ROWS = 2048
 
 # Labels that are not a column: the token after that of a row.
 NEXT_TOKEN = "next_token"
-
-
-class Source(Protocol):
-    """Rows of activations that can be read in order."""
-
-    @property
-    def rows(self) -> int:
-        """How many there are."""
-
-    @property
-    def width(self) -> int:
-        """Dimensions of a row."""
-
-    def parts(self) -> Iterator[Floats]:
-        """All rows in order, in parts ``(n, width)`` of any size."""
-
-    def column(self, name: str, rows: Indices) -> np.ndarray:
-        """A named column at these rows, ascending, ``(len(rows),)``.
-
-        Raises:
-            BadInput: the source lacks the column.
-        """
-
-    def describe(self) -> dict[str, Any]:
-        """What a result records of its source."""
 
 
 @dataclass(frozen=True)
@@ -74,16 +49,20 @@ class StoreSite:
 
     @property
     def rows(self) -> int:
+        """How many rows are read."""
         return int(self._starts[-1])
 
     @property
     def width(self) -> int:
+        """Dimensions of a row."""
         return self.store.manifest.width(self.hook_name)
 
     def parts(self) -> Iterator[Floats]:
+        """All rows in order, in parts ``(n, width)`` of any size."""
         return (self.left_out.read(self.store, self.hook_name, chunk) for chunk in self._chunks)
 
     def column(self, name: str, rows: Indices) -> np.ndarray:
+        """A column, or ``next_token``, at these rows, ascending, ``(len(rows),)``."""
         out = np.empty(len(rows), np.int32)
         # Of a large store only the chunks that hold one of these rows are read.
         edges = np.searchsorted(rows, self._starts)
@@ -96,6 +75,7 @@ class StoreSite:
         return out
 
     def describe(self) -> dict[str, Any]:
+        """What a result records of its source."""
         whole = sum(len(range(*self.store.rows_of_chunk(chunk))) for chunk in self._chunks)
         left_out = whole - self.rows
         return {
@@ -164,7 +144,11 @@ class ArrayRows:
         return {"rows": self.rows}
 
 
-def open_source(activations: "torch.Tensor | np.ndarray | StoreSite") -> Source:
+# Rows of activations that can be read in order.
+Source = StoreSite | ArrayRows
+
+
+def open_source(activations: torch.Tensor | np.ndarray | StoreSite) -> Source:
     """The source of the rows that a user gave.
 
     Raises:

@@ -1,10 +1,10 @@
 """Rows as they look through a linear map: rotated, or with some directions taken out."""
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
+from rkstore.rkcnn.directions.base import unit
 from rkstore.rkcnn.moments import Doubles, Floats, Moments
 from rkstore.rkcnn.rotation import Rotation
 from rkstore.rkcnn.subsets.base import NO_ROTATION
@@ -13,28 +13,24 @@ from rkstore.rkcnn.subsets.base import NO_ROTATION
 NOTHING = 1e-9
 
 
-class LinearMap(Protocol):
-    """A matrix ``A``, ``(d, d)``, that need not be written out."""
-
-    def of(self, rows: Doubles) -> Doubles:
-        """``rows @ A`` of ``(n, d)``."""
-
-    def back(self, rows: Doubles) -> Doubles:
-        """``rows @ A.T`` of ``(n, d)``."""
-
-
 @dataclass(frozen=True)
 class Without:
-    """The projection that takes out the span of orthonormal columns ``(d, rank)``."""
+    """The projection ``P`` that takes out the span of orthonormal columns ``(d, rank)``."""
 
     span: Doubles
 
     def of(self, rows: Doubles) -> Doubles:
+        """``rows @ P`` of ``(n, d)``."""
         rest: Doubles = rows - rows @ self.span @ self.span.T
         return rest
 
     def back(self, rows: Doubles) -> Doubles:
-        return self.of(rows)  # it is symmetric
+        """``rows @ P.T``, which is the same."""
+        return self.of(rows)
+
+
+# A matrix ``A``, ``(d, d)``, that need not be written out.
+LinearMap = Rotation | Without
 
 
 @dataclass(frozen=True)
@@ -92,9 +88,7 @@ class View:
         mapped = directions.astype(np.float64)
         for map in reversed(self.maps):
             mapped = map.back(mapped)
-        lengths = np.linalg.norm(mapped, axis=1, keepdims=True)
-        back: Floats = (mapped / lengths).astype(np.float32)
-        return back
+        return unit(mapped).astype(np.float32)
 
     def __len__(self) -> int:
         return int(self.sample.shape[1])

@@ -1,13 +1,13 @@
 """Options of importing, exporting and pulling."""
 
-from rkstore.settings import Settings, brought_by, combined, option
+from rkstore.settings import Settings, combined, option
 from rkstore.share.exchange import EXPORTERS, IMPORTERS
 from rkstore.store.codecs import CODECS
 from rkstore.store.formats import COMPRESSION_HELP, COMPRESSIONS, FORMATS
 from rkstore.store.sites import HOOK_HELP, LAYERS_HELP
 
 
-@combined(from_=brought_by(IMPORTERS))
+@combined(from_=IMPORTERS)
 class ImportSettings(Settings):
     """How to read the files of another program, and how to store them."""
 
@@ -33,7 +33,7 @@ class ImportSettings(Settings):
     out: str | None = option(None, "Directory of the store; stores/<name> by default.", path=True)
 
 
-@combined(to=brought_by(EXPORTERS))
+@combined(to=EXPORTERS)
 class ExportSettings(Settings):
     """Which sites to write, and for which program."""
 

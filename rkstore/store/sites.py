@@ -10,6 +10,7 @@ from rkstore.errors import BadInput, few
 BLOCK = re.compile(r"(?:[^.]+\.)+?([0-9]+)\.(.+)")
 LAYERS = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
 
+STORE_HELP = "Store, a directory or a URL; may be left out if stores/ holds exactly one."
 LAYERS_HELP = "Blocks of the sites: 'all', or a list such as 0-3,8."
 HOOK_HELP = "Hook of the sites: the part after the block, a full name, or a glob; may be repeated."
 

@@ -16,8 +16,7 @@ class TrainSettings(SiteSettings):
     """One dictionary and how it is trained."""
 
     layers: str | None = option(
-        None,
-        "Train one dictionary a layer, one after the other: 'all', or a list such as 0-3,8.",
+        None, "Train one dictionary a layer, one after the other: 'all', or a list such as 0-3,8."
     )
     dictionary: str = option("topk", "Kind of sparse code.", choices=TRAINED, also="select")
     wiring: str = option("sae", "Which sites the latents read and write.", choices=WIRINGS)
@@ -78,10 +77,7 @@ class TrainSettings(SiteSettings):
         identity=False,
     )
     out: str = option(
-        "checkpoints",
-        "Directory under which checkpoints are written.",
-        path=True,
-        identity=False,
+        "checkpoints", "Directory under which checkpoints are written.", path=True, identity=False
     )
 
 

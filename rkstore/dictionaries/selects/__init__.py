@@ -11,8 +11,7 @@ from rkstore.dictionaries.selects.batchtopk import BatchTopK
 from rkstore.dictionaries.selects.jumprelu import JumpReLU
 from rkstore.dictionaries.selects.relu import ReLU
 from rkstore.dictionaries.selects.topk import TopK
-from rkstore.errors import BadInput
-from rkstore.settings import options_in
+from rkstore.settings import member_named
 
 SELECTS: dict[str, type[Select]] = {
     select.name: select for select in (ReLU, TopK, BatchTopK, JumpReLU)
@@ -20,15 +19,8 @@ SELECTS: dict[str, type[Select]] = {
 
 
 def select_named(name: str, options: Mapping[str, Any]) -> Select:
-    """The select of that name, given those of the options that it has.
-
-    Raises:
-        BadInput: no select has that name.
-    """
-    if name not in SELECTS:
-        raise BadInput(f"unknown dictionary '{name}': choose one of {', '.join(SELECTS)}")
-    kind = SELECTS[name]
-    return kind(**{key: options[key] for key in options_in(kind) if key in options})
+    """The select of that name, given those of the options that it has: :func:`member_named`."""
+    return member_named("dictionary", SELECTS, name, options)
 
 
 __all__ = ["SELECTS", "Select", "select_named"]

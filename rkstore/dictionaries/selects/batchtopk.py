@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from rkstore.dictionaries.selects.base import Select
 from rkstore.dictionaries.selects.jumprelu import JumpReLU
@@ -27,8 +27,8 @@ class BatchTopK(TopK):
     token. As with batch normalisation, ``train()`` and ``eval()`` choose.
     """
 
-    name: ClassVar[str] = "batchtopk"
-    architecture: ClassVar[str | None] = None
+    name = "batchtopk"
+    architecture = None
 
     def code(self, pre: Tensor, kept: Selection) -> Tensor:
         if not kept.training:

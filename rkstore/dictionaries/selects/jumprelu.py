@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from rkstore.dictionaries.selects.base import Select
 
@@ -18,9 +18,9 @@ class JumpReLU(Select):
     Here it is loaded, or what BatchTopK is saved as; it has no training of its own.
     """
 
-    name: ClassVar[str] = "jumprelu"
-    architecture: ClassVar[str | None] = "jumprelu"
-    trained: ClassVar[bool] = False
+    name = "jumprelu"
+    architecture = "jumprelu"
+    trained = False
 
     def code(self, pre: Tensor, kept: Selection) -> Tensor:
         return pre.relu() * (pre > kept.get_buffer("threshold"))

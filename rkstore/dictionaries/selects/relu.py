@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from rkstore.dictionaries.selects.base import Select
 from rkstore.settings import option
@@ -21,8 +21,8 @@ class ReLU(Select):
     the code and stretching the decoder.
     """
 
-    name: ClassVar[str] = "relu"
-    architecture: ClassVar[str | None] = "standard"
+    name = "relu"
+    architecture = "standard"
     l1: float = option(
         1.0,
         "Weight of the L1 penalty of a relu code, per token, with inputs scaled as --norm says.",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class TopK(Select):
     """The ``k`` largest pre-activations of a token stay, if they are above zero."""
 
-    name: ClassVar[str] = "topk"
+    name = "topk"
     architecture: ClassVar[str | None] = "topk"
     k: int = option(32, "Active latents of a topk code; of a batchtopk code on average.", least=1)
 

@@ -1,7 +1,6 @@
 """sae: an autoencoder, one bank that writes what it reads (Bricken et al. 2023)."""
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 from rkstore.dictionaries.wirings.base import Bank, Wires, Wiring
 from rkstore.store.sites import Site
@@ -10,7 +9,7 @@ from rkstore.store.sites import Site
 class SAE(Wires):
     """``f = select((x - b_dec) W_enc + b_enc)``, ``x̂ = f W_dec + b_dec``, over one site."""
 
-    name: ClassVar[str] = "sae"
+    name = "sae"
 
     def over(self, sites: Sequence[Site], latents: int) -> Wiring:
         site = tuple(sites)

@@ -1,17 +1,20 @@
 """What every kind of direction does."""
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import numpy as np
 
 from rkstore.errors import BadInput
 from rkstore.rkcnn.moments import Doubles, Floats
 from rkstore.rkcnn.subsets import Indices
-from rkstore.settings import Member
+from rkstore.settings import Settings
 
 
-class Directions(Member, ABC):
-    """Finds the directions inside subsets of the columns."""
+class Directions(Settings, ABC):
+    """Finds the directions inside subsets of the columns. Its fields are its options."""
+
+    name: ClassVar[str]
 
     @abstractmethod
     def axes(
@@ -29,8 +32,9 @@ class Directions(Member, ABC):
         """
 
 
-def check_variance(blocks: Doubles, subsets: Indices) -> None:
-    """Blocks of a covariance, ``(h, m, m)``, must not be all zero."""
+def blocks_of(covariance: Doubles, subsets: Indices) -> Doubles:
+    """Covariances ``(h, m, m)`` inside subsets ``(h, m)``, none of which may be all zero."""
+    blocks = covariance[subsets[:, :, None], subsets[:, None, :]]
     constant = ~blocks.any(axis=(1, 2))
     if constant.any():
         named = ", ".join(str(i) for i in subsets[constant.argmax()])
@@ -38,6 +42,7 @@ def check_variance(blocks: Doubles, subsets: Indices) -> None:
             f"dimensions {named} are all constant, so this subset has no principal direction: "
             "keep fewer subsets, or probe rows in which they vary"
         )
+    return blocks
 
 
 def check_rank(values: Doubles, subsets: Indices, components: int) -> None:

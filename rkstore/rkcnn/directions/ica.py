@@ -5,13 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rkstore.errors import BadInput
-from rkstore.rkcnn.directions.base import (
-    Directions,
-    check_rank,
-    check_variance,
-    eigenvectors,
-    unit,
-)
+from rkstore.rkcnn.directions.base import Directions, blocks_of, check_rank, eigenvectors, unit
 from rkstore.rkcnn.moments import Doubles, Floats
 from rkstore.rkcnn.subsets import Indices
 from rkstore.rkcnn.threads import one_item_a_core
@@ -54,9 +48,7 @@ class ICA(Directions):
                 f"ica has {len(rows)} rows for subsets of {subsets.shape[1]} dimensions and needs "
                 "more: give more rows, raise sample_rows or lower m"
             )
-        blocks = covariance[subsets[:, :, None], subsets[:, None, :]]
-        check_variance(blocks, subsets)
-        values, vectors = eigenvectors(blocks)
+        values, vectors = eigenvectors(blocks_of(covariance, subsets))
         check_rank(values, subsets, components)
         sample = torch.from_numpy(rows.astype(np.float64))
 

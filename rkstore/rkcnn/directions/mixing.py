@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from rkstore.rkcnn.directions.base import unit
+from rkstore.rkcnn.directions.base import blocks_of, unit
 from rkstore.rkcnn.directions.ica import ICA
 from rkstore.rkcnn.moments import Doubles, Floats
 from rkstore.rkcnn.subsets import Indices
@@ -24,5 +24,4 @@ class Mixing(ICA):
         self, covariance: Doubles, subsets: Indices, rows: Floats | None, components: int = 1
     ) -> Doubles:
         projections = super().axes(covariance, subsets, rows, components)
-        blocks = covariance[subsets[:, :, None], subsets[:, None, :]]
-        return unit(np.matmul(projections, blocks))
+        return unit(np.matmul(projections, blocks_of(covariance, subsets)))

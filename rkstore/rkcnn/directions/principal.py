@@ -2,16 +2,10 @@
 
 import numpy as np
 
-from rkstore.rkcnn.directions.base import (
-    Directions,
-    check_rank,
-    check_variance,
-    eigenvectors,
-    unit,
-)
+from rkstore.rkcnn.directions.base import Directions, blocks_of, check_rank, eigenvectors, unit
 from rkstore.rkcnn.moments import Doubles, Floats
 from rkstore.rkcnn.subsets import Indices
-from rkstore.settings import Settings, option
+from rkstore.settings import option
 
 
 class Principal(Directions):
@@ -25,14 +19,9 @@ class Principal(Directions):
     """
 
     name = "principal"
-    options: "Options"
-
-    class Options(Settings):
-        """Of principal directions."""
-
-        whiten: bool = option(
-            False, "Scale dimensions to variance 1 before principal directions are found."
-        )
+    whiten: bool = option(
+        False, "Scale dimensions to variance 1 before principal directions are found."
+    )
 
     def axes(
         self,
@@ -41,10 +30,9 @@ class Principal(Directions):
         rows: Floats | None,  # noqa: ARG002  the covariance is enough
         components: int = 1,
     ) -> Doubles:
-        blocks = covariance[subsets[:, :, None], subsets[:, None, :]]
-        check_variance(blocks, subsets)
+        blocks = blocks_of(covariance, subsets)
         deviation = np.ones(subsets.shape)
-        if self.options.whiten:
+        if self.whiten:
             variance = np.diagonal(blocks, axis1=1, axis2=2)
             deviation = np.sqrt(np.where(variance > 0, variance, 1.0))
             blocks = blocks / deviation[:, :, None] / deviation[:, None, :]
@@ -52,4 +40,4 @@ class Principal(Directions):
         if components > 1:
             check_rank(values, subsets, components)
         last = vectors[:, :, : -components - 1 : -1].transpose(0, 2, 1)
-        return unit(last / deviation[:, None, :]) if self.options.whiten else last
+        return unit(last / deviation[:, None, :]) if self.whiten else last

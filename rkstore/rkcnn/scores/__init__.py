@@ -5,7 +5,7 @@ To add one, write its file, with the options that it needs, and add it to ``SCOR
 
 from typing import Any
 
-from rkstore.rkcnn.scores.base import Comparison, DirectionScore, MomentScore, RowScore, Score
+from rkstore.rkcnn.scores.base import Score
 from rkstore.rkcnn.scores.knn import KNN
 from rkstore.rkcnn.scores.kurtosis import Kurtosis
 from rkstore.rkcnn.scores.max_activation import MaxActivation
@@ -33,21 +33,9 @@ SCORES: dict[str, type[Score]] = {
 }
 
 
-def score_named(name: str, **options: Any) -> Score:
-    """Return the score of that name, with those of the options that are its own.
-
-    Raises:
-        BadInput: no score has that name, or an option is out of bounds.
-    """
-    return member_named("score", SCORES, name, **options)
+def score_named(name: str | Score, **options: Any) -> Score:
+    """The score of that name, with those of the options that are its own: :func:`member_named`."""
+    return member_named("score", SCORES, name, options)
 
 
-__all__ = [
-    "SCORES",
-    "Comparison",
-    "DirectionScore",
-    "MomentScore",
-    "RowScore",
-    "Score",
-    "score_named",
-]
+__all__ = ["SCORES", "Score", "score_named"]

@@ -10,15 +10,16 @@ import numpy as np
 from rkstore.errors import BadInput
 from rkstore.rkcnn.moments import Doubles, Floats, Moments
 from rkstore.rkcnn.subsets import Indices
-from rkstore.settings import Member
+from rkstore.settings import Settings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Score(Member, ABC):
-    """How promising a subset is; the larger the better."""
+class Score(Settings, ABC):
+    """How promising a subset is; the larger the better. Its fields are its options."""
 
+    name: ClassVar[str]
     needs_labels: ClassVar[bool] = False
 
 

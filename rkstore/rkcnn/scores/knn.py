@@ -11,7 +11,7 @@ from rkstore.rkcnn.scores.base import Comparison, RowScore
 from rkstore.rkcnn.spread import spread_rows
 from rkstore.rkcnn.subsets import Indices
 from rkstore.rkcnn.threads import one_item_a_core
-from rkstore.settings import Settings, option
+from rkstore.settings import option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,26 +39,21 @@ class KNN(RowScore):
     """
 
     name = "knn"
-    options: "Options"
-
-    class Options(Settings):
-        """Of the knn score."""
-
-        k_neighbors: int = option(5, "Neighbours of the knn score.", least=1)
-        query_rows: int | None = option(
-            None,
-            "Rows that ask knn for their neighbours among all of sample_rows; all by default. "
-            "Fewer estimate the score, with a standard error that falls with their root.",
-            least=1,
-        )
+    k_neighbors: int = option(5, "Neighbours of the knn score.", least=1)
+    query_rows: int | None = option(
+        None,
+        "Rows that ask knn for their neighbours among all of sample_rows; all by default. "
+        "Fewer estimate the score, with a standard error that falls with their root.",
+        least=1,
+    )
 
     def asking(self, rows: int, generator: np.random.Generator) -> Indices | None:
-        count = self.options.query_rows
+        count = self.query_rows
         return None if count is None else spread_rows(rows, count, generator)
 
     def check(self, comparison: Comparison) -> None:
         super().check(comparison)
-        k = self.options.k_neighbors
+        k = self.k_neighbors
         if comparison.rows <= k:
             raise BadInput(
                 f"knn with k_neighbors={k} has {comparison.rows} rows to "
@@ -71,7 +66,7 @@ class KNN(RowScore):
         columns = x.T.contiguous()
 
         def score(subset: "Tensor") -> float:
-            return _score(columns[subset].T.contiguous(), comparison, self.options.k_neighbors)
+            return _score(columns[subset].T.contiguous(), comparison, self.k_neighbors)
 
         scores = one_item_a_core(score, subsets, x.device)
         shown = tqdm(scores, total=len(subsets), desc="probe", unit="subset", disable=None)

@@ -1,30 +1,34 @@
 """What every kind of subset does, and how a subset is written down."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rkstore.rkcnn.rotation import Doubles, Rotation
-from rkstore.settings import Member
+from rkstore.settings import Settings
 
 Indices = NDArray[np.int64]
 
 NO_ROTATION = 0
 
 
-class Subsets(Member, ABC):
+class Subsets(Settings, ABC):
     """Draws subspaces of ``m`` of ``d`` dimensions.
 
     Each is a row of ``m`` numbers: column ``c`` of rotation ``j`` is written ``j · d + c``,
     and rotation 0 is none, so that dimension ``c`` itself is written ``c``. A number says all
-    about its column: :func:`basis_of` needs no seed.
+    about its column: :func:`basis_of` needs no seed. The fields of a member are its options.
     """
 
-    @abstractmethod
+    name: ClassVar[str]
+
     def distinct(self, d: int, m: int) -> float:
         """How many there are of which no two span the same."""
+        return math.comb(d, m)
 
     @abstractmethod
     def draw(self, d: int, m: int, h: int, generator: np.random.Generator) -> Indices:

@@ -16,9 +16,6 @@ class Coordinates(Subsets):
 
     name = "coordinates"
 
-    def distinct(self, d: int, m: int) -> float:
-        return math.comb(d, m)
-
     def draw(self, d: int, m: int, h: int, generator: np.random.Generator) -> Indices:
         return random_subsets(d, m, h, generator)
 

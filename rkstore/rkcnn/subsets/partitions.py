@@ -1,7 +1,5 @@
 """partitions: the dimensions shuffled and cut into groups that share none."""
 
-import math
-
 import numpy as np
 
 from rkstore.rkcnn.subsets.base import Indices, Subsets, first_of_each
@@ -18,11 +16,8 @@ class Partitions(Subsets):
 
     name = "partitions"
 
-    def distinct(self, d: int, m: int) -> float:
-        return math.comb(d, m)
-
     def draw(self, d: int, m: int, h: int, generator: np.random.Generator) -> Indices:
-        wanted, groups = min(h, math.comb(d, m)), d // m
+        wanted, groups = int(min(h, self.distinct(d, m))), d // m
         subsets = np.empty((0, m), np.int64)
         # Each permutation is as likely as any other, so every subset comes up in the end.
         while len(subsets) < wanted:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rkstore.settings import Member
+from rkstore.settings import Settings
 from rkstore.share.exchange.facts import Facts
 from rkstore.share.exchange.outgoing import Outgoing
 from rkstore.store.sites import Site
@@ -45,8 +45,10 @@ class Source:
     """Of the store that the files were exported from, if they were."""
 
 
-class Importer(Member, ABC):
-    """Opens one format."""
+class Importer(Settings, ABC):
+    """Opens one format. Its fields are its options."""
+
+    name: ClassVar[str]
 
     @abstractmethod
     def open(self, path: Path, settings: "ImportSettings") -> Source:
@@ -58,9 +60,10 @@ class Importer(Member, ABC):
         """
 
 
-class Exporter(Member, ABC):
-    """Writes one format."""
+class Exporter(Settings, ABC):
+    """Writes one format. Its fields are its options."""
 
+    name: ClassVar[str]
     reserved: ClassVar[tuple[str, ...]] = ()
     """Names that a site cannot have in this format."""
 

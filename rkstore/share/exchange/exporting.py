@@ -8,7 +8,8 @@ import numpy as np
 from tqdm import tqdm
 
 from rkstore.errors import BadInput, RkstoreError
-from rkstore.share.exchange import exporter_named
+from rkstore.settings import member_named
+from rkstore.share.exchange import EXPORTERS
 from rkstore.share.exchange.outgoing import Outgoing
 from rkstore.share.settings import ExportSettings
 from rkstore.store.files import directory_aside
@@ -23,7 +24,9 @@ def export_store(store: Store, settings: ExportSettings) -> Path:
         DamagedStore: see :meth:`Store.chunk`.
         RkstoreError: the disk has no room for it.
     """
-    exporter = exporter_named(settings.to, **dict(settings))
+    if settings.to is None:
+        raise BadInput(f"say what to write with --to: one of {', '.join(EXPORTERS)}")
+    exporter = member_named("--to", EXPORTERS, settings.to, dict(settings))
     dtype = np.dtype(settings.dtype)
     hook_names = _sites(store, settings)
     for name in hook_names:

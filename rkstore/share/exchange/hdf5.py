@@ -1,13 +1,13 @@
 """HDF5: datasets of activations, DiscBuffer's ``tensor`` of all layers, or an export."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 
 from rkstore.errors import BadInput, one_line
-from rkstore.settings import Settings, option
+from rkstore.settings import option
 from rkstore.share.exchange.base import Exporter, Floats, Importer, Source
 from rkstore.share.exchange.facts import LARGEST, Facts, parse_facts
 from rkstore.share.exchange.matrices import (
@@ -39,18 +39,12 @@ class FromHdf5(Importer):
     """Reads the datasets of one file."""
 
     name = "hdf5"
-    options: "Options"
-
-    class Options(Settings):
-        """Of reading HDF5."""
-
-        dataset: tuple[str, ...] = option(
-            (),
-            "HDF5 dataset to read; by default 'tensor', or else all of the file, in natural order.",
-        )
+    dataset: tuple[str, ...] = option(
+        (), "HDF5 dataset to read; by default 'tensor', or else all of the file, in natural order."
+    )
 
     def open(self, path: Path, settings: "ImportSettings") -> Source:
-        check_distinct("--dataset", self.options.dataset)
+        check_distinct("--dataset", self.dataset)
         if path.is_dir():
             path /= FILE  # where an export puts it
             if not path.is_file():
@@ -61,9 +55,7 @@ class FromHdf5(Importer):
             raise BadInput(
                 f"{path} is not an HDF5 file, or is cut short: {one_line(error)}"
             ) from None
-        found = {
-            name: _dataset(path, file, name) for name in _chosen(path, file, self.options.dataset)
-        }
+        found = {name: _dataset(path, file, name) for name in _chosen(path, file, self.dataset)}
         files = {path.name: path}
         if len(found) == 1:
             [(name, dataset)] = found.items()
@@ -85,7 +77,7 @@ class ToHdf5(Exporter):
     """Writes one file, with a dataset for each site and each column."""
 
     name = "hdf5"
-    reserved: ClassVar = (FACTS,)
+    reserved = (FACTS,)
 
     def write(self, outgoing: Outgoing, out: Path) -> None:
         with h5py.File(out / FILE, "x") as file:

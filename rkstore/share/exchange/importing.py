@@ -3,7 +3,8 @@
 import importlib.metadata
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import numpy as np
 from tqdm import tqdm
 
 from rkstore.errors import BadInput, RkstoreError, one_line
-from rkstore.settings import flag_of, options_in, unread
-from rkstore.share.exchange import importer_named
+from rkstore.settings import flag_of, member_named, options_in, unread
+from rkstore.share.exchange import IMPORTERS
 from rkstore.share.exchange.base import Floats, Source
 from rkstore.share.exchange.matrices import check_distinct
 from rkstore.share.settings import ImportSettings
@@ -48,7 +49,9 @@ def import_store(
         RkstoreError: they cannot be read, or the disk is full.
     """
     path = named(path)
-    importer = importer_named(settings.from_, **dict(settings))
+    if settings.from_ is None:
+        raise BadInput(f"say what the files are with --from: one of {', '.join(IMPORTERS)}")
+    importer = member_named("--from", IMPORTERS, settings.from_, dict(settings))
     if not path.exists():
         raise BadInput(f"there is nothing at {path} to import")
     check_distinct("--hook-name", settings.hook_name)
@@ -57,7 +60,8 @@ def import_store(
             raise BadInput(f"{flag_of(name)} has no part in --from {importer.name}: leave it out")
     source = importer.open(path, settings)
     manifest = _manifest(path, source, settings)
-    out = Path(settings.out or Path("stores") / _name(path))
+    name = path.absolute().name if path.is_dir() else path.stem
+    out = Path(settings.out or Path("stores") / name)
     with StoreWriter(out, manifest) as writer:
         if settings.hook_name or len(source.arrays) > 1:
             for site, array in source.arrays.items():
@@ -78,10 +82,6 @@ def import_store(
                 writer.write_shard(values, columns)
                 bar.update(last - first)
     return Store(out)
-
-
-def _name(path: Path) -> str:
-    return path.absolute().name if path.is_dir() else path.stem
 
 
 def _assigned(array: str, site: str) -> str:
@@ -167,10 +167,8 @@ def _described(files: dict[str, Path]) -> list[dict[str, Any]]:
 
 
 def _values(path: Path, source: Source, first: int, last: int) -> dict[str, Floats]:
-    try:
+    with _readable(path, first, last):
         values = source.read(first, last)
-    except (OSError, ValueError, RuntimeError, TypeError) as error:
-        raise _unreadable(path, first, last, error) from None
     for name, x in values.items():
         finite = np.isfinite(x).all(axis=1)
         if not finite.all():
@@ -185,10 +183,8 @@ def _values(path: Path, source: Source, first: int, last: int) -> dict[str, Floa
 def _columns(path: Path, source: Source, size: int, first: int, last: int) -> dict[str, np.ndarray]:
     row = np.arange(first, last)
     made = {"token_id": np.full(last - first, -1), "document": row // size, "position": row % size}
-    try:
+    with _readable(path, first, last):
         found = {name: read(first, last) for name, read in source.columns.items()}
-    except (OSError, ValueError, RuntimeError, TypeError) as error:
-        raise _unreadable(path, first, last, error) from None
     for name, column in found.items():
         if column.dtype.kind not in "iu":
             raise BadInput(f"{path}: {name} of rows {first}:{last} is {column.dtype}, no integers")
@@ -200,5 +196,11 @@ def _columns(path: Path, source: Source, size: int, first: int, last: int) -> di
     return made | found
 
 
-def _unreadable(path: Path, first: int, last: int, error: Exception) -> RkstoreError:
-    return RkstoreError(f"rows {first}:{last} of {path} cannot be read: {one_line(error, 200)}")
+@contextmanager
+def _readable(path: Path, first: int, last: int) -> Iterator[None]:
+    """Raise RkstoreError if the library that reads the rows cannot."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, TypeError) as error:
+        reason = one_line(error, 200)
+        raise RkstoreError(f"rows {first}:{last} of {path} cannot be read: {reason}") from None

@@ -1,7 +1,7 @@
 """NumPy: one ``.npy`` a site, and ``tokens.npy`` beside them."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,7 +29,7 @@ class ToNpy(Exporter):
     """Writes a file for each site and each known column."""
 
     name = "npy"
-    reserved: ClassVar = tuple(COLUMN_FILES)
+    reserved = tuple(COLUMN_FILES)
 
     def write(self, outgoing: Outgoing, out: Path) -> None:
         for name in outgoing.hook_names:

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -88,7 +88,7 @@ class ToSaelens(Exporter):
     """Writes what ``CacheActivationsRunner`` writes, with any number of hooks."""
 
     name = "saelens"
-    reserved: ClassVar = (TOKENS,)
+    reserved = (TOKENS,)
 
     def write(self, outgoing: Outgoing, out: Path) -> None:
         datasets = _datasets()

@@ -11,7 +11,7 @@ variance of ``x``, which leaves the main term as it is and makes the other
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from rkstore.errors import BadInput
 from rkstore.settings import option
@@ -28,7 +28,7 @@ COEFFICIENT = 1 / 32
 class AuxK(Helper):
     """The term above, with ``auxk`` dead latents of each token."""
 
-    name: ClassVar[str] = "auxk"
+    name = "auxk"
     auxk: int = option(
         0,
         "Dead latents of a token that learn to reconstruct what the living leave over, the "

@@ -5,7 +5,7 @@ Bricken et al. (2023), "Towards Monosemanticity", appendix on neuron resampling.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -30,7 +30,7 @@ RESAMPLING_ROWS, BLOCK_ROWS = 8192, 1024
 class Resampling(Helper):
     """Every so many steps, until the learning rate falls: then none could learn enough."""
 
-    name: ClassVar[str] = "resample"
+    name = "resample"
     resample_every: int = option(
         0,
         "Steps between resamplings, at which dead latents begin again as rows that are "

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rkstore.errors import BadInput
+from rkstore.settings import member_named
 from rkstore.training.inits.base import Init, Start
 from rkstore.training.inits.controls import SparseRandom, Unscored
 from rkstore.training.inits.datapoint import Datapoint
@@ -30,16 +31,7 @@ if TYPE_CHECKING:
 
 INITS: dict[str, type[Init]] = {
     init.name: init
-    for init in (
-        Random,
-        Tied,
-        Datapoint,
-        Subspace,
-        RkCNN,
-        RkCNNDecoder,
-        Unscored,
-        SparseRandom,
-    )
+    for init in (Random, Tied, Datapoint, Subspace, RkCNN, RkCNNDecoder, Unscored, SparseRandom)
 }
 
 
@@ -63,7 +55,9 @@ def initialise(
     from rkstore.training.inits.calibration import SCALE_ROWS, fire_at_rate, match_reconstruction
     from rkstore.training.inits.centre import centre
 
-    init = settings.options(_named(settings.init, directions is not None))
+    init = member_named("init", INITS, settings.init, dict(settings))
+    if directions is not None:
+        _check_directed(init)
     generator = torch.Generator().manual_seed(settings.seed)
     with torch.no_grad():
         for _, weights in dictionary.banks:
@@ -85,17 +79,14 @@ def initialise(
             match_reconstruction(dictionary, reading.sample(SCALE_ROWS))
 
 
-def _named(name: str, with_directions: bool) -> type[Init]:
-    """The init of that name, which can begin at directions if there are some."""
-    if name not in INITS:
-        raise BadInput(f"unknown init '{name}': choose one of {', '.join(INITS)}")
-    able = [other for other, init in INITS.items() if issubclass(init, Directed)]
-    if with_directions and name not in able:
+def _check_directed(init: Init) -> None:
+    """Raise BadInput unless an init can begin at directions of a probe."""
+    if not isinstance(init, Directed):
+        able = [name for name, other in INITS.items() if issubclass(other, Directed)]
         raise BadInput(
-            f"--init {name} does not use the directions of a probe: "
+            f"--init {init.name} does not use the directions of a probe: "
             f"leave out --directions, or choose --init {' or '.join(able)}"
         )
-    return INITS[name]
 
 
 __all__ = ["INITS", "Init", "Start", "initialise"]

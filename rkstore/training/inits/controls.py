@@ -11,7 +11,7 @@ From ``rkcnn`` to ``tied`` each takes away one thing, so that a gain can be put 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from rkstore.training.inits.base import Start
 from rkstore.training.inits.rkcnn import MinedRows
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Unscored(MinedRows):
     """``rkcnn`` with no more subsets drawn than kept, so that no score selects any."""
 
-    name: ClassVar[str] = "rkcnn-unscored"
+    name = "rkcnn-unscored"
 
     def fill(self, start: Start, generator: torch.Generator) -> None:
         self.begin_at(self.unscored(start), start, generator)
@@ -38,7 +38,7 @@ class Unscored(MinedRows):
 class SparseRandom(Unscored):
     """Gaussian directions where those of ``rkcnn-unscored`` are not zero."""
 
-    name: ClassVar[str] = "sparse-random"
+    name = "sparse-random"
 
     def fill(self, start: Start, generator: torch.Generator) -> None:
         import torch

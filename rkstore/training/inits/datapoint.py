@@ -19,7 +19,7 @@ class Blended(Init):
     model: scaled, they explained far more in the end.
     """
 
-    scaled: ClassVar[bool] = True
+    scaled = True
     usual_share: ClassVar[float]
     """The share of a row where ``--datapoint-share`` says nothing."""
     datapoint_share: float | None = option(
@@ -60,9 +60,9 @@ class Blended(Init):
 class Datapoint(Blended):
     """Anthropic, "Circuits Updates, October 2025", on data-point initialisation."""
 
-    name: ClassVar[str] = "datapoint"
+    name = "datapoint"
     # What they suggest for autoencoders.
-    usual_share: ClassVar[float] = 0.8
+    usual_share = 0.8
 
     def fill(self, start: Start, generator: torch.Generator) -> None:
         self.blend_rows(start, generator)

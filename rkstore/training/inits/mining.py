@@ -19,8 +19,6 @@ class Mined(Init):
     A score orders what is mined even where it selects nothing.
     """
 
-    takes_directions: ClassVar[bool] = False
-    """Whether it may begin at those of a probe that is given (``--directions``)."""
     mining: ClassVar[tuple[str, ...]] = ("rkcnn_m", "rkcnn_score")
     """The options that have no part where directions are given."""
     rkcnn_fraction: float = option(
@@ -80,7 +78,6 @@ class Mined(Init):
 class Directed(Mined):
     """A mined init that may begin at the directions of a probe instead."""
 
-    takes_directions: ClassVar[bool] = True
     directions: str | None = option(
         None,
         "Result of a probe of this site, whose directions --init rkcnn and rkcnn-decoder begin at, "

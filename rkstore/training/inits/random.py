@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from rkstore.training.inits.base import Init, Start
 
@@ -17,10 +17,10 @@ class Random(Init):
     nothing of the scale that Xavier chooses.
     """
 
-    name: ClassVar[str] = "random"
+    name = "random"
     # As in the code that it comes from.
-    centred: ClassVar[bool] = False
-    any_sites: ClassVar[bool] = True
+    centred = False
+    any_sites = True
 
     def fill(self, start: Start, generator: torch.Generator) -> None:
         xavier(start, generator)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from rkstore.settings import option
 from rkstore.training.inits.base import Start
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class MinedRows(Mined, Blended):
     """Mined directions, each blended with a row of the data, half and half."""
 
-    usual_share: ClassVar[float] = 0.5
+    usual_share = 0.5
 
     def begin_at(self, directions: Tensor, start: Start, generator: torch.Generator) -> None:
         """Let the first latents begin between these directions, ``(r, d_in)``, and rows."""
@@ -35,8 +35,8 @@ class RkCNN(Directed, MinedRows):
     do (docs/rkcnn.md).
     """
 
-    name: ClassVar[str] = "rkcnn"
-    mining: ClassVar[tuple[str, ...]] = (*Mined.mining, "rkcnn_oversample")
+    name = "rkcnn"
+    mining = (*Mined.mining, "rkcnn_oversample")
     rkcnn_oversample: float = option(
         4.0,
         "Subsets that --init rkcnn draws for each one kept: below 1 there is nothing to select.",

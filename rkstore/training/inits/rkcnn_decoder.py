@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from rkstore.settings import option
 from rkstore.training.inits.base import Start
@@ -22,9 +22,9 @@ class RkCNNDecoder(Directed):
     published: there the sign of a direction was that of the eigenvector routine.
     """
 
-    name: ClassVar[str] = "rkcnn-decoder"
-    centred: ClassVar[bool] = False
-    mining: ClassVar[tuple[str, ...]] = (*Mined.mining, "rkcnn_h")
+    name = "rkcnn-decoder"
+    centred = False
+    mining = (*Mined.mining, "rkcnn_h")
     rkcnn_h: int = option(
         600, "Subsets that --init rkcnn-decoder draws; it mines no more latents.", least=1
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from rkstore.errors import BadInput
 from rkstore.settings import option
@@ -27,7 +27,7 @@ class Subspace(Init):
     latent outside the subspace that the activations fill would never fire.
     """
 
-    name: ClassVar[str] = "subspace"
+    name = "subspace"
     subspace_dim: int | None = option(
         None,
         "Dimensions of --init subspace; as many as hold 99 % of the variance by default.",
