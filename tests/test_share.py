@@ -383,7 +383,7 @@ def test_rows_are_rounded_outward_and_it_is_said(make_store, tmp_path):
     said = []
     settings = PullSettings(out=str(tmp_path / "copy"), rows="70:100")
     part, _ = pull(str(store.root), settings, said.append)
-    assert said == ["rows 70:100 lie in shards with rows 64:128, which are pulled whole"]
+    assert said == ["rows 70:100 are in shards with rows 64:128, which are pulled whole"]
     assert part.shards == range(1, 2)
 
 
@@ -900,7 +900,7 @@ def test_from_the_command_line(make_store, tmp_path, rkstore):
     assert status == 0
     assert "stores/remote: 5 files" in out
     assert "part    1 of 3 sites, rows 64:128 of 216" in out
-    assert "rows 70:100 lie in shards with rows 64:128" in err
+    assert "rows 70:100 are in shards with rows 64:128" in err
     status, out, _ = rkstore("verify")
     assert (status, "5 files in 1 shards" in out) == (0, True)
     status, out, _ = rkstore("info")
@@ -910,7 +910,7 @@ def test_from_the_command_line(make_store, tmp_path, rkstore):
     flip(tmp_path / "stores" / "remote" / SITE / "c" / "1" / "0", 5)
     status, out, err = rkstore("verify", "stores/remote", "--repair-from", "remote")
     assert status == 0, err
-    assert "1 files mended from remote" in err
+    assert "1 files repaired from remote" in err
     (tmp_path / "stores" / "remote" / "notes.txt").write_text("mine")
     assert rkstore("verify", "stores/remote", "--repair-from", "remote")[0] == 1
     assert rkstore("pull", "nowhere")[0] == 2

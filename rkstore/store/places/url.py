@@ -180,7 +180,7 @@ class Location:
                 raise NotThere(f"{reason}: {_line(error)}") from None
             raise RkstoreError(
                 f"cannot {doing} {where}: {_line(error)}; what is there is kept, "
-                "run the same command again to go on"
+                "run the same command again to continue"
             ) from None
 
 
