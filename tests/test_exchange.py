@@ -564,7 +564,10 @@ def test_the_default_directories_are_named_after_what_they_hold(rkstore, tmp_pat
         (["import", "absent.npy", "--from", "npy"], "there is nothing at absent.npy"),
         (["import", "acts.npy"], "say what the files are with --from"),
         (["import", "acts.npy", "--from", "npy", "--hook-name", "a b"], "cannot name a site"),
-        (["import", "acts.npy", "--from", "npy", "--hook-name", "token_id"], "no such store"),
+        (
+            ["import", "acts.npy", "--from", "npy", "--hook-name", "token_id"],
+            "such a store is not possible",
+        ),
         (["import", "acts.npy", "--from", "npy", "--out", "taken"], "taken is not empty"),
         (["export", "nowhere", "--to", "npy"], "there is no store at nowhere"),
         (["export", "store"], "say what to write with --to"),

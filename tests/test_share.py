@@ -818,9 +818,12 @@ def test_a_pull_that_cannot_be_is_refused(make_store, tmp_path, monkeypatch, opt
     ("url", "said"),
     [
         ("nowhere", "there is no store at nowhere"),
-        ("ftp://host/store", "'ftp://host/store' is no place for a store: give a directory, or"),
-        ("zip::http://host/a.zip", "is no place for a store"),
-        ("https://host/store?token=1", "is no place for a store"),
+        (
+            "ftp://host/store",
+            "'ftp://host/store' is not a valid place for a store: give a directory, or",
+        ),
+        ("zip::http://host/a.zip", "is not a valid place for a store"),
+        ("https://host/store?token=1", "is not a valid place for a store"),
     ],
 )
 def test_a_url_that_cannot_be_is_refused(tmp_path, monkeypatch, url, said):
