@@ -22,9 +22,8 @@ DOCUMENTS_AT_ONCE = 1000
 class TokenBlocks:
     """What the model reads.
 
-    ``ids`` and ``document`` are int32 of shape ``(blocks, context_size)``: the token
-    and the number of the document it came from. A BOS token belongs to the document of the token
-    after it.
+    ``ids`` and ``document`` are int32 of shape ``(blocks, context_size)``: the token and the number
+    of the document it came from. A BOS token belongs to the document of the token after it.
     """
 
     ids: NDArray[np.int32]

@@ -26,11 +26,10 @@ class Moments:
     the covariance is ``comoment / count``. ``largest``, ``(d,)`` or None, is the largest
     absolute value, of the dimension itself and not of its deviation.
 
-    Each block is centred on its own mean before it is squared, and blocks are merged
-    by formulas that take no difference of large sums (Chan, Golub & LeVeque 1979;
-    Pébay 2008, SAND2008-6212, for the third and fourth power), so an offset of a thousand standard
-    deviations costs no precision. A constant dimension has moments of
-    exactly zero.
+    Each block is centred on its own mean before it is squared, and blocks are merged by formulas
+    that take no difference of large sums (Chan, Golub & LeVeque 1979; Pébay 2008, SAND2008-6212,
+    for the third and fourth power), so an offset of a thousand standard deviations costs no
+    precision. A constant dimension has moments of exactly zero.
     """
 
     count: int

@@ -103,9 +103,8 @@ class RkCNNProbe:
             keeps all; 0.9 drops near-duplicates (``directions/apart.py``).
 
         Raises:
-            BadInput: a size is not positive, ``m > d_model``, ``components > m``, ``r`` is
-                larger than ``h`` or than the number of distinct subsets; a name or the device
-                is unknown.
+            BadInput: a size is not positive, ``m > d_model``, ``components > m``, ``r`` is larger
+                than ``h`` or than the number of distinct subsets; a name or the device is unknown.
         """
         m = math.isqrt(max(d_model, 0)) if m is None else m
         self.d_model, self.m, self.h, self.r = d_model, m, h, r

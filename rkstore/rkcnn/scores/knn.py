@@ -24,18 +24,16 @@ class KNN(RowScore):
     """Euclidean nearest neighbours inside the subset; a row is not its own neighbour.
 
     With labels: the mean over rows of the fraction of the k nearest that have the row's label.
-    Without: the variance over rows of ``1 / (mean distance to the k nearest +
-    1e-8)``, without the rows whose neighbours are copies of them (nearer than a thousandth of the
-    median): the many copies of one BOS row would otherwise determine the score, the same for every
-    subset. The choice among equally near rows is unspecified. Both forms are from the RkCNN-SAE
-    code.
+    Without: the variance over rows of ``1 / (mean distance to the k nearest + 1e-8)``, without the
+    rows whose neighbours are copies of them (nearer than a thousandth of the median): the many
+    copies of one BOS row would otherwise determine the score, the same for every subset. The choice
+    among equally near rows is unspecified. Both forms are from the RkCNN-SAE code.
 
     If only q of n rows are queries among all n, the score is an estimate. Its standard error is
-    that of a mean or of a variance over q rows drawn
-    without replacement: with s the standard deviation of the fraction over rows,
-    ``s · (1/q - 1/n)^½``, which is less than ``1 / (2 √q)``, or, with μ4 the fourth
-    central moment of the density and σ² its variance, about ``((μ4 - σ⁴) (1/q - 1/n))^½``.
-    All subsets use the same queries, so their ranking has a smaller error.
+    that of a mean or of a variance over q rows drawn without replacement: with s the standard
+    deviation of the fraction over rows, ``s · (1/q - 1/n)^½``, which is less than ``1 / (2 √q)``,
+    or, with μ4 the fourth central moment of the density and σ² its variance, about ``((μ4 - σ⁴)
+    (1/q - 1/n))^½``. All subsets use the same queries, so their ranking has a smaller error.
     """
 
     name = "knn"

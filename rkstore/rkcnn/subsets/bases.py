@@ -11,9 +11,8 @@ class Bases(Subsets):
     """Orthonormal bases ``(d, m)``: ``⌊d / m⌋`` groups of ``m`` columns of each random rotation.
 
     Results then do not depend on the basis of the activations, and a direction is not confined to
-    ``m`` dimensions. Moments of columns are not moments
-    of dimensions: their variances come from the covariance of all rows, the shape of their
-    distribution from the sample of rows.
+    ``m`` dimensions. Moments of columns are not moments of dimensions: their variances come from
+    the covariance of all rows, the shape of their distribution from the sample of rows.
     """
 
     name = "bases"

@@ -1,9 +1,8 @@
 """Store → batches: rows read in a planned, seeded order.
 
 The rows of batch ``n`` depend only on the plan, so a run can be resumed at any batch, and the
-number of threads does not change the order.
-Each epoch visits every row exactly once: chunks in a random order, the rows of a
-window of chunks shuffled among themselves.
+number of threads does not change the order. Each epoch visits every row exactly once: chunks in a
+random order, the rows of a window of chunks shuffled among themselves.
 """
 
 import os

@@ -112,8 +112,7 @@ def plan_batches(
     """A plan over some chunks of a store.
 
     Args:
-        left_out: rows that are passed over; :func:`rkstore.left_out` finds those of special
-            tokens.
+        left_out: rows that are passed over; :func:`rkstore.left_out` finds those of special tokens.
 
     Raises:
         BadInput: there are no rows; a small part may have no chunk to train on, or none held out.

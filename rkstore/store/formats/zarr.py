@@ -1,11 +1,10 @@
 """Zarr v3: one directory per array, one file per shard, chunks inside the shard.
 
 Shards are written in the layout of the Zarr v3 ``sharding_indexed`` codec
-(https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/): the
-chunks one after another, then for each chunk its offset and length as two
-little-endian uint64, then the CRC-32C of that index. Any Zarr v3 library reads
-them. They are read here directly from a memory map, because the offsets are known and
-decompression then runs in any number of threads.
+(https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/): the chunks one after
+another, then for each chunk its offset and length as two little-endian uint64, then the CRC-32C of
+that index. Any Zarr v3 library reads them. They are read here directly from a memory map, because
+the offsets are known and decompression then runs in any number of threads.
 """
 
 import json

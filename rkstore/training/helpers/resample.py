@@ -72,9 +72,8 @@ def resample(
     """Reinitialise the latents ``dead (n,)`` as directions of rows, ``(n, width)``.
 
     A row is drawn with probability proportional to its squared loss, without replacement unless
-    there are too few.
-    Its direction, relative to ``b_dec``, becomes the decoder row and, shorter, the encoder row;
-    the bias becomes zero, and Adam's moments are reset.
+    there are too few. Its direction, relative to ``b_dec``, becomes the decoder row and, shorter,
+    the encoder row; the bias becomes zero, and Adam's moments are reset.
     """
     import torch
     from torch.nn import functional as F
