@@ -192,7 +192,10 @@ def test_a_dictionary_of_something_else_than_rows_is_refused_by_name(tmp_path, k
 
 CONTRADICTIONS = [
     (PLAIN["standard"] | {"k": 5}, "k is 5, which a standard dictionary does not have"),
-    (PLAIN["jumprelu"] | {"rescale_acts_by_decoder_norm": True}, "which a jumprelu dictionary has"),
+    (
+        PLAIN["jumprelu"] | {"rescale_acts_by_decoder_norm": True},
+        "which a jumprelu dictionary does not have",
+    ),
     (PLAIN["jumprelu"] | {"activation_fn": "topk"}, "which a jumprelu dictionary does not have"),
     (PLAIN["standard"] | {"activation_fn": "topk"}, "which a standard dictionary does not have"),
     (PLAIN["topk"] | {"activation_fn_kwargs": {"k": 6}}, "k is 5, and 6 in activation_fn_kwargs"),

@@ -372,7 +372,7 @@ def test_what_a_text_lacks_of_the_tokens_asked_for_is_recorded_and_said_last(
     last = describe_store(run(ready)).splitlines()[-1]
     said = f"{ready.manifest.rows:,} rows, not the 100,000 requested: the text has no more"
     assert (last.strip() == said) == bool(asked)
-    assert ("not the 100,000 asked for" in describe_harvest(ready)) == bool(asked)
+    assert ("not the 100,000 requested" in describe_harvest(ready)) == bool(asked)
 
 
 def test_numbers_of_documents_are_part_of_what_a_harvest_is(harvest_settings, tmp_path):

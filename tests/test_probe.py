@@ -246,7 +246,7 @@ def test_layers_that_cannot_be_trained_are_refused(rkstore, words, said):
 
 
 def test_train_gives_one_path_and_so_takes_no_layers(settings):
-    with pytest.raises(BadInput, match="one dictionary a layer"):
+    with pytest.raises(BadInput, match="one dictionary per layer"):
         train(settings(layers="all"))
 
 

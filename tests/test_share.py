@@ -519,7 +519,7 @@ def test_a_server_that_is_busy_for_a_moment_is_asked_again(make_store, tmp_path,
 def test_a_server_that_stays_busy_is_one_sentence(make_store, tmp_path, web):
     make_store()
     web.failures = [503] * 4
-    with pytest.raises(RkstoreError, match=r"cannot read http.*manifest.json: 503.* to go on"):
+    with pytest.raises(RkstoreError, match=r"cannot read http.*manifest.json: 503.* to continue"):
         pulled(f"{web.url}/store", tmp_path / "copy")
     assert web.failures == []
 
@@ -693,7 +693,7 @@ def test_reading_in_place_equals_reading_here(make_store, tmp_path, web, codec):
     again = package.open(f"{web.url}/store", cache=tmp_path / "cache")
     again.read(SITE)
     assert len(web.served) - count <= 3  # manifest, journal: the cache has the rest
-    with pytest.raises(BadInput, match="cannot be opened in place"):
+    with pytest.raises(BadInput, match="cannot be opened remotely"):
         remote.open_array(SITE)
 
 
