@@ -145,9 +145,7 @@ def the_store(settings: RecipeSettings, layers: str) -> Store:
     """
     if settings.store is not None:
         if unused := typed(TEXT):
-            raise BadInput(
-                f"{unused[0]} has no part where there is a --store: leave one of them out"
-            )
+            raise BadInput(f"{unused[0]} has no effect with --store: leave one of them out")
         return open_store(settings.store)
     wanted = HarvestSettings(
         model=settings.model,

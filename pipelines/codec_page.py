@@ -156,7 +156,7 @@ def _summary(rows: Sequence[Row], study: Study) -> str:
         ]
     )
     return (
-        f"In short: bits a value that int8, the default, takes on average: {bits}. It loses "
+        f"In short: int8, the default, takes on average these bits a value: {bits}. It loses "
         f"{max(_held(kept, 'fvu')):.1e} of the variance of ordinary rows at the worst of "
         f"{len(kept)} sites. A dictionary trained from it has an FVU that differs by "
         f"{study.mean('int8', 'change'):.2%} from that of one trained from float32, where another "

@@ -2,10 +2,9 @@
 
     python pipelines/demo_model.py --out rkstore/assets/demo --steps 3000
 
-Twelve layers, 128 wide, 4,096 tokens: GPT-2's shape in a few megabytes, so that
-"all 12 layers" means the same thing in the demo as in a real run. What it
-learned is measured on held-out documents against a unigram model of the same
-tokens, and both losses are written beside the weights.
+Twelve layers, 128 wide, 4,096 tokens: GPT-2's shape in a few megabytes, so that "all 12 layers"
+means the same thing in the demo as in a real run. What it learned is measured on held-out documents
+against a unigram model of the same tokens, and both losses are written beside the weights.
 """
 
 import json
@@ -65,9 +64,8 @@ def batches(stream: torch.Tensor, size: int, generator: torch.Generator) -> Iter
 def optimizers(model: GPT2LMHeadModel, lr: float) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the blocks, AdamW for all other parameters.
 
-    Keller Jordan et al., "Muon: an optimizer for hidden layers in neural
-    networks" (2024): it reaches a loss in fewer tokens, and tokens are what a
-    small machine is short of.
+    Keller Jordan et al., "Muon: an optimizer for hidden layers in neural networks" (2024): it
+    reaches a loss in fewer tokens, and tokens are what a small machine is short of.
     """
     inside = [p for p in model.transformer.h.parameters() if p.ndim == 2]
     chosen = {id(p) for p in inside}

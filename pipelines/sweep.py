@@ -74,7 +74,7 @@ class SweepSettings(RecipeSettings):
         """Every point, as its values by axis.
 
         Raises:
-            BadInput: a list cannot be read; L1 is varied where it has no part.
+            BadInput: a list cannot be read; L1 is varied where it has no effect.
         """
         kinds: dict[str, Callable[[str], Any]] = {
             "h": int,
@@ -84,7 +84,7 @@ class SweepSettings(RecipeSettings):
         }
         values = {axis: values_of(axis, getattr(self, axis), kind) for axis, kind in kinds.items()}
         if self.dictionary != "relu" and len(values["l1"]) > 1:
-            raise BadInput(f"--l1 has no part in a {self.dictionary} code: give one value")
+            raise BadInput(f"--l1 has no effect with a {self.dictionary} code: give one value")
         return [
             dict(zip(AXES, point, strict=True)) for point in itertools.product(*values.values())
         ]

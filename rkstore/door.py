@@ -1,6 +1,6 @@
-"""The door of a package: its public names, each imported when it is first used.
+"""The public names of a package, each imported when it is first used.
 
-So what needs one of them does not wait for the libraries that the others need.
+So using one name does not load the libraries that the others need.
 """
 
 import importlib

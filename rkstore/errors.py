@@ -4,7 +4,7 @@ import keyword
 import re
 from collections.abc import Callable, Sequence
 
-# An option as it is written on a command line. Between quotes is a value or a whole command.
+# An option as written on a command line. Between quotes is a value or a whole command.
 OPTION = re.compile(r"(?<!\w)'[^']*'(?!\w)|(?<![\w/.-])--(?P<no>no-)?(?P<name>[a-z][a-z0-9-]*)")
 
 
@@ -36,7 +36,7 @@ class DamagedStore(RkstoreError):
 
 
 def few(names: Sequence[str], most: int = 16) -> str:
-    """The first of some names, and how many more there are: for a sentence that one can read."""
+    """The first of some names, and how many more there are, to keep a sentence readable."""
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 
@@ -63,7 +63,7 @@ def _renamed(sentence: str, off: str, taken: Callable[[str], bool]) -> str:
 
 
 def size(count: float) -> str:
-    """Bytes for a person, in powers of ten as disks are sold."""
+    """Bytes for display, in decimal units."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.3g} {unit}"
@@ -72,5 +72,5 @@ def size(count: float) -> str:
 
 
 def one_line(error: object, most: int = 300) -> str:
-    """What an error of another library says, on one line and cut short: part of a sentence."""
+    """The message of another library's error, as one shortened line within a sentence."""
     return " ".join(str(error).split())[:most] or type(error).__name__

@@ -28,10 +28,10 @@ T = TypeVar("T", bound="Settings")
 KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 LISTS = {str: "a list of texts", int: "a list of whole numbers", float: "a list of numbers"}
 
-# Numbers are handed on to libraries that count in 64 bits.
+# Numbers are passed to libraries with 64-bit integers.
 MOST = 2**63 - 1
 
-# A number as people and programs write it; 1_000, 0x10 and 1:30 are none.
+# A number in decimal notation; 1_000, 0x10 and 1:30 are not numbers.
 NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
 
 
@@ -45,14 +45,14 @@ def option(
     identity: bool = True,
     also: str | None = None,
 ) -> Any:
-    """A field with what its option needs to know besides its type.
+    """A field with what its option needs besides its type.
 
     Args:
-        choices: the values allowed: a tuple, or the table of a family, whose members they are.
-        least: the smallest number allowed, of a list the smallest of each.
+        choices: the values allowed: a tuple, or the table of a family.
+        least: the smallest number allowed, also for each element of a list.
         path: whether it is a path, or may be one: ``~`` is then the home directory.
-        identity: whether two runs that differ in it are two; False for what may change when a
-            run is resumed, such as where it is written.
+        identity: whether it distinguishes runs; False for what may change when a run is resumed,
+        such as the output directory.
         also: another name on the command line.
     """
     more = {"choices": choices, "least": least, "path": path, "identity": identity, "also": also}
@@ -64,7 +64,7 @@ def option(
 class Option:
     """An option of some settings: its type, and what :func:`option` was given.
 
-    Two are equal if they differ in nothing but their help.
+    Two are equal if they differ only in their help.
     """
 
     name: str
@@ -94,11 +94,11 @@ class Option:
         return LISTS[self.kind] if self.several else KINDS[self.kind]
 
     def read(self, value: Any) -> Any:
-        """What a value says as this type; the value itself if it says nothing."""
+        """A value as this type; the value itself if it cannot be converted."""
         if value is None and self.optional:
             return None
         if value is None and self.several:
-            return ()  # nothing said, as it was written when there could be one only
+            return ()  # how older settings wrote an option without values
         if not self.several:
             return read_as(self.kind, value, path=self.path)
         if isinstance(value, str) and self.kind is not str:
@@ -128,8 +128,8 @@ else:
 class Settings(BaseModel, metaclass=_Model):
     """Settings that check themselves.
 
-    A text of a number will do where a number is asked for, and the other way round; a number
-    that is whole (1e5) where a whole number is asked for; one value where several may be given.
+    A text of a number is accepted as a number, and the reverse; a whole number may be written as
+    1e5; a single value is accepted where several may be given.
 
     Raises:
         BadInput: a value is of the wrong type, too small or not one of the choices, or there is
@@ -141,7 +141,7 @@ class Settings(BaseModel, metaclass=_Model):
     )
 
     brought: ClassVar[Mapping[str, tuple[tuple[str, str], ...]]] = {}
-    """Which ``(family, member)`` bring an option that is not the class's own."""
+    """The ``(family, member)`` pairs that add an option to those of the class."""
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -198,7 +198,7 @@ def options_in(settings: type[Settings]) -> dict[str, Option]:
 
 
 def _value_type(annotation: Any) -> tuple[type[Any], bool, bool]:
-    """The type behind ``X`` or ``tuple[X, ...]``, ``| None``; if several; if None will do."""
+    """The type in ``X`` or ``tuple[X, ...]``, ``| None``; if several; if None is allowed."""
     optional = isinstance(annotation, types.UnionType)
     if optional:
         annotation = next(a for a in typing.get_args(annotation) if a is not type(None))
@@ -268,7 +268,7 @@ def unread(settings: Settings) -> dict[str, str]:
 
 
 def identity_of(settings: Settings) -> dict[str, Any]:
-    """What makes two runs the same run: all options but those that may change on resuming."""
+    """The identity of a run: all options except those that may change on resuming."""
     return {
         name: getattr(settings, name)
         for name, option in options_in(type(settings)).items()
@@ -282,12 +282,12 @@ def replace(settings: T, **changes: Any) -> T:
 
 
 def read_as(kind: type[Any], value: Any, *, path: bool = False) -> Any:
-    """What a value says as text or number; the value itself if it is no such."""
+    """A value as text or number; the value itself if it is neither."""
     if kind is str and path and isinstance(value, str | os.PathLike):
         return expanded(value)
     number = isinstance(value, Real) and not isinstance(value, bool)
     written = isinstance(value, str) and NUMBER.fullmatch(value)
-    with suppress(ValueError, OverflowError):  # nan, inf, more digits than a number can have
+    with suppress(ValueError, OverflowError):  # nan, inf, too many digits
         if kind is str and number and math.isfinite(value):
             return str(value)
         if kind is float and (number or written):
@@ -308,13 +308,13 @@ def _whole(number: Any) -> Any:
 def expanded(path: str | os.PathLike[str]) -> str:
     """The path with ``~`` as the home directory; a URL or a name on the Hub is as it was.
 
-    ``~nobody``, where there is no such user, is a file of the working directory.
+    ``~nobody``, if that user does not exist, is a file in the working directory.
     """
     return os.path.expanduser(os.fspath(path))  # noqa: PTH111 - Path's own refuses ~nobody
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML whose words are texts, null apart: an option knows what it asks for.
+    """YAML whose scalars are texts, except null: an option knows its type.
 
     YAML itself reads ``10:50`` as 650, ``010`` as 8, ``no`` as false and ``1e5`` as a text, and
     keeps the last of two values of one key.
@@ -350,7 +350,7 @@ def from_yaml(settings: type[T], path: Path, given: dict[str, Any]) -> T:
     if document is None:
         document = {}
     if not isinstance(document, dict):
-        raise BadInput(f"{path} must hold 'option: value' lines")
+        raise BadInput(f"{path} must contain 'option: value' lines")
     unknown = [str(key) for key in document if key not in names]
     if unknown:
         raise BadInput(f"{path} has an unknown key '{unknown[0]}': it may have {', '.join(names)}")
@@ -363,16 +363,16 @@ def from_yaml(settings: type[T], path: Path, given: dict[str, Any]) -> T:
 
 
 def _word(option: Option, value: Any) -> Any:
-    """What a word of YAML says to an option."""
+    """The value of a YAML scalar for an option."""
     if option.kind is bool and isinstance(value, str):
         return yaml.SafeLoader.bool_values.get(value.lower(), value)
     if option.kind in (int, float) and isinstance(value, str) and re.match("[+-]?0[0-9]", value):
-        raise BadInput(f"{option.flag} is {value}: write it without the zero it begins with")
+        raise BadInput(f"{option.flag} is {value}: write it without the leading zero")
     return value
 
 
 def flag_of(name: str) -> str:
-    """The option of a field; ``from_`` is ``--from``, which no field can be called."""
+    """The option of a field; ``from_`` is ``--from``, which is a Python keyword."""
     return "--" + name.rstrip("_").replace("_", "-")
 
 

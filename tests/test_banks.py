@@ -186,7 +186,7 @@ def test_rows_that_do_not_fit_the_sites_are_refused(given, said):
         ((), False, "needs banks"),
         ((Bank(4, (A,), (Site("a", 7),)),), False, "one width each"),
         ((Bank(0, (A,), (A,)),), False, "positive sizes"),
-        ((Bank(4, (A,), (B,)),), True, "to be centred by"),
+        ((Bank(4, (A,), (B,)),), True, "bias to centre by"),
     ],
 )
 def test_a_wiring_that_cannot_be_is_refused(banks, centred, said):

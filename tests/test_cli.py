@@ -173,7 +173,7 @@ def test_two_files_of_options_are_refused_where_one_thing_is_done(refused, harve
         ({"seed": "many"}, "seed takes a whole number, not 'many'"),
         ({"format": "hdf5", "compression": "zstd"}, "choose --compression auto, deflate, none"),
         ({"codec": "int9"}, "codec is 'int9': choose one of float32, float16, bfloat16, int8"),
-        (["codec"], "must hold 'option: value' lines"),
+        (["codec"], "must contain 'option: value' lines"),
     ],
 )
 def test_a_wrong_yaml_file_is_refused(refused, harvest, tmp_path, document, said):
@@ -277,7 +277,7 @@ def test_two_hooks_are_both_harvested(rkstore, harvest):
         (["--text", "absent.txt"], "cannot read --text absent.txt"),
         (["--text", "latin1.txt"], "--text latin1.txt is not UTF-8 (byte 3)"),
         (["--model", "./absent"], "there is no directory ./absent"),
-        (["--model", "."], "holds no model"),
+        (["--model", "."], "contains no model"),
         (["--model", "weightless"], "has no weights"),
         (["--out", "taken"], "taken is not empty and holds no store"),
     ],
@@ -452,7 +452,7 @@ def test_ctrl_c_keeps_what_was_recorded_and_says_how_to_go_on(harvest, tmp_path)
     )
     assert done.returncode == 128 + signal.SIGINT
     assert "Traceback" not in done.stderr
-    assert "run the same command again to go on" in done.stderr
+    assert "run the same command again to continue" in done.stderr
     journal = (tmp_path / "store" / "shards.jsonl").read_text()
     assert len(journal.splitlines()) == 2
 

@@ -106,7 +106,7 @@ def test_as_many_names_as_arrays_are_needed(refused, tmp_path, layers, kind):
 @pytest.mark.parametrize("kind", [kind for kind in IMPORTERS if kind != "hdf5"])
 def test_datasets_of_a_format_that_has_none_are_refused(refused, tmp_path, kind):
     path = foreign(kind, tmp_path, rows())
-    assert f"dataset has no part in from_ {kind}" in refused(path, kind, dataset=("acts",))
+    assert f"dataset has no effect with from_ {kind}" in refused(path, kind, dataset=("acts",))
 
 
 def test_hdf5_datasets_are_in_the_order_typed(bring, tmp_path, layers):

@@ -248,7 +248,7 @@ def test_facts_of_another_kind_are_refused(refused, make_store, tmp_path, kind, 
 def test_an_array_put_into_an_export_is_refused_by_name(refused, make_store, tmp_path):
     out = export(make_store()[0], "npy", tmp_path / "out")
     np.save(out / "mine.npy", np.ones((216, 3), np.float32))
-    assert f"{FILE} says nothing of mine" in refused(out, "npy")
+    assert f"{FILE} does not mention mine" in refused(out, "npy")
 
 
 @pytest.mark.parametrize("kind", BOTH)

@@ -314,6 +314,6 @@ def test_a_helper_with_an_option(learn: Any, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_an_option_of_another_importer_is_refused(store: Store, tmp_path: Path) -> None:
     given = ImportSettings(from_="npy", dataset=("x",), out=str(tmp_path / "other"))
-    with pytest.raises(BadInput, match="dataset has no part in from_ npy: leave it out"):
+    with pytest.raises(BadInput, match="dataset has no effect with from_ npy: leave it out"):
         import_store(tmp_path / "x.npy", given)
     assert store.manifest.rows == 300

@@ -171,7 +171,7 @@ def test_how_it_was_trained_changes_nothing(tmp_path, key):
 
 @pytest.mark.parametrize("key", ["unheard_of", "d_out", "use_error_term"])
 def test_a_key_that_is_not_known_is_refused_by_name(tmp_path, key):
-    with pytest.raises(BadInput, match=f"{key} is 7, and what that changes is not known"):
+    with pytest.raises(BadInput, match=f"{key} is 7, whose effect is not known"):
         load_dictionary(write(tmp_path, PLAIN["topk"] | {key: 7}))
 
 
@@ -191,10 +191,13 @@ def test_a_dictionary_of_something_else_than_rows_is_refused_by_name(tmp_path, k
 
 
 CONTRADICTIONS = [
-    (PLAIN["standard"] | {"k": 5}, "k is 5, which a standard dictionary has not"),
-    (PLAIN["jumprelu"] | {"rescale_acts_by_decoder_norm": True}, "which a jumprelu dictionary has"),
-    (PLAIN["jumprelu"] | {"activation_fn": "topk"}, "which a jumprelu dictionary has not"),
-    (PLAIN["standard"] | {"activation_fn": "topk"}, "which a standard dictionary has not"),
+    (PLAIN["standard"] | {"k": 5}, "k is 5, which a standard dictionary does not have"),
+    (
+        PLAIN["jumprelu"] | {"rescale_acts_by_decoder_norm": True},
+        "which a jumprelu dictionary does not have",
+    ),
+    (PLAIN["jumprelu"] | {"activation_fn": "topk"}, "which a jumprelu dictionary does not have"),
+    (PLAIN["standard"] | {"activation_fn": "topk"}, "which a standard dictionary does not have"),
     (PLAIN["topk"] | {"activation_fn_kwargs": {"k": 6}}, "k is 5, and 6 in activation_fn_kwargs"),
     (PLAIN["topk"] | {"activation_fn_kwargs": {"p": 6}}, "activation_fn_kwargs is .* reads k"),
     (PLAIN["topk"] | {"hook_name": "other"}, "hook_name is 'other', and 'blocks.0.hook_z' in"),

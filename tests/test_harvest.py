@@ -293,7 +293,7 @@ def test_the_hooks_named_for_a_width_are_as_wide(harvest_settings, width, layers
     given = {"hook": "attn.hook_q", "layers": layers} | (
         {"hook": "mlp.hook_post"} if width == MODEL_WIDTH else {}
     )
-    with pytest.raises(BadInput, match=f"not {width} as asked") as error:
+    with pytest.raises(BadInput, match=f"not {width} as requested") as error:
         prepare(harvest_settings(d_in=width, **given))
     said = error.value.sentence
     if width == 300 and layers == "1":  # the logits, which are in no block
@@ -370,9 +370,9 @@ def test_what_a_text_lacks_of_the_tokens_asked_for_is_recorded_and_said_last(
     ready = prepare(harvest_settings(text=(str(short),), tokens=tokens, out=str(tmp_path / "out")))
     assert ready.manifest.source["tokens"].get("asked") == asked
     last = describe_store(run(ready)).splitlines()[-1]
-    said = f"{ready.manifest.rows:,} rows, not the 100,000 asked for: the text has no more"
+    said = f"{ready.manifest.rows:,} rows, not the 100,000 requested: the text has no more"
     assert (last.strip() == said) == bool(asked)
-    assert ("not the 100,000 asked for" in describe_harvest(ready)) == bool(asked)
+    assert ("not the 100,000 requested" in describe_harvest(ready)) == bool(asked)
 
 
 def test_numbers_of_documents_are_part_of_what_a_harvest_is(harvest_settings, tmp_path):

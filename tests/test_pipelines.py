@@ -1,4 +1,4 @@
-"""The pipelines: every run is on record, arms are paired, chance stands beside what was found."""
+"""The pipelines: every run is recorded, arms are paired, chance is shown with each result."""
 
 import ast
 import contextlib
@@ -490,9 +490,9 @@ def test_training_options_are_those_of_rkstore_train():
         ("sweep", ["--layer", 1, "--h", "many"], "--h is 'many'"),
         ("sweep", ["--layer", 1, "--score", "magic"], "--rkcnn-score is 'magic'"),
         ("sweep", ["--layer", 1, "--h", 1, "--fraction", 0.1], "it must be from 1"),
-        ("sweep", ["--dictionary", "topk"], "--l1 has no part"),
-        ("sweep", ["--tokens", 512], "--tokens has no part"),
-        ("multi_layer", ["--model", "demo", "--store", "stores/demo"], "--model has no part"),
+        ("sweep", ["--dictionary", "topk"], "--l1 has no effect"),
+        ("sweep", ["--tokens", 512], "--tokens has no effect"),
+        ("multi_layer", ["--model", "demo", "--store", "stores/demo"], "--model has no effect"),
         ("phase2_gpt2", ["--dry-run", "--steps", 5], "--dry-run has its own"),
     ],
 )

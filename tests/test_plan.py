@@ -77,7 +77,7 @@ def test_whatever_is_said_to_fit_does_fit_and_is_something(free, widths, context
 
 def test_what_does_not_fit_is_not_said_to_go_on_in_another_way_once_begun():
     """The store that is begun would refuse other tokens, another codec or fewer sites."""
-    with pytest.raises(RkstoreError, match="more room") as error:
+    with pytest.raises(RkstoreError, match="more space") as error:
         make_plan(free=5000, written=5000).check()
     assert "would fit" not in str(error.value)
 

@@ -75,7 +75,7 @@ def test_a_result_is_read_as_it_was_saved(look, given):
 
 @pytest.mark.parametrize(
     ("score", "said"),
-    [("kurtosis", "--k-neighbors has no part in --score kurtosis\n"), ("knn", "")],
+    [("kurtosis", "--k-neighbors has no effect with --score kurtosis\n"), ("knn", "")],
 )
 def test_an_option_of_a_member_that_was_not_chosen_is_named(rkstore, store, score, said):
     words = ("--hook", SITE, "--m", 3, "--h", 40, "--r", 10, "--score", score)
@@ -187,8 +187,8 @@ def test_an_option_that_has_no_part_is_said_when_it_is_typed_and_not_in_a_file(
     status, _, err = rkstore(*words, "--config", "run.yaml", "--l1", 2)
     assert status == 0
     lines = err.splitlines()
-    assert "--l1 has no part in a topk code" in lines
-    assert "--rkcnn-m has no part in --init datapoint" in lines
+    assert "--l1 has no effect with a topk code" in lines
+    assert "--rkcnn-m has no effect with --init datapoint" in lines
     assert "subspace" not in err
 
 
@@ -246,7 +246,7 @@ def test_layers_that_cannot_be_trained_are_refused(rkstore, words, said):
 
 
 def test_train_gives_one_path_and_so_takes_no_layers(settings):
-    with pytest.raises(BadInput, match="one dictionary a layer"):
+    with pytest.raises(BadInput, match="one dictionary per layer"):
         train(settings(layers="all"))
 
 

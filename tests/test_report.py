@@ -114,8 +114,8 @@ def test_training_that_is_not_on_record_is_said(checkpoints, tmp_path):
     results = [result(i) for i in range(3)]
     there = checkpoints(results)
     for paths, said in (
-        ([tmp_path / "none"] * 3, "Training: not on record"),
-        ([tmp_path / "none", *there[1:]], "Training (2 of 3 on record)"),
+        ([tmp_path / "none"] * 3, "Training: not recorded"),
+        ([tmp_path / "none", *there[1:]], "Training (2 of 3 recorded)"),
         (there, "Training"),
     ):
         figure = comparison_figure(results, paths)

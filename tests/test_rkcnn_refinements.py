@@ -180,7 +180,7 @@ def test_rounds_end_where_nothing_is_left() -> None:
 
 
 def test_rounds_need_directions() -> None:
-    with pytest.raises(BadInput, match="rounds take out the directions found before"):
+    with pytest.raises(BadInput, match="rounds project out the directions found before"):
         RkCNNProbe(20, h=50, r=8, rounds=2).probe(rows(), compute_directions=False)
 
 

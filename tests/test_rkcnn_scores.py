@@ -269,7 +269,7 @@ def test_separation_needs_labels() -> None:
 
 
 def test_separation_needs_classes_of_several_rows() -> None:
-    with pytest.raises(BadInput, match="a label of its own"):
+    with pytest.raises(BadInput, match="its own label"):
         row_score("separation", rows(), np.arange(300))
 
 

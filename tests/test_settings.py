@@ -204,7 +204,7 @@ def test_what_is_no_number_is_refused(kind, spec, tmp_path):
 
 @pytest.mark.parametrize(("kind", "spec"), fields_of(int, float))
 def test_a_number_that_yaml_would_take_for_octal_is_refused(kind, spec, tmp_path):
-    with pytest.raises(BadInput, match="is 010: write it without the zero"):
+    with pytest.raises(BadInput, match="is 010: write it without the leading zero"):
         from_yaml(kind, write(tmp_path, f"{spec.name}: 010\n"), {})
 
 

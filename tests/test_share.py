@@ -383,7 +383,7 @@ def test_rows_are_rounded_outward_and_it_is_said(make_store, tmp_path):
     said = []
     settings = PullSettings(out=str(tmp_path / "copy"), rows="70:100")
     part, _ = pull(str(store.root), settings, said.append)
-    assert said == ["rows 70:100 lie in shards with rows 64:128, which are pulled whole"]
+    assert said == ["rows 70:100 are in shards with rows 64:128, which are pulled whole"]
     assert part.shards == range(1, 2)
 
 
@@ -519,7 +519,7 @@ def test_a_server_that_is_busy_for_a_moment_is_asked_again(make_store, tmp_path,
 def test_a_server_that_stays_busy_is_one_sentence(make_store, tmp_path, web):
     make_store()
     web.failures = [503] * 4
-    with pytest.raises(RkstoreError, match=r"cannot read http.*manifest.json: 503.* to go on"):
+    with pytest.raises(RkstoreError, match=r"cannot read http.*manifest.json: 503.* to continue"):
         pulled(f"{web.url}/store", tmp_path / "copy")
     assert web.failures == []
 
@@ -693,7 +693,7 @@ def test_reading_in_place_equals_reading_here(make_store, tmp_path, web, codec):
     again = package.open(f"{web.url}/store", cache=tmp_path / "cache")
     again.read(SITE)
     assert len(web.served) - count <= 3  # manifest, journal: the cache has the rest
-    with pytest.raises(BadInput, match="cannot be opened in place"):
+    with pytest.raises(BadInput, match="cannot be opened remotely"):
         remote.open_array(SITE)
 
 
@@ -818,9 +818,12 @@ def test_a_pull_that_cannot_be_is_refused(make_store, tmp_path, monkeypatch, opt
     ("url", "said"),
     [
         ("nowhere", "there is no store at nowhere"),
-        ("ftp://host/store", "'ftp://host/store' is no place for a store: give a directory, or"),
-        ("zip::http://host/a.zip", "is no place for a store"),
-        ("https://host/store?token=1", "is no place for a store"),
+        (
+            "ftp://host/store",
+            "'ftp://host/store' is not a valid place for a store: give a directory, or",
+        ),
+        ("zip::http://host/a.zip", "is not a valid place for a store"),
+        ("https://host/store?token=1", "is not a valid place for a store"),
     ],
 )
 def test_a_url_that_cannot_be_is_refused(tmp_path, monkeypatch, url, said):
@@ -900,7 +903,7 @@ def test_from_the_command_line(make_store, tmp_path, rkstore):
     assert status == 0
     assert "stores/remote: 5 files" in out
     assert "part    1 of 3 sites, rows 64:128 of 216" in out
-    assert "rows 70:100 lie in shards with rows 64:128" in err
+    assert "rows 70:100 are in shards with rows 64:128" in err
     status, out, _ = rkstore("verify")
     assert (status, "5 files in 1 shards" in out) == (0, True)
     status, out, _ = rkstore("info")
@@ -910,7 +913,7 @@ def test_from_the_command_line(make_store, tmp_path, rkstore):
     flip(tmp_path / "stores" / "remote" / SITE / "c" / "1" / "0", 5)
     status, out, err = rkstore("verify", "stores/remote", "--repair-from", "remote")
     assert status == 0, err
-    assert "1 files mended from remote" in err
+    assert "1 files repaired from remote" in err
     (tmp_path / "stores" / "remote" / "notes.txt").write_text("mine")
     assert rkstore("verify", "stores/remote", "--repair-from", "remote")[0] == 1
     assert rkstore("pull", "nowhere")[0] == 2

@@ -525,14 +525,14 @@ def test_a_directory_of_any_name_is_read_or_refused_for_its_name(tmp_path, name)
         assert texts_of(dataset=save(tmp_path / name, {"train": ["one"]})) == ["one"]
     (path,) = files(tmp_path / f"{name} text", {"a.txt": "one"})
     assert texts_of(text=(path,)) == texts_of(text=(str(Path(path).parent),)) == ["one"]
-    with pytest.raises(BadInput, match="for a pattern: rename it"):
+    with pytest.raises(BadInput, match="as a pattern: rename it"):
         texts_of(dataset=jsonl(tmp_path / f"{name} rows", [{"text": "one"}]))
 
 
 def test_a_dataset_on_disk_whose_name_is_that_of_an_archives_file_is_refused(tmp_path):
     (tmp_path / "zip::x").mkdir()
     (tmp_path / "zip::x" / "dataset_dict.json").write_text("{}")
-    with pytest.raises(BadInput, match="for a pattern: rename it without ::"):
+    with pytest.raises(BadInput, match="as a pattern: rename it without ::"):
         texts_of(dataset=str(tmp_path / "zip::x"))
 
 

@@ -89,9 +89,9 @@ def copying(mapped: np.ndarray) -> list[str]:
 
     plain, scattered = _rate(in_order, len(by_chunk)), _rate(in_places, len(by_chunk))
     return [
-        f"With nothing else to do, {THREADS} threads copy the same rows in order, into memory that "
-        f"is there already, at {plain:,.0f} rows/s; gathered from their chunks and put in their "
-        f"places, as a shuffled batch has to be, at {scattered:,.0f} (once each, after the last "
+        f"With nothing else to do, {THREADS} threads copy the same rows in order, into "
+        f"preallocated memory, at {plain:,.0f} rows/s; gathered from their chunks into their "
+        f"places, as a shuffled batch must be, at {scattered:,.0f} (once each, after the last "
         "repetition)."
     ]
 

@@ -1,4 +1,4 @@
-"""Harvests: of a model with GPT-2's shape, and of the one that rkstore carries."""
+"""Harvests: of a model with GPT-2's shape, and of the demo model."""
 
 import functools
 import shutil
@@ -94,7 +94,7 @@ def against_run_with_cache(bench: Bench, dtype: str) -> Iterator[Sides]:
 
 
 def bound(harvest: Harvest, theirs: float) -> list[str]:
-    """What the parts of a harvest take alone, and so the best ratio there can be.
+    """The time of the parts of a harvest alone, and so the best possible ratio.
 
     Args:
         theirs: tokens/s of the other side.
@@ -105,9 +105,9 @@ def bound(harvest: Harvest, theirs: float) -> list[str]:
     return [
         f"The harvest's forward pass alone, to the last site, runs {forward:,.0f} tokens/s, and "
         f"encoding alone {encoding:,.0f} on {THREADS} threads (once each, after the last "
-        "repetition). Were encoding, writing and fsync free, the ratio would be "
-        f"{forward / theirs:.2f}; with encoding, which takes turns with the model on the same "
-        f"cores, it can be {together / theirs:.2f}."
+        f"repetition). If encoding, writing and fsync were free, the ratio would be "
+        f"{forward / theirs:.2f}; with encoding, which shares the cores with the model, at most "
+        f"{together / theirs:.2f}."
     ]
 
 
@@ -135,7 +135,7 @@ def _encoding_alone(harvest: Harvest, values: dict[str, Floats]) -> float:
 
 
 def plain_bridge(model: Path, dtype: str) -> Any:
-    """A bridge of its own, made as TransformerLens documents it: nothing of rkstore in it."""
+    """A separate bridge, made as TransformerLens documents it, without rkstore."""
     from transformer_lens.model_bridge import TransformerBridge
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -150,7 +150,7 @@ def plain_bridge(model: Path, dtype: str) -> Any:
 
 
 def demo(bench: Bench, layers: str, tokens: int, out: str) -> Harvest:
-    """A harvest of the model and the text that rkstore and Python carry."""
+    """A harvest of the demo model on Python's own text."""
     return prepare(
         HarvestSettings(
             model=EMBEDDED,

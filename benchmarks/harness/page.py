@@ -18,8 +18,8 @@ BEGINNING = """\
 # Benchmarks
 
 Every target is a ratio of two things measured in the same run: `make bench` lets the two sides
-take turns, and what counts is the median of ours ÷ theirs over the repetitions. The range shows
-how far single ones lie apart; the figures of one side alone say more about the machine.
+take turns, and the result is the median of ours ÷ theirs over the repetitions. The range is over
+single repetitions; the figures of one side alone say more about the machine.
 [benchmarks.json](benchmarks.json) has every sample, and the versions of all libraries.
 """
 

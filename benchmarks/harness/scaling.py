@@ -9,9 +9,8 @@ BEGINNING = """\
 ## Scale
 
 `make bench-scale` harvests one layer of the demo model ({d_in} wide, `{site}`, default codec) and
-reads it back in shuffled batches of {batch_rows:,} rows, each in a process of its own. Memory is
-the most that RssAnon in /proc/self/status reached: what the process has for itself, mapped files
-not counted.
+reads it back in shuffled batches of {batch_rows:,} rows, each in its own process. Memory is the
+peak of RssAnon in /proc/self/status: private memory, without mapped files.
 """
 
 ON_PAPER = 1_000_000_000
@@ -56,9 +55,9 @@ def _on_paper(numbers: dict[str, Any]) -> str:
     days = ON_PAPER / large["harvest_per_second"] / 86_400
     hours = ON_PAPER / large["read_per_second"] / 3600
     return (
-        f"On paper, a billion rows: the store grows by {growth('store_bytes'):,.0f} bytes a row to "
-        f"{at('store_bytes')}; at {figure(large['harvest_per_second'])} tokens/s the harvest takes "
-        f"{days:,.1f} days on this machine, and a shuffled pass at "
+        f"Extrapolated to a billion rows: the store grows by {growth('store_bytes'):,.0f} bytes a "
+        f"row to {at('store_bytes')}; at {figure(large['harvest_per_second'])} tokens/s the "
+        f"harvest takes {days:,.1f} days on this machine, and a shuffled pass at "
         f"{figure(large['read_per_second'])} rows/s {hours:,.1f} hours. Between the last two "
         f"sizes memory {memory('harvest_bytes')} while harvesting, and "
         f"{memory('read_bytes')} while reading."

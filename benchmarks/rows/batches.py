@@ -19,13 +19,13 @@ from harness.row import Bench, Sides, Target, compared
     against="SAELens' ActivationsStore on its Arrow cache, in order, not shuffled",
     unit="rows/s",
     target=Target("at least", 1.0),
-    how="65,536 rows of random numbers through a GELU. Ours reads every row twice, in another "
-    "order each time, checked and decoded; the store stays open over the repetitions. Theirs is "
+    how="65,536 rows of random numbers through a GELU. Ours reads every row twice, in a different "
+    "order each time, checked and decoded; the store stays open between repetitions. Theirs is "
     "get_raw_llm_batch with as many rows a batch, once through the cache that "
     "rkstore export --to saelens writes.",
     floor="Theirs copies uncompressed float32 out of the page cache; ours checks, decompresses, "
-    "decodes and shuffles. What bounds ours is decoding on two cores and one copy to put the "
-    "rows in their order.",
+    "decodes and shuffles. Ours is bound by decoding on two cores and one copy to put the rows in "
+    "order.",
 )
 def batches_saelens(bench: Bench) -> Iterator[Sides]:
     python = python_of("saelens")
@@ -78,12 +78,12 @@ def batches_h5py(bench: Bench) -> Iterator[Sides]:
     target=Target("at least", 4.0),
     how="DiscBuffer of the cross-layer transcoder's training code keeps dataset 'tensor' open and "
     "answers an index with torch.tensor(buffer[index], dtype=float32). Here it is given 4,096 "
-    "random rows at once, sorted, which is faster for h5py than one at a time, and warm files. "
+    "random rows at once, sorted, which is faster for h5py than one at a time, and a warm cache. "
     "Eight batches a repetition; ours as in batches_saelens.",
     floor="Theirs is one hyperslab a row in one thread, and a copy; from a warm cache it need not "
-    "decode anything. Ours decompresses, decodes and puts rows in their places: the note has the "
-    "first two alone, that of batches_uncompressed the last, and one after the other they come to "
-    "what is measured, 247,000 rows/s.",
+    "decode anything. Ours decompresses, decodes and puts rows in their places: the note gives the "
+    "first two, that of batches_uncompressed the last, and in sequence they take what is measured, "
+    "247,000 rows/s.",
 )
 def batches_discbuffer(bench: Bench) -> Iterator[Sides]:
     seeds = itertools.count()
@@ -105,13 +105,12 @@ def batches_discbuffer(bench: Bench) -> Iterator[Sides]:
     unit="rows/s",
     target=Target("at least", 0.9),
     how="The rows of batches_saelens. Theirs permutes all rows and gathers them batch by batch "
-    "with an index array, the least that anyone can write by hand; ours has its checksums "
-    "verified in the first pass, which is not counted. On the machine of this page theirs "
-    "is anything between 330,000 and 650,000 rows/s, from run to run, and the ratio has come out "
-    "between 0.6 and 1.4.",
+    "with an index array, the simplest code for it; ours verifies its checksums in the first pass, "
+    "which is not counted. On this machine theirs varies between 330,000 and 650,000 rows/s from "
+    "run to run, and the ratio between 0.6 and 1.4.",
     floor="Both copy each row from the page cache to the batch, so 1.0 in one thread; more only if "
-    "several threads copy faster than one. Ours goes by way of a few rows in the cache, because "
-    "the rows of a chunk lie scattered in the batch.",
+    "several threads copy faster than one. Ours copies through a few rows in the cache, because "
+    "the rows of a chunk are scattered over the batch.",
 )
 def batches_uncompressed(bench: Bench) -> Iterator[Sides]:
     shape = (synthetic.rows_of(bench), synthetic.WIDTH)
@@ -133,13 +132,13 @@ def batches_uncompressed(bench: Bench) -> Iterator[Sides]:
     against="The same rows in order from a file of raw float16, just as cold",
     unit="rows/s",
     target=Target("at least", 1.1),
-    how="The rows of batches_saelens, one pass a repetition, each side in a process of its own. "
-    "Before each pass all its files are synced and dropped from the page cache, by "
-    "posix_fadvise and, where that is allowed, /proc/sys/vm/drop_caches; opening the store is on "
-    "the clock. Both hand out float32. A cache of the hypervisor's or the disk's own is beyond "
-    "reach: the note says what came over the block layer and how fast.",
-    floor="Ours reads fewer bytes but decodes them: on a disk that is faster than two cores "
-    "decode, the ratio is that of decoding and not of reading.",
+    how="The rows of batches_saelens, one pass a repetition, each side in its own process. Before "
+    "each pass all its files are synced and dropped from the page cache, by "
+    "posix_fadvise and, where that is allowed, /proc/sys/vm/drop_caches; opening the store is "
+    "timed. Both return float32. Caches of the hypervisor or the disk cannot be dropped: the note "
+    "says how much came through the block layer and how fast.",
+    floor="Ours reads fewer bytes but decodes them: on a disk faster than two cores can decode, "
+    "the ratio measures decoding and not reading.",
 )
 def batches_cold(bench: Bench) -> Iterator[Sides]:
     return against_float16(bench)
@@ -153,13 +152,13 @@ BYTES_PER_SECOND = 300_000_000
     against="The same file of raw float16, from the same disk",
     unit="rows/s",
     target=Target("at least", 2.3),
-    how="As batches_cold, both processes in a control group of the kernel's that reads at most "
-    "300 MB/s (blkio.throttle.read_bps_device, or io.max), a burst at the beginning excepted: "
-    "network storage is about as fast; the note says what rate came of it. It "
-    "takes the right to make a control group.",
+    how="As batches_cold, both processes in a control group that reads at most "
+    "300 MB/s (blkio.throttle.read_bps_device, or io.max), except for a burst at the beginning: "
+    "network storage is about as fast; the note gives the actual rate. It needs permission to make "
+    "a control group.",
     floor="The ratio of the bytes read, 16 bits a value over those of the default codec, as long "
-    "as decoding keeps up with the disk. A pass of ours is over in half a second: to open the "
-    "store and to decode its last window, which nothing hides, is an eighth of it.",
+    "as decoding keeps up with the disk. Our pass takes half a second: opening the store and "
+    "decoding the last window, which cannot be hidden, is an eighth of it.",
 )
 def batches_throttled(bench: Bench) -> Iterator[Sides]:
     with throttled(bench.work, BYTES_PER_SECOND) as group:

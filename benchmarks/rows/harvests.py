@@ -17,9 +17,9 @@ from harness.row import Bench, Sides, Target, compared
     "Ours is rkstore.harvest.run.run: forward pass, default codec, checksums, statistics, fsync; "
     "two shards of 4,096, so that one can be written while the next is computed. Theirs is "
     "run_with_cache with names_filter under inference_mode and the logits that it returns by "
-    "default. Loading the model and tokenising is on neither side's clock.",
-    floor="Both sides compute the same twelve blocks, which bounds the ratio: what ours can save "
-    "is the unembedding and the hooks, what it must add is the encoding.",
+    "default. Loading the model and tokenising are not timed.",
+    floor="Both sides compute the same twelve blocks, which bounds the ratio: ours can save the "
+    "unembedding and the hooks, and must add the encoding.",
 )
 def harvest_fp32(bench: Bench) -> Iterator[Sides]:
     return against_run_with_cache(bench, "float32")
@@ -34,8 +34,8 @@ def harvest_fp32(bench: Bench) -> Iterator[Sides]:
     "the same default codec.",
     floor="With instructions for bfloat16 the blocks take less time and the encoding as much as "
     "before, so it is a larger share of the whole than in float32: one after the other on the same "
-    "cores, forward pass and encoding alone, as the note has them, are beyond the target. Without "
-    "such instructions the model is the slower one and the ratio that of harvest_fp32.",
+    "cores, forward pass and encoding alone, as the note gives them, already miss the target. "
+    "Without such instructions the model dominates and the ratio is that of harvest_fp32.",
 )
 def harvest_bf16(bench: Bench) -> Iterator[Sides]:
     return against_run_with_cache(bench, "bfloat16")
@@ -53,13 +53,13 @@ LAYER = 5
     unit="tokens/s",
     target=Target("at least", 10.0),
     how="The harvest of harvest_fp32. SAELens caches one hook in a run: layer 5 is run once in "
-    "each repetition, run() alone on the clock, and its time is multiplied by 12. It stops "
-    "behind the sixth of twelve blocks, a little less than the mean of all layers, so the "
+    "each repetition, only run() is timed, and its time is multiplied by 12. It stops after the "
+    "sixth of twelve blocks, a little less than the mean of all layers, so the "
     "product is in its favour. Its model is a HookedTransformer of the same shape with random "
     "weights, its tokens are the same ones, tokenised before.",
-    floor="Twelve runs compute 78 blocks where one computes 12, which alone is 6.5 times; the "
-    "rest is what Arrow takes to write float32. Ours is bounded by its one forward pass and the "
-    "encoding, which the note has alone.",
+    floor="Twelve runs compute 78 blocks where one computes 12, which alone is 6.5 times; the rest "
+    "is the time Arrow takes to write float32. Ours is bounded by its one forward pass and the "
+    "encoding, which the note gives separately.",
 )
 def harvest_saelens(bench: Bench) -> Iterator[Sides]:
     from datasets import Dataset

@@ -24,8 +24,8 @@ BLOCK_ROWS = 4096
     unit="s",
     target=Target("at most", 2),
     how="65,536 rows. Ours reads the store, checks every value, draws, scores, and finds the "
-    "directions. The peer has the rows decoded and a mean of some of them beforehand, and NumPy, "
-    "which multiplies a matrix by its own transpose in half the operations; torch does all "
+    "directions. The peer has the rows decoded and a mean of some of them beforehand. It uses "
+    "NumPy, which multiplies a matrix by its own transpose in half the operations; torch does all "
     "of them and takes longer.",
     floor="The product, n · d² operations with its symmetry, 0.62 TFLOP, is more than two thirds "
     "of either side, so 1 cannot be beaten by much.",
@@ -71,16 +71,16 @@ def centred_rows(bench: Bench) -> NDArray[np.float32]:
 
 
 @compared(
-    what="RkCNN's knn score, 20,000 rows, asked by 1,000 of them (an estimate)",
-    against="scikit-learn's brute force over subset by subset, asked by all 20,000",
+    what="RkCNN's knn score, 20,000 rows, queried with 1,000 of them (an estimate)",
+    against="scikit-learn's brute force, subset by subset, queried with all 20,000",
     unit="subsets/s",
     target=Target("at least", 10),
-    how="Subsets of 55 of 3,072 dimensions; in place of 600 ours takes 20 a repetition and the "
-    "peer 2, which all cost it the same. Rows in memory, five neighbours, labels. The sides do not "
+    how="Subsets of 55 of 3,072 dimensions; instead of 600, ours takes 20 a repetition and the "
+    "peer 2, at the same cost each. Rows in memory, five neighbours, labels. The sides do not "
     "compute the same: ours is a mean over a twentieth of the rows, each with its exact neighbours "
     "among all. The notes give the ratio for the same work, and the error.",
-    floor="Asked by all rows, 2 · n² · m is 44 GFLOP a subset. A float32 product at this shape "
-    "takes more than a third of the peer's time, so 10 × is out of reach without asking fewer.",
+    floor="Queried with all rows, 2 · n² · m is 44 GFLOP a subset. A float32 product of this shape "
+    "takes more than a third of the peer's time, so 10 × is out of reach without fewer queries.",
 )
 def probe_knn(bench: Bench) -> Iterator[Sides]:
     from sklearn.neighbors import NearestNeighbors
@@ -123,10 +123,10 @@ def probe_knn(bench: Bench) -> Iterator[Sides]:
         error = np.sqrt(share * (1 - share) * (1 / len(some) - 1 / n)).max()
         off = np.abs(scores["some"][:FEW_SUBSETS] - scores["exact"]).max()
         return [
-            f"asked by all {n:,} rows, as the peer is, ours does {exact:.2f} × its subsets a "
+            f"queried with all {n:,} rows, as the peer is, ours does {exact:.2f} × its subsets a "
             f"second, and their scores differ by at most {apart:.1e}",
-            f"asked by {len(some):,}, scores are off by at most {off:.4f}; the standard error is "
-            f"at most {error:.4f}",
+            f"queried with {len(some):,}, scores are off by at most {off:.4f}; the standard error "
+            f"is at most {error:.4f}",
         ]
 
     yield Sides(lambda: asked("some", SUBSETS, some), theirs, notes)
@@ -137,10 +137,10 @@ def probe_knn(bench: Bench) -> Iterator[Sides]:
     against="The same formula in NumPy, subset by subset",
     unit="subsets/s",
     target=Target("at least", 10),
-    how="Subsets of 55 of 3,072 dimensions, rows in memory. Ours scores 600 a repetition, the "
-    "peer 10 of them, which all cost it the same.",
+    how="Subsets of 55 of 3,072 dimensions, rows in memory. Ours scores 600 a repetition, the peer "
+    "10 of them, at the same cost each.",
     floor="n · h · m additions are 0.66 · 10⁹, once n · d squares are known; the peer computes "
-    "as many squares, copies what it squares, and starts 150 operations a subset.",
+    "as many squares, copies what it squares, and launches 150 operations a subset.",
 )
 def probe_separation(bench: Bench) -> Iterator[Sides]:
     x = centred_rows(bench)

@@ -19,8 +19,8 @@ from rkstore.share.settings import ExportSettings
     "all files of the store (values, scales, statistics, columns, manifest, journal) over "
     "all values; theirs are the bytes of one layer written by rkstore export --to saelens. "
     "Counted, not timed. The target is 6.2 bits of 32.",
-    floor="Eight bits hold codes of a range that the largest of 512 values sets, so most codes "
-    "are near zero; their entropy bounds what lossless compression can do, and a coarser code "
+    floor="Eight bits hold codes of a range set by the largest of 512 values, so most codes are "
+    "near zero; their entropy bounds lossless compression, and a coarser code "
     "would miss the target of codec_error.",
     repetitions=1,
 )
@@ -42,7 +42,7 @@ def bytes_per_value(bench: Bench) -> Iterator[Sides]:
         bits = [8 * store.stored_bytes(name) / (store.rows * widths[name]) for name in widths]
         return [
             f"A layer's values and scales alone take {min(bits):.2f} to {max(bits):.2f} bits a "
-            f"value, {sum(bits) / len(bits):.2f} in the mean over {len(bits)} layers; the rest is "
+            f"value, {sum(bits) / len(bits):.2f} on average over {len(bits)} layers; the rest is "
             f"statistics, columns and journal. {store.rows:,} rows."
         ]
 
@@ -58,7 +58,7 @@ def bytes_per_value(bench: Bench) -> Iterator[Sides]:
     "values; the mean over layers of error ÷ variance (FVU). Counted, not timed; theirs is 1 by "
     "definition.",
     floor="A step of the code is a 255th of the range of 512 values in each dimension; a uniform "
-    "error of half a step either way has a twelfth of its square as variance.",
+    "error within half a step has a variance of a twelfth of its square.",
     repetitions=1,
 )
 def codec_error(bench: Bench) -> Iterator[Sides]:

@@ -29,12 +29,12 @@ D_IN, D_SAE = 768, 6144
     unit="s",
     target=Target("at most", 0.02),
     how="32 steps of 1,024 rows a repetition, from a store of that width with the default codec, "
-    "page cache warm, in rkstore.training.train.train as it is. Ours is the time in "
-    "next(batches), theirs the time of the same steps in all. The first batch, which a run "
-    "waits for once, is not counted.",
-    floor="Decoding runs in threads behind the step and takes cores from it; what is left is "
-    "cutting a batch from its window, and waiting when a window is used up before the next one "
-    "is ready.",
+    "page cache warm, in rkstore.training.train.train. Ours is the time in next(batches), theirs "
+    "the total time of the same steps. The first batch, which a run waits for once, is not "
+    "counted.",
+    floor="Decoding runs in background threads and takes cores from the step; what remains is "
+    "slicing a batch from its window, and waiting when a window is used up before the next one is "
+    "ready.",
 )
 def wait_for_data(bench: Bench) -> Iterator[Sides]:
     steps = bench.size(32, 3)
@@ -53,9 +53,9 @@ def wait_for_data(bench: Bench) -> Iterator[Sides]:
     against="Its five matrix products alone: encode, decode, three gradients",
     unit="s",
     target=Target("at most", 1.4),
-    how="All of the step but reading its batch: scaling, gradients, Adam, unit decoder rows, "
-    "statistics. No penalty, so the code stays dense and no product can be left out. The "
-    "products write to memory that is there already, as the step's do.",
+    how="The whole step except reading its batch: scaling, gradients, Adam, unit decoder rows, "
+    "statistics. No penalty, so the code stays dense and no product can be skipped. The products "
+    "write to preallocated memory, as the step does.",
     floor="Each product is 19.3 GFLOP, five are 96.6. The rest moves bytes: eight passes over the "
     "50 MB of a code or its gradient, and about twenty over the 19 MB of one weight matrix, "
     "0.8 GB: about 0.05 s at 16 GB/s, next to 1 s of products.",
@@ -72,9 +72,9 @@ def train_relu(bench: Bench) -> Iterator[Sides]:
     unit="s",
     target=Target("at most", 1.6),
     how="As train_relu. 65,536 of 12.6 million latents are on.",
-    floor="One of the five products has to be dense, the one that finds the code. The other four "
+    floor="One of the five products, the one that computes the code, must be dense. The other four "
     "are sums over the latents that are on: 0.1 GFLOP instead of 19.3, bound by reading 200 MB "
-    "of rows each. With Adam and the search for the largest that is about 0.3.",
+    "of rows each. With Adam and the top-k search that is about 0.3.",
     repetitions=7,
 )
 def train_topk(bench: Bench) -> Iterator[Sides]:
@@ -86,7 +86,7 @@ def train_topk(bench: Bench) -> Iterator[Sides]:
     against="The five dense matrix products of this size",
     unit="s",
     target=Target("at most", 1.6),
-    how="As train_topk; the 65,536 largest are sought in the whole batch.",
+    how="As train_topk; the 65,536 largest are selected over the whole batch.",
     floor="As train_topk.",
     repetitions=7,
 )
@@ -100,8 +100,9 @@ def train_batchtopk(bench: Bench) -> Iterator[Sides]:
     unit="steps/s",
     target=Target("at least", 2.0),
     how="Both as in train_relu. Weights, gradients and Adam are float32 on both sides.",
-    floor="AVX512-BF16 has twice the arithmetic of float32 and AMX eight times; Adam and what "
-    "else touches the weights takes as long as before. Without either, bfloat16 gains nothing.",
+    floor="AVX512-BF16 has twice the arithmetic of float32 and AMX eight times; Adam and "
+    "everything else that touches the weights takes as long as before. Without either, bfloat16 "
+    "gains nothing.",
     repetitions=7,
 )
 def train_bf16(bench: Bench) -> Iterator[Sides]:
@@ -119,13 +120,13 @@ def train_bf16(bench: Bench) -> Iterator[Sides]:
 
 
 @compared(
-    what="Chunks read for eight dictionaries with seeds of their own, trained on one reading",
+    what="Chunks read for eight dictionaries with different seeds, trained in one pass",
     against="The same eight, trained one by one to the same bytes",
     unit="chunks",
     target=Target("at most", 1 / 8),
-    how="Counted, once: every chunk that the store hands out. Begun tied, which looks at no rows; "
-    "datapoint reads four rows a latent besides, before training begins.",
-    floor="One reading instead of eight is an eighth.",
+    how="Counted once: every chunk read from the store. The init is tied, which reads no rows; "
+    "datapoint also reads four rows a latent before training.",
+    floor="One pass instead of eight is an eighth.",
     repetitions=1,
 )
 def many_dictionaries(bench: Bench) -> Iterator[Sides]:
@@ -170,14 +171,14 @@ LAYER, SMALL_D_SAE = 6, 2048
 
 @compared(
     what=f"{DICTIONARIES} dictionaries of {STEPS} steps from a store, the harvest included",
-    against="The same with the activations computed anew for every batch",
+    against="The same with the activations recomputed for every batch",
     unit="s",
     target=Target("at most", 1.0),
-    how="The demo model, layer 6, TopK with 2,048 latents, batches of 1,024 rows, as many tokens "
-    "harvested as one dictionary sees. Costs are measured a token and a step (16 steps a "
-    "repetition, waiting for the batch included) and multiplied, because they do not change with "
-    "the number of steps. Theirs stops the model behind the layer and computes no logits.",
-    floor="A step of the training is on both sides. The demo model is so small that a batch of "
+    how="The demo model, layer 6, TopK with 2,048 latents, batches of 1,024 rows, with as many "
+    "tokens harvested as one dictionary sees. Costs are measured per token and per step (16 steps "
+    "a repetition, waiting for the batch included) and multiplied, because they do not change with "
+    "the number of steps. Theirs stops the model after the layer and computes no logits.",
+    floor="Both sides include the training step. The demo model is so small that a batch of "
     "its activations costs little next to a step: the larger the model, the smaller the ratio.",
 )
 def end_to_end(bench: Bench) -> Iterator[Sides]:
@@ -215,13 +216,13 @@ def end_to_end(bench: Bench) -> Iterator[Sides]:
         token, slow, fast = map(statistics.median, (per_token, per_fresh, per_stored))
         saved = slow - fast
         pays = (
-            f"the harvest has paid for itself after {BATCH_ROWS * token / saved:.1f} dictionaries"
+            f"the harvest pays for itself after {BATCH_ROWS * token / saved:.1f} dictionaries"
             if saved > 0
             else "the harvest never pays for itself here"
         )
         return [
             f"Medians: {1e6 * token:.0f} µs to harvest a token, {1e3 * fast:.1f} ms for a step "
-            f"from the store, {1e3 * slow:.1f} ms for a step with the model before it; {pays}.",
+            f"from the store, {1e3 * slow:.1f} ms for a step that runs the model; {pays}.",
         ]
 
     yield Sides(from_store, from_model, notes)

@@ -16,10 +16,10 @@ import rkstore
 from rkstore.cli import streams
 from rkstore.errors import RkstoreError
 
-# Each command's file in this directory, and the sentence that its help begins with.
+# Each command's file in this directory, and the first sentence of its help.
 COMMANDS = {
-    "demo": ("demo", "Go the whole way once, without a network: harvest, probe, train, compare."),
-    "plan": ("harvest", "Say what a harvest would cost with each codec, measured on a sample."),
+    "demo": ("demo", "Run everything once, without a network: harvest, probe, train, compare."),
+    "plan": ("harvest", "Estimate what a harvest would cost with each codec, from a sample."),
     "harvest": ("harvest", "Run a model over text once and store the activations of its sites."),
     "info": ("store", "Show what a store contains and where it came from."),
     "verify": ("store", "Compare every file of a store with the digest recorded for it."),
@@ -27,16 +27,16 @@ COMMANDS = {
     "train": ("train", "Train dictionaries from a store, without the model."),
     "evaluate": ("evaluate", "Measure dictionaries on held-out rows: one table and one picture."),
     "push": ("share", "Copy a store to a directory, s3:// or sftp://."),
-    "pull": ("share", "Bring a store, or a part of one, here from a directory or a URL."),
+    "pull": ("share", "Fetch a store, or a part of one, from a directory or a URL."),
     "import": ("share", "Store activations that another program wrote, without a model."),
     "export": ("share", "Write the activations of a store for another program."),
 }
 
-AGAIN = "what was recorded is kept, run the same command again to go on"
+AGAIN = "what was recorded is kept, run the same command again to continue"
 
 
 class Loading(Mapping[str, click.Command]):
-    """The commands by name, each loaded when it is asked for."""
+    """The commands by name, each loaded when it is called."""
 
     def __getitem__(self, name: str) -> click.Command:
         file, _ = COMMANDS[name]
@@ -75,7 +75,7 @@ def main() -> None:
 
 
 def run(command: click.Command, name: str) -> None:
-    """Run a command. Every foreseen failure is one sentence on stderr, after the program's name."""
+    """Run a command. Every expected failure is one sentence on stderr, after the program's name."""
     streams.prepare()
     try:
         command(standalone_mode=False)
@@ -97,6 +97,6 @@ def run(command: click.Command, name: str) -> None:
 
 
 def fail(sentence: str, status: int) -> NoReturn:
-    """Print one sentence on stderr and leave."""
+    """Print one sentence on stderr and exit."""
     click.echo(sentence, err=True)
     sys.exit(status)

@@ -1,4 +1,4 @@
-"""``demo``: the whole way once, without a network, on the embedded model."""
+"""``demo``: every stage once, without a network, on the bundled model."""
 
 import time
 from pathlib import Path
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @click.command(cls=Command)
 @click.option(
-    "--out", type=PATH, default="demo", show_default=True, help="Directory of all it writes."
+    "--out", type=PATH, default="demo", show_default=True, help="Directory for all output."
 )
 @click.option(
     "--tokens", type=Number(int), default=65_536, show_default=True, help="Rows to store."
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     "--layer", type=Number(int), default=6, show_default=True, help="Block to probe and train on."
 )
 def demo(out: str, tokens: int, steps: int, layer: int) -> None:
-    """Everything that it writes lies under --out."""
+    """All output is written under --out."""
     run(Path(out), tokens=tokens, steps=steps, layer=layer)
 
 
 def run(out: Path, *, tokens: int, steps: int, layer: int) -> None:
-    """Harvest all layers of the demo model, probe one, train dictionaries of it, compare them."""
+    """Harvest all layers of the demo model, probe one, train dictionaries on it, compare them."""
     from rkstore.cli.terminal import describe_probe, describe_store
     from rkstore.evaluation.evaluate import evaluate, write_results
     from rkstore.evaluation.report.figures import comparison, table
@@ -50,11 +50,11 @@ def run(out: Path, *, tokens: int, steps: int, layer: int) -> None:
         describe_probe(*probe(ProbeSettings(store=where, layer=layer, out=results / "probe")))
     )
 
-    _stage(3, "train: three sparse autoencoders, the same but for their initialisation")
+    _stage(3, "train: three sparse autoencoders that differ only in initialisation")
     checkpoints = _trained(where, out / "checkpoints", layer, steps)
     click.echo("\n".join(str(path) for path in checkpoints))
 
-    _stage(4, "evaluate: on rows that none of them has seen")
+    _stage(4, "evaluate: on held-out rows")
     found = evaluate(checkpoints, EvaluateSettings(store=where))
     write_results(found, store, results / "results.json")
     comparison(found, checkpoints, results / "comparison.png")
@@ -85,8 +85,8 @@ def _harvested(out: Path, tokens: int) -> "Store":
 def _trained(store: str, out: Path, layer: int, steps: int) -> list[Path]:
     """Train with the usual baseline, ``random``, with ``rkcnn``, and with ``datapoint``.
 
-    The last is what RkCNN's initialisation does besides choosing directions. Without it the
-    comparison would credit the directions with what rows of the data and a tied encoder do.
+    The last is RkCNN's initialisation without its directions. Otherwise the comparison would
+    credit the directions with the effect of rows of the data and a tied encoder.
     """
     from rkstore.training.settings import TrainSettings
     from rkstore.training.train import train

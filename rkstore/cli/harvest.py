@@ -7,11 +7,11 @@ from rkstore.harvest.settings import HarvestSettings
 
 
 @click.command(cls=Command)
-@click.option("--dry-run", is_flag=True, help="Say what would be written, and write nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what would be written, and write nothing.")
 @options_of(HarvestSettings)
 def harvest(settings: HarvestSettings, dry_run: bool) -> None:
-    """Run again after an interruption, the same command goes on where it stopped and ends
-    with the same bytes.
+    """After an interruption, the same command continues where it stopped and ends with the same
+    bytes.
     """
     from rkstore.cli.terminal import describe_cost, describe_harvest, describe_store
     from rkstore.harvest import run as harvesting
@@ -21,7 +21,7 @@ def harvest(settings: HarvestSettings, dry_run: bool) -> None:
     ready = harvesting.prepare(settings)
     click.echo(describe_harvest(ready), err=not dry_run)
     costs = make_plan(ready)
-    if not costs.fits:  # then it is worth a moment to find out what would
+    if not costs.fits:  # then measure which codecs would
         costs = make_plan(ready, list(CODECS))
     click.echo(describe_cost(costs), err=not dry_run)
     costs.check()

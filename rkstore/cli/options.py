@@ -25,8 +25,8 @@ from rkstore.store.sites import STORE_HELP
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Number(click.ParamType):  # type: ignore[type-arg] # older clicks know no argument
-    """A number as all settings read it: ``1e5`` is a whole one."""
+class Number(click.ParamType):  # type: ignore[type-arg] # not generic in older clicks
+    """A number as all settings read it: ``1e5`` is a whole number."""
 
     def __init__(self, kind: type[Any]) -> None:
         self.kind = kind
@@ -40,7 +40,7 @@ class Number(click.ParamType):  # type: ignore[type-arg] # older clicks know no 
 
 
 class PathOrName(click.ParamType):  # type: ignore[type-arg]
-    """A path, or what may be one: a URL, a name on the Hub. ``~`` is the home directory."""
+    """A path, or a URL or Hub name in its place. ``~`` is the home directory."""
 
     name = "text"
 
@@ -52,7 +52,7 @@ PATH = PathOrName()
 
 
 class OfMembers(click.Option):
-    """An option that members of a family bring; ``members`` are their names."""
+    """An option that members of a family add; ``members`` are their names."""
 
     def __init__(self, *args: Any, members: tuple[str, ...] = (), **more: Any) -> None:
         super().__init__(*args, **more)
@@ -60,10 +60,10 @@ class OfMembers(click.Option):
 
 
 class Command(click.Command):
-    """A command whose help has a group of options for the members that bring them.
+    """A command whose help groups options by the members that add them.
 
-    Its help begins with the sentence that ``COMMANDS`` has for it. It refuses an option given
-    twice, where click would keep the last value.
+    Its help begins with its sentence in ``COMMANDS``. It refuses an option given twice, where
+    click would keep the last value.
     """
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -92,7 +92,7 @@ class Command(click.Command):
 
 
 def _has_one(option: click.Option) -> bool:
-    """Whether an option has one value; a flag that has no opposite says the same again."""
+    """Whether an option has one value; repeating a flag without an opposite changes nothing."""
     harmless = option.is_flag and not option.secondary_opts
     return not (option.multiple or option.count or harmless)
 
@@ -126,7 +126,7 @@ def options_of(settings: type[Settings], *, several: bool = False) -> Callable[[
 
         help = "YAML file of options."
         if several:
-            help += " Given again, one more is made, all on one reading of the store."
+            help += " If repeated, one is trained for each, all in one pass over the store."
         decorated = click.option("--config", type=PATH, multiple=True, help=help)(wrapped)
         for option in reversed(options_in(settings).values()):
             members = tuple(member for _, member in settings.brought.get(option.name, ()))
@@ -137,7 +137,7 @@ def options_of(settings: type[Settings], *, several: bool = False) -> Callable[[
 
 
 def store_argument(command: F) -> F:
-    """Let a command's store be given as an argument, as well as with ``--store``."""
+    """Allow a command's store as an argument, as well as with ``--store``."""
 
     @functools.wraps(command)
     def wrapped(at: str | None, store: str | None, **values: Any) -> Any:
@@ -153,11 +153,11 @@ def store_argument(command: F) -> F:
 
 
 def _say_unread(settings: Settings) -> None:
-    """Say which options on the command line only members read that were not chosen."""
+    """Report options on the command line that only unchosen members use."""
     for name, family in unread(settings).items():
         chosen = getattr(settings, family)
         if chosen is not None and is_typed(name):
-            said = f"{flag_of(name)} has no part in {flag_of(family)} {chosen}"
+            said = f"{flag_of(name)} has no effect with {flag_of(family)} {chosen}"
             click.echo(said, err=True)
 
 

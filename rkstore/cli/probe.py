@@ -10,7 +10,7 @@ from rkstore.rkcnn.settings import ProbeSettings
 @store_argument
 @options_of(ProbeSettings)
 def probe(settings: ProbeSettings) -> None:
-    """The result is a directory, which --directions of train takes."""
+    """The result is a directory, for --directions of train."""
     from rkstore.cli.terminal import describe_probe
     from rkstore.rkcnn.mine import probe as probe_site
 

@@ -9,10 +9,10 @@ from rkstore.share.settings import ExportSettings, ImportSettings, PullSettings
 
 @click.command(cls=Command)
 @click.argument("paths", type=PATH, nargs=-1, metavar="[SOURCE] URL")
-@click.option("--store", type=PATH, help="Store to push, in place of SOURCE.")
+@click.option("--store", type=PATH, help="Store to push, instead of SOURCE.")
 def push(paths: tuple[str, ...], store: str | None) -> None:
-    """What is there already is not sent again: after an interruption, the same command goes on
-    where it stopped.
+    """Files that are there already are not sent again: after an interruption, the same command
+    continues where it stopped.
     """
     from rkstore.share.push import push as push_store
     from rkstore.store.open import find_store
@@ -28,9 +28,8 @@ def push(paths: tuple[str, ...], store: str | None) -> None:
 @click.argument("url", type=PATH)
 @options_of(PullSettings)
 def pull(settings: PullSettings, url: str) -> None:
-    """The URL is a directory, s3://, http(s)://, hf:// or sftp://. Run again after an
-    interruption, the same command goes on where it stopped; with other options it adds to what
-    is there.
+    """The URL is a directory, s3://, http(s)://, hf:// or sftp://. After an interruption, the same
+    command continues where it stopped; with other options it adds to the part.
     """
     from rkstore.cli.terminal import part_line
     from rkstore.share.pull import pull as pull_store
@@ -45,7 +44,7 @@ def pull(settings: PullSettings, url: str) -> None:
 @click.argument("path", type=PATH)
 @options_of(ImportSettings)
 def import_(settings: ImportSettings, path: str) -> None:
-    """Run again after an interruption, the same command goes on where it stopped."""
+    """After an interruption, the same command continues where it stopped."""
     from rkstore.cli.terminal import describe_store
     from rkstore.share.exchange.importing import import_store
 
@@ -57,7 +56,7 @@ def import_(settings: ImportSettings, path: str) -> None:
 @store_argument
 @options_of(ExportSettings)
 def export(settings: ExportSettings, store: str | None) -> None:
-    """What is written is there as a whole or not at all."""
+    """The output is complete or absent."""
     from rkstore.share.exchange.exporting import export_store
     from rkstore.store.open import find_store
     from rkstore.store.store import Store

@@ -8,9 +8,9 @@ from rkstore.cli.options import PATH, Command, store_argument
 
 @click.command(cls=Command)
 @store_argument
-@click.option("--json", "as_json", is_flag=True, help="For a program.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(store: str | None, as_json: bool) -> None:
-    """Of a store at a URL, its metadata alone is fetched."""
+    """For a store at a URL, only the metadata is fetched."""
     from rkstore.cli.terminal import describe_store
     from rkstore.store.facts import store_facts
     from rkstore.store.jsontext import to_json
@@ -26,7 +26,7 @@ def info(store: str | None, as_json: bool) -> None:
     "--repair-from", type=PATH, metavar="URL", help="Fetch damaged and missing files from a copy."
 )
 def verify(store: str | None, repair_from: str | None) -> None:
-    """The status is 1 if a file is missing or not as it was written."""
+    """The exit status is 1 if a file is missing or not as it was written."""
     from tqdm import tqdm
 
     from rkstore.cli.terminal import describe_verified
@@ -45,7 +45,7 @@ def verify(store: str | None, repair_from: str | None) -> None:
         from rkstore.share.repair import repair
 
         found, problems = len(problems), repair(opened, problems, repair_from)
-        click.echo(f"{found - len(problems)} files mended from {repair_from}", err=True)
+        click.echo(f"{found - len(problems)} files repaired from {repair_from}", err=True)
     if problems:
         fail(f"rkstore: {len(problems)} files of {opened.root} are not as recorded", 1)
     click.echo(describe_verified(opened))

@@ -1,4 +1,4 @@
-"""Where the command line speaks. Nobody may be listening, which is no reason to end a harvest."""
+"""Output streams of the command line. A closed one must not end a harvest."""
 
 import io
 import os
@@ -8,9 +8,9 @@ from typing import Any
 
 
 def prepare() -> None:
-    """Make the standard streams safe to speak to, whatever the program was started with."""
-    # A number that is free is given to the next file that is opened: what a library then says on
-    # stderr would lie in a shard.
+    """Make the standard streams safe to write to, however the program was started."""
+    # A free descriptor is given to the next file that is opened: a library's stderr would then be
+    # written into a shard.
     for number in range(3):
         try:
             os.fstat(number)
@@ -18,15 +18,15 @@ def prepare() -> None:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     if not isinstance(sys.stderr, Unheard):
         sys.stderr = Unheard(sys.stderr or open(os.devnull, "w"))  # noqa: PTH123, SIM115
-    # A letter that a terminal has not got, ‖ or a byte of a name, is written as its number.
+    # A character that a terminal lacks, such as ‖, is written as an escape.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
 class Unheard(io.TextIOBase):
-    """A stream that may be closed, full or a pipe without a reader: what is said there is lost.
+    """A stream that may be closed, full or a pipe without a reader: output is then lost.
 
-    It has no ``buffer``, round which click would go past it where letters are ASCII.
+    It has no ``buffer``, because click would use that to bypass it for ASCII.
     """
 
     def __init__(self, stream: Any) -> None:

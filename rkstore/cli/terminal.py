@@ -1,4 +1,4 @@
-"""What a harvest, a store or a probe looks like to a person, and to a program."""
+"""A harvest, a store or a probe as text on a terminal."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +34,7 @@ def describe_harvest(harvest: "Harvest") -> str:
 
 
 def describe_cost(plan: "HarvestCost") -> str:
-    """What the harvest will take, in one line."""
+    """What the harvest will cost, in one line."""
     cost = plan.chosen
     return (
         f"cost    about {size(plan.bytes_of(cost))} ({size(plan.free_bytes)} free), "
@@ -43,7 +43,7 @@ def describe_cost(plan: "HarvestCost") -> str:
 
 
 def describe_plan(plan: "HarvestCost") -> str:
-    """What the harvest would take with each codec, measured on a sample."""
+    """What the harvest would cost with each codec, measured on a sample."""
     lines = [
         f"memory  about {size(plan.memory_bytes)}",
         f"disk    {size(plan.free_bytes)} free",
@@ -68,7 +68,7 @@ def describe_store(store: Store) -> str:
     rows = f"{store.rows:,}"
     if not store.complete:
         again = "import" if imported else "harvest"
-        rows += f" of {manifest.rows:,} ({again} again to go on)"
+        rows += f" of {manifest.rows:,} ({again} again to continue)"
     if not imported or "tokens" in manifest.source:
         bos = manifest.source.get("tokens", {}).get("prepend_bos")
         rows += (
@@ -81,8 +81,7 @@ def describe_store(store: Store) -> str:
         *_origin(manifest.source),
         f"  rows    {rows}",
         f"  files   {_codec(manifest)} ({manifest.stored_codec.dtype}, {manifest.compression}) "
-        f"in {manifest.format}, "
-        f"{len(store.shards)} shards, {size(facts['bytes'])}",
+        f"in {manifest.format}, {len(store.shards)} shards, {size(facts['bytes'])}",
     ]
     if store.part is not None:
         lines.append(f"  {part_line(store)}")
@@ -94,7 +93,7 @@ def describe_store(store: Store) -> str:
 
 
 def part_line(store: Store) -> str:
-    """What of a store a part has."""
+    """Which part of a store this is."""
     return (
         f"part    {len(store.hook_names)} of {len(store.manifest.sites)} sites, "
         f"rows {store.first_row:,}:{store.stop_row:,} of {store.rows:,}"
@@ -110,7 +109,7 @@ def describe_verified(store: Store) -> str:
         lines.append(part_line(store))
     elif not store.complete:
         shards = store.manifest.shards
-        lines.append(f"{len(store.records)} of {shards} shards are there: harvest again to go on")
+        lines.append(f"{len(store.records)} of {shards} shards are there: harvest to continue")
     return "\n".join(lines)
 
 
@@ -130,7 +129,7 @@ def describe_probe(result: "RkCNNResult", path: Path) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time for a person."""
+    """A time for display."""
     if seconds < 120:
         return f"{seconds:.3g} s"
     return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"
@@ -151,7 +150,7 @@ def _site_table(sites: list[dict[str, Any]]) -> str:
         worst = max(site["massive_error"] for site in sites)
         lines += [
             "",
-            "  Massive rows lie ten times as far from the mean as others. All numbers but bits are",
+            "  Massive rows are ten times as far from the mean as others. All numbers but bits are",
             f"  of the others; of the massive ones the codec loses {worst:.0e} of ‖x‖² at most.",
         ]
     return "\n".join([head, *lines])
@@ -162,7 +161,7 @@ def _or_dash(value: float | None, form: str) -> str:
 
 
 def _codec(manifest: Manifest) -> str:
-    """The codec's name, which in stores of schema 1 meant another."""
+    """The codec's name, marked in stores of schema 1, where it was another codec."""
     first = manifest.schema == 1 and manifest.codec in SCHEMA_1
     return f"{manifest.codec} of schema 1" if first else manifest.codec
 
@@ -195,7 +194,7 @@ def _origin(source: dict[str, Any]) -> list[str]:
 
 def _short(manifest: Manifest) -> str:
     asked = manifest.source.get("tokens", {}).get("asked")
-    return f", not the {asked:,} asked for: the text has no more" if type(asked) is int else ""
+    return f", not the {asked:,} requested: the text has no more" if type(asked) is int else ""
 
 
 def _text(source: dict[str, Any]) -> str:

@@ -11,10 +11,10 @@ from rkstore.training.settings import TrainSettings
 @store_argument
 @options_of(TrainSettings, several=True)
 def train(settings: list[TrainSettings]) -> None:
-    """Several are trained on one reading of the store.
+    """Several are trained in one pass over the store.
 
-    Without --layer and --hook, where a store has several sites, the one probed last is taken.
-    Run again after an interruption, the same command goes on from its last checkpoint.
+    Without --layer and --hook, where a store has several sites, the one probed last is used. After
+    an interruption, the same command resumes from its last checkpoint.
     """
     from rkstore.training.sites import at_probed_site
     from rkstore.training.train import train_all

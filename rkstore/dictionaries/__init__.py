@@ -1,8 +1,7 @@
-"""Dictionaries: sparse codes of activations, and nothing about training them.
+"""Dictionaries: sparse codes of activations, without their training.
 
 A dictionary is a ``wiring`` of banks, each two matrices and a bias, and a ``select``: which
-latents of the pre-activation stay on. ``disk.py`` saves and loads it, in SAELens' layout where
-there is one.
+latents stay on. ``disk.py`` saves and loads it, in SAELens' layout if it has one.
 """
 
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SELECTS", "Dictionary", "Select", "load_dictionary", "save_dictionary", "select_named"]
 
-# Imported on first use: the options of a training must not wait for torch.
+# Imported on first use: reading the options of a training must not import torch.
 __getattr__ = door(
     __name__,
     {

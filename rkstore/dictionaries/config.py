@@ -1,9 +1,8 @@
-"""What SAELens' ``cfg.json`` means: each key that changes a value is obeyed, or refused by name.
+"""Reading SAELens' ``cfg.json``: each key that changes a value is obeyed, or refused by name.
 
-SAELens passes over a key that it does not know, and so would a reader that takes the four
-tensors and asks no more; the numbers would then be of another dictionary. Both layouts are
-read: that of SAELens 6, with what is not needed to run a dictionary in ``metadata``, and the
-flat ones before it.
+SAELens ignores an unknown key, and so would a reader that takes only the four tensors; the numbers
+would then be those of another dictionary. Both layouts are read: that of SAELens 6, with
+everything not needed to run a dictionary in ``metadata``, and the earlier flat ones.
 """
 
 from dataclasses import dataclass
@@ -24,15 +23,15 @@ DTYPES = {
 # SAELens' architectures, and the name of the select of each.
 ARCHITECTURES = {str(s.architecture): name for name, s in SELECTS.items() if s.architecture}
 
-# The mean norm of the activations was divided out, by a factor that lies in a file beside.
+# The mean norm of the activations was divided out, by a factor in a separate file.
 AVERAGE = "expected_average_only_in"
 
-# What changes a value, by the values that are understood. The first goes without saying.
+# Keys that change a value, with the supported values. The first is the default.
 CHOICES: dict[str, tuple[Any, ...]] = {
     "architecture": ("standard", *(name for name in ARCHITECTURES if name != "standard")),
     "apply_b_dec_to_input": (True, False),
     "normalize_activations": (*ROW_NORMS, AVERAGE),
-    # Rows are flat in a store, which is what hook_z asks for.
+    # Rows are flat in a store, as hook_z requires.
     "reshape_activations": ("none", "hook_z"),
     "rescale_acts_by_decoder_norm": (False, True),
     "finetuning_scaling_factor": (False, True),
@@ -40,10 +39,10 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "dtype": tuple(DTYPES),
 }
 
-# What changes a value, too, and is a number or holds one.
+# Keys that change a value and contain a number.
 NUMBERS = ("d_in", "d_sae", "k", "activation_fn_kwargs")
 
-# Active latents where a topk dictionary does not say.
+# Active latents if a topk dictionary does not say.
 TOPK_IF_UNSAID = 100
 
 # Other names of the same in flat files.
@@ -54,7 +53,7 @@ RENAMED = {
     "activation_fn_str": "activation_fn",
 }
 
-# Whose activations a dictionary is for. In a flat file they lie beside the rest.
+# The activations that a dictionary is for. In a flat file they are among the other keys.
 METADATA_KEYS = """
     context_size dataset_path dataset_trust_remote_code exclude_special_tokens hf_hook_name
     hook_head_index hook_layer hook_name model_class_name model_from_pretrained_kwargs model_name
@@ -62,10 +61,10 @@ METADATA_KEYS = """
 """
 METADATA = frozenset(METADATA_KEYS.split())
 
-# If any of these says something, a row of the store is not what goes in or not what comes out.
+# If any of these is set, a row of the store is not the input or not the output.
 NOT_A_ROW = ("hook_head_index", "hook_name_out", "hook_head_index_out", "hf_hook_name_out")
 
-# How a dictionary was trained, or where: nothing that it computes depends on it.
+# How a dictionary was trained, or where: its output does not depend on these.
 TRAINING_KEYS = """
     act_store_device activations_mixing_fraction adam_beta1 adam_beta2 autocast autocast_lm
     aux_loss_coefficient b_dec_init_method cached_activations_path checkpoint_path compile_llm
@@ -93,17 +92,17 @@ WITHOUT_EFFECT = frozenset(TRAINING_KEYS.split())
 
 @dataclass(frozen=True)
 class Config:
-    """A ``cfg.json`` that is understood.
+    """A parsed ``cfg.json``.
 
     Args:
         select: name of the select, with its ``options``.
-        dtype: what the weights are rounded to; None as they are.
+        dtype: what the weights are rounded to; None to keep them.
         centred: whether the encoder takes ``x - b_dec``.
         norm: how rows are normalised, one of ``CHOICES``.
         by_decoder_norms: whether pre-activations are multiplied by the norms of ``W_dec``'s
             rows, and the code divided by them.
         finetuned: whether the code is multiplied by a factor for each latent.
-        metadata: whose activations it is for, and what else was kept.
+        metadata: the activations that it is for, and other keys.
     """
 
     d_in: int
@@ -119,12 +118,12 @@ class Config:
 
     @property
     def row_norm(self) -> str:
-        """What is to be done to each row; a factor for all of them is in the weights."""
+        """The normalisation of each row; a common factor is in the weights."""
         return "none" if self.norm == AVERAGE else self.norm
 
 
 def read_config(document: Any) -> Config:
-    """Understand a ``cfg.json``.
+    """Parse a ``cfg.json``.
 
     Raises:
         BadInput: a key or a value of one is not known, or two contradict each other.
@@ -138,12 +137,12 @@ def read_config(document: Any) -> Config:
     chosen = {key: _choice(config, key) for key in CHOICES}
     architecture, k = chosen["architecture"], _k(config)
     if chosen["activation_fn"] == "topk" and architecture == "standard" and k:
-        architecture = "topk"  # what it was before it had a name of its own
+        architecture = "topk"  # its name before it had its own
     if chosen["activation_fn"] == "topk" and architecture != "topk":
-        raise BadInput(f"activation_fn is 'topk', which a {architecture} dictionary has not")
+        raise BadInput(f"activation_fn is 'topk', which a {architecture} dictionary does not have")
     if architecture != "topk" and (k or chosen["rescale_acts_by_decoder_norm"]):
         key = "k" if k else "rescale_acts_by_decoder_norm"
-        raise BadInput(f"{key} is {k or True}, which a {architecture} dictionary has not")
+        raise BadInput(f"{key} is {k or True}, which a {architecture} dictionary does not have")
     return Config(
         d_in=_size(config, "d_in"),
         d_sae=_size(config, "d_sae"),
@@ -163,13 +162,13 @@ def _check_known(config: dict[str, Any]) -> None:
     unknown = sorted(str(key) for key in config.keys() - known)
     if unknown:
         raise BadInput(
-            f"{unknown[0]} is {config[unknown[0]]!r}, and what that changes is not known: remove "
-            "the key if it has no effect"
+            f"{unknown[0]} is {config[unknown[0]]!r}, whose effect is not known: remove the key if "
+            f"it has none"
         )
 
 
 def _choice(config: dict[str, Any], key: str) -> Any:
-    """The value of a key, or what goes without saying."""
+    """The value of a key, or its default."""
     usual = CHOICES[key][0]
     value = config.get(key, usual)
     if key == "normalize_activations" and (value is None or isinstance(value, bool)):
@@ -199,7 +198,7 @@ def _k(config: dict[str, Any]) -> int | None:
 
 
 def _metadata(config: dict[str, Any]) -> dict[str, Any]:
-    """``metadata``, and what lies beside it in a flat file."""
+    """``metadata``, and the corresponding keys of a flat file."""
     metadata = config.get("metadata") or {}
     if not isinstance(metadata, dict):
         raise BadInput("its metadata is not an object")
@@ -212,6 +211,6 @@ def _metadata(config: dict[str, Any]) -> dict[str, Any]:
         if found.get(key) is not None:
             raise BadInput(
                 f"{key} is {found[key]!r}: rkstore reads dictionaries of whole rows, which "
-                "reconstruct what goes in"
+                f"reconstruct their input"
             )
     return found

@@ -20,7 +20,7 @@ Rows = Mapping[str, Tensor]
 
 
 class Weights(NamedTuple):
-    """Those of one bank: ``W_enc (d_in, latents)``, ``b_enc (latents,)``,
+    """The weights of one bank: ``W_enc (d_in, latents)``, ``b_enc (latents,)``,
     ``W_dec (latents, d_out)``."""
 
     W_enc: nn.Parameter
@@ -31,9 +31,9 @@ class Weights(NamedTuple):
 class Dictionary(nn.Module):
     """``pre = Σ_reads x W_enc + b_enc``, ``f = select(pre)``, ``ŷ = Σ_banks f W_dec + b_dec``.
 
-    Where the wiring is centred, encoders read ``x - b_dec``. With one bank the parameters have
+    If the wiring is centred, encoders read ``x - b_dec``. With one bank the parameters have
     SAELens' names and layout: ``W_enc (d_in, d_sae)``, ``b_enc (d_sae,)``, ``W_dec (d_sae,
-    d_out)``, ``b_dec (d_out,)``, where several sites lie side by side; with more, ``W_enc_0``,
+    d_out)``, ``b_dec (d_out,)``, with several sites concatenated; with more, ``W_enc_0``,
     ``b_enc_0``, ``W_dec_0`` and so on. Rows of a decoder have norm 1.
     """
 
@@ -45,8 +45,7 @@ class Dictionary(nn.Module):
         """Make a dictionary of zeros; an init fills it.
 
         Args:
-            row_norm: what is done to each row before encoding and undone after decoding, one of
-                ``ROW_NORMS``.
+            row_norm: normalisation of each row, undone after decoding, one of ``ROW_NORMS``.
 
         Raises:
             BadInput: the select needs more latents.
@@ -59,8 +58,8 @@ class Dictionary(nn.Module):
         else:
             self.selects = nn.ModuleList(Selection(select, latents) for latents in pools)
         for i, bank in enumerate(wiring.banks):
-            # In memory W_enc is its transpose: a latent's weights lie side by side, as in W_dec,
-            # and the gradients of both are sums of such rows.
+            # In memory W_enc is its transpose: a latent's weights are contiguous, as in W_dec, and
+            # the gradients of both are sums of such rows.
             made = (
                 torch.zeros(bank.latents, bank.d_in).T,
                 torch.zeros(bank.latents),
@@ -105,7 +104,7 @@ class Dictionary(nn.Module):
         return [(bank, self._weights(i)) for i, bank in enumerate(self.wiring.banks)]
 
     def bias(self, sites: Sequence[Site]) -> Tensor:
-        """``b_dec`` of some written sites, side by side; a view where it is all of it."""
+        """``b_dec`` of some written sites, concatenated; a view if it is all of it."""
         if tuple(sites) == self.wiring.writes:
             return self.b_dec
         widths = [site.width for site in self.wiring.writes]
@@ -127,7 +126,7 @@ class Dictionary(nn.Module):
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
     def read(self, rows: Rows, bank: Bank) -> Tensor:
-        """What the encoder of a bank is multiplied with, ``(..., d_in)``."""
+        """The input of a bank's encoder, ``(..., d_in)``."""
         x = side_by_side(rows, bank.reads)
         if self.row_norm != "none":
             mean, divisor, _ = ROW_NORMS[self.row_norm](x)
@@ -147,11 +146,11 @@ class Dictionary(nn.Module):
         """Code ``(..., d_sae)`` → activations, ``(..., width)``; of several sites by name.
 
         Raises:
-            BadInput: rows were normalised, so the code alone does not say how long they are.
+            BadInput: rows were normalised, so their norm is not in the code.
         """
         if self.row_norm != "none":
             raise BadInput(
-                f"a code of rows under {self.row_norm} has lost their size: use reconstruct"
+                f"a code of rows under {self.row_norm} has lost their norm: use reconstruct"
             )
         (decoded,) = self.decodings(f)
         return decoded if len(decoded) > 1 else _alone(decoded)
@@ -159,9 +158,9 @@ class Dictionary(nn.Module):
     def decodings(
         self, f: Tensor, shares: Sequence[float] = (1.0,), *, bias: bool = True
     ) -> Iterator[dict[str, Tensor]]:
-        """What the first latents of every bank decode to, for each share of them.
+        """Reconstructions by the first latents of every bank, for each share of them.
 
-        Running sums: no product more than all latents alone take.
+        Running sums: no more products than for all latents at once.
 
         Args:
             shares: of the latents of each bank, ascending.
@@ -194,7 +193,7 @@ class Dictionary(nn.Module):
     @overload
     def reconstruct(self, x: Rows) -> tuple[Tensor, dict[str, Tensor]]: ...
     def reconstruct(self, x: Tensor | Rows) -> tuple[Tensor, Tensor | dict[str, Tensor]]:
-        """Code ``(..., d_sae)`` and reconstruction, of the kind of ``x``."""
+        """Code ``(..., d_sae)`` and reconstruction, in the form of ``x``."""
         f = self.encode(x)
         (decoded,) = self.decodings(f)
         if self.row_norm != "none":
@@ -209,7 +208,7 @@ class Dictionary(nn.Module):
     @overload
     def forward(self, x: Rows) -> dict[str, Tensor]: ...
     def forward(self, x: Tensor | Rows) -> Tensor | dict[str, Tensor]:
-        """Reconstruction of activations, of the kind of ``x``."""
+        """Reconstruction of activations, in the form of ``x``."""
         return self.reconstruct(x)[1]
 
     def rows(self, x: Tensor | Rows) -> Rows:
@@ -242,7 +241,7 @@ class Dictionary(nn.Module):
 
     @torch.no_grad()
     def project_decoder_gradient(self) -> None:
-        """Remove from the gradient of every decoder what would only change its rows' norms.
+        """Remove from the gradient of every decoder the part along its rows.
 
         Bricken et al. (2023), "Towards Monosemanticity", appendix on training.
         """
@@ -255,9 +254,9 @@ class Dictionary(nn.Module):
     def rescaled(self, scales: Mapping[str, float]) -> "Dictionary":
         """The dictionary for ``x`` of this one, which was trained on ``scale · x`` at each site.
 
-        Every select is positively homogeneous but for its threshold. So a scale that all sites
-        have in common changes only the biases and that; of what is left, encoders take each
-        site's share and decoders divide by it. Of one site: ``x̂(x) = x̂'(scale · x) / scale``.
+        Every select is positively homogeneous, except for its threshold. So a scale common to all
+        sites changes only the biases and the threshold; the rest multiplies encoders and divides
+        decoders, site by site. For one site: ``x̂(x) = x̂'(scale · x) / scale``.
         """
         other = copy.deepcopy(self)
         common = scales[self.wiring.reads[0].hook_name]

@@ -1,7 +1,7 @@
 """A dictionary on disk: ``cfg.json`` and ``sae_weights.safetensors``.
 
 An autoencoder of one site has SAELens' own layout: ``sae_lens.SAE.load_from_disk(path)`` loads
-the directory as it is. Any other is of ``architecture`` rkstore, with its wiring as JSON.
+the directory unchanged. Any other has the ``architecture`` rkstore, with its wiring as JSON.
 """
 
 import json
@@ -25,10 +25,10 @@ CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 # The file that makes a directory a checkpoint.
 TRAINING = "training.json"
 
-# Where checkpoints are written unless another place is asked for.
+# The default directory of checkpoints.
 CHECKPOINTS = "checkpoints"
 
-# From this version on SAELens keeps what is not needed to run a dictionary in "metadata".
+# Since this version SAELens keeps everything not needed to run a dictionary in "metadata".
 SAE_LENS_VERSION = "6.0.0"
 
 # The architecture of a dictionary whose wiring only rkstore writes.
@@ -52,7 +52,7 @@ def save_dictionary(dictionary: Dictionary, path: Path, metadata: dict[str, Any]
 
 
 def _is_sae(dictionary: Dictionary) -> bool:
-    """Whether it is what SAELens knows: one bank, which writes the one site that it reads."""
+    """Whether SAELens supports it: one bank, which writes the one site that it reads."""
     wiring = dictionary.wiring
     return len(wiring.banks) == len(wiring.sites) == 1 and wiring.centred
 
@@ -76,7 +76,7 @@ def _as_saelens(dictionary: Dictionary) -> tuple[dict[str, Any], dict[str, Tenso
 
 
 def _as_wired(dictionary: Dictionary) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Configuration and tensors of banks that no other program's layout has."""
+    """Configuration and tensors of banks without a layout of another program."""
     rule = dictionary.pools[0].rule
     config = {
         "architecture": WIRED,
@@ -89,14 +89,14 @@ def _as_wired(dictionary: Dictionary) -> tuple[dict[str, Any], dict[str, Tensor]
 
 
 def load_dictionary(path: str | Path) -> tuple[Dictionary, dict[str, Any]]:
-    """Read a dictionary that rkstore or SAELens wrote, and the metadata it was written with.
+    """Read a dictionary that rkstore or SAELens wrote, and its metadata.
 
-    What a file asks for is in the weights then: ``encode`` gives the code that SAELens gives,
-    ``forward`` the reconstruction, and the weights themselves may differ from those on disk.
+    Options of the file are folded into the weights: ``encode`` gives the code that SAELens gives,
+    ``forward`` the reconstruction, but the weights may differ from those on disk.
 
     Raises:
-        BadInput: there is none in that directory, or it is of a kind that rkstore does
-            not know, or its tensors do not fit its configuration or are not finite.
+        BadInput: there is none in that directory, or its kind is unknown, or its tensors do not
+        fit its configuration or are not finite.
     """
     path = named(path)
     if not (path / CONFIG).is_file() or not (path / WEIGHTS).is_file():
@@ -126,7 +126,7 @@ def _read_saelens(document: Any, path: Path) -> Read:
     select = select_named(config.select, config.options)
     dictionary = Dictionary.of_site(config.d_in, config.d_sae, select, config.row_norm)
     buffers = dict(dictionary.pools[0].named_buffers())
-    # On disk what the select keeps lies beside the weights: SAELens has one flat list.
+    # On disk the select's state is next to the weights: SAELens has one flat list.
     named = {f"select.{k}" if k in buffers else k: tensor for k, tensor in tensors.items()}
     return dictionary, named, config.metadata
 
@@ -134,7 +134,7 @@ def _read_saelens(document: Any, path: Path) -> Read:
 def _read_wired(document: Any, path: Path) -> Read:
     wiring, tensors = Wiring.from_dict(document["wiring"]), load_file(path / WEIGHTS)
     weights = [tensor.numel() for name, tensor in tensors.items() if name[:6] != "select"]
-    if sum(weights) != wiring.parameters:  # before memory is taken for them
+    if sum(weights) != wiring.parameters:  # before memory is allocated
         raise BadInput("its tensors do not fit its wiring")
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():

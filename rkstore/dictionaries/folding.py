@@ -1,8 +1,7 @@
-"""Weights as another program keeps them → weights of a :class:`Dictionary`.
+"""Weights of another program → weights of a :class:`Dictionary`.
 
-Everything that a ``cfg.json`` may ask for besides the equation of a dictionary, and that is
-the same for all rows, is put into the weights once. It is done in float64, and not at all to
-a dictionary that asks for nothing, whose weights stay as they are to the bit.
+Options of a ``cfg.json`` that are the same for all rows are folded into the weights once, in
+float64. Without such options the weights stay unchanged, bit for bit.
 """
 
 import json
@@ -20,14 +19,14 @@ FACTORS = ("finetuning_scaling_factor", "scaling_factor")
 
 
 def fold(tensors: dict[str, Tensor], config: Config, directory: Path) -> dict[str, Tensor]:
-    """Give the weights, float32, with which ``x̂`` is what the configuration asks for.
+    """The weights, float32, with which ``x̂`` is as the configuration says.
 
     Args:
         tensors: as they were saved, under SAELens' names.
-        directory: where they lie, and beside them the factor of normalised activations.
+        directory: their directory, which may have the factor of normalised activations.
 
     Raises:
-        BadInput: a factor is missing or not asked for, or a weight is not a finite number.
+        BadInput: a factor is missing or unexpected, or a weight is not a finite number.
     """
     w = {name: t.to(config.dtype or t.dtype) for name, t in tensors.items()}
     factor = _finetuning_factor(w, config)
@@ -54,7 +53,7 @@ def fold(tensors: dict[str, Tensor], config: Config, directory: Path) -> dict[st
 
 
 def _finetuning_factor(w: dict[str, Tensor], config: Config) -> Tensor | None:
-    """Take out what each latent's code is multiplied by, if that is anything but 1."""
+    """Remove the factor of each latent's code, if it is not 1."""
     found = [w.pop(name) for name in FACTORS if name in w]
     factors = [factor for factor in found if not torch.all(factor == 1)]
     if len(factors) > 1 or bool(factors) > config.finetuned:

@@ -1,14 +1,14 @@
-"""What is done to each row before a dictionary sees it, and undone behind it: SAELens' names.
+"""Normalisation of rows before a dictionary, undone after it, under SAELens' names.
 
-A dictionary that rkstore trains asks for nothing of the kind; some that others trained do.
+Dictionaries trained by rkstore do not use it; some others do.
 """
 
 from collections.abc import Callable
 
 from torch import Tensor
 
-# Row by row: what to subtract, what to divide the rest by, and what the code's own decoding is
-# multiplied by before the first is added again. All (..., 1).
+# Per row: what to subtract, what to divide by, and what to multiply the decoded code by before the
+# first is added again. All (..., 1).
 Measured = tuple[Tensor, Tensor, Tensor]
 
 

@@ -1,4 +1,4 @@
-"""A select at work on the latents of a dictionary, and what it keeps between batches."""
+"""A select applied to the latents of a dictionary, with its state between batches."""
 
 import torch
 from torch import Tensor, nn
@@ -10,11 +10,11 @@ from rkstore.dictionaries.sparse import SparseCode
 class Selection(nn.Module):
     """One pool of latents and the select that ranks them.
 
-    What the select keeps, such as a threshold, are buffers: they are saved with the weights.
+    The state, such as a threshold, is in buffers, which are saved with the weights.
     """
 
     def __init__(self, select: Select, latents: int) -> None:
-        """Begin with nothing remembered.
+        """Start with an empty state.
 
         Raises:
             BadInput: the select needs more latents.
@@ -30,7 +30,7 @@ class Selection(nn.Module):
         return self.rule.code(pre, self)
 
     def forward_(self, pre: Tensor) -> Tensor:
-        """The code, written over the pre-activations."""
+        """The code, overwriting the pre-activations."""
         return self.rule.code_(pre, self)
 
     @torch.no_grad()
@@ -44,7 +44,7 @@ class Selection(nn.Module):
 
     @torch.no_grad()
     def average(self, name: str, value: Tensor, most: int) -> None:
-        """Let a buffer follow the mean of a value over about the last ``most`` batches.
+        """Update a buffer to the running mean of a value over about ``most`` batches.
 
         The buffer ``batches`` counts them.
         """

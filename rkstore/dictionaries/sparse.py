@@ -1,4 +1,4 @@
-"""A code as a list of the latents that are on, for sums that skip all the others."""
+"""A code as a list of the latents that are on, for sums that skip the others."""
 
 from dataclasses import dataclass
 
@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# A code is handled as a list where fewer than this share of its latents are on: each entry
-# costs more than one in a dense product, and the two were even at about a tenth.
+# A code becomes a list if fewer than this fraction of its latents are on: each entry costs more
+# than in a dense product, and the two break even at about a tenth.
 SPARSE = 1 / 16
 
-# One row of a batch in so many is enough to say roughly how the others are.
+# One in this many rows of a batch is enough for an estimate.
 SAMPLE_EVERY = 16
 
 
@@ -19,10 +19,10 @@ class SparseCode:
     """The latents of a batch that are on: ``n`` entries, ordered by token.
 
     Args:
-        tokens: whose entry it is, int64 ``(n,)``, ascending.
-        latents: which latent is on, int64 ``(n,)``.
-        values: how strongly, ``(n,)``, above zero.
-        shape: of the code written out, ``(batch, d_sae)``.
+        tokens: the token of each entry, int64 ``(n,)``, ascending.
+        latents: the latent that is on, int64 ``(n,)``.
+        values: its activation, ``(n,)``, above zero.
+        shape: of the dense code, ``(batch, d_sae)``.
     """
 
     tokens: Tensor
@@ -31,7 +31,7 @@ class SparseCode:
     shape: tuple[int, int]
 
     def dense(self) -> Tensor:
-        """The code written out, ``(batch, d_sae)``."""
+        """The dense code, ``(batch, d_sae)``."""
         zeros = self.values.new_zeros(self.shape)
         return zeros.index_put((self.tokens, self.latents), self.values)
 
@@ -44,7 +44,7 @@ class SparseCode:
 class ByLatent:
     """The entries of a code ordered by latent, for gradients of the weights.
 
-    The order is stable, so that the same batch gives the same sums to the bit.
+    The order is stable, so that the same batch gives bit-identical sums.
     """
 
     code: SparseCode
@@ -52,8 +52,8 @@ class ByLatent:
 
     @classmethod
     def of(cls, code: SparseCode) -> "ByLatent":
-        # As a matrix of one row, which one thread sorts: where threads are also busy with the
-        # next batch, sorting with all of them takes many times longer.
+        # As a matrix of one row, which one thread sorts: while threads prepare the next batch,
+        # sorting with all of them takes many times longer.
         return cls(code, code.latents.unsqueeze(0).argsort(dim=1, stable=True).squeeze(0))
 
     def times(self, values: Tensor, rows: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ class ByLatent:
 def _sums(owners: Tensor, count: int, indices: Tensor, weights: Tensor, rows: Tensor) -> Tensor:
     """For each of ``count`` owners the weighted sum of the rows of its entries, ``(count, d)``.
 
-    ``owners`` ascends; an owner of none has zeros.
+    ``owners`` is ascending; an owner without entries has zeros.
     """
     begins = torch.searchsorted(owners, torch.arange(count, device=owners.device))
     return F.embedding_bag(indices, rows, begins, mode="sum", per_sample_weights=weights)

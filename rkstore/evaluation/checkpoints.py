@@ -1,4 +1,4 @@
-"""Which checkpoints belong to a store, what to call them, and whether they are of its model."""
+"""Which checkpoints belong to a store, their labels, and whether they fit its model."""
 
 import importlib
 import json
@@ -11,7 +11,7 @@ from rkstore.errors import BadInput
 from rkstore.store.files import named
 from rkstore.store.store import Store
 
-# Modules in which releases of TransformerLens keep the aliases of models.
+# Modules in which TransformerLens releases define model aliases.
 NAME_LISTS = ("transformer_lens.supported_models", "transformer_lens.loading_from_pretrained")
 
 
@@ -47,7 +47,7 @@ def _run(config: Path) -> dict[str, Any]:
 
 
 def names(paths: Sequence[str | Path]) -> list[str]:
-    """What to call checkpoints: the shortest end of each path that no other path has.
+    """Labels of checkpoints: the shortest suffix of each path that no other path has.
 
     Raises:
         BadInput: two are the same directory.
@@ -98,7 +98,7 @@ def doubts(
 
 
 def _of_model(theirs: dict[str, Any], ours: dict[str, Any]) -> tuple[bool, str]:
-    """Whether two models are known to differ, and a sentence about them, if there is one."""
+    """Whether two models are known to differ, and a sentence about them, if any."""
     digests = [_text(model.get("weights_sha256")) for model in (theirs, ours)]
     known = all(digests)
     if digests[0] != digests[1] if known else _differ(theirs.get("name"), ours.get("name")):
@@ -140,7 +140,7 @@ def _of_tokens(metadata: dict[str, Any], store: Store) -> Iterator[str]:
 
 
 def _differ(one: Any, other: Any) -> bool:
-    """Whether two names are certainly those of two models."""
+    """Whether two names certainly mean different models."""
     if not one or not other:
         return False
     if _last(one) == _last(other):

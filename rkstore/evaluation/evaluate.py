@@ -1,4 +1,4 @@
-"""Dictionaries × held-out rows → named numbers, in the units of the activations."""
+"""Dictionaries × held-out rows → metrics, in the units of the activations."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
@@ -24,16 +24,16 @@ from rkstore.store.open import open_store
 from rkstore.store.statistics import Statistics
 from rkstore.store.store import Store
 
-# Edges of the histogram of how often a latent fires: log10 of the share of tokens.
+# Edges of the histogram of firing frequency: log10 of the fraction of tokens.
 DENSITY_EDGES = np.arange(-6.0, 0.25, 0.25)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one dictionary does to the held-out rows of its site."""
+    """Metrics of one dictionary on the held-out rows of its site."""
 
     name: str
-    """The shortest end of the checkpoint's path that no other checkpoint has."""
+    """The shortest suffix of the checkpoint's path that no other checkpoint has."""
     hook_name: str
     rows: int
     d_in: int
@@ -53,10 +53,11 @@ class Evaluation:
     norm_ratio: float
     """Mean of ‖x̂‖ / ‖x‖ over the same tokens; below 1 the dictionary shrinks its input."""
     codec_fvu: float
-    """FVU of the stored values themselves: FVU is not known more exactly than this."""
+    """FVU of the stored values themselves, which limits the accuracy of ``fvu``."""
     density: tuple[int, ...]
     """Latents that never fired, then the latents in each bin of ``DENSITY_EDGES`` (log10 of the
-    share of tokens; the first bin includes everything rarer)."""
+    fraction of tokens; the first bin includes everything rarer).
+    """
     zero_rows: int
     """Tokens with x = 0, which ``cosine`` and ``norm_ratio`` leave out."""
     left_out: int = 0
@@ -76,7 +77,7 @@ class Evaluation:
         return self.dead / self.d_sae
 
     def as_dict(self) -> dict[str, Any]:
-        """Every number, for JSON; None for one that is not finite, which JSON cannot hold."""
+        """Every metric, for JSON; None for one that is not finite."""
         numbers = asdict(self) | {
             "explained_variance": self.explained_variance,
             "dead_share": self.dead_share,
@@ -86,7 +87,7 @@ class Evaluation:
 
 
 class Measure:
-    """The sums over batches that an :class:`Evaluation` is made from; all in float64.
+    """The sums over batches behind an :class:`Evaluation`, in float64.
 
     Input and reconstruction of a row come from the same batch, so they cannot be mispaired:
     comparing shuffled reconstructions with unshuffled inputs once turned an explained variance of
@@ -118,10 +119,10 @@ class Measure:
         self.statistics = self.statistics.merge(of_batch) if self.statistics else of_batch
 
     def result(self, name: str, hook_name: str, codec_fvu: float) -> Evaluation:
-        """The numbers over all rows added so far.
+        """The metrics over all rows added so far.
 
         Raises:
-            BadInput: all of them are the same row.
+            BadInput: all rows are identical.
         """
         assert self.statistics is not None
         n, variation = self.statistics.count, float(self.statistics.m2.sum())
@@ -162,7 +163,7 @@ def evaluate(paths: Iterable[str | Path], settings: EvaluateSettings) -> list[Ev
 def measured(
     paths: Iterable[str | Path], settings: EvaluateSettings
 ) -> list[tuple[Evaluation, Measure]]:
-    """What :func:`evaluate` returns, each result with the sums that it was made from."""
+    """The results of :func:`evaluate`, each with its sums."""
     check_device(settings.device)
     store = open_store(settings.store)
     chunks = _first_chunks(store, split_chunks(store)[1], settings.rows)
@@ -196,7 +197,7 @@ def measured(
 
 @dataclass(frozen=True)
 class _Measured:
-    """One of several dictionaries that are measured together."""
+    """One of several dictionaries that are evaluated together."""
 
     path: str
     name: str
@@ -227,7 +228,7 @@ def _prepare(path: str | Path, name: str, store: Store, settings: EvaluateSettin
 
 
 def write_results(results: list[Evaluation], store: Store, path: Path) -> None:
-    """Write the numbers as JSON, with the fingerprint of the store that they are of."""
+    """Write the metrics as JSON, with the fingerprint of the store."""
     document = {
         "store_fingerprint": store.manifest.fingerprint,
         "density_log10_edges": DENSITY_EDGES.tolist(),

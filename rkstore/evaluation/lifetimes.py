@@ -1,9 +1,9 @@
 """When each latent first fires: dead latents at every window, from one pass over the rows.
 
-After some thousand tokens nearly all latents have fired, and only the others still matter. A
-latent fires only if it is above zero and above the k-th largest pre-activation, which is at least
-the k-th largest of any subset of the latents. For most tokens a subset rules all remaining latents
-out; the other tokens are encoded in full, so the answer is exact.
+After some thousand tokens nearly all latents have fired, and only the others matter. A latent
+fires only if it is above zero and above the k-th largest pre-activation, which is at least
+the k-th largest of any subset of the latents. For most tokens a subset rules out all remaining
+latents; the other tokens are encoded in full, so the result is exact.
 """
 
 import torch
@@ -17,7 +17,7 @@ from rkstore.errors import BadInput
 # Latents computed for the bound, per latent that a TopK code keeps.
 BOUNDING = 16
 
-# The bound is used once the share of latents that have not fired is below this.
+# The bound is used once the fraction of latents that have not fired is below this.
 FEW = 0.5
 
 NEVER = torch.iinfo(torch.int64).max
@@ -27,7 +27,7 @@ class Lifetimes:
     """Takes rows in order and records when each latent first fires.
 
     Args:
-        dictionary: encodes rows in the units of those that are added.
+        dictionary: encodes rows in their own units.
     """
 
     def __init__(self, dictionary: Dictionary) -> None:
@@ -55,7 +55,7 @@ class Lifetimes:
         """Index of the first token that each latent fired on, int64 ``(d_sae,)``.
 
         The number of all tokens for a latent that never fired: a latent is dead in the first ``w``
-        tokens exactly if its index is at least ``w``.
+        tokens iff its index is at least ``w``.
         """
         return self._first.clamp_max(self.tokens)
 
@@ -85,7 +85,7 @@ def _undecided(dictionary: Dictionary, x: Tensor, waiting: Tensor, counts: Tenso
     if type(select) is TopK:
         busiest = counts.topk(min(BOUNDING * select.k, dictionary.d_sae)).indices
         kth = _pre(dictionary, centred, busiest).topk(select.k, dim=1).values.amin(dim=1)
-        # The full product is summed in another order and may differ in its last digits.
+        # The full product sums in another order and may differ in the last digits.
         bound = (kth - 1e-4 * kth.abs()).clamp_min(0)
     return (best > bound).nonzero().squeeze(1)
 

@@ -1,4 +1,4 @@
-"""Runs that differ in one thing: their differences, how certain those are, and what chance does."""
+"""Paired comparisons of runs: differences, intervals, significance."""
 
 import itertools
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ from rkstore.evaluation.record import Row
 
 Doubles = NDArray[np.float64]
 
-# Up to so many pairs all sign patterns are tried, beyond it a sample of them.
+# Up to this many pairs all sign patterns are tried, beyond it a sample of them.
 EXACT_PAIRS = 12
 DRAWS = 10_000
 
@@ -20,8 +20,8 @@ class Arms:
     """The runs of a comparison. A pair is two arms of the same layer and seed.
 
     Args:
-        rows: each has a ``layer``, a ``seed``, and its arm.
-        arm: the key under which rows have their arm.
+        rows: each with a ``layer``, a ``seed``, and its arm.
+        arm: the key of the arm.
     """
 
     def __init__(self, rows: Iterable[Row], arm: str = "init") -> None:
@@ -29,7 +29,7 @@ class Arms:
         self.layers = sorted({layer for _, layer, _ in self.runs})
 
     def values(self, arm: str, layer: int, key: str) -> list[float]:
-        """A number of all seeds of an arm, in one layer."""
+        """A metric for all seeds of an arm, in one layer."""
         return [float(row[key]) for (a, at, _), row in self.runs.items() if (a, at) == (arm, layer)]
 
     def pairs(self, arm: str, against: str, layer: int | None = None) -> list[tuple[Row, Row]]:
@@ -89,16 +89,16 @@ def interval(groups: Sequence[Doubles], seed: int = 0) -> tuple[float, float]:
 
 
 def coverage(pairs: int, trials: int = 400) -> float:
-    """How often the :func:`interval` of so many normal numbers covers the mean: 0.95 if many."""
+    """How often the :func:`interval` of that many normal samples covers the mean: 0.95 if many."""
     generator = np.random.default_rng(0)
     ends = (interval([generator.normal(size=pairs)], trial) for trial in range(trials))
     return sum(low <= 0 <= high for low, high in ends) / trials
 
 
 def sign_flip_test(d: Doubles, seed: int = 0) -> float:
-    """Share of sign patterns under which the mean is at least as far from zero.
+    """Fraction of sign patterns under which the mean is at least as far from zero.
 
-    If two arms do not differ, each difference could as well have had the other sign (Fisher 1935).
+    If two arms do not differ, either sign of each difference is equally likely (Fisher 1935).
     Exact up to ``EXACT_PAIRS`` pairs, where the smallest p is 2 / 2ⁿ.
     """
     if len(d) <= EXACT_PAIRS:
@@ -139,7 +139,7 @@ def described(values: Sequence[float]) -> Row:
 
 
 def improvement(baseline: Row, arm: Row) -> float | None:
-    """By how many per cent the dead latents are fewer; None if none of the baseline is dead."""
+    """Reduction of dead latents in per cent; None if the baseline has none."""
     if not baseline["dead"]:
         return None
     return float(100 * (baseline["dead"] - arm["dead"]) / baseline["dead"])

@@ -1,4 +1,4 @@
-"""The record of a study: every run in one JSON file, which is whole after each of them."""
+"""The record of a study: every run in one JSON file, complete after each run."""
 
 import json
 from collections.abc import Callable, Hashable, Sequence
@@ -17,12 +17,12 @@ class Runs:
     """The finished runs of a study.
 
     Raises:
-        BadInput: the file holds something else, or runs with other settings.
+        BadInput: the file is something else, or has runs with other settings.
     """
 
     path: Path
     identity: Row
-    """The settings that all runs share: nothing is added to a file of other runs."""
+    """The settings shared by all runs, which must match those of an existing file."""
     rows: list[Row] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -52,7 +52,7 @@ class Runs:
         self.write()
 
     def write(self, **more: Any) -> None:
-        """Write the runs, and whatever else belongs beside them."""
+        """Write the runs, and anything else that belongs to them."""
         document = {"settings": self.identity, "runs": self.rows} | more
         write_together({self.path: as_json(document)})
 
@@ -75,7 +75,7 @@ def compact(document: Row) -> bytes:
 
 
 def grouped(rows: Sequence[Row], key: str | Callable[[Row], Hashable]) -> dict[Any, list[Row]]:
-    """The rows by one of their values, or by what a function makes of them; in first-seen order."""
+    """The rows grouped by a key or a function; in first-seen order."""
     found: dict[Any, list[Row]] = {}
     for row in rows:
         found.setdefault(row[key] if isinstance(key, str) else key(row), []).append(row)

@@ -1,7 +1,7 @@
-"""What a harvest will cost, measured on a small sample before anything is written.
+"""The cost of a harvest, measured on a small sample before anything is written.
 
-Time, bytes and memory are those of this machine and this text; the sample is spread
-over the text, because its beginning may compress unlike the rest.
+Time, bytes and memory are for this machine and this text; the sample is spread over the text,
+because its beginning may compress differently.
 """
 
 import contextlib
@@ -31,12 +31,12 @@ MARGIN = 1.05
 
 @dataclass(frozen=True)
 class CodecCost:
-    """What storing a token with one codec costs."""
+    """The cost of storing a token with one codec."""
 
     codec: str
     bytes_per_token: float
     seconds_per_token: float
-    """To encode, check and write; the model not counted."""
+    """To encode, check and write, without the model."""
     read_seconds_per_token: float
     """To read all sites back, decoded."""
 
@@ -51,12 +51,12 @@ class HarvestCost:
     """Of each site."""
     model_seconds_per_token: float
     costs: tuple[CodecCost, ...]
-    """The codec that was asked for comes first."""
+    """The requested codec comes first."""
     memory_bytes: int
-    """Peak: two batches in float32, a shard as it is stored, the model."""
+    """Peak: two batches in float32, one stored shard, the model."""
     free_bytes: int
     written_bytes: int
-    """What an earlier run has recorded already and need not be written again."""
+    """Recorded by an earlier run, not written again."""
 
     @property
     def chosen(self) -> CodecCost:
@@ -82,8 +82,8 @@ class HarvestCost:
     def readings(self, cost: CodecCost) -> int | None:
         """How many times the store must be read to cost less than running the model each time.
 
-        None if reading takes longer than the model: the store then saves no time on this
-        machine, and is worth its space for being reproducible and portable.
+        None if reading takes longer than the model: the store then saves no time on this machine,
+        but is still reproducible and portable.
         """
         saved = self.model_seconds_per_token - cost.read_seconds_per_token
         if saved <= 0:
@@ -96,23 +96,23 @@ class HarvestCost:
         return self.bytes_of(self.chosen) <= (self.free_bytes + self.written_bytes) * MARGIN
 
     def check(self) -> None:
-        """Raise RkstoreError if the store will not fit, and say what would."""
+        """Raise RkstoreError if the store will not fit, and suggest what would."""
         if self.fits:
             return
         room = self.free_bytes + self.written_bytes
         needed = self.bytes_of(self.chosen)
         raise RkstoreError(
             f"the store needs {needed / 1e9:.3g} GB and {room / 1e9:.3g} GB are free: "
-            f"{self._what_fits(room) or 'give --out a disk with more room, or free some here'}"
+            f"{self._what_fits(room) or 'choose an --out with more space, or free some here'}"
         )
 
     def _what_fits(self, room: float) -> str:
         """Options that would fit into ``room`` bytes, as a sentence; empty if none is known."""
-        # A harvest that was begun in --out can only be finished with the same options.
+        # A harvest that was started in --out can only be finished with the same options.
         if self.written_bytes:
             return ""
         tokens = int(room / self.chosen.bytes_per_token) // self.context_size * self.context_size
-        # Counted as if all were as wide as the widest: any sites then fit.
+        # Counted with the largest width: then any sites fit.
         sites = int(room / self.bytes_of(self.chosen) * sum(self.widths) / max(self.widths))
         codecs = [cost.codec for cost in self.costs[1:] if self.bytes_of(cost) <= room]
         options = [
@@ -127,7 +127,7 @@ def plan(harvest: Harvest, codecs: Sequence[str] = ()) -> HarvestCost:
     """Measure a harvest on a few of its blocks.
 
     Args:
-        codecs: codecs to measure besides the one asked for.
+        codecs: codecs to measure besides the requested one.
     """
     manifest = harvest.manifest
     every = max(1, len(harvest.blocks.ids) // SAMPLE_BLOCKS)

@@ -1,6 +1,6 @@
 """TransformerLens' hooks on a model, and the check that it computes the same with them.
 
-TransformerLens names the hooks (``blocks.8.mlp.hook_post``) and nothing else of it is used:
+TransformerLens provides the hooks (``blocks.8.mlp.hook_post``) and nothing else of it is used:
 no weight is folded or centred, so a stored value is what the plain ``transformers`` model
 computes. That is checked whenever a model is loaded.
 """
@@ -13,18 +13,18 @@ from typing import Any
 
 import torch
 
-# Length of the longer texts that a model is tried on; less if its context is shorter.
+# Length of the longer test texts; less if the model's context is shorter.
 PROBE_TOKENS = 7
 
-# Hooks change the order of some sums, and so the last bits of the logits. Anything larger is
-# another computation. The half precisions have eight or eleven bits to a number.
+# Hooks change the order of some sums, and so the last bits of the logits. Anything larger is a
+# different computation. Half precisions have eight or eleven significant bits.
 SAME_LOGITS = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.1}
 
 
 def hook(
     name: str, plain: Any, words: Any, headless: Sequence[torch.nn.Parameter]
 ) -> tuple[Any, dict[str, int], frozenset[str]]:
-    """Give a model TransformerLens' hooks, and check that it computes the same with them.
+    """Add TransformerLens' hooks to a model, and check that its output stays the same.
 
     Returns:
         The hooked model, the width of each hook that gives one row a token, and the hooks that
@@ -62,11 +62,11 @@ def _examine(
     expected: torch.Tensor,
     headless: Sequence[torch.nn.Parameter],
 ) -> tuple[dict[str, int], frozenset[str]]:
-    """Run a model twice with all its hooks, and look at what they give.
+    """Run a model twice with all its hooks, and check their outputs.
 
     Args:
-        probes: two batches of tokens that differ in both sizes. A hook gives one row a token
-            exactly if its shape is ``(batch, position, ...rest)`` for both, with the same
+        probes: two batches of tokens that differ in both sizes. A hook gives one row a token iff
+        its shape is ``(batch, position, ...rest)`` for both, with the same
             rest: the number of heads may equal a length, but never both.
         expected: the logits of the first without hooks.
         headless: weights that the checkpoint lacks. Whatever depends on them is not an
@@ -76,7 +76,7 @@ def _examine(
         The width of each hook that gives one row a token, and the hooks that fire repeatedly.
 
     Raises:
-        ValueError: with hooks, the model computes something else; or no hook gives rows.
+        ValueError: hooks change the output of the model, or no hook gives rows.
     """
     with torch.inference_mode():
         logits, first = bridge.run_with_cache(probes[0])
@@ -106,22 +106,22 @@ def _examine(
 
 
 def _check_same(logits: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> None:
-    """Raise ValueError unless two passes gave the same logits, where these are numbers at all."""
+    """Raise ValueError unless two passes gave the same logits, where these are not NaN."""
     bound = SAME_LOGITS[str(dtype).removeprefix("torch.")]
     finite = expected.isfinite()
     if (
         logits.shape != expected.shape
         or not (logits - expected)[finite].norm() <= bound * expected[finite].norm()
     ):
-        raise ValueError("with TransformerLens' hooks it computes something else than without")
+        raise ValueError("its output changes with TransformerLens' hooks")
 
 
 def run(
     bridge: Any, ids: torch.Tensor, names: Iterable[str], keep: Callable[[torch.Tensor, str], None]
 ) -> None:
-    """One pass over ``ids``, ``(batch, position)``; ``keep`` gets what each hook gives."""
+    """One pass over ``ids``, ``(batch, position)``; ``keep`` gets the output of each hook."""
 
-    # The bridge may call a hook by another of its names.
+    # The bridge may use an alias of a hook.
     def named(name: str) -> Callable[..., None]:
         return lambda x, hook: keep(x[0] if isinstance(x, tuple) else x, name)  # noqa: ARG005
 

@@ -1,4 +1,4 @@
-"""Loading a language model: from the Hub, a local directory, or the one that rkstore carries."""
+"""Loading a language model: from the Hub, a local directory, or the bundled one."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -12,7 +12,7 @@ from rkstore.harvest.model import Model
 from rkstore.settings import check_device, expanded
 from rkstore.store.places import hub
 
-# The small GPT-2 that rkstore carries goes by this name (see pipelines/demo_model.py).
+# The name of the bundled small GPT-2 (see pipelines/demo_model.py).
 EMBEDDED, EMBEDDED_PATH = "demo", Path(__file__).parents[1] / "assets" / "demo"
 
 WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin", "*.safetensors.index.json")
@@ -28,7 +28,7 @@ def load_model(
     revision: str | None = None,
     tokenizer: str | None = None,
 ) -> Model:
-    """Load a model from the Hub, from a local directory, or the embedded one, ``demo``.
+    """Load a model from the Hub, from a local directory, or the bundled one, ``demo``.
 
     Raises:
         BadInput: the directory has no model, no weights or no tokenizer; the device is unknown.
@@ -65,7 +65,7 @@ def load_model(
 def _load_plain(
     name: str, device: str, dtype: torch.dtype, revision: str | None
 ) -> tuple[Any, list[torch.nn.Parameter]]:
-    """The model as transformers has it, and weights of its head that the checkpoint lacks."""
+    """The transformers model, and weights of its head that the checkpoint lacks."""
     import transformers
 
     try:
@@ -99,8 +99,7 @@ def _without_head(plain: Any, missing: Collection[str], name: str) -> list[torch
     """The weights of the unembedding that a checkpoint lacks: no other activation depends on them.
 
     Raises:
-        BadInput: it lacks others too. They would be random, and what is computed from them
-            would be stored as if it were the model's.
+        BadInput: it lacks others too. They would be random, and so would the stored activations.
     """
     if not missing:
         return []
@@ -131,7 +130,9 @@ def _fuse_activations(model: torch.nn.Module) -> None:
 
 def _check_directory(path: Path) -> None:
     if not (path / "config.json").is_file():
-        raise BadInput(f"{path} holds no model (no config.json): give --model a model's directory")
+        raise BadInput(
+            f"{path} contains no model (no config.json): give --model a model's directory"
+        )
     if not any(file for pattern in WEIGHT_FILES for file in path.glob(pattern)):
         raise BadInput(
             f"{path} has no weights (no *.safetensors or pytorch_model.bin): "

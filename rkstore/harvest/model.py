@@ -15,15 +15,15 @@ from rkstore.harvest import hooks
 from rkstore.harvest.tokens import TokenBlocks
 from rkstore.store.sites import Among, Site, block_of, is_named
 
-# How similar two names are, from 0 to 1, if one may be a misspelling of the other.
+# Similarity of two names, from 0 to 1, above which one may be a misspelling of the other.
 LIKE = 0.5
 
-# Hooks that a sentence names; a model has hundreds.
+# Hooks named in an error; a model has hundreds.
 SHOWN = 4
 
 
 class _AllFound(Exception):
-    """Every site has been seen: the rest of the forward pass is not needed."""
+    """Every site is computed: the rest of the forward pass is not needed."""
 
 
 @dataclass
@@ -34,8 +34,7 @@ class Model:
     bridge: Any
     tokenizer: Any
     widths: dict[str, int]
-    """Width of the activations of every hook that gives one row a token, in the order that the
-    model computes them."""
+    """Width of every hook that gives one row a token, in the order of computation."""
     repeated: frozenset[str]
     """Hooks that fire several times in one pass, because blocks are looped or shared."""
     revision: str | None
@@ -49,7 +48,7 @@ class Model:
 
     @property
     def device(self) -> str:
-        """The type of device that computes: cpu, cuda, mps."""
+        """The device type: cpu, cuda, mps."""
         return torch.device(self.bridge.cfg.device).type
 
     @property
@@ -63,22 +62,22 @@ class Model:
 
     @property
     def bos(self) -> int | None:
-        """The token that begins a text: BOS, or EOS where a tokenizer has only that."""
+        """The token that starts a text: BOS, or EOS if the tokenizer has only that."""
         bos, eos = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
         chosen: int | None = bos if bos is not None else eos
         return chosen
 
     @property
     def special_tokens(self) -> list[int]:
-        """Ids of the tokens that stand for no text, ascending."""
+        """Ids of the special tokens, ascending."""
         known = {*self.tokenizer.all_special_ids, self.bos}
         return sorted(int(id) for id in known if id is not None)
 
     def encode(self, texts: list[str]) -> list[list[int]]:
-        """Token ids of each text, without special tokens: one that is spelled out is text.
+        """Token ids of each text, without special tokens: a spelled-out one is ordinary text.
 
-        Otherwise a text that mentions ``<|endoftext|>`` would end there, and the rest of it
-        would be another document, unknown to the columns.
+        Otherwise a text that mentions ``<|endoftext|>`` would end there, and the rest would be
+        another document, missing from the columns.
         """
         encoded = self.tokenizer(
             texts, add_special_tokens=False, split_special_tokens=True, verbose=False
@@ -87,7 +86,7 @@ class Model:
         return ids
 
     def sites(self, hook: str | Sequence[str], layers: str) -> list[Site]:
-        """Sites that one hook or several name in some layers, in the order they are computed.
+        """Sites that one or several hooks name in some layers, in the order of computation.
 
         Args, and errors: see :meth:`Among.chosen`.
         """
@@ -113,8 +112,8 @@ class Model:
         ids = torch.from_numpy(tokens.astype(np.int64)).to(self.bridge.cfg.device)
         names = [site.hook_name for site in sites]
         found: dict[str, torch.Tensor] = {}
-        # Nothing after the last site is computed, in particular not the unembedding: with GPT-2's
-        # shape that alone is a third of the time. A hook that fires again keeps its last value.
+        # Nothing after the last site is computed, in particular not the unembedding, a third of
+        # the time with GPT-2's shape. A hook that fires again keeps its last value.
         early = self.repeated.isdisjoint(names)
 
         def keep(x: torch.Tensor, name: str) -> None:
@@ -164,7 +163,7 @@ class Model:
         return digest.hexdigest()
 
     def _has(self, hook: str, layers: str) -> str:
-        """What it has in place of a hook; of a layer, if that is ""."""
+        """The alternatives to a hook; to a layer, if that is ""."""
         if not hook:
             return f"has {few(list(self.widths), SHOWN)}"
         elsewhere = [name for name in self.widths if is_named(name, hook)]
@@ -173,7 +172,7 @@ class Model:
         near = nearest(hook, self.hooks(layers))
         guesses = [name for name in near[:1] if _likeness(hook)(name) >= LIKE]
         meant = f"did you mean {guesses[0]}? There are also" if guesses else "it has"
-        # Full names are shown only to those who began to write one.
+        # Full names are shown only if a full name was started.
         others = [name for name in near if name not in guesses and block_of(name)[0] is None]
         return f"has no such hook with one row a token: {meant} {few(others, SHOWN)}"
 
@@ -185,7 +184,7 @@ def nearest(name: str, names: Iterable[str]) -> list[str]:
 
 def _likeness(name: str) -> Callable[[str], float]:
     matcher = difflib.SequenceMatcher()
-    matcher.set_seq2(name)  # the matcher remembers its second text
+    matcher.set_seq2(name)  # the matcher caches its second text
 
     def ratio(other: str) -> float:
         matcher.set_seq1(other)
@@ -195,7 +194,7 @@ def _likeness(name: str) -> Callable[[str], float]:
 
 
 def _rows(found: dict[str, torch.Tensor], site: Site, ids: torch.Tensor) -> np.ndarray:
-    """What a hook gave, one row a token."""
+    """The output of a hook, one row a token."""
     x = found.get(site.hook_name)
     if x is None or x.shape[:2] != ids.shape:
         gave = "nothing" if x is None else f"shape {tuple(x.shape)}"

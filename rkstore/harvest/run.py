@@ -1,7 +1,7 @@
-"""Token blocks × model → store: the one time that the language model runs.
+"""Token blocks × model → store: the only run of the language model.
 
-A shard is made of whole batches, so the model sees the same batches whether a
-harvest runs through or is resumed, and the store has the same bytes.
+A shard consists of whole batches, so the model sees the same batches whether or not a harvest is
+interrupted, and the store has the same bytes.
 """
 
 import importlib.metadata
@@ -157,7 +157,7 @@ def run(harvest: Harvest, on_shard: Callable[[int], object] = lambda _: None) ->
 
 
 def _fill(shard: ShardEncoder, harvest: Harvest, advance: Callable[[int], object]) -> None:
-    """Run the model over the blocks of one shard; each batch is encoded as it comes."""
+    """Run the model over the blocks of one shard; each batch is encoded immediately."""
     manifest, blocks = harvest.manifest, harvest.blocks
     size = manifest.context_size
     first, last = (row // size for row in manifest.rows_of_shard(shard.shard))
@@ -192,4 +192,4 @@ def _check_widths(model: Model, sites: list[Site], settings: HarvestSettings) ->
         if fitting
         else f"no hook is, with --layers {settings.layers}"
     )
-    raise BadInput(f"{other.hook_name} is {other.width} wide, not {width} as asked; {there}")
+    raise BadInput(f"{other.hook_name} is {other.width} wide, not {width} as requested; {there}")

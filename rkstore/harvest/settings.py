@@ -9,7 +9,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 
 class HarvestSettings(Settings):
-    """What to run over which text, and how to store it."""
+    """The model, the text, and how to store the activations."""
 
     model: str = option("gpt2", "Hub name or local directory of the model.", path=True)
     revision: str | None = option(None, "Revision of the model on the Hub.")
@@ -39,23 +39,21 @@ class HarvestSettings(Settings):
     )
     fallback: tuple[str, ...] = option(
         (),
-        "Datasets to try in this order if the one before is not available, NAME or NAME:CONFIG; "
-        "the outcome is printed and recorded.",
+        "Datasets to try in this order if the previous one is not available, NAME or NAME:CONFIG; "
+        "the one used is printed and recorded.",
         path=True,
     )
     tokens: int = option(100_000, "Rows to store, rounded down to whole blocks.", least=1)
-    context_size: int = option(128, "Tokens that the model sees at once.", least=2)
-    prepend_bos: bool = option(True, "Begin every block with the BOS token.")
+    context_size: int = option(128, "Tokens in one context.", least=2)
+    prepend_bos: bool = option(True, "Start every block with the BOS token.")
     batch_size: int = option(32, "Blocks in one forward pass.", least=1)
     dtype: str = option("float32", "Precision of the model.", choices=DTYPES)
-    codec: str = option("int8", "Stored numbers.", choices=CODECS)
+    codec: str = option("int8", "Codec of the stored values.", choices=CODECS)
     format: str = option("zarr", "Files.", choices=FORMATS)
     compression: str = option("auto", COMPRESSION_HELP, choices=COMPRESSIONS)
     shard_rows: int = option(
-        8192, "Rows in one file, about; a killed harvest repeats at most this many.", least=1
+        8192, "About how many rows per file; a killed harvest repeats at most this many.", least=1
     )
     device: str = option("cpu", "Torch device of the model.")
-    seed: int = option(
-        0, "Seed of the order of documents; 0 keeps the order they come in.", least=0
-    )
+    seed: int = option(0, "Seed of the order of documents; 0 keeps their order.", least=0)
     out: str | None = option(None, "Directory of the store; stores/<model> by default.", path=True)

@@ -1,4 +1,4 @@
-"""Documents → token blocks: end to end, cut into blocks the model sees one at a time."""
+"""Documents → token blocks: concatenated and cut into contexts."""
 
 import hashlib
 import itertools
@@ -14,7 +14,7 @@ from rkstore.harvest.text.documents import Document
 
 Encode = Callable[[list[str]], list[list[int]]]
 
-# Documents given to the tokenizer at once: enough to keep its threads busy.
+# Documents per call of the tokenizer: enough to keep its threads busy.
 DOCUMENTS_AT_ONCE = 1000
 
 
@@ -22,9 +22,8 @@ DOCUMENTS_AT_ONCE = 1000
 class TokenBlocks:
     """What the model reads.
 
-    ``ids`` and ``document`` are int32 of shape ``(blocks, context_size)``: the token
-    and the number of the document it came from. A BOS token counts to the document
-    of the token after it.
+    ``ids`` and ``document`` are int32 of shape ``(blocks, context_size)``: the token and the number
+    of the document it came from. A BOS token belongs to the document of the token after it.
     """
 
     ids: NDArray[np.int32]
@@ -46,7 +45,7 @@ class TokenBlocks:
 
     @property
     def counts_up(self) -> bool:
-        """Whether the documents are 0, 1, 2 and so on in the order they are read."""
+        """Whether the documents are 0, 1, 2 and so on in reading order."""
         flat = self.document.ravel()
         return flat[0] == 0 and bool(np.isin(np.diff(flat), (0, 1)).all())
 
@@ -80,7 +79,7 @@ def token_blocks(
     It never begins or ends the text of a block: where a document begins a block, the block's BOS
     already separates it; where only the separator of the next document would fit at the end of a
     block, the document before it is cut by one token, so that the separator and one token fit.
-    What is left at the end is shorter than a block and is dropped.
+    The rest at the end, shorter than a block, is dropped.
 
     Args:
         encode: texts → token ids without special tokens.

@@ -1,10 +1,9 @@
 """RkCNN: directions found by scoring random subsets of an activation's dimensions.
 
-Draw ``h`` subsets of ``m`` dimensions, score each, keep the best ``r``, and take
-the principal direction of each one kept. Random subsets ranked by a score come from
-Lu & Gweon 2025, "Random k conditional nearest neighbor for high-dimensional data",
-PeerJ Computer Science 11:e2497, which classifies labelled rows; reading directions
-off them is the idea of the RkCNN-SAE code and not of the paper.
+Draw ``h`` subsets of ``m`` dimensions, score each, keep the best ``r``, and take the principal
+direction of each. Random subsets ranked by a score come from Lu & Gweon 2025, "Random k conditional
+nearest neighbor for high-dimensional data", PeerJ Computer Science 11:e2497, which classifies
+labelled rows; taking directions from them is the idea of the RkCNN-SAE code, not of the paper.
 
 Subsets, scores and directions are families; ``docs/probing.md`` lists their members. ``probe.py``
 runs the method on rows of any kind, ``mine.py`` on a site of a store. ``classifier.py`` is the
@@ -44,7 +43,7 @@ __all__ = [
     "score_named",
 ]
 
-# Imported on first use: the options of a probe must not wait for torch.
+# Imported on first use: reading the options of a probe must not import torch.
 __getattr__ = door(
     __name__,
     {

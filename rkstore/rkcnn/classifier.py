@@ -1,8 +1,8 @@
-"""RkCNN as its paper has it: a classifier of labelled rows.
+"""RkCNN as in its paper: a classifier of labelled rows.
 
 Lu & Gweon 2025, "Random k conditional nearest neighbor for high-dimensional data", PeerJ
-Computer Science 11:e2497. Nothing here is used by the probe, which takes no more from the
-paper than random subsets ranked by a score.
+Computer Science 11:e2497. The probe does not use it; it takes only random subsets ranked by a
+score from the paper.
 """
 
 import itertools
@@ -26,8 +26,8 @@ from rkstore.rkcnn.subsets import Indices, random_subsets
 # Distances held at once: 32 MB.
 BLOCK_DISTANCES = 2**22
 
-# Added to a distance, so that a row equal to one that was fitted has a finite likelihood; the
-# value is that of the R code of the authors of kCNN, github.com/hgweon/kcnn.
+# Added to a distance, so that a row equal to a fitted one has a finite likelihood; the value is
+# from the R code of the authors of kCNN, github.com/hgweon/kcnn.
 EPSILON = 1e-7
 
 
@@ -35,31 +35,31 @@ class RkCNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Random k conditional nearest neighbours, a scikit-learn classifier.
 
     Draw ``h`` random subsets of ``m`` features, keep the ``r`` of the largest separation of
-    the classes, find class probabilities by k conditional nearest neighbours in each, and
-    average them weighted by the separation.
+    the classes, estimate class probabilities by k conditional nearest neighbours in each, and
+    average them, weighted by the separation.
 
-    For supervised probes of activations: rows are tokens, labels whatever is known of them.
+    For supervised probes of activations: rows are tokens, with any labels.
 
     >>> x, y = store.read(site, 0, 4096), store.column("position", 0, 4096)  # doctest: +SKIP
     >>> RkCNNClassifier(h=200, r=50).fit(x, y).score(x_held_out, y_held_out)  # doctest: +SKIP
 
     Args:
-        m: features of a subset; the root of their number, rounded down, by default.
+        m: features of a subset; by default the square root of their number, rounded down.
         h: subsets to draw. There may be fewer distinct ones, which are then all drawn.
-        r: subsets to keep; by default a quarter of those drawn, but ten if there are so many.
+        r: subsets to keep; by default a quarter of those drawn, at least ten if possible.
         k_neighbors: which nearest neighbour of each class counts. A class with fewer rows
             counts its farthest.
-        power: of the distances. Densities would have it at ``m``, which lets one subset decide
-            everything; the R code of kCNN's authors has 1.
+        power: of the distances. For densities it would be ``m``, which lets one subset decide
+        everything; the R code of kCNN's authors uses 1.
         ensemble: average over the first, second … k-th neighbours (EkCNN in the paper of kCNN)
             instead of taking the k-th (kCNN).
-        weighted: whether subsets count as their separation does, or all alike.
-        random_state: decides the subsets.
+        weighted: whether subsets are weighted by their separation, or equally.
+        random_state: seed of the subsets.
 
     Attributes:
         classes_: ``(c,)``.
         subsets_: ``(r, m)`` int64, best first.
-        scores_: ``(r,)``, the separation of each; NaN where nothing varies within the classes.
+        scores_: ``(r,)``, the separation of each; NaN if nothing varies within the classes.
         weights_: ``(r,)``, of sum 1.
     """
 
@@ -155,7 +155,7 @@ class RkCNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return m, r
 
     def _weights(self, scores: Doubles) -> Doubles:
-        """``(r,)`` of sum 1. Without a score a subset has no say, unless none has one."""
+        """``(r,)`` of sum 1. A subset without a score has weight 0, unless none has one."""
         known = np.nan_to_num(scores, nan=0.0)
         if not self.weighted or known.sum() == 0:
             known = np.ones(len(scores))
@@ -175,7 +175,7 @@ def nearest_of_each_class(distances: Doubles, edges: Indices, k: int) -> Doubles
 
     Args:
         distances: ``(n, rows)``, the rows sorted by class.
-        edges: ``(c + 1,)``, where the rows of each class begin and the last end.
+        edges: ``(c + 1,)``, the start of the rows of each class, and the end.
     """
     near = np.empty((len(distances), k, len(edges) - 1))
     for c, (start, stop) in enumerate(itertools.pairwise(edges)):

@@ -1,4 +1,4 @@
-"""A site of a store → directions: mined in memory, or probed to disk and read back."""
+"""A site of a store → directions: mined in memory, or probed, saved and read back."""
 
 import hashlib
 import json
@@ -20,17 +20,17 @@ from rkstore.store.batches.plan import split_chunks
 from rkstore.store.open import open_store
 from rkstore.store.store import Store
 
-# Where results lie unless they are written elsewhere.
+# The default directory of results.
 RESULTS = "results/probe"
 
-# Rows that mined directions are computed from: enough for a covariance of 3,072 dimensions with
-# forty rows to each, where all rows of a large store would take longer than training.
+# Rows that mined directions are computed from: forty per dimension for a covariance of 3,072; all
+# rows of a large store would take longer than training.
 MINED_ROWS = 131_072
 
 
 @dataclass(frozen=True, eq=False)
 class Probed:
-    """Directions of a site, found in the rows that dictionaries train on."""
+    """Directions of a site, found in its training rows."""
 
     hook_name: str
     directions: torch.Tensor
@@ -46,11 +46,10 @@ def mine_directions(
 ) -> torch.Tensor:
     """The principal directions of the best ``kept`` of ``drawn`` random subsets, ``(kept, d_in)``.
 
-    Each has norm 1, is zero outside its subset, and points to the side on which its projection
-    is skewed.
+    Each has norm 1, is zero outside its subset, and has a positively skewed projection.
 
     Args:
-        m: dimensions of a subset; the root of ``d_in`` by default.
+        m: dimensions of a subset; the square root of ``d_in`` by default.
 
     Raises:
         BadInput: there are fewer subsets than that, or fewer with a defined score.
@@ -62,7 +61,7 @@ def mine_directions(
 
 
 def probe(settings: ProbeSettings) -> tuple[RkCNNResult, Path]:
-    """Probe the rows of a site that dictionaries train on, and write what was found.
+    """Probe the training rows of a site, and save the result.
 
     Returns:
         The result, and the directory that holds it.
@@ -98,9 +97,9 @@ def probe(settings: ProbeSettings) -> tuple[RkCNNResult, Path]:
 
 
 def last_probed(store: Store, under: str | Path = RESULTS) -> tuple[str, Path] | None:
-    """The site of a store that was probed last, and where the result lies; None if none was.
+    """The site of a store that was probed last, and the path of the result; None if none was.
 
-    By the time of the file: a time inside it would make two results of the same rows differ.
+    By the time of the file: a time inside it would make results of the same rows differ.
     """
     files = Path(under).rglob(DESCRIPTION)
     for file in sorted(files, key=lambda file: (file.stat().st_mtime_ns, file), reverse=True):
@@ -108,14 +107,14 @@ def last_probed(store: Store, under: str | Path = RESULTS) -> tuple[str, Path] |
             source = json.loads(file.read_text("utf-8"))["source"]
             fingerprint, hook_name = source["store"], source["hook_name"]
         except (OSError, ValueError, KeyError, TypeError):
-            continue  # of rows outside a store, or not a probe's file
+            continue  # not from a store, or not a probe's file
         if fingerprint == store.manifest.fingerprint and hook_name in store.hook_names:
             return hook_name, file.parent
     return None
 
 
 def probed(path: str | Path, store: Store) -> Probed:
-    """The directions in a result that was saved, to begin a dictionary of that store at.
+    """The directions in a saved result, to initialise a dictionary of that store.
 
     Raises:
         BadInput: there is none; it belongs to another store; or it saw held-out rows.

@@ -1,4 +1,4 @@
-"""Moments of every dimension, and how dimensions vary together, in one pass over the rows."""
+"""Moments of every dimension, and their covariance, in one pass over the rows."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -12,8 +12,8 @@ Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 Precision = type[np.float32] | type[np.float64]
 
-# Rows raised to powers at once, and rows of the comoment added to at once: 1 MB each for
-# d = 3072, so that they stay in the cache from one operation to the next.
+# Rows raised to powers at once, and rows of the comoment updated at once: 1 MB each for d = 3072,
+# so that they stay in the cache between operations.
 SLICE_ROWS = 32
 
 
@@ -26,11 +26,10 @@ class Moments:
     the covariance is ``comoment / count``. ``largest``, ``(d,)`` or None, is the largest
     absolute value, of the dimension itself and not of its deviation.
 
-    Each block is centred on its own mean before it is squared, and blocks are merged
-    by formulas that take no difference of large sums (Chan, Golub & LeVeque 1979;
-    Pébay 2008, SAND2008-6212, for the third and fourth power), so an offset of a
-    thousand standard deviations costs no digits. A constant dimension has moments of
-    exactly zero.
+    Each block is centred on its own mean before it is squared, and blocks are merged by formulas
+    that take no difference of large sums (Chan, Golub & LeVeque 1979; Pébay 2008, SAND2008-6212,
+    for the third and fourth power), so an offset of a thousand standard deviations costs no
+    precision. A constant dimension has moments of exactly zero.
     """
 
     count: int
@@ -54,7 +53,7 @@ class Moments:
         precision: Precision = np.float64,
         largest: bool = False,
     ) -> "Moments":
-        """Moments of all rows of blocks ``(rows, d)``, of which one is in memory at a time.
+        """Moments of all rows of blocks ``(rows, d)``, one in memory at a time.
 
         Args:
             precision: of the outer products inside a block; see :class:`OuterProducts`.
@@ -83,7 +82,7 @@ class Moments:
     @classmethod
     def _of_block(cls, x: Floats) -> "Moments":
         slices = [x[start : start + SLICE_ROWS] for start in range(0, len(x), SLICE_ROWS)]
-        # Measured from the first row, so that a constant dimension is zero without rounding.
+        # Relative to the first row, so that a constant dimension is exactly zero.
         from_first = (np.subtract(rows, x[0], dtype=np.float64).sum(axis=0) for rows in slices)
         mean = x[0] + sum(from_first) / len(x)
         m2, m3, m4 = np.zeros((3, x.shape[1]))
@@ -124,7 +123,7 @@ class Moments:
         """Population covariance of the dimensions, ``(d, d)``.
 
         Raises:
-            BadInput: it was not asked for.
+            BadInput: it was not gathered.
         """
         if self.comoment is None:
             raise BadInput("these moments have no covariance: gather them with comoment=True")
@@ -135,12 +134,12 @@ class OuterProducts:
     """Sum of the outer products of all rows' deviations from their common mean.
 
     Merging two sets of rows adds one outer product to those inside the sets (Chan, Golub
-    & LeVeque 1979), so each block is multiplied together with one row more, and nothing
-    has to be centred again. One triangle is computed: half the work of a plain product.
+    & LeVeque 1979), so each block is multiplied together with one extra row, and nothing has to be
+    centred again. One triangle is computed: half the work of a plain product.
 
-    In float32 that takes half the time of float64. Deviations are scaled before by powers
-    of two, so none underflows, and blocks are added up in float64, so the error does not
-    grow with their number: entry ``(i, j)`` is off by at most ``b · 2⁻²⁴ · (m2_i · m2_j)^½``
+    In float32 that takes half the time of float64. Deviations are first scaled by powers of two,
+    so none underflows, and blocks are summed in float64, so the error does not grow with their
+    number: entry ``(i, j)`` is off by at most ``b · 2⁻²⁴ · (m2_i · m2_j)^½``
     for blocks of b rows, and by some ``10⁻⁷ · (m2_i · m2_j)^½`` as measured.
     """
 
@@ -152,7 +151,7 @@ class OuterProducts:
         (self._syrk,) = get_blas_funcs(["syrk"], dtype=precision)
 
     def add(self, x: Floats, part: Moments, before: Moments | None) -> None:
-        """Add a block ``(rows, d)`` of these moments to rows of those before it."""
+        """Add a block ``(rows, d)`` with its moments, given the moments of earlier rows."""
         merged = np.zeros(x.shape[1])
         if before is not None:
             weight = before.count * part.count / (before.count + part.count)
@@ -164,11 +163,11 @@ class OuterProducts:
             here = slice(start, min(start + SLICE_ROWS, len(x)))
             rows[here] = (x[here] - part.mean) * scale
         rows[-1] = merged * scale
-        # In Fortran's order the transpose is what BLAS reads, and its upper triangle our lower.
+        # In Fortran order BLAS reads the transpose, and its upper triangle is our lower.
         self._add_scaled(self._syrk(1.0, rows.T).T, np.ldexp(1.0, exponent))
 
     def finish(self) -> Doubles:
-        """The sum, both triangles of it, ``(d, d)``."""
+        """The sum, with both triangles, ``(d, d)``."""
         self._lower += np.tril(self._lower, -1).T
         return self._lower
 

@@ -1,4 +1,4 @@
-"""The nearest rows to each row, exactly, by matrix products."""
+"""Exact nearest neighbours by matrix products."""
 
 from collections.abc import Iterator
 
@@ -7,25 +7,25 @@ import torch
 # Distances held at once by each thread: 4 MB.
 BLOCK_DISTANCES = 2**20
 
-# Rows in a group of which only the nearest is looked at first, and how many rows more than
-# the k nearest have their distance computed twice.
+# Rows in a group of which only the nearest is considered first, and how many candidates beyond k
+# have their distance recomputed.
 GROUP_ROWS, MARGIN = 16, 3
 
-# Squared distances that differ by less than this part of themselves count as equal.
+# Squared distances with a relative difference below this count as equal.
 TIE = 1e-4
 
 
 def nearest(x: torch.Tensor, asking: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The k rows of ``x``, ``(n, m)``, that are nearest to each row asking, ``(q,)``.
+    """The k nearest rows of ``x``, ``(n, m)``, to each query row, ``(q,)``.
 
-    Candidates are found by ``‖b‖² - 2 a·b``, a matrix product. It may give equal rows a
-    distance, so the distance of a candidate is computed again from differences. Where the
-    product's rounding could have hidden a nearer row, all rows are compared by differences.
+    Candidates are found by ``‖b‖² - 2 a·b``, a matrix product. It may give equal rows a nonzero
+    distance, so the distances of candidates are recomputed from differences. If the product's
+    rounding could have hidden a nearer row, all rows are compared by differences.
 
     Returns:
         Distances, float64 ``(q, k)``, and row numbers, int64 ``(q, k)``.
     """
-    # By a power of two, which loses nothing: no square over- or underflows.
+    # By a power of two, which is exact: no square over- or underflows.
     exponent = torch.frexp(x.abs().max()).exponent
     x = torch.ldexp(x, -exponent)
     found = [_nearest_of_block(x, rows, product, k) for rows, product in _products(x, asking, k)]
@@ -36,10 +36,10 @@ def nearest(x: torch.Tensor, asking: torch.Tensor, k: int) -> tuple[torch.Tensor
 def _products(
     x: torch.Tensor, asking: torch.Tensor, k: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Blocks of rows asking, ``(b,)``, and ``‖b‖² - 2 a·b`` from each of them to all rows.
+    """Blocks of query rows, ``(b,)``, and ``‖b‖² - 2 a·b`` from each of them to all rows.
 
     The products have shape ``(g, b, groups)``: entry ``(i, :, j)`` belongs to row
-    ``i * groups + j``, and is infinite if there is no such row or it is the one asking. Each
+    ``i * groups + j``, and is infinite if there is no such row or it is the query itself. Each
     block overwrites the one before it.
     """
     n, m = x.shape
@@ -81,9 +81,9 @@ def _nearest_of_block(
 
 
 def _least(product: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Row numbers ``(b, count)`` of the least of ``(g, b, groups)``, and the greatest of those.
+    """Row numbers ``(b, count)`` of the smallest of ``(g, b, groups)``, and the largest of those.
 
-    The least ``count`` lie in the ``count`` groups with the least minima.
+    The smallest ``count`` are in the ``count`` groups with the smallest minima.
     """
     size, _, groups = product.shape
     chosen = product.amin(dim=0).topk(count, largest=False, sorted=False).indices

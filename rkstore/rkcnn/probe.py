@@ -24,13 +24,13 @@ from rkstore.settings import check_device, member_named
 # Subsets whose directions and projections are held at once: 12 MB for d = 3072.
 BLOCK_SUBSETS = 512
 
-# What decides every result.
+# Settings that every result depends on.
 ALWAYS = (
     *("d_model", "m", "h", "r", "score_method", "k_neighbors", "seed", "sample_rows"),
     "query_rows",
 )
 
-# What the published method does not have, with the values that leave it out.
+# Refinements of the published method, with the values that disable them.
 REFINEMENTS = {
     "subsets": "coordinates",
     "directions": "principal",
@@ -43,18 +43,18 @@ REFINEMENTS = {
 
 @dataclass(frozen=True)
 class Round:
-    """What one round drew and kept."""
+    """The subsets that one round drew and kept."""
 
     subsets: Indices
     scores: Floats
     best: Indices
     """Numbers ``(r,)`` of the subsets kept."""
     directions: Floats
-    """``(r · components, d_model)``, or none of them if they were not asked for."""
+    """``(r · components, d_model)``, or none if they were not requested."""
 
 
 class RkCNNProbe:
-    """Looks for directions in activations of width ``d_model``. Its settings do not change."""
+    """Finds directions in activations of width ``d_model``. Its settings are fixed."""
 
     def __init__(
         self,
@@ -79,34 +79,32 @@ class RkCNNProbe:
 
         Args:
             d_model: width of the activations.
-            m: dimensions of a subset; the square root of ``d_model``, rounded down, by default,
-                as is usual where random subsets of features are drawn.
+            m: dimensions of a subset; by default the square root of ``d_model``, rounded down, as
+            is usual for random subsets of features.
             h: subsets to draw. There may be fewer distinct ones, which are then all drawn.
             r: subsets to keep; the default keeps a third, so that the score decides something.
-            score_method: one of ``SCORES``, or a score made with options of its own.
+            score_method: one of ``SCORES``, or a score object.
             k_neighbors: neighbours of the knn score.
-            seed: decides subsets and sample; on one machine's CPU the same seed gives the same
-                bytes.
+            seed: of subsets and sample; on one machine's CPU the same seed gives the same bytes.
             device: torch device on which rows are compared, and of the results.
-            sample_rows: rows that knn and separation compare, that decide the signs of
-                directions, on which ica works and projections are scored. The cost of knn grows
-                with their square; moments and covariance always use all rows.
-            query_rows: of those rows, how many ask knn for their neighbours among all of them,
-                spread evenly; all by default (``scores/knn.py`` has the error of fewer).
-            subsets: one of ``SUBSETS``, or subsets made with options of their own.
-            directions: one of ``DIRECTIONS``, or directions made with options of their own.
+            sample_rows: rows for knn and separation, for the signs of directions, for ica and for
+            scores of projections. The cost of knn grows quadratically; moments and covariance
+            always use all rows.
+            query_rows: how many of those rows, evenly spread, are queries of knn among all of
+            them; all by default (``scores/knn.py`` has the error of fewer).
+            subsets: one of ``SUBSETS``, or a subsets object.
+            directions: one of ``DIRECTIONS``, or a directions object.
             components: directions of each subset kept, at most ``m``.
             whiten: scale the dimensions of a subset to variance 1 before its principal
                 directions are found; ica whitens in any case.
             rounds: how often to draw, score and keep, each time with the directions found before
                 projected out of the rows: ``rounds · r · components`` directions in all.
-            max_cosine: of two directions with a larger |cosine| only the better one is kept. At 1
-                all are; 0.9 leaves out near-duplicates (``directions/apart.py``).
+            max_cosine: of two directions with a larger |cosine| only the better one is kept. 1
+            keeps all; 0.9 drops near-duplicates (``directions/apart.py``).
 
         Raises:
-            BadInput: a size is not positive, ``m > d_model``, ``components > m``, ``r`` is
-                larger than ``h`` or than the number of distinct subsets; a name or the device
-                is unknown.
+            BadInput: a size is not positive, ``m > d_model``, ``components > m``, ``r`` is larger
+                than ``h`` or than the number of distinct subsets; a name or the device is unknown.
         """
         m = math.isqrt(max(d_model, 0)) if m is None else m
         self.d_model, self.m, self.h, self.r = d_model, m, h, r
@@ -120,7 +118,7 @@ class RkCNNProbe:
     def _choose(
         self, score: str | Score, subsets: str | Subsets, directions: str | Directions
     ) -> None:
-        """Make the members that are given by name, with those of the options that are theirs."""
+        """Make the members given by name, each with its own options."""
         given = {name: getattr(self, name) for name in ("k_neighbors", "query_rows", "whiten")}
         self._score = member_named("score", SCORES, score, given)
         self._subsets = member_named("subsets", SUBSETS, subsets, given)
@@ -130,7 +128,7 @@ class RkCNNProbe:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All that decides a result besides the rows; refinements only where they are used."""
+        """Everything that a result depends on besides the rows; refinements only if used."""
         brought: dict[str, Any] = {}
         for member in (self._score, self._subsets, self._directions):
             brought |= dict(member)
@@ -145,17 +143,17 @@ class RkCNNProbe:
     ) -> RkCNNResult:
         """Score random subsets of the dimensions and keep the best.
 
-        The rows are read once, in blocks, so a store of any size will do. Subsets of
-        the same score keep the order in which they were drawn.
+        The rows are read once, in blocks, so a store may have any size. Subsets with equal scores
+        keep the order in which they were drawn.
 
         Args:
             activations: ``(n, d_model)``, or a site of a store.
             labels: a class for each row, ``(n,)``, or the column of the store that names
-                it (``token_id``, ``document``, ``position``; ``next_token`` is the token of
-                the row below, and -1 at the end of a block). knn may use them, separation
-                must, the scores from moments do not.
-            compute_directions: find the directions of each subset kept; it needs the
-                covariance, ``(d_model, d_model)`` float64.
+                it (``token_id``, ``document``, ``position``; ``next_token`` is the token of the
+                next row, and -1 at the end of a block). They are optional for knn, required for
+                separation, and unused by scores from moments.
+            compute_directions: find the directions of each kept subset; this needs the covariance,
+            ``(d_model, d_model)`` float64.
 
         Returns:
             The result, its tensors on the device of the probe.
@@ -163,11 +161,13 @@ class RkCNNProbe:
         Raises:
             BadInput: activations of another width, with too few rows or with a value that
                 is not finite; labels that are missing, of the wrong length or all the same;
-                fewer than ``r`` subsets of which the score is defined; several rounds without
-                directions, or more of them than the rows have dimensions for.
+                fewer than ``r`` subsets with a defined score; several rounds without directions,
+                or too many rounds for the dimensions of the rows.
         """
         if self.rounds > 1 and not compute_directions:
-            raise BadInput("rounds take out the directions found before: compute them, or ask once")
+            raise BadInput(
+                "rounds project out the directions found before: compute them, or use one round"
+            )
         source = open_source(activations)
         self._check_source(source)
         chosen = spread_rows(source.rows, self.sample_rows, np.random.default_rng([self.seed, 1]))
@@ -189,7 +189,7 @@ class RkCNNProbe:
         seed = [self.seed, 3, number] if number else self.seed
         generator = np.random.default_rng(seed)
         subsets = self._subsets.draw(self.d_model, self.m, self.h, generator)
-        # Ranked as they will be seen: in float32.
+        # Ranked in float32, as in the result.
         scores = self._scores(view, comparison, subsets).astype(np.float32)
         best = self._best(scores)
         directions = np.empty((0, self.d_model), np.float32)
@@ -198,7 +198,7 @@ class RkCNNProbe:
         return Round(subsets, scores, best, directions)
 
     def _taken(self, found: list[Round]) -> Doubles:
-        """A basis ``(d_model, rank)`` of all directions found so far, which must not span all."""
+        """A basis ``(d_model, rank)`` of all directions so far, which must not span the space."""
         span = orthonormal(np.concatenate([part.directions for part in found]))
         if span.shape[1] == self.d_model:
             raise BadInput(
@@ -264,7 +264,7 @@ class RkCNNProbe:
     def _comparison(
         self, source: Source, labels: str | ArrayLike | torch.Tensor | None, chosen: Indices
     ) -> Comparison:
-        """What a row score needs to know; checked here, before the activations are read."""
+        """The inputs of a row score, checked before the activations are read."""
         classes = None
         if labels is not None:
             of_rows = labels_at(source, labels, chosen)
@@ -320,7 +320,7 @@ class RkCNNProbe:
         )
 
     def _best(self, scores: Floats) -> Indices:
-        """Numbers ``(r,)`` of the best subsets, of which each must have a score."""
+        """Indices ``(r,)`` of the best subsets, each of which must have a score."""
         defined = len(scores) - int(np.isnan(scores).sum())
         if defined < self.r:
             raise BadInput(
@@ -333,7 +333,7 @@ class RkCNNProbe:
     def _scan(
         self, source: Source, chosen: Indices, compute_directions: bool
     ) -> tuple[Moments, Floats]:
-        """What of :func:`scan` is needed."""
+        """Which results of :func:`scan` are needed."""
         rotates = self.subsets == "bases"
         comoment = compute_directions or rotates or isinstance(self._score, DirectionScore)
         largest = isinstance(self._score, MomentScore) and self._score.needs_largest

@@ -1,4 +1,4 @@
-"""Directions against features that are known: do they agree, and more than by chance?"""
+"""Directions compared with known features, and with chance."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from rkstore.rkcnn.subsets import Indices
 
 Array = ArrayLike | torch.Tensor
 
-# A standard deviation of less than this part of a value may be rounding.
+# A standard deviation below this fraction of a value may be rounding.
 ROUNDING = 1e-13
 
 
 class FeatureCorrelations(NamedTuple):
-    """How projections on directions go with features, row by row."""
+    """Correlations of projections on directions with features, over rows."""
 
     matrix: Doubles
     """``(r, f)`` Pearson correlations; NaN for a projection or a feature that is constant."""
@@ -39,7 +39,7 @@ def feature_correlations(
     Args:
         directions: ``(r, d)``.
         activations: ``(n, d)``, or a site of a store; read in blocks.
-        features: ``(n, f)``: how active each known feature is in each row.
+        features: ``(n, f)``: the activity of each known feature in each row.
 
     Raises:
         BadInput: shapes that do not fit, fewer than two rows, or values that are not finite.
@@ -73,8 +73,8 @@ def _pairs(source: Source, axes: Doubles, known: Doubles) -> Iterator[tuple[Doub
 def _correlation(pairs: Iterator[tuple[Doubles, Doubles]], r: int, f: int) -> Doubles:
     """Correlations ``(r, f)`` of the columns of two sets of blocks.
 
-    Sums are of differences from the first row, so that an offset costs no digits. What of a
-    variance could be rounding of that row counts as nothing.
+    Sums are over differences from the first row, so that an offset costs no precision. A variance
+    that could be rounding of that row counts as zero.
     """
     rows, sums = 0, (np.zeros(r), np.zeros(f))
     squares, products = (np.zeros(r), np.zeros(f)), np.zeros((r, f))
@@ -101,16 +101,16 @@ def _correlation(pairs: Iterator[tuple[Doubles, Doubles]], r: int, f: int) -> Do
 
 
 def _best(matrix: Doubles) -> Indices:
-    """Column ``(r,)`` of the largest absolute value of each row; -1 where all are NaN."""
+    """Column ``(r,)`` of the largest absolute value of each row; -1 if all are NaN."""
     size = np.nan_to_num(np.abs(matrix), nan=-1.0)
     return np.where(size.max(axis=1) >= 0, size.argmax(axis=1), -1)
 
 
 @dataclass(frozen=True)
 class Recovery:
-    """How much of a set of known feature directions a set of directions has found.
+    """How well a set of directions recovers known feature directions.
 
-    Everything is of |cosines|: a direction and its opposite are the same.
+    Everything uses |cosines|: a direction and its opposite are the same.
     """
 
     cosines: Doubles
@@ -120,11 +120,13 @@ class Recovery:
     2022, "Taking features out of superposition with sparse autoencoders": mean max cosine
     similarity)."""
     found: float
-    """Share of features with any direction at the threshold or above, as the RkCNN-SAE code
-    counts: a single direction may find several features."""
+    """Fraction of features with any direction at the threshold or above, as in the RkCNN-SAE code:
+    a single direction may find several features.
+    """
     matched: float
-    """The same where each direction finds one feature: in the matching of the largest sum of
-    |cosines| (Kuhn 1955, "The Hungarian method for the assignment problem")."""
+    """The same if each direction finds one feature: in the matching with the largest sum of
+    |cosines| (Kuhn 1955, "The Hungarian method for the assignment problem").
+    """
     match: Indices
     """``(f,)``: the direction matched to each feature; -1 if there are fewer directions."""
     chance: "Chance"
@@ -142,7 +144,7 @@ class Chance:
     """``(draws,)``."""
 
     def p_value(self, recovery: Recovery, name: str) -> float:
-        """Share of draws, the real one among them, that are at least as good in ``name``."""
+        """Fraction of draws, including the real one, that are at least as good in ``name``."""
         drawn, real = getattr(self, name), getattr(recovery, name)
         return float((1 + (drawn >= real).sum()) / (1 + len(drawn)))
 
@@ -152,8 +154,8 @@ def feature_recovery(
 ) -> Recovery:
     """Compare directions with the known directions of features, and with chance.
 
-    A random direction has normal entries where the direction it stands for is not zero:
-    sparse directions lie close to sparse features without having found anything.
+    A random direction has normal entries where the real direction is not zero: sparse directions
+    are close to sparse features even by chance.
 
     Args:
         directions: ``(r, d)``, of any norm above zero.

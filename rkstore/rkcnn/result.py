@@ -1,4 +1,4 @@
-"""What a probe found."""
+"""The result of a probe."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ class RkCNNResult:
     """Subsets of dimensions, their scores, and the directions of the best of them."""
 
     top_subsets: torch.Tensor
-    """``(r, m)`` int64: the subsets kept, best first; of several rounds one after another.
+    """``(r, m)`` int64: the subsets kept, best first; several rounds are concatenated.
 
     Dimensions, or columns of rotations as :func:`rkstore.rkcnn.basis_of` reads them."""
     top_scores: torch.Tensor
@@ -33,11 +33,11 @@ class RkCNNResult:
     all_scores: torch.Tensor
     """``(h,)`` float32; NaN where the score of a subset is undefined."""
     top_directions: torch.Tensor | None = None
-    """``(r, d_model)`` float32, of norm 1; None if they were not asked for."""
+    """``(r, d_model)`` float32, of norm 1; None if not requested."""
     parents: torch.Tensor | None = None
     """int64: for each direction the row of ``top_subsets`` it comes from; None if it is its own."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """What the probe was made with."""
+    """The settings of the probe."""
     source: dict[str, Any] = field(default_factory=dict)
     """Which rows were probed: fingerprint and hook name if they come from a store."""
 
@@ -46,7 +46,7 @@ class RkCNNResult:
         return self.top_subsets[:k], self.top_scores[:k]
 
     def summary(self) -> dict[str, Any]:
-        """How the scores are distributed, and where the selection cuts."""
+        """The distribution of the scores, and the threshold of the selection."""
         scores = self.all_scores.double()
         defined = scores[~scores.isnan()]
         return {
@@ -63,7 +63,7 @@ class RkCNNResult:
     def save(self, path: str | Path) -> None:
         """Write ``probe.safetensors`` and then ``probe.json`` into a directory.
 
-        Each is written aside and renamed, so neither is ever there in part; the same
+        Each is written to a temporary name and renamed, so neither is ever incomplete; the same
         result gives the same bytes.
 
         Raises:
@@ -89,7 +89,7 @@ class RkCNNResult:
         """Read what :meth:`save` wrote.
 
         Raises:
-            BadInput: there is no result in that directory, or not a whole one.
+            BadInput: there is no complete result in that directory.
         """
         path = named(path)
         if not (path / TENSORS).is_file() or not (path / DESCRIPTION).is_file():

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 Doubles = NDArray[np.float64]
 
-# Up to here a rotation is drawn from all there are, which costs d³; a structured one costs
-# d² log d for d rows, and has enough signs to draw only where d is large.
+# Up to this size a rotation is drawn uniformly, which costs d³; a structured one costs d² log d
+# for d rows, and is random enough only for large d.
 LARGEST_DENSE = 256
 
 
@@ -17,8 +17,8 @@ LARGEST_DENSE = 256
 class Rotation:
     """A random rotation or reflection ``Q``, ``(d, d)``: its columns are an orthonormal basis.
 
-    Up to 256 dimensions it is uniform over all. Beyond, it is three times random signs
-    followed by a cosine transform, which mixes all dimensions alike (Yu, Suresh, Choromanski,
+    Up to 256 dimensions it is uniform. Beyond, it is three rounds of random signs and a cosine
+    transform, which mixes all dimensions alike (Yu, Suresh, Choromanski,
     Holtmann-Rice & Kumar 2016, "Orthogonal random features", NIPS 29, section 4, with the
     Hadamard transform, which exists only for some d).
     """

@@ -16,8 +16,8 @@ from rkstore.rkcnn.subsets import Indices
 def scan(source: Source, chosen: Indices, comoment: bool, largest: bool) -> tuple[Moments, Floats]:
     """Read all rows once: their moments, and the chosen ones, centred, ``(sample, d)``.
 
-    Centred because float32 keeps the digits of a difference that way, and neither a
-    distance nor a skewness changes.
+    Centring preserves the precision of differences in float32, and changes neither a distance nor
+    a skewness.
     """
     sample = np.empty((len(chosen), source.width), np.float32)
 

@@ -7,8 +7,8 @@ from rkstore.settings import Settings, combined, option
 from rkstore.store.sites import HOOK_HELP, LAYERS_HELP, STORE_HELP
 
 SPECIAL_TOKENS_HELP = (
-    "Use the rows of special tokens, such as BOS, too; they are left out by default, because "
-    "they are massive or all the same."
+    "Also use the rows of special tokens, such as BOS; they are left out by default, because they "
+    "are massive or all the same."
 )
 MAX_NORM_HELP = (
     "Leave out rows whose norm is more than this many times the site's median; 10 leaves out "
@@ -28,7 +28,7 @@ class SiteSettings(Settings):
 
 @combined(subsets=SUBSETS, score=SCORES, directions=DIRECTIONS)
 class ProbeSettings(SiteSettings):
-    """How RkCNN looks for directions."""
+    """How RkCNN finds directions."""
 
     layer: str | None = option(None, "Block of the site.", also="layers")
     m: int | None = option(
@@ -60,13 +60,13 @@ class ProbeSettings(SiteSettings):
     labels: str | None = option(
         None,
         "Column that labels the rows, for knn and separation; the next token of a block's last row "
-        "is a class of its own.",
+        "is a separate class.",
         choices=("token_id", "document", "position", "next_token"),
     )
     sample_rows: int = option(
         2000,
-        "Rows, spread over the store, that knn and separation compare, on which ica works and "
-        "projections are scored; the cost of knn grows with their square.",
+        "Rows, spread over the store, for knn, separation, ica and scores of projections; the cost "
+        "of knn grows with their square.",
         least=2,
     )
     seed: int = option(0, "Seed of the subsets.", least=0)

@@ -1,7 +1,7 @@
-"""Where a probe's rows come from: an array in memory, or one site of a store.
+"""The rows of a probe: an array in memory, or one site of a store.
 
-Either is read in blocks of the same size, so a result depends neither on which of
-the two it was nor on how the store is cut into chunks.
+Either is read in blocks of the same size, so the result does not depend on the source or on the
+chunks of the store.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,11 +19,11 @@ from rkstore.rkcnn.subsets import Indices
 from rkstore.store.batches.kept import ALL_KEPT, LeftOut
 from rkstore.store.store import Store
 
-# 2048 rows of 3072 dimensions are 25 MB, and enough for the matrix product to outweigh
-# adding its result to the sum.
+# 2048 rows of 3072 dimensions are 25 MB, and enough for the matrix product to dominate adding its
+# result to the sum.
 BLOCK_ROWS = 2048
 
-# Labels that are not a column: the token after that of a row.
+# Labels that are not a column: the token of the next row.
 NEXT_TOKEN = "next_token"
 
 
@@ -64,7 +64,7 @@ class StoreSite:
     def column(self, name: str, rows: Indices) -> np.ndarray:
         """A column, or ``next_token``, at these rows, ascending, ``(len(rows),)``."""
         out = np.empty(len(rows), np.int32)
-        # Of a large store only the chunks that hold one of these rows are read.
+        # Only the chunks with one of these rows are read.
         edges = np.searchsorted(rows, self._starts)
         for i in np.flatnonzero(np.diff(edges)).tolist():
             values = self._column_of_chunk(name, self._chunks[i])
@@ -87,7 +87,7 @@ class StoreSite:
         }
 
     def _column_of_chunk(self, name: str, chunk: int) -> np.ndarray:
-        """A column of the store, or ``next_token``: that of the row below, -1 at a block's end."""
+        """A column of the store, or ``next_token``: that of the next row, -1 at a block's end."""
         start, stop = self.store.rows_of_chunk(chunk)
         if name != NEXT_TOKEN:
             return self.store.column(name, start, stop)
@@ -108,7 +108,7 @@ class StoreSite:
 
     @cached_property
     def _starts(self) -> Indices:
-        """Row at which each chunk begins, and at the end the number of rows."""
+        """First row of each chunk, and finally the number of rows."""
         kept = [len(self.left_out.kept(*self.store.rows_of_chunk(c))) for c in self._chunks]
         return np.cumsum([0, *kept], dtype=np.int64)
 
@@ -149,7 +149,7 @@ Source = StoreSite | ArrayRows
 
 
 def open_source(activations: torch.Tensor | np.ndarray | StoreSite) -> Source:
-    """The source of the rows that a user gave.
+    """The source for the rows given by a user.
 
     Raises:
         BadInput: it is something else, or an array that is not a matrix of real numbers.
@@ -192,7 +192,7 @@ def read_blocks(source: Source) -> Iterator[Floats]:
 
 
 def ahead(blocks: Iterator[Floats]) -> Iterator[Floats]:
-    """The same blocks, each read by another thread while the one before it is used."""
+    """The same blocks, each read by another thread while the previous one is used."""
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(next, blocks, None)
         while (block := coming.result()) is not None:

@@ -6,10 +6,10 @@ from rkstore.rkcnn.subsets import Indices
 
 
 def spread_rows(rows: int, sample: int, generator: np.random.Generator) -> Indices:
-    """Row numbers of a sample: one at random from each of ``sample`` equal stretches.
+    """Row numbers of a sample: one at random from each of ``sample`` equal intervals.
 
-    Evenly spread, yet without a fixed stride, which would meet the same positions of
-    every block of tokens. All rows if there are no more than ``sample``.
+    Evenly spread, but without a fixed stride, which would sample the same positions of every
+    block. All rows if there are no more than ``sample``.
 
     Returns:
         int64 ``(min(sample, rows),)``, ascending.

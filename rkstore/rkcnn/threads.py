@@ -1,4 +1,4 @@
-"""The same work for many items, an item on each core."""
+"""The same work for many items, one item per core."""
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,18 +10,18 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# Of any machine: each has working memory of its own.
+# A limit on any machine: each thread has its own working memory.
 MOST_THREADS = 8
 
 
 def one_item_a_core(
     work: Callable[[Item], Result], items: Iterable[Item], device: "torch.device"
 ) -> Iterator[Result]:
-    """What ``work`` returns for each item, in order; several are under way at once.
+    """The results of ``work`` for each item, in order; several run in parallel.
 
-    On a CPU, torch has many small operations share their work among its threads, which then
-    mostly wait for each other. Here each thread does one item alone. Other devices order
-    their work themselves and get one item at a time.
+    On a CPU, torch splits small operations among its threads, which then mostly wait for each
+    other. Here each thread processes one item alone. Other devices schedule their own work and get
+    one item at a time.
     """
     import torch
 
@@ -34,7 +34,7 @@ def one_item_a_core(
             yield from pool.map(work, items)
         finally:
             pool.shutdown(cancel_futures=True)
-            torch.set_num_threads(threads)  # threads begun later take the number set last
+            torch.set_num_threads(threads)  # new threads use the number set last
 
 
 def _compute_alone() -> None:

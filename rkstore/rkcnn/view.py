@@ -1,4 +1,4 @@
-"""Rows as they look through a linear map: rotated, or with some directions taken out."""
+"""Rows under a linear map: rotated, or with some directions projected out."""
 
 from dataclasses import dataclass
 
@@ -9,13 +9,13 @@ from rkstore.rkcnn.moments import Doubles, Floats, Moments
 from rkstore.rkcnn.rotation import Rotation
 from rkstore.rkcnn.subsets.base import NO_ROTATION
 
-# A column with less than this fraction of the largest variance contains rounding errors only.
+# A column with less than this fraction of the largest variance is only rounding error.
 NOTHING = 1e-9
 
 
 @dataclass(frozen=True)
 class Without:
-    """The projection ``P`` that takes out the span of orthonormal columns ``(d, rank)``."""
+    """The projection ``P`` that removes the span of orthonormal columns ``(d, rank)``."""
 
     span: Doubles
 
@@ -29,16 +29,16 @@ class Without:
         return self.of(rows)
 
 
-# A matrix ``A``, ``(d, d)``, that need not be written out.
+# A matrix ``A``, ``(d, d)``, that need not be stored.
 LinearMap = Rotation | Without
 
 
 @dataclass(frozen=True)
 class View:
-    """All that a probe knows of its rows, of which it keeps a sample.
+    """Everything that a probe keeps of its rows: statistics and a sample.
 
-    Scores and directions look at single columns and at small groups of them. Seen through a
-    rotation, the columns are the vectors of another basis, and the same code looks at those.
+    Scores and directions use single columns and small groups of them. Under a rotation, the
+    columns are the vectors of another basis, and the same code applies.
     """
 
     moments: Moments
@@ -46,13 +46,13 @@ class View:
     sample: Floats
     """``(rows, d)``, centred on the mean of all rows."""
     maps: tuple[LinearMap, ...] = ()
-    """What the dimensions went through, in order, to become the columns."""
+    """The maps from the dimensions to the columns, in order."""
 
     def through(self, map: LinearMap) -> "View":
         """The view of ``x @ A``.
 
-        Its variances follow from the covariance and belong to all rows. The third and fourth
-        moments do not; they are scaled from the sample, as if it were distributed like all rows.
+        Its variances follow from the covariance of all rows. The third and fourth moments do not;
+        they are scaled from the sample, as if it were distributed like all rows.
         """
         assert self.moments.comoment is not None
         count = self.moments.count
@@ -95,7 +95,7 @@ class View:
 
 
 def orthonormal(directions: Floats) -> Doubles:
-    """An orthonormal basis ``(d, rank)`` of what directions ``(r, d)`` span."""
+    """An orthonormal basis ``(d, rank)`` of the span of directions ``(r, d)``."""
     _, sizes, right = np.linalg.svd(directions.astype(np.float64), full_matrices=False)
     rank = int((sizes > 1e-6 * sizes[0]).sum())
     return right[:rank].T

@@ -1,4 +1,4 @@
-"""Files that arrive in a directory: locked, what is missing fetched, nothing left aside."""
+"""Receiving files into a directory: locking it, fetching missing files, cleaning up."""
 
 import shutil
 import threading
@@ -35,7 +35,7 @@ def claimed(root: Path, manifest: Manifest, location: Location) -> Iterator[None
 
 
 def fetch_missing(location: Location, wanted: dict[str, FileRecord], root: Path) -> Moved:
-    """Fetch every file that is not here as it should be."""
+    """Fetch every file that is missing or damaged here."""
     lock = threading.Lock()
     total = sum(file.bytes for file in wanted.values())
     with tqdm(total=total, unit="B", unit_scale=True, desc="pull", disable=None) as bar:

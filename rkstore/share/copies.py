@@ -1,4 +1,4 @@
-"""What pushing, pulling and repairing share: one store, one history, many files at once."""
+"""Common code of push, pull and repair: one store, one history, parallel transfers."""
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +11,7 @@ from rkstore.store.manifest import Manifest
 
 @dataclass(frozen=True)
 class Moved:
-    """How much a push or a pull had to move."""
+    """How much a push or a pull transferred."""
 
     files: int
     bytes: int

@@ -1,4 +1,4 @@
-"""Bringing a store, or a part of one, into a directory."""
+"""Fetching a store, or a part of one, into a directory."""
 
 import re
 from collections.abc import Callable
@@ -19,18 +19,18 @@ Say = Callable[[str], object]
 
 
 def pull(url: str | Path, settings: PullSettings, say: Say = lambda _: None) -> tuple[Store, Moved]:
-    """Bring a store, or a part of one, into a directory; what is there already is kept.
+    """Fetch a store, or a part of one, into a directory; files already there are kept.
 
     Args:
-        say: called with a sentence for each choice that differs from what was asked.
+        say: called with a sentence for each choice that differs from the request.
 
     Returns:
-        The store, and what had to be moved.
+        The store, and what was transferred.
 
     Raises:
-        BadInput: nothing there is what was asked for; the directory holds something else, or
-            is being written.
-        DamagedStore: a file that arrived is not what the journal lists; names it.
+        BadInput: the URL has nothing that was requested; the directory holds something else, or is
+        being written.
+        DamagedStore: a fetched file is not what the journal lists; names it.
         RkstoreError: the connection or the disk failed; run again, it continues.
     """
     location = Location(url)
@@ -42,8 +42,8 @@ def pull(url: str | Path, settings: PullSettings, say: Say = lambda _: None) -> 
         target = local.held.spanning(asked, listed.manifest)
         if target not in (asked, local.held):
             say(
-                f"{root} will hold {len(target.sites)} sites and shards {target.shards.start} to "
-                f"{target.shards.stop - 1} of them all: every site of a part has the same rows"
+                f"{root} will contain {len(target.sites)} sites and shards {target.shards.start} "
+                f"to {target.shards.stop - 1} of them all: every site of a part has the same rows"
             )
         records = listed.records
         if len(local.records) > len(records) or (local.part is None and local.held == target):
@@ -69,7 +69,7 @@ def pull(url: str | Path, settings: PullSettings, say: Say = lambda _: None) -> 
 
 
 def _asked(settings: PullSettings, listed: Contents, location: Location, say: Say) -> Part:
-    """What was asked for, in whole shards."""
+    """The requested part, in whole shards."""
     manifest, held = listed.manifest, listed.held
     if not held:
         raise BadInput(f"the store at {location.url} has no rows yet")
@@ -90,7 +90,7 @@ def _asked(settings: PullSettings, listed: Contents, location: Location, say: Sa
     shards = range(a // manifest.shard_rows, -(-b // manifest.shard_rows))
     rows = shards.start * manifest.shard_rows, manifest.rows_recorded(shards.stop)
     if rows != (a, b):
-        say(f"rows {a}:{b} lie in shards with rows {rows[0]}:{rows[1]}, which are pulled whole")
+        say(f"rows {a}:{b} are in shards with rows {rows[0]}:{rows[1]}, which are pulled whole")
     return Part(names, shards)
 
 

@@ -29,10 +29,10 @@ JOURNAL_SECONDS = 30.0
 
 
 def push(path: str | Path, url: str | Path) -> Moved:
-    """Copy a store, or a part of one, to a URL; what is there already is left as it is.
+    """Copy a store, or a part of one, to a URL; files already there stay unchanged.
 
     Raises:
-        BadInput: something else is there, or more than here.
+        BadInput: the URL has something else, or more of the store.
         DamagedStore: a file here is not what was recorded; it was not pushed.
         RkstoreError: the connection failed; run again, it continues.
     """
@@ -54,7 +54,7 @@ def push(path: str | Path, url: str | Path) -> Moved:
 
 
 def _already_there(store: Store, location: Destination, sizes: dict[str, int]) -> Contents:
-    """What of this store is at the URL, after a check that pushing removes nothing."""
+    """The part of this store at the URL, after checking that pushing removes nothing."""
     where = location.url
     if MANIFEST not in sizes:
         ours = {JOURNAL, PART, LOCK} | store.files().keys() | _metadata(store).keys()
@@ -84,7 +84,7 @@ def _already_there(store: Store, location: Destination, sizes: dict[str, int]) -
 
 
 def _send(store: Store, location: Destination, missing: dict[str, FileRecord], there: int) -> None:
-    """Send files, shard after shard, and from time to time the journal of what was sent."""
+    """Send files, shard after shard, and from time to time the journal of the files sent."""
 
     def one(path: str) -> None:
         recorded = missing[path]
@@ -116,7 +116,7 @@ def _send_journal(store: Store, location: Destination, shards: int) -> None:
 def _send_what_counts(
     store: Store, location: Destination, sizes: dict[str, int], listed: Contents
 ) -> None:
-    """Now that all files are there, declare them: to other tools, in the journal, the manifest."""
+    """Once all files are there, write the metadata that lists them, the manifest last."""
     grown = listed.held != store.held
     for path, content in _metadata(store).items():
         if grown or sizes.get(path) != len(content):

@@ -13,14 +13,14 @@ from rkstore.store.verify import Problem
 
 
 def repair(store: Store, problems: Iterable[Problem], url: str | Path) -> list[Problem]:
-    """Fetch the files that were found missing or changed, each checked before it is put in place.
+    """Fetch the missing or changed files, each checked before it is put in place.
 
     Returns:
-        The problems that are left: files that should not be there.
+        The remaining problems: files that should not be there.
 
     Raises:
-        BadInput: another store is at the URL, or a part without these files.
-        DamagedStore: what arrived is not what the journal lists.
+        BadInput: the URL has another store, or a part without these files.
+        DamagedStore: a fetched file is not what the journal lists.
     """
     location = Location(url)
     listed = location.contents()

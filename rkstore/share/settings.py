@@ -14,21 +14,19 @@ class ImportSettings(Settings):
     from_: str | None = option(None, "What the files are.", choices=IMPORTERS)
     hook_name: tuple[str, ...] = option(
         (),
-        "Name of the site; once for each array, in their order: layer_2 before layer_10, or that "
-        "of --dataset. With saelens, the columns to read. The arrays' own names by default.",
+        "Name of the site; once for each array, in natural order, or that of --dataset. With "
+        "saelens, the columns to read. The arrays' own names by default.",
     )
     context_size: int | None = option(
         None, "Rows in a block, if the files do not say; 1 by default.", least=1
     )
     d_in: int | None = option(None, "Refuse sites that are not this wide.", least=1)
-    model_name: str | None = option(
-        None, "Name of the model that the activations come from, for the record."
-    )
-    codec: str = option("int8", "Stored numbers.", choices=CODECS)
+    model_name: str | None = option(None, "Name of the model of the activations, to be recorded.")
+    codec: str = option("int8", "Codec of the stored values.", choices=CODECS)
     format: str = option("zarr", "Files.", choices=FORMATS)
     compression: str = option("auto", COMPRESSION_HELP, choices=COMPRESSIONS)
     shard_rows: int = option(
-        8192, "Rows in one file, about; a killed import repeats at most this many.", least=1
+        8192, "About how many rows per file; a killed import repeats at most this many.", least=1
     )
     out: str | None = option(None, "Directory of the store; stores/<name> by default.", path=True)
 
@@ -47,7 +45,7 @@ class ExportSettings(Settings):
 
 
 class PullSettings(Settings):
-    """Which part of a store to bring here, and where."""
+    """Which part of a store to fetch, and where to."""
 
     layers: str = option("all", LAYERS_HELP, also="layer")
     hook: tuple[str, ...] = option((), HOOK_HELP)

@@ -1,10 +1,10 @@
-"""What lies on disk, and reading it.
+"""The files of a store, and reading them.
 
-A store is a directory: ``manifest.json`` says what it is, ``shards.jsonl`` what is in it so far,
-``part.json`` which part of that is here (:mod:`~rkstore.store.contents` reads the three). Every
-site is an array in a ``format``, of numbers that a ``codec`` decodes. ``batches`` puts rows in
-an order, ``places`` reads at a URL, ``writing`` writes, ``verify`` compares every file with what
-was recorded. Nothing here imports torch or can call a language model.
+A store is a directory: ``manifest.json`` describes it, ``shards.jsonl`` lists the shards recorded
+so far, ``part.json`` which part of them is here (:mod:`~rkstore.store.contents` reads the three).
+Every site is an array in a ``format``, of numbers that a ``codec`` decodes. ``batches`` puts rows
+in an order, ``places`` reads at a URL, ``writing`` writes, ``verify`` compares every file with its
+record. Nothing here imports torch or can run a language model.
 """
 
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Manifest", "Site", "Store", "find_store", "open_store", "store_facts"]
 
-# Imported on first use: what needs the names of files must not wait for NumPy.
+# Imported on first use: code that needs only file names must not import NumPy.
 __getattr__ = door(
     __name__,
     {

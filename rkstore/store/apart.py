@@ -1,9 +1,9 @@
-"""What is kept apart from the codes of a site: entries that have no code, and massive rows.
+"""Values kept apart from the codes of a site: entries out of range, and massive rows.
 
-One file a shard and site, compressed; without it each of these would set the scale of all
-others. It is a safetensors file inside a Zstandard frame:
+One compressed file per shard and site; otherwise these values would set the scale of all others.
+It is a safetensors file inside a Zstandard frame:
 
-    entries        how many entries of each row are apart, uint16 or uint32 (rows,)
+    entries         how many entries of each row are apart, uint16 or uint32 (rows,)
     dimension      of each entry, row after row, the same type (entries,)
     value          of each entry, float32 (entries,)
     massive        the massive rows, counted from the first of the shard, uint32 (m,)
@@ -27,10 +27,10 @@ ZSTD = COMPRESSIONS["zstd"]
 
 @dataclass(frozen=True)
 class Apart:
-    """Values of some rows of a site, float32 ``(rows, d_in)`` when they are put in place.
+    """Sparse float32 values of some rows of a site, ``(rows, d_in)``.
 
-    ``starts (rows + 1,)`` says which entries are whose: those of row ``i`` are ``starts[i]`` to
-    ``starts[i + 1]``. ``massive (m,)`` numbers the rows that are here as a whole, ascending.
+    The entries of row ``i`` are ``starts[i]`` to ``starts[i + 1]``, with ``starts (rows + 1,)``.
+    ``massive (m,)`` are the indices of whole rows, ascending.
     """
 
     starts: NDArray[np.int64]
@@ -43,7 +43,7 @@ class Apart:
     def of(
         cls, x: NDArray[np.float32], entries: NDArray[np.int64], massive: NDArray[np.bool_]
     ) -> "Apart":
-        """Of rows ``x (rows, d_in)`` the entries with these flat indices, ascending, and rows."""
+        """Entries of ``x (rows, d_in)`` by ascending flat indices, and whole rows."""
         row, dimension = np.divmod(entries, x.shape[1])
         counts = np.bincount(row, minlength=len(x))
         rows = np.flatnonzero(massive)
@@ -62,7 +62,7 @@ class Apart:
         return bool(len(self.value) or len(self.massive))
 
     def part(self, first: int, stop: int) -> "Apart":
-        """What is apart of rows ``first`` to ``stop``, which are then counted from 0."""
+        """The part for rows ``first`` to ``stop``, counted from 0."""
         a, b = self.starts[first], self.starts[stop]
         at = slice(*np.searchsorted(self.massive, [first, stop]))
         return Apart(
@@ -74,7 +74,7 @@ class Apart:
         )
 
     def put(self, x: NDArray[np.float32], rows: NDArray[np.int64] | None = None) -> None:
-        """Write the values where they belong in ``x``, which is contiguous.
+        """Write the values into ``x``, which is contiguous.
 
         Args:
             rows: which of the rows each row of ``x`` is; all of them in order by default.
@@ -94,7 +94,7 @@ class Apart:
         counts -= begins
         owner = np.arange(len(rows)).repeat(counts)
         if len(owner):
-            # The first entry of a row, less the entries of the rows before it.
+            # The first entry of a row, minus the entries of the rows before it.
             begins += counts
             begins -= counts.cumsum()
             entries = begins[owner]
@@ -126,9 +126,9 @@ class Apart:
             ValueError: the bytes are not such a file.
         """
         size = content_size(raw)
-        # Every value apart as an entry and in a massive row is the most there can be.
+        # The maximum: every value apart, both as an entry and in a massive row.
         if size is None or size > 16 * rows * (width + 1) + 2**16:
-            raise ValueError("it is not a frame of a size that can be")
+            raise ValueError("it is not a frame of a possible size")
         try:
             arrays = load(ZSTD.decode(raw, np.dtype(np.uint8), (size,)).tobytes())
             counts, dimension = arrays["entries"], arrays["dimension"]
@@ -160,7 +160,7 @@ class Apart:
 
 
 def joined(parts: Sequence[Apart]) -> Apart:
-    """What is apart of all rows of the parts, which follow one another."""
+    """The concatenation of consecutive parts."""
     rows = np.cumsum([0, *(len(part.starts) - 1 for part in parts)])
     counts = [np.diff(part.starts) for part in parts]
     return Apart(

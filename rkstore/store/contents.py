@@ -1,4 +1,4 @@
-"""What a directory or a URL says of the store in it: manifest, journal and ``part.json``."""
+"""The metadata of a store in a directory or at a URL: manifest, journal, ``part.json``."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,30 +9,30 @@ from rkstore.store.journal import ShardRecord, parse_journal
 from rkstore.store.manifest import Manifest, parse_manifest
 from rkstore.store.part import Part, parse_part, whole
 
-# A path and the most bytes that its file may have → its content, or None if there is no file.
+# A path and the maximum size of its file → its content, or None if there is no file.
 Read = Callable[[str, int], bytes | None]
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What a store is, which of its shards are recorded, and which part of them is here."""
+    """The manifest, the recorded shards, and which part of them is here."""
 
     manifest: Manifest
     records: list[ShardRecord]
     part: Part | None
-    """None if all that is recorded is here."""
+    """None if everything recorded is here."""
 
     @property
     def held(self) -> Part:
-        """What of the store is here."""
+        """The part of the store that is here."""
         return whole(self.manifest, self.records) if self.part is None else self.part
 
 
 def read_contents(read: Read, where: str) -> Contents:
-    """Read and check the three files that say what is in a store.
+    """Read and check the three metadata files of a store.
 
     Args:
-        where: the directory or the URL, for sentences.
+        where: the directory or the URL, for errors.
 
     Raises:
         BadInput: there is no store, or it needs a newer rkstore.

@@ -1,7 +1,7 @@
-"""How many shard files are open: fewer than the system allows a process.
+"""A limit on open shard files, below the system's limit per process.
 
-A map of a file holds a file descriptor. Many systems give a process 1,024 of them, macOS 256,
-and other libraries need some too.
+A mapped file holds a file descriptor. Many systems allow a process 1,024, macOS 256, and other
+libraries need some too.
 """
 
 import resource
@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 from rkstore.store.files import TOO_MANY_OPEN
 from rkstore.store.formats import Shard
 
-# More would not make reading faster; where fewer are allowed, a quarter of them is for shards.
+# More would not make reading faster; if fewer are allowed, shards use a quarter of them.
 OPEN_SHARDS = 256
 SHARE = 4
 
@@ -23,13 +23,13 @@ T = TypeVar("T")
 
 
 class Holder(Protocol):
-    """What has shards open, by array and number."""
+    """Anything with open shards, by array and number."""
 
     _shards: dict[Key, Shard]
 
 
 class OpenShards:
-    """Which shards all stores of this process have open; those used longest ago are closed."""
+    """The open shards of all stores in this process; the least recently used are closed."""
 
     def __init__(self) -> None:
         # The least recently used first. A store that no longer exists has closed its own.

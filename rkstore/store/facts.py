@@ -1,4 +1,4 @@
-"""What is known of a store, as a dict: for ``rkstore info`` and its ``--json``."""
+"""A summary of a store, as a dict, for ``rkstore info`` and its ``--json``."""
 
 import math
 from typing import Any
@@ -8,7 +8,7 @@ from rkstore.store.store import Store
 
 
 def store_facts(store: Store) -> dict[str, Any]:
-    """Everything known of a store without reading its shards, under names fit for JSON."""
+    """Everything known about a store without reading its shards, ready for JSON."""
     manifest = store.manifest
     sites = []
     rows = store.stop_row - store.first_row
@@ -58,9 +58,9 @@ def store_facts(store: Store) -> dict[str, Any]:
 
 
 def _gamma(statistics: Statistics) -> float | None:
-    """γ = ‖μ‖ / ‖σ‖: how far the rows lie from zero, by their spread.
+    """γ = ‖μ‖ / ‖σ‖: distance of the rows from zero, relative to their spread.
 
-    A large γ is said to predict dead latents (arXiv 2605.31518). None if the rows do not vary.
+    A large γ is reported to predict dead latents (arXiv 2605.31518). None if the rows do not vary.
     """
     spread = float(statistics.variance.sum())
     return math.sqrt(float((statistics.mean**2).sum()) / spread) if spread else None

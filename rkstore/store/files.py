@@ -1,7 +1,7 @@
-"""A file is there as a whole or not at all: names, links, digests, and how one is put in place.
+"""Files of a store, written atomically: names, links, digests.
 
-Whatever is written waits aside until all of it is on the disk, and is renamed into place then.
-Paths of a store may come from a stranger, so none of them leads out of its directory.
+A file is written to a temporary name, synced, and renamed into place. Paths in a store are
+untrusted, so none of them may lead out of its directory.
 """
 
 import errno
@@ -17,16 +17,16 @@ from rkstore.errors import DamagedStore, RkstoreError
 
 MANIFEST, JOURNAL, PART = "manifest.json", "shards.jsonl", "part.json"
 
-# What a writer leaves in the directory besides: its lock, and files that are not in place yet.
+# Other files of a writer: its lock, and files that are not in place yet.
 LOCK, ASIDE = ".lock", ".writing"
 
-# What the Hub puts beside the files of a repository, and shows as its page.
+# Files that the Hub adds to a repository, and its page.
 HUB_FILES = {".gitattributes", "README.md"}
 
-# More bytes than any of a real store has: what is larger is not read.
+# More bytes than any real store has: larger files are not read.
 LARGEST_MANIFEST, LARGEST_JOURNAL = 16 * 2**20, 256 * 2**20
 
-# What the system says of a file that is missing, or is no file: the store has lost it.
+# System errors for a missing file, or something that is not a file: the store has lost it.
 LOST = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 TOO_MANY_OPEN = (errno.EMFILE, errno.ENFILE)
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -52,12 +52,12 @@ def sha256(path: Path) -> str:
 
 
 def named(path: str | os.PathLike[str]) -> Path:
-    """A file or directory as a user named it: ``~`` is theirs, nothing else has a meaning."""
+    """A path as given by a user: ``~`` is the home directory, nothing else is special."""
     return Path(os.path.expanduser(os.fspath(path)))  # noqa: PTH111 - Path's own refuses ~nobody
 
 
 def place(root: Path, path: str) -> Path:
-    """Where a file of a store can be put as a whole, replacing what is there.
+    """The path at which a file of a store can be put in place, replacing any other.
 
     Raises:
         DamagedStore: one of its directories is a link, which could lead anywhere.
@@ -71,13 +71,13 @@ def place(root: Path, path: str) -> Path:
 
 
 def inside(root: Path, path: str) -> Path:
-    """Where a file of a store can be read, whether it is there or not.
+    """The path at which a file of a store can be read, whether or not it exists.
 
-    The file may be a link to another, as caches of downloads make them: what is read is
-    compared with what was recorded, wherever it lies.
+    The file may be a link, as in download caches: its content is compared with the record,
+    wherever it is.
 
     Raises:
-        DamagedStore: a link leads to its directory, or it is no file: reading a pipe never ends.
+        DamagedStore: its directory is a link, or it is not a file: reading a pipe never ends.
     """
     at = place(root, path)
     if os.path.lexists(at) and not at.is_file():
@@ -86,16 +86,16 @@ def inside(root: Path, path: str) -> Path:
 
 
 def own(root: Path, path: str) -> Path:
-    """Where a file of a store can be opened to write: never through a link.
+    """The path at which a file of a store can be written: never through a link.
 
     Raises:
-        DamagedStore: there is a link, or what is no file.
+        DamagedStore: there is a link, or something that is not a file.
     """
     at = inside(root, path)
     if at.is_symlink():
         raise DamagedStore(
-            f"{path} of {root} is a symbolic link, which is read and never written to: "
-            "copy the store to go on with it"
+            f"{path} of {root} is a symbolic link, which is read but never written to: copy the "
+            f"store to continue it"
         )
     return at
 
@@ -103,8 +103,8 @@ def own(root: Path, path: str) -> Path:
 def read_small(root: Path, path: str, most: int) -> bytes | None:
     """A small file of a store, or None if there is none.
 
-    Of a file larger than ``most`` bytes, the first few more than that; and no more than its
-    size: some files of the system have none, and never end.
+    From a file larger than ``most`` bytes, slightly more than that; and never more than its size,
+    because some system files have none and never end.
 
     Raises:
         DamagedStore: see :func:`inside`.
@@ -118,7 +118,7 @@ def read_small(root: Path, path: str, most: int) -> bytes | None:
 
 
 def intact(root: Path, path: str, recorded: FileRecord) -> bool:
-    """Whether a file of a store is what was recorded of it.
+    """Whether a file of a store matches its record.
 
     Raises:
         RkstoreError: the system does not let it be read.
@@ -133,19 +133,19 @@ def intact(root: Path, path: str, recorded: FileRecord) -> bool:
 
 @contextmanager
 def reading(path: str, where: object) -> Iterator[None]:
-    """Make one sentence of what the system says, unless it is that there is no such file.
+    """Turn a system error into one sentence, unless the file does not exist.
 
     Raises:
-        RkstoreError: the system failed; nothing is known of what is in the file.
+        RkstoreError: the system failed; the content of the file is unknown.
     """
     try:
         yield
     except OSError as error:
-        if error.errno is None or error.errno in LOST:  # what a library says of bytes has none
+        if error.errno is None or error.errno in LOST:  # libraries' own errors have none
             raise
-        way_on = "mend that and read it again"
+        way_on = "fix that and read it again"
         if error.errno in TOO_MANY_OPEN:
-            way_on = "let more files be open at once, with 'ulimit -n 4096'"
+            way_on = "raise the limit on open files, with 'ulimit -n 4096'"
         raise RkstoreError(
             f"cannot read {path} of {where}: {os.strerror(error.errno)}; {way_on}"
         ) from None
@@ -153,7 +153,7 @@ def reading(path: str, where: object) -> Iterator[None]:
 
 @contextmanager
 def writing(root: Path) -> Iterator[None]:
-    """Make one sentence of what the system says while files of a store are written.
+    """Turn a system error while files of a store are written into one sentence.
 
     Raises:
         RkstoreError: the disk is full or failed; what was recorded before is intact.
@@ -163,7 +163,7 @@ def writing(root: Path) -> Iterator[None]:
     except OSError as error:
         full = error.errno in FULL or "No space left" in str(error)
         reason = "the disk is full" if full else str(error)
-        way_on = "make room" if full else "mend that"
+        way_on = "make room" if full else "fix that"
         raise RkstoreError(
             f"cannot write to {root}: {reason}; the shards recorded so far are intact, "
             f"{way_on} and run the same command again"
@@ -171,10 +171,10 @@ def writing(root: Path) -> Iterator[None]:
 
 
 def aside(root: Path, path: str, mark: str = "") -> Path:
-    """Where a new file for that path of a store waits; nothing is there yet.
+    """The temporary path for a new file of a store; nothing is there yet.
 
     Args:
-        mark: keeps two processes apart that may write the same file at once.
+        mark: distinguishes processes that may write the same file at once.
     """
     waiting = own(root, f"{ASIDE}/{path.replace('/', '__')}{mark}")
     waiting.parent.mkdir(exist_ok=True)
@@ -183,14 +183,14 @@ def aside(root: Path, path: str, mark: str = "") -> Path:
 
 
 def into_place(waiting: Path, target: Path) -> None:
-    """Rename a synced file to where it belongs, so that a power cut does not undo it."""
+    """Rename a synced file into place, so that a power cut does not undo it."""
     target.parent.mkdir(parents=True, exist_ok=True)
     waiting.replace(target)
     sync(target.parent)
 
 
 def put(root: Path, path: str, content: bytes) -> None:
-    """Put a small file of a store in place as a whole, unless it is there already."""
+    """Put a small file of a store in place atomically, unless it is there already."""
     if intact(root, path, record_of(content)):
         return
     waiting = aside(root, path, f".{os.getpid()}")
@@ -209,7 +209,7 @@ def sync(path: Path) -> None:
 
 
 def write_together(files: Mapping[Path, bytes]) -> None:
-    """Write files beside any store; renamed once all are whole, none is there in part or alone."""
+    """Write files outside a store together: all are renamed once complete, or none."""
     waiting = {path: path.with_name(f".{path.name}.writing") for path in files}
     try:
         for path, content in files.items():
@@ -224,13 +224,13 @@ def write_together(files: Mapping[Path, bytes]) -> None:
 
 @contextmanager
 def directory_aside(target: Path, mark: str = "writing") -> Iterator[Path]:
-    """A new directory to fill, renamed to ``target`` once it is whole.
+    """A new directory to fill, renamed to ``target`` once it is complete.
 
     Args:
-        mark: keeps two processes apart that may write the same directory at once.
+        mark: distinguishes processes that may write the same directory at once.
 
     Raises:
-        OSError: by then there is a file, or a directory that is not empty.
+        OSError: ``target`` is now a file, or a directory that is not empty.
     """
     waiting = target.with_name(f".{target.name}.{mark}")
     shutil.rmtree(waiting, ignore_errors=True)

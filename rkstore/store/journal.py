@@ -1,8 +1,8 @@
-"""What is in a store so far (``shards.jsonl``).
+"""The shards recorded so far (``shards.jsonl``).
 
 The journal grows by one line a shard; a shard exists when its line does. Each line carries the
 hash of the line before it, the first one the fingerprint of the manifest, so a line that was
-changed, lost or borrowed from another store is noticed.
+changed, lost or taken from another store is detected.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class ShardRecord:
-    """One line of the journal: a shard, its files, and what storing it cost in accuracy."""
+    """One line of the journal: a shard, its files, and its codec error."""
 
     shard: int
     files: dict[str, FileRecord]
@@ -62,13 +62,13 @@ class ShardRecord:
 
 
 def parse_journal(raw: bytes, manifest: Manifest, where: str) -> list[ShardRecord]:
-    """The records of a ``shards.jsonl``, as far as it is complete.
+    """The complete records of a ``shards.jsonl``.
 
-    A last line without its newline was being written when its writer died: it is not there.
+    A last line without a newline was left by a killed writer and is ignored.
 
     Args:
         raw: the bytes of the file.
-        where: directory or URL of the store, for sentences.
+        where: directory or URL of the store, for errors.
 
     Raises:
         DamagedStore: a line was changed, or belongs to another store.
@@ -92,8 +92,8 @@ def parse_journal(raw: bytes, manifest: Manifest, where: str) -> list[ShardRecor
                 "restore the file from a copy, or harvest again"
             )
         if number >= manifest.shards:
-            raise DamagedStore(f"{path} lists more shards than the {manifest.shards} there can be")
-        # The paths follow from the manifest: none can lead anywhere else.
+            raise DamagedStore(f"{path} lists more than the {manifest.shards} possible shards")
+        # The paths follow from the manifest, so none can lead elsewhere.
         if record.files.keys() != set(manifest.shard_paths(number)):
             raise DamagedStore(f"line {number + 1} of {path} lists other files than its shard has")
         errors = [record.squared_error] + ([record.massive_error] if manifest.schema > 1 else [])
@@ -105,7 +105,7 @@ def parse_journal(raw: bytes, manifest: Manifest, where: str) -> list[ShardRecor
 
 
 def _record(document: dict[str, Any]) -> ShardRecord:
-    """The record that a line states. Nothing is converted: what is not a size is refused."""
+    """The record in a line. Nothing is converted: an invalid size is refused."""
     files = {path: FileRecord(f["bytes"], f["sha256"]) for path, f in document["files"].items()}
     for file in files.values():
         if type(file.bytes) is not int or not 0 <= file.bytes < 2**63:

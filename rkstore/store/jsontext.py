@@ -8,8 +8,8 @@ from typing import Any
 def to_json(value: Any, *, indent: int | None = None) -> str:
     """JSON of dicts, lists and plain values, in which ``nan`` and ``inf`` are ``null``.
 
-    For reports, whose readers see what is missing. What is read back as a setting or a
-    weight must exist: there ``json.dumps(..., allow_nan=False)`` refuses to write it.
+    For reports only. Settings and weights must be finite: there use ``json.dumps(...,
+    allow_nan=False)``.
     """
     return json.dumps(existing(value), indent=indent, allow_nan=False)
 
@@ -26,7 +26,7 @@ def existing(value: Any) -> Any:
 
 
 def canonical(value: Any) -> str:
-    """The one JSON text of a value, for a digest: keys sorted, no spaces."""
+    """The canonical JSON text of a value, for a digest: keys sorted, no spaces."""
     compact = (",", ":")
     return json.dumps(
         value, sort_keys=True, separators=compact, ensure_ascii=False, allow_nan=False

@@ -1,4 +1,4 @@
-"""What a store is (``manifest.json``): sites, sizes, codec, format, and where its rows came from.
+"""The manifest of a store (``manifest.json``): sites, sizes, codec, format, source.
 
 The manifest is written once, before the first shard, and never changes: it holds everything
 that determines a stored value, and its fingerprint names the store.
@@ -22,24 +22,24 @@ from rkstore.store.formats import FORMATS, ArraySpec, format_named
 from rkstore.store.jsontext import canonical
 from rkstore.store.sites import Site
 
-# 2: massive rows and entries without a code are kept apart; errors are those of other rows.
+# 2: massive rows and out-of-range entries are kept apart; errors exclude massive rows.
 SCHEMA = 2
 
-# Rows decoded at once. Large enough that compression and threads pay, small enough
-# that a shuffled window of many chunks fits in memory: 3 MB of float16 at GPT-2's width.
+# Rows decoded at once. Large enough for compression and threads, small enough that a shuffled
+# window of many chunks fits in memory: 3 MB of float16 at GPT-2's width.
 CHUNK_ROWS = 512
 
-# What is known of every row, stored once and not per site.
+# Columns of every row, stored once and not per site.
 COLUMNS = {
     "token_id": np.dtype("<i4"),
     "document": np.dtype("<i4"),
     "position": np.dtype("<i4"),
 }
 
-# A name becomes a directory: no separators, no leading dot, nothing to interpret.
+# A name becomes a directory: no separators, no leading dot, no special characters.
 SITE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
-# The most memory that a stranger's store may ask for at once, in bytes.
+# The most memory that an untrusted store may request at once, in bytes.
 LARGEST_CHUNK = 2**30
 
 
@@ -74,7 +74,7 @@ class Manifest:
 
     @property
     def stored_codec(self) -> Codec:
-        """The codec of that name, as this store means it."""
+        """The codec of that name in this store's schema."""
         return codec_named(self.codec, self.schema)
 
     @cached_property
@@ -157,11 +157,11 @@ class Manifest:
         return [*sites, *self.column_specs().values()]
 
     def statistics_path(self, hook_name: str, shard: int) -> str:
-        """Where the statistics of a site over the rows of one shard lie."""
+        """The file of a site's statistics for one shard."""
         return f"{hook_name}/statistics/{shard:05d}.safetensors"
 
     def apart_path(self, hook_name: str, shard: int) -> str:
-        """Where what a codec keeps apart of the rows of one shard lies."""
+        """The file of a site's values kept apart for one shard."""
         return f"{hook_name}/apart/{shard:05d}.safetensors.zst"
 
     def shard_paths(self, shard: int, hook_names: Sequence[str] | None = None) -> list[str]:
@@ -180,13 +180,13 @@ class Manifest:
         return format_named(self.format).metadata({s: self.array_rows(s, rows) for s in specs})
 
     def to_bytes(self) -> bytes:
-        """The one text that ``manifest.json`` may have."""
+        """The canonical text of ``manifest.json``."""
         named = {"rkstore_schema": self.schema, "fingerprint": self.fingerprint} | self._stated
         text = json.dumps(named, indent=2, ensure_ascii=False, allow_nan=False)
         return f"{text}\n".encode()
 
     def differences(self, other: "Manifest") -> list[str]:
-        """What the other manifest says differently, ``key: there, not here``."""
+        """Differences to another manifest, as ``key: there, not here``."""
         mine, theirs = _leaves(self._stated), _leaves(other._stated)
         return [
             f"{'.'.join(key)}: {theirs.get(key, 'absent')} there, {mine.get(key, 'absent')} here"
@@ -206,7 +206,7 @@ class Manifest:
             "chunk_rows": self.chunk_rows,
             "codec": self.codec,
             "format": self.format,
-            # Stated only if it is not the usual one: the first stores did not have the key.
+            # Written only if it is not the default: the first stores lacked the key.
             **(
                 {}
                 if self.compression == self._usual_compression
@@ -218,11 +218,11 @@ class Manifest:
 
 
 def parse_manifest(raw: bytes, where: str) -> Manifest:
-    """The manifest that a ``manifest.json`` states.
+    """The manifest in a ``manifest.json``.
 
     Args:
         raw: the bytes of the file.
-        where: directory or URL of the store, for sentences.
+        where: directory or URL of the store, for errors.
 
     Raises:
         BadInput: it needs a newer rkstore.
@@ -264,7 +264,7 @@ def _manifest(document: dict[str, Any]) -> Manifest:
 
 
 def check_manifest(manifest: Manifest) -> None:
-    """Raise ValueError if no store can be as the manifest says."""
+    """Raise ValueError if the manifest is impossible."""
     sizes = {
         "rows": manifest.rows,
         "context_size": manifest.context_size,
@@ -310,7 +310,7 @@ def largest_divisor(n: int, most: int) -> int:
 
 
 def _leaves(value: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], str]:
-    """The JSON text of everything that is not a filled object, by the keys that lead to it."""
+    """The JSON text of every leaf, by the path of keys."""
     if not isinstance(value, dict) or not value:
         return {path: value if isinstance(value, str) else canonical(value)}
     leaves: dict[tuple[str, ...], str] = {}

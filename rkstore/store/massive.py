@@ -1,8 +1,8 @@
-"""Massive rows: the few, BOS and attention sinks above all, that are far longer than others.
+"""Massive rows: the few, mostly BOS and attention sinks, with far larger norms than others.
 
 Up to a hundred times as far from the mean as the others (Sun et al. 2024, "Massive Activations
-in Large Language Models", arXiv 2402.17762), they hide the rest: they would set a codec's
-scale, and an error summed over all rows would be theirs alone.
+in Large Language Models", arXiv 2402.17762), they hide the rest: they would set a codec's scale
+and dominate an error summed over all rows.
 """
 
 from dataclasses import dataclass
@@ -17,28 +17,28 @@ BLOCK_ROWS = 64
 # A row is massive at this many times the usual distance from the centre.
 FACTOR = 10.0
 
-# Lengths are summed in float32: a row this close to the reach is measured again.
+# Norms are summed in float32: a row this close to the threshold is measured again.
 NEAR = 0.99
 
-# About how many of the rows are looked at, and how many of those give a first centre.
+# About how many rows are sampled, and how many of those give a first centre.
 ENOUGH_ROWS, MEDIAN_ROWS = 341, 17
 
 
 @dataclass(frozen=True)
 class Usual:
-    """What most rows of a site are like: around ``centre (d_in,)``, seldom beyond ``reach``."""
+    """The distribution of ordinary rows: around ``centre (d_in,)``, within ``reach``."""
 
     centre: NDArray[np.float32]
     reach: float
 
     @classmethod
     def of(cls, x: NDArray[np.float32]) -> "Usual":
-        """Learned from finite rows ``(n, d_in)``, most of which are not massive.
+        """Estimated from finite rows ``(n, d_in)``, most of which are not massive.
 
         The centre is the mean of those within reach of the median of a few, so that massive rows
-        do not pull it towards themselves. Where most rows are the same, none is massive.
+        do not shift it. If most rows are identical, none is massive.
         """
-        # Odd strides: the blocks of a text begin alike, at even places.
+        # Odd strides, because blocks start alike, at even positions.
         x = x[:: len(x) // ENOUGH_ROWS | 1]
         usual = _around(np.median(x[:: len(x) // MEDIAN_ROWS | 1], axis=0), x)
         return _around(x[~usual.massive(x)].mean(axis=0, dtype=np.float64), x)
@@ -49,10 +49,10 @@ class Usual:
         """Which of the rows ``(n, d_in)`` are massive, ``(n,)``.
 
         Args:
-            squares: their :func:`squared_lengths`, where those are known.
+            squares: their :func:`squared_lengths`, if known.
         """
         squares = squared_lengths(x) if squares is None else squares
-        # No row is further from the centre than both are long, so few have to be looked at.
+        # By the triangle inequality only a few rows have to be checked.
         near = NEAR * (self.reach - float(np.linalg.norm(self.centre.astype(np.float64))))
         massive = ~(np.sqrt(squares) <= near)
         if massive.any():
@@ -61,7 +61,7 @@ class Usual:
 
 
 def squared_lengths(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """``‖x‖²`` of rows ``(n, d_in)``; infinite or NaN where a value is, or is beyond 1e19."""
+    """``‖x‖²`` of rows ``(n, d_in)``; infinite or NaN if a value is, or is beyond 1e19."""
     with np.errstate(over="ignore", invalid="ignore"):
         found: NDArray[np.float32] = np.einsum("nd,nd->n", x, x)
     return found

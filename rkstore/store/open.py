@@ -28,7 +28,7 @@ def open_store(asked: str | Path | None, **cache: Any) -> Store:
 
 
 def find_store(path: str | Path | None, under: str | Path = "stores") -> Path:
-    """The directory asked for, or the only store under ``stores/``.
+    """The given directory, or the only store under ``stores/``.
 
     Raises:
         BadInput: there is none, or there are several; lists them.
@@ -41,6 +41,6 @@ def find_store(path: str | Path | None, under: str | Path = "stores") -> Path:
     if not found:
         raise BadInput(f"there is no store under {under}/: write one with 'rkstore harvest'")
     raise BadInput(
-        f"there are {len(found)} stores under {under}/ "
-        f"({', '.join(str(path) for path in found)}): say which with --store"
+        f"there are {len(found)} stores under {under}/ ({', '.join(str(path) for path in found)}): "
+        f"say which with --store"
     )

@@ -1,7 +1,7 @@
 """A part of a store: some of its sites, and a range of its shards.
 
-A part has the manifest and the journal of the whole, so it knows what it is part of;
-``part.json`` says which of the files they list are here. A directory without one is whole.
+A part has the manifest and the journal of the whole; ``part.json`` says which of the files they
+list are here. A directory without one is whole.
 """
 
 import json
@@ -24,19 +24,19 @@ class Part:
         return bool(self.sites) and bool(self.shards)
 
     def to_bytes(self) -> bytes:
-        """The one text that ``part.json`` may have."""
+        """The canonical text of ``part.json``."""
         stated = {"sites": list(self.sites), "shards": [self.shards.start, self.shards.stop]}
         return (json.dumps(stated, indent=2, allow_nan=False) + "\n").encode()
 
     def holds(self, other: "Part") -> bool:
-        """Whether the other has nothing that this one lacks."""
+        """Whether this part includes the other."""
         if not other:
             return True
         inside = self.shards.start <= other.shards.start and other.shards.stop <= self.shards.stop
         return bool(self) and inside and set(other.sites) <= set(self.sites)
 
     def spanning(self, other: "Part", manifest: Manifest) -> "Part":
-        """The least part that holds both."""
+        """The smallest part that contains both."""
         if not self or not other:
             return self or other
         names = {*self.sites, *other.sites}
@@ -49,7 +49,7 @@ class Part:
         )
 
     def files(self, manifest: Manifest, records: list[ShardRecord]) -> dict[str, FileRecord]:
-        """What was recorded of each of its files, by path, shard after shard."""
+        """The record of each of its files, by path, shard after shard."""
         return {
             path: records[shard].files[path]
             for shard in (self.shards if self else ())
@@ -66,16 +66,16 @@ NOTHING = Part((), range(0))
 
 
 def whole(manifest: Manifest, records: list[ShardRecord]) -> Part:
-    """The part that is all there is."""
+    """The part that is the whole store."""
     return Part(tuple(manifest.hook_names), range(len(records)))
 
 
 def parse_part(raw: bytes, manifest: Manifest, records: list[ShardRecord], where: str) -> Part:
-    """The part that a ``part.json`` states.
+    """The part in a ``part.json``.
 
     Args:
         raw: the bytes of the file.
-        where: directory or URL of the store, for sentences.
+        where: directory or URL of the store, for errors.
 
     Raises:
         DamagedStore: it names what the store does not have.

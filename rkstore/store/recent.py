@@ -1,4 +1,4 @@
-"""What was loaded and used last, as much of it as a number of bytes allows."""
+"""A least-recently-used cache, bounded in bytes."""
 
 import threading
 from collections import OrderedDict
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 class Recent:
-    """Loaded values by key, each with ``nbytes``; those used longest ago are forgotten first."""
+    """Loaded values by key, each with ``nbytes``; the least recently used are dropped first."""
 
     def __init__(self, most_bytes: int) -> None:
         self._most_bytes = most_bytes
@@ -17,7 +17,7 @@ class Recent:
         self._lock = threading.Lock()
 
     def get(self, key: Hashable, load: Callable[[], T]) -> T:
-        """The value of that key, loaded unless it is still known. Two of them always fit."""
+        """The value of that key, loaded unless cached. Two values always fit."""
         with self._lock:
             if key in self._values:
                 self._values.move_to_end(key)

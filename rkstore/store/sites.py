@@ -10,7 +10,7 @@ from rkstore.errors import BadInput, few
 BLOCK = re.compile(r"(?:[^.]+\.)+?([0-9]+)\.(.+)")
 LAYERS = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
 
-STORE_HELP = "Store, a directory or a URL; may be left out if stores/ holds exactly one."
+STORE_HELP = "Store, a directory or a URL; optional if stores/ has exactly one."
 LAYERS_HELP = "Blocks of the sites: 'all', or a list such as 0-3,8."
 HOOK_HELP = "Hook of the sites: the part after the block, a full name, or a glob; may be repeated."
 
@@ -27,7 +27,7 @@ class Site:
 
 
 def block_of(hook_name: str) -> tuple[int | None, str]:
-    """Number of the block that a hook lies in, and the part of its name after the block.
+    """Block number of a hook, and the part of its name after the block.
 
     The first number in a name is its block's, whatever the model calls its list of blocks:
     ``blocks.8.mlp.hook_post`` and ``H_blocks.8.mlp.hook_post`` are both block 8's
@@ -48,22 +48,22 @@ class Among:
 
     names: Sequence[str]
     where: str
-    """What a sentence calls the store or the model."""
+    """The name of the store or the model in errors."""
     has: Callable[[str], str]
-    """What it has in place of a hook (or of a layer, if that is ""), to end a sentence."""
+    """The alternatives to a hook (or to a layer, if that is ""), to end a sentence."""
 
     def chosen(self, layers: str | int | None = None, hooks: Hooks = None) -> list[str]:
         """The sites that any of the hooks names in the layers, in the order of ``names``.
 
-        A part of a name, or a glob, must name a site in each of the layers that are listed; a
-        full name stands for itself. Each of the layers must have a site.
+        A part of a name, or a glob, must match a site in each listed layer; a full name stands for
+        itself. Each layer must have a site.
 
         Args:
             layers: a list such as ``0-3,8``, or one; ``all`` or None for any, also outside blocks.
             hooks: parts after the block (``mlp.hook_post``), full names or globs; None for any.
 
         Raises:
-            BadInput: a layer or a hook names nothing; says what there is.
+            BadInput: a layer or a hook matches nothing; lists the alternatives.
         """
         asked = _several(hooks)
         listed: Sequence[int | None] = self.layers(layers) or [None]
@@ -75,7 +75,7 @@ class Among:
                 if not fitting:
                     raise BadInput(self._lacking(layer, [hook]))
                 found |= fitting
-        for layer in listed:  # full names may all be of other layers
+        for layer in listed:  # full names may all be in other layers
             if not any(_fits(name, layer) for name in found):
                 raise BadInput(self._lacking(layer, asked))
         return [name for name in self.names if name in found]
@@ -84,7 +84,7 @@ class Among:
         """The only site that :meth:`chosen` finds.
 
         Raises:
-            BadInput: as there, or several sites fit; names them.
+            BadInput: as in :meth:`chosen`, or several sites fit; names them.
         """
         fitting = self.chosen(layers, hooks)
         if len(fitting) == 1:
@@ -99,7 +99,7 @@ class Among:
         """The layers that a list such as ``0-3,8`` names, each once, in order; None for ``all``.
 
         Raises:
-            BadInput: the text is no such list, or there is no such layer.
+            BadInput: the text is not such a list, or a layer does not exist.
         """
         if asked in (None, "all"):
             return None
@@ -126,7 +126,7 @@ class Among:
 
 
 def written(layers: Collection[int]) -> str:
-    """Layers as they are asked for: ``0-3,8``."""
+    """Layers in the form of the option: ``0-3,8``."""
     spans: list[list[int]] = []
     for layer in sorted(layers):
         if spans and spans[-1][-1] == layer - 1:
@@ -145,7 +145,7 @@ def _fits(name: str, layer: int | None, hook: str = "*") -> bool:
 
 
 def _asked(layers: str | int | None, hooks: Sequence[str]) -> str:
-    """What was asked for, as it is written on a command line."""
+    """The request, as written on a command line."""
     flag = "--layer" if str(layers).isdecimal() else "--layers"
     words = [] if layers is None else [f"{flag} {layers}"]
     return " and ".join([*words, *(f"--hook {hook}" for hook in hooks)])

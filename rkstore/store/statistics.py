@@ -1,4 +1,4 @@
-"""Exact statistics of rows, kept while they stream by and merged without loss."""
+"""Exact streaming statistics of rows, merged without loss."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ Doubles = NDArray[np.float64]
 
 FIELDS = ("count", "mean", "m2", "min", "max", "positive")
 
-# Rows at a time: few enough that a block stays in the cache, and that a byte can count them.
+# Rows at a time: a block fits in the cache, and a byte can count its rows.
 BLOCK_ROWS = 32
 
 
@@ -37,9 +37,9 @@ class Statistics:
     def of(cls, x: np.ndarray) -> "Statistics":
         """Statistics of at least one row, ``x`` of shape ``(rows, d_in)``.
 
-        In one pass, in blocks of rows that stay in the processor's cache. Deviations are from
-        the first row, so that an offset common to all rows costs no digits and a constant
-        dimension has a variance of exactly zero.
+        In one pass, in blocks of rows that fit in the processor's cache. Deviations are from the
+        first row, so that a common offset costs no precision and a constant dimension has a
+        variance of exactly zero.
         """
         count, shift = len(x), x[0].astype(np.float64)
         total, squares = np.zeros_like(shift), np.zeros_like(shift)
@@ -51,7 +51,7 @@ class Statistics:
         for i, start in enumerate(range(0, count, BLOCK_ROWS)):
             block = x[start : start + BLOCK_ROWS]
             deviation, over = held[: len(block)], above[: len(block)]
-            # Faster than to subtract numbers of two types from one another.
+            # Faster than subtracting arrays of two types.
             np.copyto(deviation, block)
             deviation -= shift
             total += np.add.reduce(deviation, axis=0)
@@ -149,7 +149,7 @@ class ShardStatistics:
         return ShardStatistics(self.all.merge(other.all), ordinary)
 
     def to_bytes(self) -> bytes:
-        """The content of a file; ordinary rows have their own arrays where some are massive."""
+        """The content of a file; ordinary rows have their own arrays if some are massive."""
         arrays = self.all.as_arrays()
         if self.massive and self.ordinary:
             arrays |= {f"ordinary.{k}": v for k, v in self.ordinary.as_arrays().items()}

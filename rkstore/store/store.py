@@ -1,6 +1,6 @@
 """Reading a store: rows of any site, columns, statistics.
 
-It takes NumPy and the library of the format, no torch and no language model.
+It needs NumPy and the library of the format, neither torch nor a language model.
 """
 
 import functools
@@ -24,7 +24,7 @@ from rkstore.store.recent import Recent
 from rkstore.store.sites import Among, Hooks
 from rkstore.store.statistics import ShardStatistics, Statistics
 
-# Scales, offsets and what is kept apart that stay decoded: at GPT-2's width of dozens of shards.
+# Cache of decoded scales, offsets and values apart: at GPT-2's width, dozens of shards.
 SIDE_BYTES = 2**26
 
 
@@ -62,7 +62,7 @@ class Store:
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        """What was opened, without what is open: the copy may be in another directory."""
+        """The state without open files: the copy may be in another directory."""
         kept = {name: getattr(self, name) for name in ("where", "manifest", "records", "part")}
         return kept | {"root": self.root.absolute()}
 
@@ -77,22 +77,22 @@ class Store:
 
     @property
     def hook_names(self) -> list[str]:
-        """The sites that can be read."""
+        """The readable sites."""
         return list(self.held.sites)
 
     @property
     def shards(self) -> range:
-        """The shards that can be read."""
+        """The readable shards."""
         return self.held.shards
 
     @property
     def first_row(self) -> int:
-        """The first row that can be read: 0 unless this is a part that begins later."""
+        """The first readable row: 0 unless this is a part that starts later."""
         return self.shards.start * self.manifest.shard_rows
 
     @property
     def stop_row(self) -> int:
-        """One past the last row that can be read."""
+        """One past the last readable row."""
         return self.manifest.rows_recorded(self.shards.stop)
 
     @property
@@ -102,7 +102,7 @@ class Store:
 
     @property
     def chunk_range(self) -> range:
-        """The chunks that can be read."""
+        """The readable chunks."""
         return self._chunks_between(self.first_row, self.stop_row)
 
     def rows_of_chunk(self, chunk: int) -> tuple[int, int]:
@@ -113,7 +113,7 @@ class Store:
     def chunk(self, hook_name: str, chunk: int) -> NDArray[np.float32]:
         """Activations of one chunk, decoded, ``(rows of the chunk, d_in)`` float32.
 
-        In an uncompressed float32 store they are a view of the mapped file, not to be written to.
+        In an uncompressed float32 store they are a read-only view of the mapped file.
 
         Raises:
             BadInput: the site is not in the store.
@@ -123,9 +123,9 @@ class Store:
         return self.codec.decode(self.stored_chunk(hook_name, chunk))
 
     def stored_chunk(self, hook_name: str, chunk: int) -> Encoded:
-        """One chunk as it is stored, ``(rows of the chunk, d_in)``, for the store's ``codec``.
+        """One encoded chunk, ``(rows of the chunk, d_in)``, for the store's ``codec``.
 
-        Any of its rows can be decoded alone, and it takes a quarter of the memory in int8.
+        Its rows can be decoded separately, and it takes a quarter of the memory in int8.
 
         Raises:
             BadInput, RkstoreError: see :meth:`chunk`.
@@ -135,7 +135,7 @@ class Store:
         specs = self.manifest.specs(hook_name)
         shard, within = divmod(chunk, specs[""].chunks_per_shard)
         values = self._read(specs[""], shard, within)
-        # Of a codec that learns shard by shard all chunks have the first, and only, row.
+        # If a codec is fitted per shard, all chunks use the first and only row.
         at = within if self.codec.side_of == "chunk" else 0
         side = {name: self._side(specs[name], shard)[at] for name in self.codec.side}
         return Encoded(values, side, self._apart(hook_name, shard, within, len(values)))
@@ -145,7 +145,7 @@ class Store:
     ) -> NDArray[np.float32]:
         """Activations of rows ``start`` to ``stop``, decoded, ``(stop - start, d_in)`` float32.
 
-        Left out, they are the first row there is and one past the last.
+        By default, all readable rows.
 
         Raises:
             BadInput: the site is not in the store, or the rows are not.
@@ -162,8 +162,8 @@ class Store:
     ) -> NDArray[np.int32]:
         """``token_id``, ``document`` or ``position`` of rows ``start`` to ``stop``, int32.
 
-        ``position`` counts from 0 inside the block that the model saw; ``document`` is the number
-        of the file, or of the row of the split, that the text came from.
+        ``position`` counts from 0 within the block; ``document`` is the number of the file, or of
+        the row of the split, that the text came from.
         """
         if name not in COLUMNS:
             raise BadInput(f"unknown column '{name}': choose one of {', '.join(COLUMNS)}")
@@ -175,19 +175,19 @@ class Store:
         return out
 
     def statistics(self, hook_name: str) -> Statistics:
-        """Exact statistics of all rows of a site that can be read, from before encoding."""
+        """Exact statistics of all readable rows of a site, before encoding."""
         return self._statistics(hook_name).all
 
     def ordinary_statistics(self, hook_name: str) -> Statistics:
-        """The same of the rows that are not massive (:mod:`rkstore.store.massive`).
+        """The same for the rows that are not massive (:mod:`rkstore.store.massive`).
 
-        In a store of schema 1, and where every row is massive, of all rows.
+        In a store of schema 1, or if every row is massive, for all rows.
         """
         found = self._statistics(hook_name)
         return found.ordinary or found.all
 
     def massive_rows(self, hook_name: str) -> int:
-        """How many rows of a site that can be read are massive; not known in schema 1: 0."""
+        """How many readable rows of a site are massive; 0 in schema 1, which does not record it."""
         return self._statistics(hook_name).massive
 
     def _statistics(self, hook_name: str) -> ShardStatistics:
@@ -209,8 +209,8 @@ class Store:
     def codec_fvu(self, hook_name: str) -> float:
         """Error of the stored values of ordinary rows, as a fraction of their variance.
 
-        In a store of schema 1, of all rows. That of the store they were exported from is added:
-        the errors of rounding twice are independent, so their squares add up.
+        In a store of schema 1, of all rows. The error of an exported store is added: the two
+        rounding errors are independent, so their squares add up.
         """
         total = float(self.ordinary_statistics(hook_name).m2.sum())
         error = sum(self.records[shard].squared_error[hook_name] for shard in self.shards)
@@ -228,7 +228,7 @@ class Store:
         return sum(error.get(hook_name, 0.0) for error in errors) / total
 
     def stored_bytes(self, hook_name: str | None = None) -> int:
-        """Bytes on disk of one site's stored numbers, or of all files that should be here."""
+        """Bytes on disk of one site's stored numbers, or of all expected files."""
         files = list(self.files().items())
         if hook_name is not None:
             arrays = tuple(f"{spec.name}/" for spec in self.manifest.specs(hook_name).values())
@@ -236,7 +236,7 @@ class Store:
         return sum(file.bytes for _, file in files)
 
     def files(self) -> dict[str, FileRecord]:
-        """What was recorded of each file that should be here, by path."""
+        """The record of each expected file, by path."""
         return self.held.files(self.manifest, self.records)
 
     def site(self, layer: str | int | None = None, hook: Hooks = None) -> str:
@@ -247,7 +247,7 @@ class Store:
             hook: full name (``blocks.8.mlp.hook_post``), the part after the block, or a glob.
 
         Raises:
-            BadInput: no site fits, or several do; names what there is.
+            BadInput: no site fits, or several do; lists the alternatives.
         """
         return self._among.one(layer, hook)
 
@@ -260,21 +260,21 @@ class Store:
         return Among(self.hook_names, f"the store at {self.where}", lambda _: self._has())
 
     def check_site(self, hook_name: str) -> None:
-        """Raise BadInput, naming what there is, unless the site is in the store."""
+        """Raise BadInput with the alternatives unless the site is in the store."""
         if hook_name not in self.held.sites:
             raise BadInput(
                 f"'{hook_name}' is not in the store at {self.where}, which {self._has()}"
             )
 
     def check_chunk(self, chunk: int) -> None:
-        """Raise BadInput, saying what there is, unless the chunk can be read."""
+        """Raise BadInput with the alternatives unless the chunk can be read."""
         if chunk not in self.chunk_range:
             elsewhere = self.part is not None and 0 <= chunk < self.chunks
             has = self._has() if elsewhere else f"has {self.chunks} chunks, counted from 0"
             raise BadInput(f"chunk {chunk} is not in the store at {self.where}, which {has}")
 
     def open_array(self, hook_name: str) -> Any:
-        """The stored numbers of a site, not decoded, as Zarr or h5py hand them out.
+        """The encoded numbers of a site, as Zarr or h5py arrays.
 
         Raises:
             BadInput, RkstoreError: see :meth:`chunk`.
@@ -296,7 +296,7 @@ class Store:
         raise BadInput(f"rows {start}:{stop} are not in the store, which {has}")
 
     def _has(self) -> str:
-        """What can be read, to end a sentence on what cannot."""
+        """The readable range, to end a sentence about an unreadable one."""
         if self.part is None:
             return f"has {few(self.hook_names)}"
         return (
@@ -305,10 +305,10 @@ class Store:
         )
 
     def _how_to_get_more(self) -> str:
-        return f"'rkstore pull URL --out {self.where}' brings more"
+        return f"'rkstore pull URL --out {self.where}' fetches more"
 
     def _fill(self, out: np.ndarray, start: int, values: Callable[[int], np.ndarray]) -> None:
-        """Fill rows ``start`` and those that follow from the values of each chunk."""
+        """Fill rows from ``start`` on with the values of each chunk."""
         stop = start + len(out)
         for chunk in self._chunks_between(start, stop):
             first, last = self.rows_of_chunk(chunk)
@@ -324,7 +324,7 @@ class Store:
         return self._sides.get((spec.name, shard), lambda: self._read(spec, shard, 0))
 
     def _apart(self, hook_name: str, shard: int, chunk: int, rows: int) -> Apart | None:
-        """What is kept apart of the rows of a chunk, counted within its shard."""
+        """The values kept apart for a chunk, counted within its shard."""
         if not self.codec.keeps_apart:
             return None
         path = self.manifest.apart_path(hook_name, shard)
@@ -383,7 +383,7 @@ class Store:
             with reading(path, self.where):
                 file = self._present(path, recorded)
                 if file.stat().st_size != recorded.bytes:
-                    raise DamagedStore(f"{path} of {self.where} has another size than is recorded")
+                    raise DamagedStore(f"{path} of {self.where} does not have the recorded size")
                 raw = file.read_bytes()
         except OSError as error:
             raise DamagedStore(f"{path} of {self.where} cannot be read: {error}") from None

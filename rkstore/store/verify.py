@@ -23,20 +23,20 @@ from rkstore.store.store import Store
 
 @dataclass(frozen=True)
 class Problem:
-    """A file that is not as recorded, and in what way."""
+    """A file that differs from its record, and how."""
 
     path: str
     what: str
 
 
 def verify(store: Store, advance: Callable[[int], object] = lambda _: None) -> Iterator[Problem]:
-    """Compare every file of a store with what was recorded of it.
+    """Compare every file of a store with its record.
 
     Args:
         advance: called with the bytes of each file once it is checked.
 
     Yields:
-        One problem for each file that was changed, cut short, lost or added.
+        One problem for each file that was changed, truncated, lost or added.
 
     Raises:
         RkstoreError: the system does not let a file be read; whether it is intact is unknown.
@@ -58,7 +58,7 @@ def verify(store: Store, advance: Callable[[int], object] = lambda _: None) -> I
             elif store.part is None or path not in elsewhere:
                 what = "is not recorded"
             else:
-                what = f"is not of the part that {PART} states: pull again"
+                what = f"is not in the part that {PART} states: pull again"
             yield Problem(path, what)
 
 
@@ -75,7 +75,7 @@ def _compare(root: Path, path: str, recorded: FileRecord) -> Iterator[Problem]:
 
 
 def _difference(file: Path, recorded: FileRecord) -> str:
-    """In what way a file is not as recorded; an empty string if it is."""
+    """How a file differs from its record; an empty string if it does not."""
     size = file.stat().st_size
     if size != recorded.bytes:
         return f"has {size:,} bytes where {recorded.bytes:,} were written"

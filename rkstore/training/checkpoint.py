@@ -1,4 +1,4 @@
-"""Checkpoints of a run: written as a whole, resumed to the same bits.
+"""Checkpoints of a run: written atomically, resumed bit for bit.
 
 One holds the dictionary as SAELens loads it, and everything that the next step depends on.
 """
@@ -28,7 +28,7 @@ class Diverged(RkstoreError):
 
 
 def save(run: Run) -> None:
-    """Write the checkpoint of this step as a whole, then drop the state of the one before.
+    """Write the checkpoint of this step atomically, then drop the state of the one before.
 
     Raises:
         Diverged: a number in it is not finite; nothing is written.
@@ -59,7 +59,7 @@ def save(run: Run) -> None:
 
 
 def check_finite(run: Run) -> None:
-    """Raise Diverged unless all that the next step depends on is finite."""
+    """Raise Diverged unless everything that the next step depends on is finite."""
     for name, tensor in _state(run).items():
         # A sum is finite only if all of its terms are.
         if not tensor.sum().isfinite():
@@ -67,7 +67,7 @@ def check_finite(run: Run) -> None:
 
 
 def diverged(run: Run, what: str) -> Diverged:
-    """The error of a run of which something is not finite at this step."""
+    """The error for a run with a value that is not finite at this step."""
     kept = checkpoints_beside(run.directory(0))
     last = f"its checkpoint of step {kept[-1][0]} is kept" if kept else "nothing was written"
     return Diverged(
@@ -80,7 +80,7 @@ def resume(run: Run) -> None:
     """Go back to the last checkpoint of this run, if it has one.
 
     Raises:
-        BadInput: what lies under its name is another run's, or cannot be read.
+        BadInput: the checkpoint under its name is another run's, or cannot be read.
     """
     check_free(run.parent, run.name)
     found = checkpoints_beside(run.directory(0))
@@ -98,7 +98,7 @@ def resume(run: Run) -> None:
     run.dictionary.load_state_dict({name: tensors[name] for name in run.dictionary.state_dict()})
     for name, parameter in run.dictionary.named_parameters():
         moments = {k: tensors[f"{name}.{k}"] for k in ("exp_avg", "exp_avg_sq")}
-        # They lie in memory as their parameter does, which fused Adam relies on.
+        # They need the memory layout of their parameter, which fused Adam relies on.
         run.optimizer.state[parameter] = {"step": tensors[f"{name}.step"]} | {
             key: torch.empty_like(parameter).detach().copy_(moment)
             for key, moment in moments.items()
@@ -106,8 +106,7 @@ def resume(run: Run) -> None:
 
 
 def _state(run: Run) -> dict[str, Tensor]:
-    """Weights as they are trained, what the select keeps, Adam's moments, and how long each
-    latent was idle."""
+    """Training weights, the select's state, Adam's moments, and how long each latent was idle."""
     tensors = run.dictionary.state_dict() | {"idle": run.idle}
     for name, parameter in run.dictionary.named_parameters():
         for key, value in run.optimizer.state[parameter].items():
@@ -116,7 +115,7 @@ def _state(run: Run) -> dict[str, Tensor]:
 
 
 def _report(run: Run, path: Path) -> dict[str, Any]:
-    """What a checkpoint says of its training, which must be this run's."""
+    """The identity in a checkpoint, which must be this run's."""
     try:
         report: dict[str, Any] = json.loads((path / TRAINING).read_text("utf-8"))
         # Version 0.1 kept the layer as it was typed, and left no row out.
@@ -124,7 +123,7 @@ def _report(run: Run, path: Path) -> dict[str, Any]:
         before.pop("layer", None)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _unreadable(path, error) from None
-    # What went without saying when it was written is None.
+    # Options that did not exist when it was written are None.
     keys = before.keys() | run.identity.keys()
     different = sorted(k for k in keys if before.get(k) != run.identity.get(k))
     if different:
@@ -141,6 +140,6 @@ def _unreadable(path: Path, error: Exception) -> BadInput:
 
 
 def _scale(run: Run) -> float | dict[str, float]:
-    """What rows were multiplied by; of several sites by name."""
+    """The factor of the rows; by name if there are several sites."""
     scales = dict(run.reading.scales)
     return scales if len(scales) > 1 else next(iter(scales.values()))

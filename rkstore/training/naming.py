@@ -1,7 +1,7 @@
-"""Names of runs, and where their checkpoints lie: ``<out>/sae/<model>/<name>_<step>``.
+"""Names of runs, and the paths of their checkpoints: ``<out>/sae/<model>/<name>_<step>``.
 
-A name is the user's own text. It is compared as it is, never read as a pattern; the number behind
-the last ``_`` is the step, so no two names share a checkpoint.
+A name is literal text, never a pattern; the number after the last ``_`` is the step, so no two
+names share a checkpoint.
 """
 
 import os
@@ -12,13 +12,12 @@ from rkstore.dictionaries.disk import TRAINING
 from rkstore.errors import BadInput
 from rkstore.store.files import named
 
-# The longest part of a path on all usual file systems, less room for a step and for
-# what is written aside.
+# The longest path component on common file systems, minus room for a step and a temporary name.
 LONGEST = 255 - 40
 
 
 def check_name(name: str) -> None:
-    """Raise BadInput unless the name is a path below the directory that it is put in."""
+    """Raise BadInput unless the name is a path below its directory."""
     for part in name.split("/"):
         if reason := _unfit(part):
             raise BadInput(
@@ -38,7 +37,7 @@ def checkpoint_of(parent: Path, name: str, step: int) -> Path:
 
 
 def checkpoints_beside(checkpoint: Path) -> list[tuple[int, Path]]:
-    """The checkpoints of the run that one is of, or would be: step and directory, by step."""
+    """The checkpoints of the run that a path belongs to: step and directory, by step."""
     name = checkpoint.name.rpartition("_")[0]
     return sorted(found for found in _steps(checkpoint.parent, name) if is_checkpoint(found[1]))
 
@@ -49,7 +48,7 @@ def is_checkpoint(path: Path) -> bool:
 
 
 def check_free(parent: Path, name: str) -> None:
-    """Raise BadInput if something else lies where a run of that name would write."""
+    """Raise BadInput if something else is where a run of that name would write."""
     target = checkpoint_of(parent, name, 0)
     for above in target.parents:
         if above == parent:
@@ -69,7 +68,7 @@ def _steps(parent: Path, name: str) -> Iterator[tuple[int, Path]]:
 
 
 def _unfit(part: str) -> str | None:
-    """What keeps a part of a name from being a directory's, if anything does."""
+    """Why a part of a name cannot be a directory's, or None."""
     if not part:
         return "a part is empty"
     if part.startswith("."):

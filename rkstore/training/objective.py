@@ -1,10 +1,10 @@
-"""The training loss, stated once: automatic differentiation does the rest.
+"""The training loss, differentiated automatically.
 
     reconstruction   mean over prefixes of Σ_sites ‖ŷ - y‖², mean over tokens
-    l1, …            what the select adds for its code, times the pressure
-    auxk, …          what each helper adds
+    l1, …            sparsity losses of the select, times the pressure
+    auxk, …          losses of the helpers
 
-The gradient by hand (``fast/``) is a faster way to the same numbers where it is covered.
+The hand-written gradient (``fast/``) computes the same numbers faster for common cases.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from rkstore.training.helpers.base import Helper
 
 @dataclass(frozen=True)
 class Pass:
-    """One pass of a batch through a dictionary: what a term of the loss may look at.
+    """One pass of a batch through a dictionary: the inputs of the loss terms.
 
     Args:
         rows: activations by site, ``(n, width)``.
@@ -27,7 +27,7 @@ class Pass:
         f: the code, ``(n, latents)``.
         decoded: the reconstruction by all latents, by written site.
         dead: which latents count as dead, bool ``(latents,)``.
-        pressure: share of the sparsity losses that is asked for, 0 to 1.
+        pressure: fraction of the sparsity losses to apply, 0 to 1.
     """
 
     dictionary: Dictionary
@@ -46,12 +46,12 @@ class Pass:
 
 @dataclass(frozen=True)
 class Objective:
-    """What is minimised.
+    """The loss to minimise.
 
     Args:
         shares: of the latents whose reconstructions count, ascending: ``(1.0,)`` is a plain
             dictionary, several are nested ones (Matryoshka).
-        helpers: what else there is to learn from.
+        helpers: additional losses.
     """
 
     shares: tuple[float, ...] = (1.0,)

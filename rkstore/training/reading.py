@@ -1,6 +1,6 @@
-"""What a run reads: sites and chunks of a store, the rows left out, each site's scale.
+"""The data of a run: sites and chunks of a store, the rows left out, each site's scale.
 
-Here rows become tensors: everything before reads with NumPy alone.
+Here rows become tensors; everything before uses only NumPy.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
     from rkstore.store.statistics import Statistics
     from rkstore.store.store import Store
 
-# Rows that are enough for a spread, a quantile or a median: 100 MB at 3,072 dimensions.
+# Enough rows for a variance, a quantile or a median: 100 MB at 3,072 dimensions.
 SAMPLE_ROWS = 8192
 
-# Rows drawn at random come from chunks that hold so many times as many: neighbours are alike,
-# and to read a large store from end to end for a few rows would take too long.
+# Random rows are drawn from chunks with this many times as many: neighbours are similar, and
+# reading a whole store for a few rows would take too long.
 DRAWN_FROM = 4
 
 
 @dataclass(frozen=True)
 class Reading:
-    """Sites and chunks of a store, as they are trained on.
+    """Sites and chunks of a store, as used for training.
 
     Args:
-        scales: what the values of each site are multiplied by; by 1 where a site is missing.
+        scales: factor of the values of each site; 1 if a site is missing.
         left_out: rows that are not trained on.
     """
 
@@ -58,33 +58,33 @@ class Reading:
         return plan_batches(self.store, self.chunks, size, seed, self.left_out)
 
     def batches(self, size: int, seed: int, start: int = 0) -> Iterator[Batch]:
-        """Batches without end, from number ``start`` on, in the units of the store."""
+        """Endless batches, from number ``start``, in the units of the store."""
         return read_batches(self.store, self.hook_names, self.plan(size, seed), start=start)
 
     def rows(self, batch: Batch, device: str) -> Rows:
-        """The rows of a batch as they are trained on, float32 ``(n, width)`` by site."""
+        """The scaled rows of a batch, float32 ``(n, width)`` by site."""
         return {
             name: torch.from_numpy(batch.x[name]).to(device) * self._scale(name)
             for name in self.hook_names
         }
 
     def sample(self, rows: int = SAMPLE_ROWS) -> Rows:
-        """About so many rows, whole chunks evenly spread, ``(n, width)`` by site."""
+        """About that many rows, whole chunks evenly spread, ``(n, width)`` by site."""
         return {
             name: self._tensor(name, [self._read(name, chunk) for chunk in self.spread(rows)])
             for name in self.hook_names
         }
 
     def spread(self, rows: int) -> Sequence[int]:
-        """Evenly spread chunks that hold about so many rows; all, if they hold fewer."""
+        """Evenly spread chunks with about that many rows; all, if they have fewer."""
         count = -(-rows // self.store.manifest.chunk_rows)
         step = max(1, len(self.chunks) // count)
         return self.chunks[::step][:count]
 
     def draw(self, rows: int, generator: torch.Generator) -> Rows:
-        """So many different rows at random, the same ones of every site, ``(rows, width)``.
+        """That many different random rows, the same for every site, ``(rows, width)``.
 
-        All there are, if they are fewer.
+        All rows, if there are fewer.
         """
         count = -(-DRAWN_FROM * rows // self.store.manifest.chunk_rows)
         order = torch.randperm(len(self.chunks), generator=generator)[:count].tolist()
@@ -104,8 +104,8 @@ class Reading:
     def statistics(self, hook_name: str) -> Statistics:
         """Exact statistics of a site, in the units of the store.
 
-        Where rows are left out, of the rows that are not massive: nearly the same ones, and
-        known without a reading.
+        If rows are left out, over the rows that are not massive: nearly the same rows, and known
+        without reading the data.
         """
         if len(self.left_out.rows):
             return self.store.ordinary_statistics(hook_name)

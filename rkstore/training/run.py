@@ -1,4 +1,4 @@
-"""A training run between two steps: everything that its next step depends on."""
+"""The state of a training run, and how it is prepared."""
 
 import hashlib
 import json
@@ -31,7 +31,7 @@ from rkstore.training.objective import Objective
 from rkstore.training.reading import Reading
 from rkstore.training.settings import TrainSettings, directions_given
 
-# Settings of which the identity has what they come to: the site, and a digest.
+# Settings that the identity replaces by their result: the site, and a digest.
 RESOLVED = ("layer", "layers", "hook", "directions")
 
 
@@ -59,15 +59,15 @@ class Run:
 
     @property
     def hook_name(self) -> str:
-        """The site, or the sites, that it is of."""
+        """The site, or the sites, it is trained on."""
         return ",".join(self.reading.hook_names)
 
     @property
     def dead_after(self) -> int:
         """Tokens without firing after which a latent is dead.
 
-        10 million are usual, but a latent of a run so short must be found dead while there is
-        time to help it: a twentieth of the tokens that the run sees if that is less.
+        10 million are usual, but in a short run a dead latent must be found while there is time to
+        revive it: so at most a twentieth of the tokens of the run.
         """
         return self.settings.dead_after or max(1, min(10_000_000, self._tokens // 20))
 
@@ -98,16 +98,16 @@ class Run:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What makes two runs the same run."""
+        """The options that identify the run."""
         chosen = {k: v for k, v in identity_of(self.settings).items() if k not in RESOLVED}
-        if chosen["wiring"] == "sae":  # as of every run before there were others
+        if chosen["wiring"] == "sae":  # as in runs from before there were others
             del chosen["wiring"]
         rows = [self.store.first_row, self.store.stop_row]
         given = {"directions_sha256": self.directions} if self.directions else {}
         return (chosen | given) | {
             "hook": self.hook_name,
             "store_fingerprint": self.store.manifest.fingerprint,
-            # A part with all rows of the site trains as the whole store does.
+            # A part with all rows of the site gives the same training as the whole store.
             "store_rows": self.store.rows if rows == [0, self.store.rows] else rows,
         }
 
@@ -122,7 +122,7 @@ class Run:
 
     @property
     def model(self) -> dict[str, Any]:
-        """Whose activations it trains on: name, and digest of the weights where it is known."""
+        """The model of the activations: name, and digest of the weights if known."""
         found = self.store.manifest.source.get("model", {})
         return {key: found.get(key) for key in ("name", "weights_sha256")}
 
@@ -163,7 +163,7 @@ def prepare(settings: TrainSettings) -> Run:
 
 
 def _sites(settings: TrainSettings, store: Store, found: Probed | None) -> tuple[Site, ...]:
-    """The sites that are asked for; a probe that is given must be of the same."""
+    """The requested sites; a given probe must be of the same site."""
     if found is not None and settings.layer is None and not settings.hook:
         names = [found.hook_name]
     elif WIRINGS[settings.wiring].of_several:
@@ -179,7 +179,7 @@ def _sites(settings: TrainSettings, store: Store, found: Probed | None) -> tuple
 
 
 def _reading(settings: TrainSettings, store: Store, sites: tuple[Site, ...]) -> Reading:
-    """What the run reads, scaled as ``--norm`` asks for."""
+    """The data of the run, scaled as ``--norm`` says."""
     chunks, _ = split_chunks(store)
     rows = [
         left_out(
@@ -196,7 +196,7 @@ def _reading(settings: TrainSettings, store: Store, sites: tuple[Site, ...]) -> 
 
 
 def _scales(reading: Reading, norm: str) -> Mapping[str, float]:
-    """The factor of each site that gives ``‖x‖²`` the mean that ``--norm`` asks for."""
+    """The factor of each site that gives ``‖x‖²`` the mean that ``--norm`` says."""
     scales = {}
     for site in reading.sites:
         found = reading.statistics(site.hook_name).mean_square_norm
@@ -208,7 +208,7 @@ def _scales(reading: Reading, norm: str) -> Mapping[str, float]:
 
 
 def default_name(identity: dict[str, Any]) -> str:
-    """A name that says what was trained, and differs wherever two runs differ."""
+    """A name that describes the run, different for different runs."""
     digest = hashlib.sha256(
         json.dumps(identity, sort_keys=True, allow_nan=False).encode()
     ).hexdigest()

@@ -16,30 +16,30 @@ class TrainSettings(SiteSettings):
     """One dictionary and how it is trained."""
 
     layers: str | None = option(
-        None, "Train one dictionary a layer, one after the other: 'all', or a list such as 0-3,8."
+        None, "Train one dictionary per layer, in turn: 'all', or a list such as 0-3,8."
     )
     dictionary: str = option("topk", "Kind of sparse code.", choices=TRAINED, also="select")
     wiring: str = option("sae", "Which sites the latents read and write.", choices=WIRINGS)
     init: str = option("datapoint", "How the latents are initialised.", choices=INITS)
     center: str | None = option(
         None,
-        "Where b_dec begins: at the store's mean, at the geometric median of a sample of rows, or "
-        "at zero (none). By default at zero for random and rkcnn-decoder, whose encoders know "
-        "nothing of the data, and at the mean for all others.",
+        "Initial b_dec: the store's mean, the geometric median of a sample of rows, or zero "
+        "(none). By default zero for random and rkcnn-decoder, whose encoders do not depend on the "
+        "data, and the mean for all others.",
         choices=("mean", "geometric-median", "none"),
     )
     init_bias: str = option(
         "zero",
-        "Encoder biases to begin with; quantile makes each latent's pre-activation positive on a "
-        "share of k / d_sae of a sample of rows.",
+        "Initial encoder biases; quantile makes each latent's pre-activation positive on a "
+        "fraction k / d_sae of a sample of rows.",
         choices=("zero", "quantile"),
     )
     init_scale: str | None = option(
         None,
-        "Encoder's scale to begin with: reconstruction makes the first reconstructions of a "
-        "sample of rows as long as the rows, both relative to b_dec; none leaves the init's own. "
-        "By default reconstruction for the inits that begin at rows of the data (datapoint and "
-        "the rkcnn inits but rkcnn-decoder) and none for all others.",
+        "Initial encoder scale: reconstruction gives the first reconstructions of a sample of rows "
+        "the norm of the rows, both relative to b_dec; none keeps the init's own. By default "
+        "reconstruction for the inits that use rows of the data (datapoint and the rkcnn inits "
+        "except rkcnn-decoder) and none for all others.",
         choices=("none", "reconstruction"),
     )
     expansion: float = option(8.0, "Latents for each input dimension.", least=0.0)
@@ -47,7 +47,7 @@ class TrainSettings(SiteSettings):
     norm: str = option(
         "d_in",
         "Mean of ‖x‖² that inputs are scaled to for training: the number of dimensions, one, or "
-        "none for values as they are stored. A dictionary is written for unscaled inputs.",
+        "none for no scaling. A dictionary is saved for unscaled inputs.",
         choices=("d_in", "one", "none"),
     )
     steps: int = option(2000, "Batches to train on.", least=1)
@@ -67,13 +67,13 @@ class TrainSettings(SiteSettings):
     )
     dtype: str = option(
         "float32",
-        "Numbers of the matrix products; weights are float32 in either case.",
+        "Precision of the matrix products; weights are always float32.",
         choices=("float32", "bfloat16"),
     )
     device: str = option("cpu", "Torch device.", identity=False)
     name: str | None = option(
         None,
-        "Name of the run, with / for directories; made of site, kind and init by default.",
+        "Name of the run, with / for directories; by default from site, kind and init.",
         identity=False,
     )
     out: str = option(
@@ -82,5 +82,5 @@ class TrainSettings(SiteSettings):
 
 
 def directions_given(settings: TrainSettings) -> str | None:
-    """The result of a probe that latents are to begin at, for the inits that can."""
+    """The result of a probe to initialise latents with, for the inits that can."""
     return settings.options(RkCNN).directions

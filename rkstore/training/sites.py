@@ -1,4 +1,4 @@
-"""Which sites a training is of: the one asked for, the one probed last, or one a layer."""
+"""The sites of a training: the one requested, the one probed last, or one per layer."""
 
 from rkstore.dictionaries.wirings import WIRINGS
 from rkstore.errors import BadInput, few
@@ -11,9 +11,9 @@ from rkstore.training.settings import TrainSettings, directions_given
 
 
 def at_probed_site(settings: TrainSettings) -> tuple[TrainSettings, str | None]:
-    """Settings that say nothing of a site, at the one probed last, and a sentence that says so.
+    """Settings without a site, completed with the one probed last, and a sentence that says so.
 
-    Others, and those of a store of one site, stay as they are, without a sentence.
+    Others, and those for a store with one site, are returned unchanged, without a sentence.
 
     Raises:
         BadInput: there are several sites and none was probed.
@@ -30,7 +30,7 @@ def at_probed_site(settings: TrainSettings) -> tuple[TrainSettings, str | None]:
         found = last_probed(store)
         if found is None:
             raise BadInput(
-                f"{error.sentence}, probe one first, or train one a layer with --layers all"
+                f"{error.sentence}, probe one first, or train one per layer with --layers all"
             ) from None
         hook_name, path = found
         sentence = f"{hook_name}, the site of {store.where} that was probed last ({path})"
@@ -39,7 +39,7 @@ def at_probed_site(settings: TrainSettings) -> tuple[TrainSettings, str | None]:
 
 
 def listed(settings: TrainSettings) -> str | None:
-    """The layers of which one dictionary each is trained; None for one dictionary."""
+    """The layers to train one dictionary each on; None for one dictionary."""
     if WIRINGS[settings.wiring].of_several:
         return None
     one = settings.layer is None or settings.layer.isdecimal()
@@ -47,22 +47,22 @@ def listed(settings: TrainSettings) -> str | None:
 
 
 def one_a_layer(settings: TrainSettings) -> list[TrainSettings]:
-    """Settings for each layer that is listed, in order; if none are, these alone.
+    """Settings for each listed layer, in order; without a list, only these.
 
     A dictionary of several sites takes all layers at once. A name becomes a directory of runs,
     each named after its site.
 
     Raises:
-        BadInput: the store has no such layer, or several sites at one; or something is
-            asked for besides that only one site can have.
+        BadInput: the store has no such layer, or several sites at one; or an option that fits only
+        one site is given.
     """
     layers = listed(settings)
     if layers is None:
         return [settings]
     if None not in (settings.layer, settings.layers):
-        raise BadInput("--layers trains one dictionary a layer: leave out --layer")
+        raise BadInput("--layers trains one dictionary per layer: leave out --layer")
     if directions_given(settings) is not None:
-        raise BadInput("--layers trains one dictionary a layer: leave out --directions")
+        raise BadInput("--layers trains one dictionary per layer: leave out --directions")
     store = open_store(settings.store)
     sites = [store.site(n, settings.hook) for n in layers_of(store, layers, settings.hook)]
     return [
@@ -81,7 +81,7 @@ def layers_of(store: Store, layers: str, hook: Hooks = None) -> list[int]:
     """The layers that ``all`` or a list names, of those at which a store has the hook.
 
     Raises:
-        BadInput: the store has the hook in no layer, or not in each that is asked for.
+        BadInput: the store has the hook in no layer, or not in every requested layer.
     """
     names = store.sites(layers, hook)
     there = sorted({layer for name in names if (layer := block_of(name)[0]) is not None})

@@ -1,4 +1,4 @@
-"""One step of one run: gradient, optimiser, constraints, and who helps dead latents."""
+"""One step of one run: gradient, optimiser, constraints, help for dead latents."""
 
 import torch
 
@@ -14,7 +14,7 @@ LOG_EVERY = 20
 
 
 def step(run: Run, rows: Rows) -> None:
-    """Make one step on rows as they are trained on, ``(n, width)`` by site.
+    """Make one step on scaled rows, ``(n, width)`` by site.
 
     Raises:
         Diverged: a number that is logged, or that the next step depends on, is not finite.
@@ -35,7 +35,7 @@ def step(run: Run, rows: Rows) -> None:
 
 
 def _differentiated(run: Run, rows: Rows) -> Measured:
-    """Fill the gradients, by hand where that is covered."""
+    """Fill the gradients, by hand where that is supported."""
     dictionary, dtype = run.dictionary, getattr(torch, run.settings.dtype)
     asked, dead = pressure(run.step, run.settings.warmup), run.idle >= run.dead_after
     if fast.covers(dictionary, run.objective):
@@ -51,10 +51,10 @@ def _differentiated(run: Run, rows: Rows) -> Measured:
 
 
 def _measure(run: Run, rows: Rows, found: Measured) -> dict[str, float | None]:
-    """What the history keeps of a step that was just made on these rows.
+    """The history entry of a step that was just made on these rows.
 
     Raises:
-        Diverged: the error of the reconstructions, or what they are made with, is not finite.
+        Diverged: the reconstruction error, or the state of the run, is not finite.
     """
     check_finite(run)
     error = found.residual.square().sum()
@@ -65,7 +65,7 @@ def _measure(run: Run, rows: Rows, found: Measured) -> dict[str, float | None]:
     variation = sum(variations[1:], variations[0])
     return {
         "step": run.step,
-        # Rows that are all the same, as one is, leave nothing to explain.
+        # Identical rows, or a single one, leave nothing to explain.
         "fvu": (error / variation).item() if variation > 0 else None,
         "l0": found.l0,
         "idle_10k": int((run.idle >= 10_000).sum()),

@@ -1,10 +1,10 @@
-"""Batches × dictionaries → trained dictionaries: the one training loop.
+"""Batches × dictionaries → trained dictionaries: the training loop.
 
-Inputs are scaled so that the mean of ‖x‖² is d_in, unless ``--norm`` says otherwise, which
-makes a learning rate or an L1 weight mean the same at every site; the scale is folded back
-into the biases when the dictionary is written. A batch depends on seed and step alone, so a run
-that was stopped goes on from its last checkpoint to the very bits of one that was not,
-and dictionaries that see the same batches can be trained on one reading of the store.
+Inputs are scaled so that the mean of ‖x‖² is d_in, unless ``--norm`` says otherwise, so that a
+learning rate or an L1 weight means the same at every site; the scale is folded back into the
+biases when the dictionary is written. A batch depends only on seed and step, so a resumed run is
+bit-identical to an uninterrupted one, and dictionaries that see the same batches can be trained in
+one pass over the store.
 """
 
 from collections.abc import Sequence
@@ -32,23 +32,23 @@ def train(settings: TrainSettings) -> Path:
         Diverged: its numbers are no longer finite.
     """
     if listed(settings) is not None:
-        raise BadInput("--layers trains one dictionary a layer: use train_all(), or --layer")
+        raise BadInput("--layers trains one dictionary per layer: use train_all(), or --layer")
     return train_all([settings])[0]
 
 
 def train_all(settings: Sequence[TrainSettings]) -> list[Path]:
-    """Train dictionaries of one site, all on one reading of it, or resume them.
+    """Train dictionaries on one site, in one pass over it, or resume them.
 
-    Each comes out as :func:`train` alone would make it, to the bit. They may differ in
-    everything but the order of the rows: store, site, batch size, and ``data_seed`` (or,
+    Each is bit-identical to what :func:`train` alone would give. They may differ in everything
+    except the order of the rows: store, site, batch size, and ``data_seed`` (or,
     without one, ``seed``) must be the same. With ``layers``, site after site.
 
     Returns:
         The directory of the last checkpoint of each, layer by layer.
 
     Raises:
-        BadInput: there are none, or two cannot share a reading or have the same name; or
-            as :func:`train` does.
+        BadInput: there are none, or two cannot share a pass or have the same name; or as in
+        :func:`train`.
         DamagedStore: a chunk is not what was written.
         Diverged: the numbers of one are no longer finite; the others are trained.
     """
@@ -56,7 +56,7 @@ def train_all(settings: Sequence[TrainSettings]) -> list[Path]:
         raise BadInput("there is nothing to train: give the settings of at least one dictionary")
     of_each = [one_a_layer(one) for one in settings]
     if len({len(sites) for sites in of_each}) > 1:
-        raise BadInput("dictionaries trained on one reading need the same --layers")
+        raise BadInput("dictionaries trained in one pass need the same --layers")
     paths, stopped = [], []
     for together in zip(*of_each, strict=True):
         try:
@@ -69,13 +69,13 @@ def train_all(settings: Sequence[TrainSettings]) -> list[Path]:
 
 
 def _train_together(settings: Sequence[TrainSettings]) -> list[Path]:
-    """Train dictionaries of one site, or resume them."""
+    """Train dictionaries on one site, or resume them."""
     runs = [prepare(chosen) for chosen in settings]
     for other in runs[1:]:
         _check_same_reading(runs[0], other)
     _check_names(runs)
     for run in runs:
-        # One works at a time, so one piece of memory is enough.
+        # One runs at a time, so they can share memory.
         run.scratch = runs[0].scratch
         resume(run)
     _train(runs)
@@ -121,8 +121,8 @@ def _check_same_reading(one: Run, other: Run) -> None:
     ):
         if value != found:
             raise BadInput(
-                f"dictionaries trained on one reading need the same {flag}, "
-                f"not {value} and {found}: train them apart, or make it the same"
+                f"dictionaries trained in one pass need the same {flag}, "
+                f"not {value} and {found}: train them separately, or make it the same"
             )
 
 

@@ -1,4 +1,4 @@
-"""Options that change nothing about a dictionary of the kind that was chosen."""
+"""Options that have no effect on a dictionary of the chosen kind."""
 
 from collections.abc import Iterable
 
@@ -9,7 +9,7 @@ from rkstore.training.settings import TrainSettings, directions_given
 
 
 def unused(settings: TrainSettings, given: Iterable[str]) -> dict[str, str]:
-    """For each of the options given that has no part in what is trained, a sentence."""
+    """For each of the options given that has no effect on what is trained, a sentence."""
     chosen = {
         "dictionary": f"a {settings.dictionary} code",
         "init": f"--init {settings.init}",
@@ -22,5 +22,7 @@ def unused(settings: TrainSettings, given: Iterable[str]) -> dict[str, str]:
     if issubclass(init, Mined) and directions_given(settings) is not None:
         without |= dict.fromkeys(init.mining, "directions that are given")
     return {
-        name: f"{flag_of(name)} has no part in {without[name]}" for name in given if name in without
+        name: f"{flag_of(name)} has no effect with {without[name]}"
+        for name in given
+        if name in without
     }

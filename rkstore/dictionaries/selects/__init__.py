@@ -19,7 +19,7 @@ SELECTS: dict[str, type[Select]] = {
 
 
 def select_named(name: str, options: Mapping[str, Any]) -> Select:
-    """The select of that name, given those of the options that it has: :func:`member_named`."""
+    """The select of that name, with its options: :func:`member_named`."""
     return member_named("dictionary", SELECTS, name, options)
 
 

@@ -1,4 +1,4 @@
-"""What every select does."""
+"""The interface of selects."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from rkstore.settings import Settings
 
-if TYPE_CHECKING:  # the options of a select are needed where torch is not
+if TYPE_CHECKING:  # reading a select's options must not import torch
     from torch import Tensor
 
     from rkstore.dictionaries.selection import Selection
@@ -17,25 +17,25 @@ if TYPE_CHECKING:  # the options of a select are needed where torch is not
 class Select(Settings, ABC):
     """Turns pre-activations ``(batch, latents)`` into a non-negative code of the same shape.
 
-    Its fields are the options that define it. What it remembers of batches, and what it learns,
-    lies in the :class:`Selection` that it is given, so that it is saved with the weights.
+    Its fields are its options. Its state and parameters are in the given :class:`Selection`, so
+    that they are saved with the weights.
 
     A latent that is on keeps its pre-activation, so the code's derivative is 1 where it is above
-    zero and 0 elsewhere: the gradient by hand relies on it.
+    zero and 0 elsewhere: the hand-written gradient relies on it.
     """
 
     name: ClassVar[str]
     architecture: ClassVar[str | None] = None
-    """What SAELens calls a dictionary with this select; None if it is saved as another."""
+    """SAELens' name of a dictionary with this select; None if it is saved as another."""
     trained: ClassVar[bool] = True
-    """Whether it can be trained; else it is only what others are loaded or saved as."""
+    """Whether it can be trained; else it is only for loading and saving."""
 
     @abstractmethod
     def code(self, pre: Tensor, kept: Selection) -> Tensor:
         """The code."""
 
     def code_(self, pre: Tensor, kept: Selection) -> Tensor:
-        """The code, written over the pre-activations."""
+        """The code, overwriting the pre-activations."""
         return pre.copy_(self.code(pre, kept))
 
     def sparse(self, pre: Tensor, kept: Selection) -> SparseCode | None:  # noqa: ARG002
@@ -43,28 +43,28 @@ class Select(Settings, ABC):
         return None
 
     def losses(self, f: Tensor) -> dict[str, Tensor]:  # noqa: ARG002
-        """What the training loss adds for the code ``f (n, latents)``: scalars by name."""
+        """Terms of the training loss for the code ``f (n, latents)``: scalars by name."""
         return {}
 
     @property
     def l1_weight(self) -> float:
-        """Weight of the L1 penalty among its losses, for the gradient by hand."""
+        """Weight of the L1 penalty among its losses, for the hand-written gradient."""
         return 0.0
 
     def check(self, latents: int) -> None:
         """Raise BadInput unless it can work on so many latents."""
 
     def state(self, latents: int) -> dict[str, Tensor]:  # noqa: ARG002
-        """What it remembers, by name, at the beginning."""
+        """Its initial state, by name."""
         return {}
 
     def rescale(self, kept: Selection, scale: float) -> None:
         """Become the select for pre-activations divided by ``scale``."""
 
     def at_inference(self, kept: Selection, latents: int) -> tuple[Select, dict[str, Tensor]]:  # noqa: ARG002
-        """The select that stands for this one once training is over, and what it keeps."""
+        """The select that replaces this one after training, and its state."""
         return self, dict(kept.named_buffers())
 
     def config(self) -> dict[str, Any]:
-        """What SAELens' ``cfg.json`` says of this select besides its architecture."""
+        """The entries of SAELens' ``cfg.json`` for this select besides its architecture."""
         return {}

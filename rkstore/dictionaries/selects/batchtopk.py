@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rkstore.dictionaries.selection import Selection
     from rkstore.dictionaries.sparse import SparseCode
 
-# The threshold is the mean over about so many batches, so that it follows the weights.
+# The threshold is the mean over about this many batches, so that it follows the weights.
 REMEMBERED = 100
 
 
@@ -23,8 +23,8 @@ class BatchTopK(TopK):
     at inference, those above a threshold.
 
     The threshold is the paper's estimate: the mean over training batches, here a running one,
-    of the smallest pre-activation that stayed. With it a token's code depends on no other
-    token. As with batch normalisation, ``train()`` and ``eval()`` choose.
+    of the smallest pre-activation that stayed. So a token's code does not depend on other tokens.
+    As with batch normalisation, ``train()`` and ``eval()`` choose.
     """
 
     name = "batchtopk"
@@ -42,7 +42,7 @@ class BatchTopK(TopK):
         return (flat * on).view_as(pre)
 
     def sparse(self, pre: Tensor, kept: Selection) -> SparseCode:
-        """The code of a training batch as a list, from which the threshold learns."""
+        """The code of a training batch as a list, which updates the threshold."""
         from rkstore.dictionaries.sparse import SparseCode
 
         batch, latents = pre.shape
@@ -66,17 +66,17 @@ class BatchTopK(TopK):
 
 
 def _largest(pre: Tensor, n: int) -> Tensor:
-    """Where the ``n`` largest pre-activations above zero are, flat and ascending.
+    """Flat indices of the ``n`` largest pre-activations above zero, ascending.
 
-    A sample of the rows tells roughly where the smallest of them lies; sorting only what
-    is above that gives the same as sorting everything.
+    A sample of the rows gives a rough lower bound of the smallest of them; sorting only the values
+    above it gives the same as sorting everything.
     """
     import torch
 
     from rkstore.dictionaries.sparse import SAMPLE_EVERY
 
     flat, sample = pre.flatten(), pre[::SAMPLE_EVERY].flatten()
-    # More of the sample than its share, so that its smallest is seldom too large.
+    # More of the sample than its share, so that its smallest is rarely too large.
     share = n * len(sample) // len(flat)
     guess = sample.topk(min(len(sample), share + share // 4 + 1), sorted=False).values.min()
     candidates = (flat > guess.clamp_min(0)).nonzero().squeeze(1)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class JumpReLU(Select):
     """A pre-activation above its latent's ``threshold (latents,)`` stays.
 
-    Here it is loaded, or what BatchTopK is saved as; it has no training of its own.
+    It can be loaded, and BatchTopK is saved as it; it cannot be trained.
     """
 
     name = "jumprelu"

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class ReLU(Select):
-    """Everything above zero stays; how much that is, the penalty ``l1 · Σ f`` decides.
+    """Everything above zero stays; the penalty ``l1 · Σ f`` controls how much that is.
 
-    The rows of ``W_dec`` have norm 1, so the penalty cannot be escaped by shrinking
-    the code and stretching the decoder.
+    The rows of ``W_dec`` have norm 1, so shrinking the code and scaling up the decoder cannot
+    evade the penalty.
     """
 
     name = "relu"
@@ -38,7 +38,7 @@ class ReLU(Select):
     def sparse(self, pre: Tensor, kept: Selection) -> SparseCode | None:  # noqa: ARG002
         """A list once the penalty has made the code sparse: at first half the latents are on.
 
-        A sample of the rows decides: to count all would take longer than it saves.
+        A sample of the rows decides: counting all would take longer than it saves.
         """
         from rkstore.dictionaries.sparse import SAMPLE_EVERY, SPARSE, SparseCode
 

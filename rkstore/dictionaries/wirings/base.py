@@ -1,9 +1,9 @@
-"""Banks: the one idea that carries every dictionary.
+"""Banks, of which every dictionary consists.
 
-A bank is a set of latents that read the same sites and write the same sites. An SAE is one
-bank that writes what it reads, a transcoder one that does not, a crosscoder one over several
-sites; a cross-layer transcoder has a bank a layer, which writes this and all later layers. A
-weight that a dictionary must not have is in no bank: nothing has to be masked.
+A bank is a set of latents that read the same sites and write the same sites. An SAE is one bank
+that writes what it reads, a transcoder one that does not, a crosscoder one over several sites; a
+cross-layer transcoder has one bank per layer, which writes this and all later layers. Weights that
+must not exist are in no bank, so nothing has to be masked.
 """
 
 from abc import ABC, abstractmethod
@@ -20,8 +20,8 @@ from rkstore.store.sites import Site
 class Bank:
     """Latents that read the same sites and write the same sites.
 
-    Its encoder is ``(d_in, latents)``, the sites it reads side by side; its decoder
-    ``(latents, d_out)``, the sites it writes side by side.
+    Its encoder is ``(d_in, latents)``, its decoder ``(latents, d_out)``, with the sites
+    concatenated.
     """
 
     latents: int
@@ -44,7 +44,7 @@ class Wiring:
     """The banks of a dictionary, in the order of its latents.
 
     Args:
-        centred: whether encoders read ``x - b_dec``, which needs a site to be written that is read.
+        centred: whether encoders read ``x - b_dec``, so every site that is read must be written.
         together: whether one select ranks the latents of all banks, or each bank has its own.
 
     Raises:
@@ -65,7 +65,7 @@ class Wiring:
         if not self.banks or len({site.hook_name for site in sites}) < len(sites):
             raise BadInput("a dictionary needs banks whose sites have one width each")
         if self.centred and not set(self.reads) <= set(self.writes):
-            raise BadInput("only what is written has a decoder bias to be centred by")
+            raise BadInput("only written sites have a decoder bias to centre by")
 
     @property
     def parameters(self) -> int:
@@ -114,7 +114,7 @@ class Wiring:
         """The inverse of :meth:`as_dict`.
 
         Raises:
-            BadInput, KeyError, TypeError: there can be no such wiring.
+            BadInput, KeyError, TypeError: such a wiring is not possible.
         """
         sites = {name: Site(name, width) for name, width in stated["sites"].items()}
         banks = [
@@ -132,12 +132,12 @@ class Wiring:
 
 
 class Wires(Settings, ABC):
-    """A kind of dictionary: what its banks are, over the sites of a run. Its fields are options."""
+    """A kind of dictionary: its banks over the sites of a run. Its fields are its options."""
 
     name: ClassVar[str]
     of_several: ClassVar[bool] = False
-    """Whether one dictionary takes all sites that are asked for, or each site gets its own."""
+    """Whether one dictionary covers all requested sites, or each site gets its own."""
 
     @abstractmethod
     def over(self, sites: Sequence[Site], latents: int) -> Wiring:
-        """The wiring over these sites, with so many latents in all."""
+        """The wiring over these sites, with that many latents in all."""

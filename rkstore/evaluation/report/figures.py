@@ -1,4 +1,4 @@
-"""Figures: what all of them share, and the comparison of evaluated dictionaries."""
+"""Figures: common code, and the comparison of evaluated dictionaries."""
 
 import io
 import itertools
@@ -15,7 +15,7 @@ from rkstore.dictionaries.disk import TRAINING
 from rkstore.evaluation.evaluate import DENSITY_EDGES, Evaluation
 from rkstore.evaluation.report import tables
 
-# Okabe & Ito's colours, which colour-blind readers can tell apart.
+# Okabe & Ito's colours, distinguishable for colour-blind readers.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINES = ("-", "--", ":", "-.")
 
@@ -26,7 +26,7 @@ FEW_LATENTS = 256
 
 
 def look(i: int) -> dict[str, Any]:
-    """Colour and line of the ``i``-th of several, as Matplotlib takes them.
+    """Colour and line style of the ``i``-th of several, for Matplotlib.
 
     28 of them differ, because 7 colours and 4 lines have no common factor. Neighbours differ in
     both, so that two curves that coincide are both visible.
@@ -35,7 +35,7 @@ def look(i: int) -> dict[str, Any]:
 
 
 def table(results: list[Evaluation]) -> str:
-    """The numbers side by side, as a Markdown table."""
+    """The metrics side by side, as a Markdown table."""
     head = ["dictionary", "L0", "dead", "of latents", "FVU", "explained", "MSE", "cosine", "dense"]
     rows = [
         [
@@ -91,7 +91,7 @@ def panels(
 
 
 def bare(axis: Any) -> None:
-    """Leave out the lines above and on the right."""
+    """Remove the top and right spines."""
     axis.spines[["top", "right"]].set_visible(False)
 
 
@@ -109,7 +109,7 @@ def png(figure: Any) -> bytes:
 
 
 def comparison_figure(results: list[Evaluation], checkpoints: list[Path]) -> Any:
-    """How the dictionaries trained, what they score, how often their latents fire.
+    """Training curves, metrics, and firing frequencies of the dictionaries.
 
     Each name appears once, beside its bars and a sample of its line; the figure grows with the
     number of dictionaries.
@@ -151,13 +151,12 @@ def comparison_figure(results: list[Evaluation], checkpoints: list[Path]) -> Any
 
 
 def draw_curve(axis: Any, steps: Sequence[float], values: Sequence[float], **how: Any) -> None:
-    """A line over training, or a dot for a run so short that it was measured once."""
+    """A line over training, or a dot for a run with a single measurement."""
     axis.plot(steps, values, marker="o" if len(steps) == 1 else None, markersize=4, **how)
 
 
 def logarithmic(axis: Any, which: str = "y") -> None:
-    """Make an axis logarithmic once its data is drawn: few ticks over many decades, at least two
-    over a fraction of one, all written out."""
+    """Make an axis logarithmic after drawing, with few ticks, at least two within a decade."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     axis.set(**{f"{which}scale": "log"})
@@ -169,7 +168,7 @@ def logarithmic(axis: Any, which: str = "y") -> None:
 
 
 def whole(axis: Any, most: int | None = None) -> None:
-    """Put the ticks of the x axis at whole numbers: ``most``, or as many as there is room for."""
+    """Put the ticks of the x axis at whole numbers: ``most``, or as many as fit."""
     from matplotlib.ticker import MaxNLocator
 
     axis.xaxis.set_major_locator(MaxNLocator(most or "auto", integer=True, steps=[1, 2, 5, 10]))
@@ -179,12 +178,12 @@ def _draw_training(axis: Any, files: Sequence[Path]) -> None:
     recorded = [(i, file) for i, file in enumerate(files) if file.is_file()]
     if not recorded:
         axis.set_axis_off()
-        axis.set_title("Training: not on record", color="grey", fontsize=10)
+        axis.set_title("Training: not recorded", color="grey", fontsize=10)
         return
     for i, file in recorded:
         history = json.loads(file.read_text("utf-8"))["history"]
         draw_curve(axis, [h["step"] for h in history], [h["fvu"] for h in history], **look(i))
-    some = "" if len(recorded) == len(files) else f" ({len(recorded)} of {len(files)} on record)"
+    some = "" if len(recorded) == len(files) else f" ({len(recorded)} of {len(files)} recorded)"
     axis.set_title(f"Training{some}", fontsize=10)
     axis.set(xlabel="step", ylabel="FVU of the batch")
     axis.set_xlim(left=0)
@@ -193,9 +192,9 @@ def _draw_training(axis: Any, files: Sequence[Path]) -> None:
 
 
 def _draw_density(axis: Any, results: Sequence[Evaluation]) -> None:
-    """For each dictionary, a histogram of how often its living latents fire, all to one scale.
+    """For each dictionary, a histogram of how often its living latents fire, on one scale.
 
-    The axis begins at the rarest share that so many rows can show.
+    The axis starts at the rarest fraction that this many rows can show.
     """
     rarest = max(DENSITY_EDGES[0], math.floor(-math.log10(max(result.rows for result in results))))
     bins = 4 if min(result.d_sae for result in results) < FEW_LATENTS else 1
@@ -215,13 +214,13 @@ def _draw_density(axis: Any, results: Sequence[Evaluation]) -> None:
         axis.axhline(ground, color="0.8", linewidth=0.5)
     ticks = range(int(rarest), 1)
     axis.set_xticks(ticks, [f"$10^{{{tick}}}$" for tick in ticks])
-    axis.set(xlabel="share of tokens", xlim=(rarest, 0))
+    axis.set(xlabel="fraction of tokens", xlim=(rarest, 0))
     axis.set_title("How often latents fire", fontsize=10)
     axis.tick_params(axis="y", length=0)
 
 
 def _draw_bars(axis: Any, values: Sequence[float], texts: Sequence[str]) -> None:
-    """A bar for each value, the first on top, with its text in a column on the right."""
+    """A bar for each value, the first on top, with its label in a column on the right."""
     places = range(len(values))
     axis.barh(places, values, color=[look(i)["color"] for i in places], height=0.6)
     axis.axvline(0, color="black", linewidth=0.8)
@@ -256,7 +255,7 @@ def _dead(result: Evaluation) -> str:
 
 
 def _window(results: Sequence[Evaluation]) -> str:
-    """The number of tokens within which a latent must fire to count as alive."""
+    """The number of tokens in which a latent must fire to count as alive."""
     return " or ".join(f"{rows:,}" for rows in sorted({r.rows for r in results})) + " tokens"
 
 
@@ -280,7 +279,7 @@ def _labels(results: Sequence[Evaluation], checkpoints: Sequence[Path]) -> list[
 
 
 def _differences(files: Sequence[Path]) -> list[str]:
-    """The settings in which the runs differ; none if one of them is not on record."""
+    """The settings in which the runs differ; none if one of them is not recorded."""
     if not all(file.is_file() for file in files):
         return []
     identities = [json.loads(file.read_text("utf-8"))["identity"] for file in files]

@@ -1,4 +1,4 @@
-"""A page of documentation: a template in Markdown, and the words and numbers that go into it."""
+"""A page of documentation: a Markdown template filled with words and numbers."""
 
 import textwrap
 from pathlib import Path

@@ -22,7 +22,7 @@ def number(value: float | None, form: str) -> str:
 
 
 def with_sd(mean: float | None, sd: float | None, form: str) -> str:
-    """Mean ± standard deviation; no more than is known of them."""
+    """Mean ± standard deviation, as far as they are known."""
     return number(mean, form) + ("" if sd is None else f" ± {sd:{form.lstrip('+')}}")
 
 

@@ -1,7 +1,7 @@
 """Rows of a dataset as documents: from the Hub, from a directory, or from a file of rows.
 
-The ``datasets`` library finds and reads them. What is added here is that a row keeps its
-own number, whatever is sliced, shuffled or skipped.
+The ``datasets`` library finds and reads them. Here a row also keeps its own number, however rows
+are sliced, shuffled or skipped.
 """
 
 import itertools
@@ -52,8 +52,8 @@ def open_rows(name: str, config: str | None, settings: HarvestSettings) -> Text:
     if path.exists() and builder.name == "text":
         return _text_files(path, builder, split, seed, source)
     source["fingerprint"] = None
-    # Streamed: a hundred thousand tokens of OpenWebText should not cost its 40 GB. Rows that are
-    # local can be shuffled as a whole, and counted from their end.
+    # Streamed: a hundred thousand tokens of OpenWebText should not download its 40 GB. Local rows
+    # can be shuffled globally, and counted from the end.
     if path.exists() and (seed or not _counts_from_the_beginning(split)):
         builder.download_and_prepare()
         rows = _stored_rows(_whole(builder.as_dataset(), name, split), split, seed)
@@ -66,7 +66,7 @@ def open_rows(name: str, config: str | None, settings: HarvestSettings) -> Text:
 
 
 def _saved(path: Path, config: str | None, split: str) -> Any:
-    """What ``save_to_disk`` wrote: splits by name, or a single one that may know its name."""
+    """A directory that ``save_to_disk`` wrote: splits by name, or one that may know its name."""
     import datasets
 
     _check_name(path, ("::",))
@@ -81,11 +81,11 @@ def _saved(path: Path, config: str | None, split: str) -> Any:
 
 
 def _check_name(path: Path, signs: tuple[str, ...]) -> None:
-    """Refuse what ``datasets`` would take for a pattern or for a file inside an archive."""
+    """Refuse a path that ``datasets`` would read as a pattern or a file inside an archive."""
     where = str(path.resolve())
     found = [sign for sign in signs if sign in where]
     if found:
-        raise BadInput(f"datasets takes {where} for a pattern: rename it without {found[0]}")
+        raise BadInput(f"datasets reads {where} as a pattern: rename it without {found[0]}")
 
 
 def _builder(name: str, config: str | None) -> Any:
@@ -121,7 +121,7 @@ def _chosen(splits: Iterable[Any], name: str, split: str) -> list[str]:
 
 
 def _whole(splits: Any, name: str, split: str) -> Any:
-    """All rows of the splits that are named, whatever slice of them is wanted."""
+    """All rows of the named splits, before slicing."""
     import datasets
 
     parts = [splits[wanted] for wanted in _chosen(splits, name, split)]
@@ -158,15 +158,15 @@ def _stored_rows(data: Any, split: str, seed: int) -> Iterator[tuple[int, dict[s
 
 
 def _streamed_rows(data: Any, split: str, seed: int) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Rows as they come, each with its number.
+    """Streamed rows, each with its number.
 
-    Under a seed ``datasets`` shuffles within a buffer and reads the files in another order. How
-    many rows earlier files hold is then not known, so the number is the place in the shuffled
-    stream: the same seed leads there again.
+    Under a seed ``datasets`` shuffles within a buffer and reads the files in another order. The
+    number of rows in earlier files is then unknown, so the number is the index in the shuffled
+    stream, which the same seed reproduces.
     """
     if not _counts_from_the_beginning(split):
         raise BadInput(
-            f"--split is '{split}', and how many rows a streamed dataset has is not known: "
+            f"--split is '{split}', and the number of rows of a streamed dataset is not known: "
             "count from its beginning, such as train[1000:2000], or give --dataset a directory"
         )
     if _numbered_as_shuffled(data, split, seed):
@@ -219,5 +219,5 @@ def _text_files(path: Path, builder: Any, split: str, seed: int, source: dict[st
 
 
 def public_name(name: str) -> str:
-    """A dataset as it was asked for, without the paths of one machine."""
+    """The requested dataset, without local paths."""
     return Path(name).resolve().name if Path(name).exists() else name

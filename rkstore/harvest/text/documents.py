@@ -1,4 +1,4 @@
-"""Documents and their numbers: what every source of text gives."""
+"""Documents and their numbers, from every source of text."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -13,10 +13,10 @@ Document = tuple[int, str]
 
 @dataclass(frozen=True)
 class Text:
-    """Documents in the order they are read, and what a manifest says of where they came from.
+    """Documents in reading order, and their source for the manifest.
 
-    A document's number is that of its file in the list, or of its row in the split: it is
-    counted before anything is shuffled, sliced or skipped, so that it leads back there.
+    A document's number is that of its file in the list, or of its row in the split: it is counted
+    before anything is shuffled, sliced or skipped, so that it identifies the source.
     """
 
     documents: Iterator[Document]
@@ -24,6 +24,6 @@ class Text:
 
 
 def shuffled(items: Sequence[T], seed: int) -> list[tuple[int, T]]:
-    """Items and their numbers in the order of a seed; 0 keeps the order they come in."""
+    """Items and their numbers in the order of a seed; 0 keeps their order."""
     numbered = list(enumerate(items))
     return random.Random(seed).sample(numbered, len(numbered)) if seed else numbered

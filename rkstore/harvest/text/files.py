@@ -1,7 +1,7 @@
 """Plain text files: which ones are meant, and the check that they are plain text.
 
-A model reads whatever it is given. The braces of JSON, the tags of a web page or the bytes
-of an archive would become tokens like any others, and the store would be useless.
+The braces of JSON, the tags of a web page or the bytes of an archive would become tokens like any
+others, and the store would be useless.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from rkstore.harvest.text.documents import Text, shuffled
 from rkstore.store.files import named
 from rkstore.store.order import natural
 
-# What is not plain text, by the suffix of its name (of .jsonl.gz the first suffix counts) …
+# Other than plain text, by suffix (of .jsonl.gz the first suffix counts) …
 ENDS = {
     "rows": ("json", "jsonl", "ndjson", "csv", "tsv", "parquet", "arrow"),
     "packed": ("gz", "bz2", "xz", "zst", "lz4", "zip", "7z", "rar", "tar", "tgz"),
@@ -26,7 +26,7 @@ ENDS = {
     "binary": ("pdf", "doc", "docx", "odt", "epub", "xls", "xlsx", "ppt", "pptx", "db", "sqlite"),
 }
 
-# … and by how its content begins. JSON is tried, and binary is also what holds a zero byte.
+# … and by how the content begins. JSON is parsed; a zero byte also means binary.
 SIGNS = {
     "rows": rb"PAR1|ARROW1",
     "packed": rb"\x1f\x8b|BZh[1-9]1AY|\xfd7zXZ|\x28\xb5\x2f\xfd|\x04\x22\x4d\x18|PK\x03\x04|"
@@ -52,7 +52,7 @@ def text_files(names: Sequence[str]) -> list[tuple[str, Path]]:
     """The files that ``--text`` names, and those of the directories it names.
 
     Returns:
-        For each the name that a manifest records, which does not say where it lies, and its path.
+        For each its name in the manifest, without the directory, and its path.
 
     Raises:
         BadInput: a directory contains no text files.
@@ -84,7 +84,7 @@ def visible_files(path: Path) -> list[Path]:
 
 
 def in_order(root: Path, files: Sequence[Path]) -> list[Path]:
-    """Files below a directory in natural order, as one would list them."""
+    """Files below a directory in natural order."""
 
     def key(file: Path) -> tuple[Any, ...]:
         parts = file.relative_to(root).parts
@@ -97,7 +97,7 @@ def read_files(named: Sequence[tuple[str, Path]], seed: int, first: int = 0) -> 
     """Each file is one document. Empty ones are named on stderr and skipped.
 
     Args:
-        named: the name that the manifest records for a file, and where it lies.
+        named: the name of each file in the manifest, and its path.
         first: number of the first of them.
 
     Raises:
@@ -150,7 +150,7 @@ def plain_text(raw: bytes, path: Path) -> str:
 
 
 def say_left_out(path: Path, count: int, kind: str) -> None:
-    """Name on stderr what lies in a directory and is not read."""
+    """Report on stderr the files of a directory that are not read."""
     if count:
         print(f"{path}: read for its {kind}; {count} others are left out", file=sys.stderr)
 

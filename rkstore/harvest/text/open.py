@@ -1,4 +1,4 @@
-"""The text of a harvest: plain files, the rows of a dataset, or what every Python carries."""
+"""The text of a harvest: plain files, the rows of a dataset, or text that ships with Python."""
 
 import hashlib
 import sys
@@ -15,7 +15,7 @@ from rkstore.settings import options_in
 # The default dataset, which has four configurations and no default among them.
 WIKITEXT, WIKITEXT_CONFIG = "wikitext", "wikitext-103-raw-v1"
 
-# The corpus every Python carries goes by this name in place of a dataset's.
+# The name of Python's own text, instead of a dataset's.
 PYTHON_CORPUS = "python"
 
 # Settings of a dataset, which text files do not need; the corpus of Python needs its name only.
@@ -23,7 +23,7 @@ OF_DATASETS: tuple[str, ...] = ("dataset", "dataset_config", "split", "fallback"
 
 
 def check_text(settings: HarvestSettings) -> None:
-    """Raise BadInput if a setting would be ignored: it was given for a reason."""
+    """Raise BadInput if a setting would be ignored."""
     if settings.text:
         instead, ignored = "--text", OF_DATASETS
     elif settings.dataset == PYTHON_CORPUS:
@@ -37,7 +37,7 @@ def check_text(settings: HarvestSettings) -> None:
 
 
 def open_text(settings: HarvestSettings) -> Text:
-    """The text that the settings ask for, or the first of their fallbacks that is available.
+    """The requested text, or the first of the fallbacks that is available.
 
     Raises:
         BadInput: a file is missing, not plain text or not UTF-8, a dataset lacks the text column
@@ -55,7 +55,7 @@ def open_text(settings: HarvestSettings) -> Text:
             text = _open(name, config, settings)
         except BadInput:
             raise
-        except Exception as error:  # whatever went wrong, it is not available
+        except Exception as error:  # for any reason, it is not available
             tried.append(f"{name}: {_reason(error)}")
             if len(asked) > 1:
                 print(f"{tried[-1]}; trying the next of --fallback", file=sys.stderr)
@@ -77,7 +77,7 @@ def _open(name: str, config: str | None, settings: HarvestSettings) -> Text:
 
 
 def _reason(error: Exception) -> str:
-    # What the library raises if there is no first row or no first file.
+    # The library's error if there is no first row or no first file.
     if isinstance(error, (StopIteration, IndexError)):
         return "it has no rows"
     return one_line(error, 200)
@@ -113,5 +113,5 @@ def _usual_config(name: str) -> str | None:
 
 
 def _public(name: str, config: str | None) -> str:
-    """A dataset as it was asked for, without the paths of one machine."""
+    """The requested dataset, without local paths."""
     return ":".join(part for part in (public_name(name), config) if part)

@@ -1,9 +1,8 @@
-"""The text that every CPython carries: a corpus that needs no network.
+"""The text that ships with CPython: a corpus that needs no network.
 
 The reference manual's topics (``pydoc_data.topics``) and the standard library's
 own source files, docstrings included: about eleven megabytes, the same for two
-machines with the same Python. The embedded demo model was trained on it, and it
-is what ``rkstore demo`` reads.
+machines with the same Python. The demo model was trained on it, and ``rkstore demo`` reads it.
 """
 
 import hashlib
@@ -45,7 +44,7 @@ def python_documents(part: Part = "all") -> Iterator[tuple[str, str]]:
 
 
 def is_held_out(name: str) -> bool:
-    """Whether the document of that name was kept from the demo model."""
+    """Whether the document of that name was held out from the demo model."""
     return hashlib.sha256(name.encode()).digest()[0] % 20 == 0
 
 
@@ -58,7 +57,7 @@ def _sources() -> set[tuple[str, str]]:
     found = set()
     for path in stdlib.rglob("*.py"):
         parts = path.relative_to(stdlib).parts
-        # Generated at build time: they contain the paths of one machine.
+        # Generated at build time: they contain local paths.
         if parts[0].startswith(("config-", "_sysconfigdata")) or LEFT_OUT & set(parts[:-1]):
             continue
         try:

@@ -1,4 +1,4 @@
-"""Directions: what stands for a subset in the whole space. One file each.
+"""Directions: vectors of the whole space found in a subset. One file each.
 
 To add a kind, write its file, with the options that it needs, and add it to ``DIRECTIONS``.
 """

@@ -1,4 +1,4 @@
-"""Directions that are nearly the same, of which one is enough."""
+"""Removing near-duplicate directions."""
 
 import numpy as np
 
@@ -6,16 +6,16 @@ from rkstore.rkcnn.moments import Floats
 from rkstore.rkcnn.subsets import Indices
 
 # At |cosine| 0.9 two directions are 26° apart and share 0.81 of their variance. They come from
-# subsets that share the one dimension which dominates both, and are copies of it; directions
-# with nothing in common are far from it (among 60 random bases of 512 dimensions: 0.19 at most).
+# subsets that share one dominant dimension, and are copies of it; unrelated directions are far
+# below it (among 60 random bases of 512 dimensions: 0.19 at most).
 NEARLY_THE_SAME = 0.9
 
-# Candidates compared with all that are kept at once.
+# Candidates compared at once with all kept directions.
 BLOCK_DIRECTIONS = 256
 
 
 def keep_apart(directions: Floats, max_cosine: float = NEARLY_THE_SAME) -> Indices:
-    """Numbers of the directions to keep, ascending: each is compared with the kept ones before.
+    """Indices of the directions to keep, ascending: each is compared with those kept before.
 
     Args:
         directions: ``(r, d)``, of norm 1, the best first.

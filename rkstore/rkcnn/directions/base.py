@@ -1,4 +1,4 @@
-"""What every kind of direction does."""
+"""The interface of directions."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar
@@ -25,15 +25,15 @@ class Directions(Settings, ABC):
         Args:
             covariance: ``(d, d)``.
             rows: ``(n, d)``, centred, a sample of them.
-            components: directions of a subset, the first of them first.
+            components: directions of a subset, in order.
 
         Raises:
-            BadInput: a subset varies in fewer directions; or rows are needed and not given.
+            BadInput: a subset varies in fewer directions; or rows are needed but not given.
         """
 
 
 def blocks_of(covariance: Doubles, subsets: Indices) -> Doubles:
-    """Covariances ``(h, m, m)`` inside subsets ``(h, m)``, none of which may be all zero."""
+    """Covariances ``(h, m, m)`` within subsets ``(h, m)``, none of them all zero."""
     blocks = covariance[subsets[:, :, None], subsets[:, None, :]]
     constant = ~blocks.any(axis=(1, 2))
     if constant.any():
@@ -46,7 +46,7 @@ def blocks_of(covariance: Doubles, subsets: Indices) -> Doubles:
 
 
 def check_rank(values: Doubles, subsets: Indices, components: int) -> None:
-    """Ascending eigenvalues ``(h, m)`` must have that many above zero."""
+    """Raise BadInput unless ascending eigenvalues ``(h, m)`` have that many above zero."""
     ranks = (values > 1e-6 * values[:, -1:]).sum(axis=1)
     if ranks.min() < components:
         named = ", ".join(str(i) for i in subsets[ranks.argmin()])
@@ -59,8 +59,8 @@ def check_rank(values: Doubles, subsets: Indices, components: int) -> None:
 def eigenvectors(blocks: Doubles) -> tuple[Doubles, Doubles]:
     """Eigenvalues ``(h, m)``, ascending, and unit eigenvectors ``(h, m, m)`` in columns.
 
-    On one thread: such small matrices gain nothing from several, which on a busy
-    machine wait for each other, measured up to 27 times longer.
+    On one thread: such small matrices gain nothing from several, which on a busy machine wait for
+    each other and took up to 27 times longer.
     """
     import torch
 

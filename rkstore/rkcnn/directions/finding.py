@@ -1,4 +1,4 @@
-"""Directions of subsets, as vectors of the whole space and with a sign that means something."""
+"""Directions of subsets, as signed vectors of the whole space."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +21,10 @@ def find_directions(
 ) -> Floats:
     """The directions of each subset: ``components`` of the first, then of the second.
 
-    An axis has no sign of its own, but a latent that fires on positive values only needs the
-    side on which the rare large values lie: the one that makes the projection of ``rows``
-    positively skewed. Without rows, or where the projection is not skewed, the entry of
-    largest absolute value is positive.
+    The sign of an axis is arbitrary, but a latent fires only on positive values, so it needs the
+    side with the rare large values: the sign makes the projection of ``rows`` positively skewed.
+    Without rows, or if the projection is not skewed, the entry of largest absolute value is
+    positive.
 
     Args:
         covariance: ``(d, d)``.

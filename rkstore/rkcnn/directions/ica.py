@@ -1,4 +1,4 @@
-"""ica: the directions on which a subset looks least like noise."""
+"""ica: the least Gaussian directions of a subset."""
 
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from rkstore.rkcnn.threads import one_item_a_core
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Steps of one component: it converges in about ten, or there is no such direction.
+# Steps of one component: it converges in about ten, or not at all.
 MOST_STEPS = 200
 # Two steps are the same when their cosine differs from 1 by less.
 SAME = 1e-10
@@ -22,15 +22,14 @@ SAME = 1e-10
 class ICA(Directions):
     """Independent components: the fixed point of FastICA in the whitened subset.
 
-    ``w ← E[z g(w·z)] - E[g'(w·z)] w`` with ``g = tanh``, one component after another, each
-    kept orthogonal to those before it (Hyvärinen & Oja 2000, "Independent component
-    analysis: algorithms and applications", Neural Networks 13, sections 6.1 and 6.2). Nothing
-    is drawn at random: each begins where the kurtosis is large, at the last eigenvector of
-    ``E[‖z‖² z zᵀ]`` over what is left (Cardoso 1989, "Source separation using higher order
-    moments", ICASSP).
+    ``w ← E[z g(w·z)] - E[g'(w·z)] w`` with ``g = tanh``, one component after another, each kept
+    orthogonal to those before it (Hyvärinen & Oja 2000, "Independent component analysis: algorithms
+    and applications", Neural Networks 13, sections 6.1 and 6.2). There is no randomness: each
+    starts where the kurtosis is large, at the last eigenvector of ``E[‖z‖² z zᵀ]`` over the rest
+    (Cardoso 1989, "Source separation using higher order moments", ICASSP).
 
-    Whitening uses the covariance of all rows, the fixed point a sample of them. What is
-    returned is the projection ``w K``, ``K`` the whitening: a row of the unmixing matrix.
+    Whitening uses the covariance of all rows, the fixed point a sample of them. The result is the
+    projection ``w K``, ``K`` the whitening: a row of the unmixing matrix.
     """
 
     name = "ica"
@@ -43,7 +42,7 @@ class ICA(Directions):
         if rows is None:
             raise BadInput("ica directions need rows besides the covariance: give a sample")
         if len(rows) <= subsets.shape[1]:
-            # Some direction would then single out any one row, whatever the data.
+            # Otherwise some direction would single out any one row, whatever the data.
             raise BadInput(
                 f"ica has {len(rows)} rows for subsets of {subsets.shape[1]} dimensions and needs "
                 "more: give more rows, raise sample_rows or lower m"
@@ -72,7 +71,7 @@ def fast_ica(z: "Tensor", components: int) -> "Tensor":
 
 
 def _start(rest: "Tensor") -> "Tensor":
-    """A direction ``(m,)`` of large kurtosis, of what directions found before leave of rows."""
+    """A direction ``(m,)`` of large kurtosis, orthogonal to those found before."""
     import torch
 
     weighted = rest * rest.square().sum(dim=1, keepdim=True)

@@ -1,4 +1,4 @@
-"""mixing: what the independent components of a subset add to its dimensions."""
+"""mixing: how the independent components of a subset write to its dimensions."""
 
 import numpy as np
 
@@ -12,10 +12,10 @@ class Mixing(ICA):
     """Columns of the mixing matrix, where ``ica`` gives rows of the unmixing matrix.
 
     For a component with the projection ``w`` it is ``C w``, ``C`` the covariance of the subset:
-    how each dimension goes with the component (Haufe et al. 2014, "On the interpretation of
+    how each dimension covaries with the component (Haufe et al. 2014, "On the interpretation of
     weight vectors of linear models in multivariate neuroimaging", NeuroImage 87, theorem 1).
-    ``w`` reads a component and turns away from all others; ``C w`` is what writes it, as the
-    decoder of a dictionary does. For principal directions the two are the same.
+    ``w`` reads a component and is orthogonal to all others; ``C w`` writes it, as the decoder of a
+    dictionary does. For principal directions the two are the same.
     """
 
     name = "mixing"

@@ -12,15 +12,15 @@ class Principal(Directions):
     """The first right singular vectors of the centred activations of each subset.
 
     They are the last eigenvectors of its block of the covariance; the first is what the
-    RkCNN-SAE code takes. With ``whiten`` it is the block of the correlations, so that no
-    dimension leads for its scale alone, and the vector is divided by the standard
-    deviations: projecting on it equals projecting the standardised rows. (If the subset were
-    whitened wholly, all its directions would vary alike and none would be principal.)
+    RkCNN-SAE code takes. With ``whiten`` it is the block of the correlations, so that no dimension
+    dominates by scale alone, and the vector is divided by the standard deviations: projecting on
+    it equals projecting the standardised rows. (After full whitening all directions would have the
+    same variance, and none would be principal.)
     """
 
     name = "principal"
     whiten: bool = option(
-        False, "Scale dimensions to variance 1 before principal directions are found."
+        False, "Scale dimensions to variance 1 before finding principal directions."
     )
 
     def axes(

@@ -34,7 +34,7 @@ SCORES: dict[str, type[Score]] = {
 
 
 def score_named(name: str | Score, **options: Any) -> Score:
-    """The score of that name, with those of the options that are its own: :func:`member_named`."""
+    """The score of that name, with its own options: :func:`member_named`."""
     return member_named("score", SCORES, name, options)
 
 

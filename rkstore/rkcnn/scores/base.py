@@ -1,4 +1,4 @@
-"""What every score does, in the three kinds there are."""
+"""The interface of scores, in three kinds."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ class Score(Settings, ABC):
 
 
 class MomentScore(Score):
-    """A score that follows from the moments of single dimensions.
+    """A score computed from the moments of single dimensions.
 
     All rows count, and all subsets are scored at once.
     """
@@ -38,15 +38,15 @@ class MomentScore(Score):
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is known about the rows that a score compares, besides their values."""
+    """The inputs of a row score besides the values of the rows."""
 
     rows: int
     labels: "Tensor | None" = None
     """``(rows,)`` int64: classes counted from 0, each of which occurs."""
     asking: "Tensor | None" = None
-    """``(q,)`` int64: the rows whose neighbours count; None for all."""
+    """``(q,)`` int64: the query rows; None for all."""
     generator: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
-    """For a score that draws something."""
+    """For a score that draws random numbers."""
 
     @cached_property
     def classes(self) -> int:
@@ -55,14 +55,14 @@ class Comparison:
 
 
 class RowScore(Score):
-    """A score that compares rows with each other, and therefore sees a sample of them."""
+    """A score that compares rows with each other, computed on a sample of them."""
 
     def asking(self, rows: int, generator: np.random.Generator) -> Indices | None:  # noqa: ARG002
-        """Which of the rows compared are asked for their neighbours; None for all."""
+        """Which of the rows compared are queries; None for all."""
         return None
 
     def check(self, comparison: Comparison) -> None:
-        """Refuse what the score cannot be computed from, before any activation is read.
+        """Check that the score can be computed, before any activation is read.
 
         Raises:
             BadInput: labels are missing or all the same.
@@ -83,7 +83,7 @@ class RowScore(Score):
 
 
 class DirectionScore(Score):
-    """A score of a direction: of how a sample of the rows lies along it.
+    """A score of the distribution of a sample of the rows along a direction.
 
     A subset has the score of its direction, or of the best of several.
     """

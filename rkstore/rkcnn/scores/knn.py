@@ -1,4 +1,4 @@
-"""knn: whether near rows have the same label, or, without labels, how uneven the density is."""
+"""knn: agreement of labels among neighbours, or, without labels, unevenness of the density."""
 
 from typing import TYPE_CHECKING
 
@@ -16,34 +16,32 @@ from rkstore.settings import option
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Neighbours that are nearer than this part of the median distance are copies of a row.
+# Neighbours nearer than this fraction of the median distance are copies of a row.
 COPY = 1e-3
 
 
 class KNN(RowScore):
     """Euclidean nearest neighbours inside the subset; a row is not its own neighbour.
 
-    With labels: the mean over rows of the share of the k nearest that have the row's
-    label. Without: the variance over rows of ``1 / (mean distance to the k nearest +
-    1e-8)``, without the rows whose neighbours are copies of them (nearer than a thousandth of the
-    median): as many copies of one point as there are BOS rows would decide the score alone, the
-    same for every subset. Which of several equally near rows is taken is left open. Both forms
-    after the RkCNN-SAE code.
+    With labels: the mean over rows of the fraction of the k nearest that have the row's label.
+    Without: the variance over rows of ``1 / (mean distance to the k nearest + 1e-8)``, without the
+    rows whose neighbours are copies of them (nearer than a thousandth of the median): the many
+    copies of one BOS row would otherwise determine the score, the same for every subset. The choice
+    among equally near rows is unspecified. Both forms are from the RkCNN-SAE code.
 
-    If only q of n rows are asked for their neighbours among all n, the score is an
-    estimate. Its standard error is that of a mean or of a variance over q rows drawn
-    without replacement: with s the standard deviation of the share over rows,
-    ``s · (1/q - 1/n)^½``, which is less than ``1 / (2 √q)``, or, with μ4 the fourth
-    central moment of the density and σ² its variance, about ``((μ4 - σ⁴) (1/q - 1/n))^½``.
-    All subsets are asked by the same rows, so they are ranked with a smaller error.
+    If only q of n rows are queries among all n, the score is an estimate. Its standard error is
+    that of a mean or of a variance over q rows drawn without replacement: with s the standard
+    deviation of the fraction over rows, ``s · (1/q - 1/n)^½``, which is less than ``1 / (2 √q)``,
+    or, with μ4 the fourth central moment of the density and σ² its variance, about ``((μ4 - σ⁴)
+    (1/q - 1/n))^½``. All subsets use the same queries, so their ranking has a smaller error.
     """
 
     name = "knn"
     k_neighbors: int = option(5, "Neighbours of the knn score.", least=1)
     query_rows: int | None = option(
         None,
-        "Rows that ask knn for their neighbours among all of sample_rows; all by default. "
-        "Fewer estimate the score, with a standard error that falls with their root.",
+        "Query rows of knn, among all of sample_rows; all by default. "
+        "Fewer estimate the score, with a standard error that falls with their square root.",
         least=1,
     )
 
@@ -57,12 +55,12 @@ class KNN(RowScore):
         if comparison.rows <= k:
             raise BadInput(
                 f"knn with k_neighbors={k} has {comparison.rows} rows to "
-                f"compare and needs at least {k + 1}: "
-                "give more rows, raise sample_rows or lower k_neighbors"
+                f"compare and needs at least {k + 1}: give more rows, raise sample_rows or lower "
+                f"k_neighbors"
             )
 
     def of_subsets(self, x: "Tensor", subsets: "Tensor", comparison: Comparison) -> Doubles:
-        # A row of the transpose is contiguous, which makes the choice of dimensions cheap.
+        # A row of the transpose is contiguous, which makes selecting dimensions cheap.
         columns = x.T.contiguous()
 
         def score(subset: "Tensor") -> float:

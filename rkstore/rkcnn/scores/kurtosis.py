@@ -11,8 +11,8 @@ class Kurtosis(MomentScore):
     """Mean over the subset of the excess kurtosis ``E[(x - μ)⁴] / σ⁴ - 3`` of each dimension.
 
     A constant dimension has none and is left out; the score is undefined if all are.
-    The mean adds up what the dimensions score alone, so it says nothing of how they
-    belong together, and it depends on the basis. After the RkCNN-SAE code.
+    The mean combines scores of single dimensions, so it ignores their dependence, and it depends
+    on the basis. From the RkCNN-SAE code.
     """
 
     name = "kurtosis"

@@ -8,14 +8,14 @@ from rkstore.rkcnn.subsets import Indices
 class MaxActivation(MomentScore):
     """Largest absolute value of any row in any dimension of the subset.
 
-    Of the activation itself, not of its deviation from the mean, and a single row decides
-    it. After the RkCNN-SAE code, which calls it a simple baseline.
+    Of the activation itself, not of its deviation from the mean; a single row determines it. From
+    the RkCNN-SAE code, which calls it a simple baseline.
     """
 
     name = "max_activation"
     needs_largest = True
 
     def of_subsets(self, moments: Moments, subsets: Indices) -> Doubles:
-        assert moments.largest is not None  # needs_largest saw to it
+        assert moments.largest is not None  # guaranteed by needs_largest
         largest: Doubles = moments.largest[subsets].max(axis=1)
         return largest

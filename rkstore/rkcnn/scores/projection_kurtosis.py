@@ -7,8 +7,8 @@ from rkstore.rkcnn.scores.base import DirectionScore, standardised
 class ProjectionKurtosis(DirectionScore):
     """Excess kurtosis ``E[z⁴] - 3`` of the standardised projection ``z``.
 
-    Unlike ``kurtosis`` it sees how the dimensions of a subset belong together. On a projection
-    that is a sum of many independent dimensions it tends to 0.
+    Unlike ``kurtosis`` it depends on how the dimensions of a subset vary together. For a sum of
+    many independent dimensions it tends to 0.
     """
 
     name = "projection_kurtosis"

@@ -17,7 +17,7 @@ class ProjectionNegentropy(DirectionScore):
     Proportional to an approximation of negentropy, which is zero for the normal distribution
     only (Hyvärinen 1998, "New approximations of differential entropy for independent component
     analysis and projection pursuit", NIPS 10; Hyvärinen & Oja 2000, Neural Networks 13,
-    equations 25 and 26). A few extreme rows move it less than they move a fourth power.
+    equations 25 and 26). A few extreme rows affect it less than a fourth power.
     """
 
     name = "projection_negentropy"

@@ -1,4 +1,4 @@
-"""projection_skewness: how much the direction's large values lie on one side."""
+"""projection_skewness: how one-sided the direction's large values are."""
 
 from rkstore.rkcnn.moments import Doubles, Floats
 from rkstore.rkcnn.scores.base import DirectionScore, standardised
@@ -8,7 +8,7 @@ class ProjectionSkewness(DirectionScore):
     """Skewness ``E[z³]`` of the standardised projection ``z``.
 
     The sign of a direction is the one that makes it positive, so it measures how far the
-    projection is from symmetric: a latent that fires on positive values only needs one side.
+    projection is from symmetric: a latent that fires only on positive values needs one side.
     """
 
     name = "projection_skewness"

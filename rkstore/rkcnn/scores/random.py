@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 class Random(RowScore):
     """Uniform between 0 and 1, from the seed of the probe: any ``r`` of the ``h`` subsets.
 
-    What another score gains over this one is due to scoring and not to the subsets.
+    The gain of another score over this one is due to scoring, not to the subsets.
     """
 
     name = "random"
 
     def check(self, comparison: Comparison) -> None:
-        """Nothing is compared, so there is nothing to refuse."""
+        """Nothing is compared, so any input is accepted."""
 
     def of_subsets(
         self,

@@ -1,4 +1,4 @@
-"""separation: how far apart classes lie, measured by how far each spreads."""
+"""separation: distance of the classes relative to the spread within them."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -22,11 +22,11 @@ class Separation(RowScore):
 
     c over classes, i over rows, ``n_c`` the rows of class c. Lu & Gweon 2025, PeerJ
     Computer Science 11:e2497, as reconstructed; the exact place of ``1/n_c`` could not
-    be checked against the paper. A class of one row spreads by nothing, and so adds to
-    the numerator only. Undefined where no class spreads at all.
+    be checked against the paper. A class of one row has no spread, and adds only to the numerator.
+    Undefined if no class has any spread.
 
-    A dimension's part of a squared distance is the same in every subset, so it is
-    computed once, and what is left to a subset is to add up m of them.
+    A dimension's term of a squared distance is the same in every subset, so it is computed once,
+    and a subset only sums m of them.
     """
 
     name = "separation"
@@ -36,7 +36,7 @@ class Separation(RowScore):
         super().check(comparison)
         if comparison.classes == comparison.rows:
             raise BadInput(
-                f"each of the {comparison.rows} rows compared has a label of its own, and "
+                f"each of the {comparison.rows} rows compared has its own label, and "
                 "separation needs classes of several rows: give coarser labels or raise sample_rows"
             )
 
@@ -44,7 +44,7 @@ class Separation(RowScore):
         import torch
 
         labels = comparison.labels
-        assert labels is not None  # check() saw to it
+        assert labels is not None  # guaranteed by check()
         sizes = torch.bincount(labels, minlength=comparison.classes)
         centres = _centres(x, labels, sizes)
         mean = (centres.double() * sizes[:, None]).sum(dim=0).div(len(x)).float()
@@ -80,7 +80,7 @@ def _norms(deviations: "Tensor", subsets: "Tensor") -> "Tensor":
     import torch
 
     squares = deviations.T.contiguous().square_()
-    # A bag adds up rows of a table: here the squares of a dimension, over those of a subset.
+    # A bag sums rows of a table: here the squares of the dimensions of a subset.
     return torch.nn.functional.embedding_bag(subsets, squares, mode="sum").sqrt_()
 
 

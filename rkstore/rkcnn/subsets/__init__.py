@@ -1,4 +1,4 @@
-"""Subsets: which few of an activation's dimensions are looked at together. One file each.
+"""Subsets of an activation's dimensions that are scored together. One file each.
 
 To add a kind, write its file, with the options that it needs, and add it to ``SUBSETS``.
 """

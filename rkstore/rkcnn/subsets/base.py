@@ -1,4 +1,4 @@
-"""What every kind of subset does, and how a subset is written down."""
+"""The interface of subsets, and how a subset is represented."""
 
 import math
 from abc import ABC, abstractmethod
@@ -20,14 +20,14 @@ class Subsets(Settings, ABC):
     """Draws subspaces of ``m`` of ``d`` dimensions.
 
     Each is a row of ``m`` numbers: column ``c`` of rotation ``j`` is written ``j · d + c``,
-    and rotation 0 is none, so that dimension ``c`` itself is written ``c``. A number says all
-    about its column: :func:`basis_of` needs no seed. The fields of a member are its options.
+    and rotation 0 is the identity, so that dimension ``c`` itself is written ``c``. A number fully
+    determines its column: :func:`basis_of` needs no seed. The fields of a member are its options.
     """
 
     name: ClassVar[str]
 
     def distinct(self, d: int, m: int) -> float:
-        """How many there are of which no two span the same."""
+        """How many distinct subspaces there are."""
         return math.comb(d, m)
 
     @abstractmethod
@@ -36,7 +36,7 @@ class Subsets(Settings, ABC):
 
 
 def basis_of(subset: Indices, d: int) -> Doubles:
-    """The orthonormal basis ``(d, m)`` that a subset ``(m,)`` of any kind stands for."""
+    """The orthonormal basis ``(d, m)`` of a subset ``(m,)`` of any kind."""
     number, columns = int(subset[0]) // d, np.asarray(subset) % d
     if number == NO_ROTATION:
         return np.eye(d)[:, columns]
@@ -51,6 +51,6 @@ def by_rotation(subsets: Indices, d: int) -> Iterator[tuple[int, Indices]]:
 
 
 def first_of_each(subsets: Indices) -> Indices:
-    """The rows of ``(h, m)`` without those that were there before."""
+    """The rows of ``(h, m)`` without duplicates of earlier ones."""
     first = np.unique(subsets, axis=0, return_index=True)[1]
     return subsets[np.sort(first)]

@@ -1,4 +1,4 @@
-"""bases: columns of random rotations, which prefer no dimension to any other."""
+"""bases: columns of random rotations, which favour no dimension."""
 
 import math
 
@@ -10,10 +10,9 @@ from rkstore.rkcnn.subsets.base import Indices, Subsets
 class Bases(Subsets):
     """Orthonormal bases ``(d, m)``: ``⌊d / m⌋`` groups of ``m`` columns of each random rotation.
 
-    What is found then does not depend on the basis that the activations happen to be in,
-    and a direction is not confined to ``m`` dimensions. Moments of columns are not moments
-    of dimensions: their variances come from the covariance of all rows, the shape of their
-    distribution from the sample of rows.
+    Results then do not depend on the basis of the activations, and a direction is not confined to
+    ``m`` dimensions. Moments of columns are not moments of dimensions: their variances come from
+    the covariance of all rows, the shape of their distribution from the sample of rows.
     """
 
     name = "bases"
@@ -23,7 +22,7 @@ class Bases(Subsets):
 
     def draw(self, d: int, m: int, h: int, generator: np.random.Generator) -> Indices:
         h, groups = int(min(h, self.distinct(d, m))), d // m
-        # Numbers are not drawn one after another, so that other seeds have other rotations.
+        # Numbers are not consecutive, so that different seeds have different rotations.
         numbers = generator.choice(2**31 - 1, -(-h // groups), replace=False) + 1
         columns = np.arange(groups * m).reshape(groups, m)
         every = numbers[:, None, None] * d + columns

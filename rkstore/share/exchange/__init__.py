@@ -1,4 +1,4 @@
-"""Exchange: the files of other programs, in and out. One file each.
+"""Exchange formats of other programs, import and export. One file each.
 
 To add a format, write its file, with the options that it needs, and add it to ``IMPORTERS``,
 ``EXPORTERS`` or both.

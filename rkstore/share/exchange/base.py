@@ -1,4 +1,4 @@
-"""What every exchange format does: open what others wrote, or write what others open."""
+"""The interface of exchange formats: opening foreign files, writing them."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -25,18 +25,18 @@ Column = Callable[[int, int], np.ndarray]
 
 @dataclass(frozen=True)
 class Source:
-    """Rows in files of another program: opened and checked, nothing of them in memory yet."""
+    """Rows in files of another program: opened and checked, not yet in memory."""
 
     sites: tuple[Site, ...]
     arrays: dict[str, str]
-    """What each site is called in the files."""
+    """The name of each site in the files."""
     rows: int
     read: Callable[[int, int], dict[str, Floats]]
     """First row and one past the last → float32 ``(rows, d_in)`` of every site."""
     files: dict[str, Path]
-    """Every file that the rows and columns come from, by the name that goes on record."""
+    """Every source file of the rows and columns, by its recorded name."""
     dtype: str
-    """What the numbers are in the files."""
+    """The dtype in the files."""
     columns: dict[str, Column] = field(default_factory=dict)
     """The columns that the files have."""
     context_size: int | None = None
@@ -55,8 +55,8 @@ class Importer(Settings, ABC):
         """Open files without reading their rows.
 
         Raises:
-            BadInput: they are not of this format, cut short, or of a shape or dtype that
-                activations cannot have.
+            BadInput: they are not of this format, truncated, or have a shape or dtype that
+            activations cannot have.
         """
 
 

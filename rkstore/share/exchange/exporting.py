@@ -1,4 +1,4 @@
-"""Store → files of another program, in bounded memory, there as a whole or not at all."""
+"""Store → files of another program, in bounded memory, atomically."""
 
 import os
 import shutil

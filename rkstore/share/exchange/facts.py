@@ -1,7 +1,7 @@
-"""What a store knows about its rows and arrays of other formats cannot hold: ``rkstore.json``.
+"""Facts about rows that arrays of other formats cannot hold: ``rkstore.json``.
 
-An export writes it beside the numbers, an import reads it back, so that a store that went
-out and came in again still knows its blocks, its model and what its codec cost.
+An export writes it next to the arrays, an import reads it back, so that a re-imported store still
+knows its blocks, its model and its codec error.
 """
 
 import json
@@ -16,13 +16,13 @@ FILE = "rkstore.json"
 SCHEMA = 1
 LARGEST = 16 * 2**20
 
-# What an import says of itself. Of the store before, it is kept under ``stored_before``.
+# Keys that describe an import. Those of the original store are kept under ``stored_before``.
 OWN = ("imported_from", "dtype", "files", "columns", "libraries", "stored_before")
 
 
 @dataclass(frozen=True)
 class Facts:
-    """Of the store that an export was made of."""
+    """Facts of the exported store."""
 
     fingerprint: str
     rows: int
@@ -40,12 +40,12 @@ class Facts:
         return json.dumps(document, indent=2, allow_nan=False) + "\n"
 
     def check(self, where: str, arrays: list[str], rows: int) -> None:
-        """Raise BadInput unless those are arrays that the facts are of."""
+        """Raise BadInput unless the facts describe those arrays."""
         for array in arrays:
             if array not in self.codec_fvu:
                 raise BadInput(
-                    f"{where} says nothing of {array}, which did not come from the same export: "
-                    "import it from a place of its own"
+                    f"{where} does not mention {array}, which is not from the same export: import "
+                    f"it from a separate directory"
                 )
         if rows != self.rows:
             raise BadInput(
@@ -54,9 +54,9 @@ class Facts:
             )
 
     def inherited(self, arrays: dict[str, str]) -> dict[str, Any]:
-        """What goes into the ``source`` of a store whose sites are those arrays.
+        """The ``source`` of a store whose sites are those arrays.
 
-        Model, tokenizer and text stay what they were; the rest is of the store before.
+        Model, tokenizer and text stay the same; the rest describes the original store.
         """
         before = {"fingerprint": self.fingerprint, "codec": self.codec}
         errors = {site: self.codec_fvu[array] for site, array in arrays.items()}

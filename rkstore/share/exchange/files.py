@@ -1,4 +1,4 @@
-"""Arrays in files of their own: one file a site, the columns beside them."""
+"""One file per site, with the columns next to them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -39,7 +39,7 @@ def of_files(
     directory = path.parent if alone else path
     facts = facts_beside(directory)
     if alone and facts and path.stem not in facts.codec_fvu:
-        facts = None  # they describe its neighbours
+        facts = None  # they describe other files
     matrices = {file.stem: matrix_in(file) for file in paths}
     like = next(iter(matrices.values()))
     files, columns = {file.name: file for file in paths}, {}

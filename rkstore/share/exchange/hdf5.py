@@ -31,7 +31,7 @@ FILE = "activations.h5"
 TENSOR = "tensor"
 FACTS = "rkstore"
 
-# What DiscBuffer holds of each layer: what goes into the MLP and what comes out of it.
+# What DiscBuffer has for each layer: the input and the output of the MLP.
 DISC_BUFFER = ("hook_resid_mid", "hook_mlp_out")
 
 
@@ -40,7 +40,7 @@ class FromHdf5(Importer):
 
     name = "hdf5"
     dataset: tuple[str, ...] = option(
-        (), "HDF5 dataset to read; by default 'tensor', or else all of the file, in natural order."
+        (), "HDF5 dataset to read; by default 'tensor', or else all datasets, in natural order."
     )
 
     def open(self, path: Path, settings: "ImportSettings") -> Source:
@@ -53,7 +53,7 @@ class FromHdf5(Importer):
             file = h5py.File(path, "r")
         except OSError as error:
             raise BadInput(
-                f"{path} is not an HDF5 file, or is cut short: {one_line(error)}"
+                f"{path} is not an HDF5 file, or is truncated: {one_line(error)}"
             ) from None
         found = {name: _dataset(path, file, name) for name in _chosen(path, file, self.dataset)}
         files = {path.name: path}
@@ -108,7 +108,7 @@ def _chosen(path: Path, file: h5py.File, asked: tuple[str, ...]) -> list[str]:
     names: list[str] = []
 
     def see(name: str, link: Any) -> None:
-        # A link that leads elsewhere is included, to be refused by name.
+        # A link to another file is included, to be refused by name.
         inside = isinstance(link, h5py.HardLink)
         if name not in (*COLUMNS, FACTS) and not (inside and isinstance(file[name], h5py.Group)):
             names.append(name)
@@ -120,13 +120,13 @@ def _chosen(path: Path, file: h5py.File, asked: tuple[str, ...]) -> list[str]:
 
 
 def _dataset(path: Path, file: h5py.File, name: str) -> Any:
-    """A dataset whose numbers are in this file: a link may lead to any other."""
+    """A dataset stored in this file: a link may lead to any other."""
     try:
         link = file.get(name, getlink=True) if name in file else None
         dataset = file[name] if isinstance(link, h5py.HardLink) else None
     except (KeyError, OSError, RuntimeError) as error:
         raise BadInput(f"'{name}' of {path} cannot be opened: {error}") from None
-    # A group on the path may itself be a link to elsewhere.
+    # A group on the path may itself be an external link.
     if not isinstance(dataset, h5py.Dataset) or dataset.file != file or dataset.shape is None:
         raise BadInput(
             f"{path} has no dataset '{name}' (it has {', '.join(list(file)[:16]) or 'nothing'}): "
@@ -138,7 +138,7 @@ def _dataset(path: Path, file: h5py.File, name: str) -> Any:
 
 
 def _facts(path: Path, file: h5py.File) -> Facts | None:
-    """What an export wrote beside the numbers, if the file is one."""
+    """The facts in an export, if the file is one."""
     where = f"'{FACTS}' of {path}"
     if FACTS not in file:
         return None
@@ -149,7 +149,7 @@ def _facts(path: Path, file: h5py.File) -> Facts | None:
 
 
 def _context_size(path: Path, file: h5py.File) -> int | None:
-    """Rows in a block, as an export says; the first exports recorded nothing else."""
+    """Rows in a block, as an export says; early exports recorded nothing else."""
     if "rkstore_store" not in file.attrs or "context_size" not in file.attrs:
         return None
     size = file.attrs["context_size"]
@@ -176,7 +176,7 @@ def _is_disc_buffer(path: Path, name: str, dataset: Any, context_size: int | Non
 
 
 def _disc_buffer(path: Path, name: str, dataset: Any, asked: tuple[str, ...]) -> Source:
-    """The sites of ``(N, 2, L, d)``, in the order of the array: what goes in, what comes out."""
+    """The sites of ``(N, 2, L, d)``, in the order of the array: inputs, then outputs."""
     rows, kinds, layers, width = dataset.shape
     matrix(f"'{name}' of {path}", dataset)
     own = [f"blocks.{layer}.{kind}" for kind in DISC_BUFFER for layer in range(layers)]

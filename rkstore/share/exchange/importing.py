@@ -1,4 +1,4 @@
-"""Files of another program → store, shard by shard: no model runs."""
+"""Files of another program → store, shard by shard, without a model."""
 
 import importlib.metadata
 import os
@@ -33,12 +33,12 @@ LAYER = re.compile(r"(?<![a-z])(?:layers?|blocks?|h)[._-]?([0-9]{1,18})(?![0-9])
 def import_store(
     path: str | Path, settings: ImportSettings, say: Callable[[str], object] = lambda _: None
 ) -> Store:
-    """Write a store of the rows that lie in files of another program.
+    """Write a store of the rows in files of another program.
 
-    If stopped, the same import continues with the next shard. Columns that the files do not
-    have are made: ``token_id`` is -1, ``document`` counts the blocks, ``position`` counts
-    inside a block. Without a context size each row is a block of its own. Of the files of
-    an export, blocks, columns, model and codec error are those of the store it was made of.
+    If stopped, the same import continues with the next shard. Missing columns are filled in:
+    ``token_id`` is -1, ``document`` counts the blocks, ``position`` counts within a block. Without
+    a context size each row is its own block. For an export, blocks, columns, model and codec error
+    are those of the original store.
 
     Args:
         say: called with a sentence for each array that became a site, if there are several or names
@@ -57,7 +57,9 @@ def import_store(
     check_distinct("--hook-name", settings.hook_name)
     for name in unread(settings):
         if getattr(settings, name) != options_in(type(settings))[name].default:
-            raise BadInput(f"{flag_of(name)} has no part in --from {importer.name}: leave it out")
+            raise BadInput(
+                f"{flag_of(name)} has no effect with --from {importer.name}: leave it out"
+            )
     source = importer.open(path, settings)
     manifest = _manifest(path, source, settings)
     name = path.absolute().name if path.is_dir() else path.stem
@@ -85,7 +87,7 @@ def import_store(
 
 
 def _assigned(array: str, site: str) -> str:
-    """Which array became which site, and whether their names say different layers."""
+    """Which array became which site, and whether their names disagree about the layer."""
     layers = [found[1] for name in (array, site) if (found := LAYER.search(name))]
     differ = len({int(layer) for layer in layers}) > 1
     return f"{array} → {site}" + (f": layer {' is called '.join(layers)}" if differ else "")
@@ -97,7 +99,7 @@ def _manifest(path: Path, source: Source, settings: ImportSettings) -> Manifest:
             raise BadInput(f"'{site.hook_name}' cannot name a site: give --hook-name")
         if settings.d_in is not None and site.width != settings.d_in:
             raise BadInput(
-                f"{site.hook_name} is {site.width} wide, not {settings.d_in} as asked with --d-in"
+                f"{site.hook_name} is {site.width} wide, not {settings.d_in} as --d-in says"
             )
     size = _context_size(path, source, settings)
     shard_rows = max(1, round(settings.shard_rows / size)) * size
@@ -125,7 +127,7 @@ def _manifest(path: Path, source: Source, settings: ImportSettings) -> Manifest:
 
 
 def _model(path: Path, source: Source, settings: ImportSettings) -> dict[str, Any]:
-    """The model by the name that was given, unless the files know it better."""
+    """The model by the given name, unless the files record it."""
     known = source.facts.source.get("model", {}) if source.facts else {}
     if known.get("name", settings.model_name) not in (None, settings.model_name):
         if settings.model_name:
@@ -153,7 +155,7 @@ def _context_size(path: Path, source: Source, settings: ImportSettings) -> int:
 
 
 def _described(files: dict[str, Path]) -> list[dict[str, Any]]:
-    """Name, size and digest of each file; the digest takes a pass over all bytes."""
+    """Name, size and digest of each file; the digest reads all bytes."""
     described = []
     total = sum(file.stat().st_size for file in files.values())
     with tqdm(total=total, unit="B", unit_scale=True, desc="digest", disable=None) as bar:
@@ -187,7 +189,7 @@ def _columns(path: Path, source: Source, size: int, first: int, last: int) -> di
         found = {name: read(first, last) for name, read in source.columns.items()}
     for name, column in found.items():
         if column.dtype.kind not in "iu":
-            raise BadInput(f"{path}: {name} of rows {first}:{last} is {column.dtype}, no integers")
+            raise BadInput(f"{path}: {name} of rows {first}:{last} is {column.dtype}, not integers")
         if column.min() < -1 or column.max() > INT32.max:
             raise BadInput(
                 f"{path}: {name} of rows {first}:{last} goes from {column.min()} to "

@@ -1,4 +1,4 @@
-"""Arrays of activations and of ids, opened and checked: what most formats are made of."""
+"""Arrays of activations and of ids, opened and checked, for most formats."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ class Ids:
 
     @property
     def context_size(self) -> int | None:
-        """Rows in a block. ``(rows, 1)`` and ``(1, rows)`` are rows and say nothing of blocks."""
+        """Rows in a block. ``(rows, 1)`` and ``(1, rows)`` are rows without blocks."""
         shape = self.array.shape
         return int(shape[1]) if len(shape) == 2 and min(shape) > 1 else None
 
@@ -78,7 +78,7 @@ def cut(x: np.ndarray, start: int, stop: int, size: int) -> np.ndarray:
 
 
 def float32(x: Any) -> Floats:
-    """Any floats as float32; what is too large becomes infinite, which no store takes."""
+    """Any floats as float32; too large values become infinite, which a store refuses."""
     with np.errstate(over="ignore"):
         return np.asarray(x).astype(np.float32, copy=False)
 
@@ -92,7 +92,8 @@ def matrix(where: str, array: Any) -> Matrix:
     check_shape(where, array.shape)
     if array.dtype.kind == "V" and array.dtype.itemsize == 2 and array.dtype.names is None:
         raise BadInput(
-            f"{where} holds sixteen bits without a type, as bfloat16 becomes: save it as float32"
+            f"{where} holds 16-bit values without a type, as saved bfloat16 does: save it as "
+            f"float32"
         )
     if array.dtype.kind != "f" or array.dtype.itemsize > 8:
         raise BadInput(f"{where} holds {array.dtype}: activations are float32, float16 or float64")
@@ -133,7 +134,7 @@ def check_distinct(flag: str, given: tuple[str, ...]) -> None:
 
 
 def names_of(found: list[str], asked: tuple[str, ...]) -> dict[str, str]:
-    """The array of each site: under the names asked for, in the order found, or its own.
+    """The array of each site: under the given names, in the order found, or its own.
 
     Raises:
         BadInput: fewer or more names than arrays.
@@ -158,13 +159,13 @@ def of_matrices(
     """A source of several arrays of the same rows.
 
     Args:
-        matrices: by what they are called in the files, in order.
+        matrices: by their names in the files, in order.
         asked: names of the sites; see :func:`names_of`.
         columns: checked by :func:`check_ids`.
-        context_size: if the files say it elsewhere than in a shape.
+        context_size: if the files state it other than by a shape.
 
     Raises:
-        BadInput: they differ in rows or blocks, or are not the names asked for.
+        BadInput: they differ in rows or blocks, or do not match the given names.
     """
     arrays = names_of(list(matrices), asked)
     first_name, first = next(iter(matrices.items()))

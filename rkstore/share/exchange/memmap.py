@@ -1,7 +1,7 @@
-"""The activation cache of jkminder/dictionary_learning: raw shards, each with its shape in JSON.
+"""The activation cache of jkminder/dictionary_learning: raw shards with shapes in JSON.
 
-A cache has one directory a submodule with ``shard_0.memmap``, ``shard_0.meta``, …, and
-the token ids of all in ``tokens.pt`` beside those directories.
+A cache has one directory per submodule with ``shard_0.memmap``, ``shard_0.meta``, …, and the token
+ids for all in ``tokens.pt`` next to those directories.
 """
 
 import json
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 TOKENS = "tokens.pt"
 CONFIG = "config.json"
 
-# NumPy has no bfloat16: the cache keeps its sixteen bits as int16. Activations are
-# never whole numbers, so int16 can mean nothing else.
+# NumPy has no bfloat16: the cache keeps its sixteen bits as int16. Activations are never integers,
+# so int16 is unambiguous.
 DTYPES: dict[str, np.dtype] = {
     "float32": np.dtype("<f4"),
     "float16": np.dtype("<f2"),
@@ -34,7 +34,7 @@ DTYPES: dict[str, np.dtype] = {
     "int16": np.dtype("<i2"),
 }
 
-# What the configuration of a submodule says of its rows, and of what type it is.
+# Keys of a submodule's configuration that describe its rows, and their types.
 MEANS: dict[str, type] = {
     "shard_count": int,
     "total_size": int,
@@ -42,8 +42,8 @@ MEANS: dict[str, type] = {
     "shuffle_shards": bool,
     "store_tokens": bool,
 }
-# How the rows were made, which changes none: sequences differ in length and lie end to end.
-# ``io`` is in the name of the directory; sequence ranges lie in a file that is not read.
+# Keys that do not change the rows: sequences differ in length and are concatenated. ``io`` is in
+# the directory's name; sequence ranges are in a file that is not read.
 MEANS_NOTHING = ("batch_size", "context_len", "shard_size", "io", "store_sequence_ranges")
 
 
@@ -68,15 +68,14 @@ class Memmap(Importer):
         shuffled = any(config.get("shuffle_shards") for config in configs)
         if shuffled and len(directories) > 1:
             raise BadInput(
-                f"{path} was shuffled, each submodule in an order of its own: import them one at "
-                "a time"
+                f"{path} was shuffled, each submodule in its own order: import them one at a time"
             )
         if shuffled and (settings.context_size or 1) > 1:
             raise BadInput(
                 f"{path} was shuffled: its rows are not blocks, leave out --context-size"
             )
         columns = {}
-        # If the cache says that it kept no tokens, those beside it belong to another.
+        # If the cache says that it kept no tokens, those next to it belong to another.
         if all(config.get("store_tokens", not shuffled) for config in configs):
             found = [place / TOKENS for place in (path, directories[0].parent)]
             for tokens in [file for file in found if file.is_file()][:1]:
@@ -137,7 +136,7 @@ def _directories(path: Path) -> list[Path]:
         return [path.absolute()]
     found = {file.parent for file in path.absolute().glob("*/shard_*.memmap")}
     if not found:
-        raise BadInput(f"{path} has no shard_*.memmap, nor has any directory in it")
+        raise BadInput(f"{path} has no shard_*.memmap, and neither has any directory in it")
     return sorted(found, key=lambda directory: natural(directory.name))
 
 
@@ -159,7 +158,7 @@ def _shard(path: Path) -> _Shard:
         dtype = str(stated.get("dtype", "float32")).removeprefix("torch.")
     except FileNotFoundError:
         raise BadInput(
-            f"{path} has no {meta.name} beside it: the shard was never finished"
+            f"{path} has no {meta.name} next to it: the shard was never finished"
         ) from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise BadInput(
@@ -188,7 +187,7 @@ def _check_widths(directory: Path, shards: list[_Shard]) -> None:
 
 
 def _config(directory: Path, rows: _Joined) -> dict[str, Any]:
-    """What the cache says of a submodule; nothing if it says nothing.
+    """The cache's configuration of a submodule; empty if there is none.
 
     Raises:
         BadInput: it contradicts the shards, or has a key that could mean anything.

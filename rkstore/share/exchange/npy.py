@@ -1,4 +1,4 @@
-"""NumPy: one ``.npy`` a site, and ``tokens.npy`` beside them."""
+"""NumPy: one ``.npy`` per site, and ``tokens.npy``."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,15 +46,15 @@ def _mapped(path: Path) -> Any:
         return np.lib.format.open_memmap(path, mode="r")
     except (ValueError, EOFError) as error:
         raise BadInput(
-            f"{path} is not a .npy file of numbers, or is cut short: {one_line(error)}"
+            f"{path} is not a .npy file of numbers, or is truncated: {one_line(error)}"
         ) from None
 
 
 def _write(path: Path, array: Array) -> None:
     """Write an array after its header, chunk by chunk.
 
-    It is not memory-mapped: on a full disk a write fails with a sentence, where a
-    mapping would end the process.
+    It is not memory-mapped: on a full disk a write raises an error, but a mapping would kill the
+    process.
     """
     stored = array.dtype.newbyteorder("<")
     header = {"descr": stored.str, "fortran_order": False, "shape": array.shape}

@@ -1,4 +1,4 @@
-"""What leaves a store: rows in the dtype of an export, and facts that arrays cannot hold."""
+"""The content of an export: rows in its dtype, and facts that arrays cannot hold."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from rkstore.store.writing.encoder import FIT_ROWS
 
 @dataclass(frozen=True)
 class Array:
-    """An array to write, whose rows are read as they are needed."""
+    """An array to write, whose rows are read on demand."""
 
     name: str
     shape: tuple[int, ...]
@@ -25,7 +25,7 @@ class Array:
 
 
 class Outgoing:
-    """What an export writes of a store, and what it costs in accuracy."""
+    """The arrays of an export, and the error of its dtype."""
 
     def __init__(self, store: Store, hook_names: list[str], dtype: np.dtype) -> None:
         """Choose sites, and the dtype of their numbers, float32 or float16."""
@@ -36,7 +36,7 @@ class Outgoing:
         """Called with the number of rows of each site that were read."""
         self._squared_error = dict.fromkeys(hook_names, 0.0)
         self._usual: dict[tuple[str, int], Usual] = {}
-        """Of the shard that is being read: by site, and first row."""
+        """For the current shard: by site, and first row."""
 
     @property
     def spans(self) -> list[tuple[int, int]]:
@@ -79,12 +79,12 @@ class Outgoing:
         return values
 
     def columns(self) -> list[str]:
-        """The columns that are known: an import may have no token ids."""
+        """The known columns: an import may have no token ids."""
         known = all(self.store.column("token_id", *span).min() >= 0 for span in self.spans)
         return [name for name in COLUMNS if known or name != "token_id"]
 
     def facts(self) -> Facts:
-        """What the arrays cannot hold. Complete when all values were read."""
+        """Facts that the arrays cannot hold. Complete when all values were read."""
         manifest = self.store.manifest
         source = dict(manifest.source)
         if self.rows != manifest.rows and isinstance(source.get("tokens"), dict):
@@ -96,7 +96,7 @@ class Outgoing:
         )
 
     def _massive(self, hook_name: str, x: np.ndarray, first: int) -> np.ndarray:
-        """Which rows are massive, ``(rows,)``: decided by shard, as when they were written."""
+        """Which rows are massive, ``(rows,)``: decided per shard, as in writing."""
         begin, end = self.store.manifest.rows_of_shard(first // self.store.manifest.shard_rows)
         if (hook_name, begin) not in self._usual:
             rows = self.store.read(hook_name, begin, min(begin + FIT_ROWS, end))

@@ -40,8 +40,8 @@ def load_tensor(path: Path) -> Any:
     """The tensor in a file, memory-mapped.
 
     Raises:
-        BadInput: the file is cut short or holds anything but one plain tensor. Nothing in
-            it is run: a pickle may hold any program.
+        BadInput: the file is truncated or is not one plain tensor. No code in it is run: a pickle
+        may contain any program.
     """
     import torch
 
@@ -56,8 +56,8 @@ def load_tensor(path: Path) -> Any:
         ) from None
     except (RuntimeError, ValueError, EOFError, KeyError, TypeError):
         raise BadInput(
-            f"{path} is cut short, or not what torch.save writes since version 1.6: save the "
-            "tensor again"
+            f"{path} is truncated, or not what torch.save writes since version 1.6: save the "
+            f"tensor again"
         ) from None
     if not isinstance(loaded, torch.Tensor):
         raise BadInput(

@@ -1,4 +1,4 @@
-"""SAELens' cached activations: an Arrow dataset, one row a block, one column a hook."""
+"""SAELens' cached activations: an Arrow dataset, one row per block, one column per hook."""
 
 import json
 from pathlib import Path
@@ -108,8 +108,8 @@ class ToSaelens(Exporter):
         )
         per_block = size * sum(map(outgoing.width, hook_names)) * outgoing.dtype.itemsize
         files = [f"data-{n:05d}-of-{len(store.shards):05d}.arrow" for n in range(len(store.shards))]
-        # A file a shard, written once: Dataset.from_generator would write every value to
-        # its cache first and copy it from there.
+        # One file per shard, written once: Dataset.from_generator would write every value to its
+        # cache first and copy it.
         for shard, file in zip(store.shards, files, strict=True):
             first, last = manifest.rows_of_shard(shard)
             batch: dict[str, np.ndarray] = {
@@ -133,7 +133,7 @@ class ToSaelens(Exporter):
 
 
 def _shapes(path: Path, data: Any, asked: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
-    """The shape of a block in each column that is asked for, or in all of activations.
+    """The shape of a block in each requested column, or in all with activations.
 
     Raises:
         BadInput: there is none, or one does not hold activations.
@@ -172,7 +172,7 @@ def _loaded(path: Path) -> Any:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{path} cannot be loaded: {one_line(error, 200)}") from None
     if any(Path(file["filename"]).parent.resolve() != path.resolve() for file in data.cache_files):
-        raise BadInput(f"{path} names data files that lie outside it: copy them into it")
+        raise BadInput(f"{path} names data files outside it: copy them into it")
     if not len(data):
         raise BadInput(f"{path} has no rows")
     return data

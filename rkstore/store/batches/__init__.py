@@ -1,8 +1,8 @@
 """Rows of a store in batches.
 
-``plan`` decides which rows come in which batch, by arithmetic alone; ``kept`` which rows are
-left out, such as those of special tokens; ``assemble`` reads and decodes them in threads. A run
-that is resumed at batch ``n`` gets the batches that it would have had.
+``plan`` decides which rows form which batch, without reading; ``kept`` which rows are left out,
+such as those of special tokens; ``assemble`` reads and decodes them in threads. A run that is
+resumed at batch ``n`` gets the same batches as without the interruption.
 """
 
 from rkstore.store.batches.assemble import Batch, read_batches, read_rows

@@ -1,9 +1,8 @@
-"""Store → batches: a seeded order of rows that is planned first and read afterwards.
+"""Store → batches: rows read in a planned, seeded order.
 
-The plan is pure arithmetic: which rows form batch ``n`` depends on the plan alone,
-so a run can be resumed at any batch, and no number of threads changes the order.
-Each epoch visits every row exactly once: chunks in a random order, the rows of a
-window of chunks shuffled among themselves.
+The rows of batch ``n`` depend only on the plan, so a run can be resumed at any batch, and the
+number of threads does not change the order. Each epoch visits every row exactly once: chunks in a
+random order, the rows of a window of chunks shuffled among themselves.
 """
 
 import os
@@ -24,10 +23,10 @@ from rkstore.store.batches.plan import BatchPlan
 from rkstore.store.codecs import Encoded
 from rkstore.store.store import Store
 
-# Rows that are decoded at once: at GPT-2's width they stay in a megabyte of cache.
+# Rows decoded at once: at GPT-2's width they fit in a megabyte of cache.
 GATHER_ROWS = 64
 
-# Batches that are assembled before they are asked for, and threads that do it.
+# Batches assembled ahead, and threads that do it.
 AHEAD = 3
 THREADS = min(8, os.cpu_count() or 1)
 
@@ -43,10 +42,10 @@ class Batch:
 def read_batches(
     store: Store, hook_names: Sequence[str], plan: BatchPlan, start: int = 0
 ) -> Iterator[Batch]:
-    """Read batch ``start`` and all that follow, epoch after epoch, without end.
+    """Read batch ``start`` and all later ones, epoch after epoch, endlessly.
 
-    Two windows are in memory as they are stored, a quarter of float32 in int8; rows are
-    decoded when their batch is assembled. Both happen in other threads, some batches ahead.
+    Two windows are held in memory as stored, a quarter of float32 in int8; rows are decoded when
+    their batch is assembled. Both happen in background threads, some batches ahead.
 
     Raises:
         BadInput: a site is not in the store.
@@ -57,8 +56,8 @@ def read_batches(
     size = store.manifest.chunk_rows
     if any(first // size != (stop - 1) // size for first, stop in plan.row_ranges):
         raise BadInput(f"a plan's rows must be those of chunks of {size}: use plan_batches()")
-    # When a program ends with batches left, modules are gone, this one's and those that
-    # cancelling needs; its threads have ended by then.
+    # If a program exits with batches left, the modules needed for cancelling may be unloaded; the
+    # threads have ended by then.
     ending = sys.is_finalizing
     with ThreadPoolExecutor(THREADS) as pool:
         reader = _Reader(store, hook_names, plan, pool)
@@ -79,7 +78,7 @@ def read_rows(
     batch_size: int,
     left_out: LeftOut = ALL_KEPT,
 ) -> Iterator[Batch]:
-    """Read the rows of some chunks once, in order, but for those left out."""
+    """Read the rows of some chunks once, in order, except those left out."""
     pending: list[Batch] = []
     for chunk in chunks:
         rows = left_out.kept(*store.rows_of_chunk(chunk))
@@ -95,7 +94,7 @@ def read_rows(
 
 @dataclass(frozen=True)
 class _Piece:
-    """Some rows of a batch that lie in one window: their ids, and their places in the batch."""
+    """The rows of a batch in one window: their ids, and their places in the batch."""
 
     window: tuple[int, int]
     """Epoch and number."""
@@ -107,7 +106,7 @@ class _Piece:
 
 
 def _pieces(plan: BatchPlan, start: int) -> Iterator[list[_Piece]]:
-    """The pieces of batch ``start`` and of all that follow."""
+    """The pieces of batch ``start`` and of all later ones."""
     epoch, batch = divmod(start, plan.batches_per_epoch)
     while True:
         skip, batch = batch * plan.batch_size, 0
@@ -139,10 +138,10 @@ class _Window:
         self._lock = threading.Lock()
 
     def apart(self, site: int) -> Apart:
-        """What is kept apart of the rows of all chunks, one after another.
+        """The values kept apart for all chunks, concatenated.
 
-        Together, because finding the few values of a batch costs the same for the rows of one
-        chunk as for those of many.
+        Together, because finding the few values of a batch costs the same for one chunk as for
+        many.
         """
         with self._lock:
             if site not in self._apart:
@@ -152,7 +151,7 @@ class _Window:
 
 
 class _Reader:
-    """Reads the chunks of a window shortly before its first row is wanted."""
+    """Reads the chunks of a window shortly before its first row is needed."""
 
     def __init__(
         self, store: Store, hook_names: Sequence[str], plan: BatchPlan, pool: ThreadPoolExecutor
@@ -162,11 +161,11 @@ class _Reader:
         self._memory = _Memory((AHEAD + 2) * len(hook_names))
 
     def submit(self, pieces: list[_Piece]) -> Future[Batch]:
-        """Have a batch assembled; the chunks it needs are read first."""
+        """Submit a batch for assembly; the chunks it needs are read first."""
         windows = [self._window(piece) for piece in pieces]
         batch = self._pool.submit(self._assemble, pieces, windows)
         for piece in pieces:
-            if piece.last:  # the batches submitted hold what they need of it
+            if piece.last:  # submitted batches hold their references
                 del self._windows[piece.window]
         return batch
 
@@ -208,10 +207,10 @@ class _Reader:
         gathers: list["_Gather"],
         x: list[NDArray[np.float32]],
     ) -> NDArray[np.int64]:
-        """Decode the rows of a piece into their places, all but what is kept apart.
+        """Decode the rows of a piece into their places, without the values kept apart.
 
         Returns:
-            The place of each row among those of the window's chunks, one after another.
+            The index of each row in the concatenated chunks of the window.
         """
         among, before = np.empty(len(piece.rows), np.int64), 0
         for chunk, futures in window.chunks.items():
@@ -229,14 +228,14 @@ class _Reader:
 
 
 class _Memory:
-    """Arrays for batches, each reused once nothing holds it, or a view of it.
+    """Arrays for batches, each reused once nothing references it or a view of it.
 
     The system zeroes fresh memory page by page, which takes about as long as filling it.
     """
 
     def __init__(self, most: int) -> None:
         self._most, self._lock = most, threading.Lock()
-        # How many references an array has that nothing holds: Python versions differ.
+        # The reference count of an unreferenced array: Python versions differ.
         self._held = [np.empty((0, 0), np.float32)]
         [self._unheld] = [sys.getrefcount(array) for array in self._held]
         self._held.clear()
@@ -256,9 +255,9 @@ class _Memory:
 
 
 class _Gather:
-    """Decodes some rows of a chunk into their places, through memory that stays in the cache.
+    """Decodes some rows of a chunk into their places, through a cache-sized buffer.
 
-    What is kept apart of them is not put in place.
+    Values kept apart are not filled in.
     """
 
     def __init__(self, store: Store, name: str) -> None:
@@ -278,7 +277,7 @@ class _Gather:
     ) -> None:
         for start in range(0, len(within), GATHER_ROWS):
             some = within[start : start + GATHER_ROWS]
-            # With the default mode, "raise", NumPy gathers into memory of its own first.
+            # With the default mode, "raise", NumPy gathers into a temporary array first.
             stored = chunk.values.take(some, axis=0, out=self._stored[: len(some)], mode="clip")
             decoded = self._codec.decode(Encoded(stored, chunk.side), self._decoded[: len(some)])
             x[places[start : start + GATHER_ROWS]] = decoded

@@ -1,7 +1,7 @@
-"""Which rows of a store are read: all but those of special tokens, and of too large a norm.
+"""Which rows of a store are read: not those of special tokens or of too large a norm.
 
-A BOS row is the same in every block and often massive: dictionaries and probes would spend
-their capacity on one point. The store keeps every row; what is left out is decided on reading.
+A BOS row is the same in every block and often massive: dictionaries and probes would spend their
+capacity on one point. The store keeps every row; rows are left out on reading.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ class LeftOut:
     rows: NDArray[np.int64] = field(default_factory=lambda: NONE)
 
     def within(self, first: int, stop: int) -> NDArray[np.int64]:
-        """Those from ``first`` to ``stop``."""
+        """The rows left out from ``first`` to ``stop``."""
         return self.rows[slice(*np.searchsorted(self.rows, [first, stop]))]
 
     def kept(self, first: int, stop: int) -> NDArray[np.int64]:
@@ -59,7 +59,7 @@ def left_out(
     """The rows of some chunks of a site that are not to be read.
 
     Args:
-        special_tokens: whether rows of special tokens are read, too.
+        special_tokens: whether rows of special tokens are read as well.
         max_norm: rows whose norm is more than this many times the site's median are left out; by
             default no row is.
 
@@ -80,9 +80,9 @@ def left_out(
 
 
 def special_ids(store: Store) -> tuple[int, ...]:
-    """The ids of the tokenizer's special tokens; an older store may record BOS alone.
+    """The ids of the tokenizer's special tokens; an older store may record only BOS.
 
-    Empty where no tokenizer is recorded, as with most imports.
+    Empty if no tokenizer is recorded, as in most imports.
     """
     tokenizer = store.manifest.source.get("tokenizer") or {}
     ids = tokenizer.get("special_token_ids", [tokenizer.get("bos_token_id")])
@@ -106,7 +106,7 @@ def _of_chunk(
 
 
 def _median(store: Store, hook_name: str) -> float:
-    """The median norm of rows evenly spread over all that can be read."""
+    """The median norm of rows evenly spread over all readable rows."""
     count = -(-MEDIAN_ROWS // store.manifest.chunk_rows)
     chunks = store.chunk_range[:: max(1, len(store.chunk_range) // count)]
     return float(np.median(np.concatenate([_norms(store.chunk(hook_name, c)) for c in chunks])))

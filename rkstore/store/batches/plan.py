@@ -1,4 +1,4 @@
-"""Which rows come in which batch: a seeded order, and the chunks that are held out.
+"""Which rows form which batch: a seeded order, and the chunks that are held out.
 
 Pure arithmetic on row numbers; nothing is read. The order depends on the plan alone, so a run
 that is resumed, or that reads with more threads, sees the same batches.
@@ -18,7 +18,7 @@ from rkstore.store.store import Store
 # One chunk in ten is held out.
 HELD_OUT_EVERY = 10
 
-# Rows shuffled among themselves: 50 MB of int8 at GPT-2's 3,072 dimensions.
+# Rows in a shuffle window: 50 MB of int8 at GPT-2's 3,072 dimensions.
 WINDOW_ROWS = 16_384
 
 
@@ -27,11 +27,11 @@ class BatchPlan:
     """Which rows form which batch.
 
     Args:
-        row_ranges: first row, and one past the last, of each chunk to draw from, or of
-            the part of it that may be drawn from.
+        row_ranges: first row, and one past the last, of each chunk to draw from, or of a part of
+        it.
         batch_size: rows in a batch; the last one of an epoch may have fewer.
         seed: of the order.
-        window_rows: about how many rows are shuffled among themselves.
+        window_rows: about how many rows are shuffled together.
         left_out: rows that are passed over.
     """
 
@@ -112,8 +112,7 @@ def plan_batches(
     """A plan over some chunks of a store.
 
     Args:
-        left_out: rows that are passed over; :func:`rkstore.left_out` finds those of special
-            tokens.
+        left_out: rows that are passed over; :func:`rkstore.left_out` finds those of special tokens.
 
     Raises:
         BadInput: there are no rows; a small part may have no chunk to train on, or none held out.

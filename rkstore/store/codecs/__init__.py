@@ -1,7 +1,7 @@
-"""Codecs: what an activation becomes when it is stored. One file each.
+"""Codecs: activations to stored numbers and back. One file each.
 
-A codec knows numbers only: it never sees a file, and a format never sees what
-the numbers mean. To add one, write its file and add it to ``CODECS``.
+A codec never sees a file, and a format never sees what the numbers mean. To add one, write its
+file and add it to ``CODECS``.
 """
 
 from rkstore.errors import BadInput
@@ -18,7 +18,7 @@ CODECS: dict[str, Codec] = {
     codec.name: codec for codec in (Float32(), Float16(), BFloat16(), Int8(), Int6(), Int4())
 }
 
-# What a store of schema 1 means by these names.
+# The codecs of these names in a store of schema 1.
 SCHEMA_1: dict[str, Codec] = {name: MinMax(name) for name in ("int8", "int6")}
 
 

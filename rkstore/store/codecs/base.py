@@ -1,4 +1,4 @@
-"""What every codec does: :class:`Codec`, and :class:`Encoded` rows."""
+"""The interface of codecs: :class:`Codec`, and :class:`Encoded` rows."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
@@ -14,11 +14,11 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Encoded:
-    """Some rows as they are stored.
+    """Encoded rows.
 
-    ``values``, shape ``(rows, d_in)``, has the codec's dtype. ``side`` holds what decoding
-    needs in addition, one float32 vector of length ``d_in`` for each name in the codec's ``side``.
-    ``apart`` has the values that no stored number stands for, if there are any.
+    ``values``, shape ``(rows, d_in)``, has the codec's dtype. ``side`` holds the parameters for
+    decoding, one float32 vector of length ``d_in`` for each name in the codec's ``side``.
+    ``apart`` has the values that cannot be encoded, if any.
     """
 
     values: np.ndarray
@@ -34,20 +34,20 @@ class Encoded:
 class Codec(ABC):
     """Turns float32 activations ``(rows, d_in)`` into stored numbers and back.
 
-    First it learns what the rows of a shard share (:meth:`fit`), then it works on one chunk at a
-    time, so a chunk decodes without its neighbours.
+    First its parameters are fitted to a shard (:meth:`fit`), then it works on one chunk at a time,
+    so a chunk decodes without its neighbours.
     """
 
     name: str
     dtype: np.dtype
     side: tuple[str, ...] = ()
     side_of: Literal["shard", "chunk"] = "shard"
-    """Whether a shard or each of its chunks has its own vectors in ``side``."""
+    """Whether each shard or each chunk has its own vectors in ``side``."""
     keeps_apart: bool = False
-    """Whether some values may have no stored number, and be kept apart."""
+    """Whether values that cannot be encoded are kept apart."""
 
     def fit(self, x: Floats) -> dict[str, Floats]:  # noqa: ARG002 - not every codec learns
-        """What the rows of a shard share, from the first of them, ``(n, d_in)``, none massive.
+        """Fit the parameters of a shard to its first rows, ``(n, d_in)``, none massive.
 
         Returns:
             The vectors of ``side``.
@@ -76,13 +76,13 @@ class Codec(ABC):
         """Return float32 values ``(rows, d_in)``, contiguous.
 
         Args:
-            out: memory that may be used for them, of their shape. Values that are float32
-                already are returned as they are, and ``out`` is not used.
+            out: memory that may be used for them, of their shape. Values that are already float32
+            are returned unchanged, and ``out`` is not used.
         """
 
 
 class Shortened(Codec):
-    """Each value as a float of some bits: nothing is learned, and nothing is kept apart."""
+    """Each value as a float: no parameters, and nothing is kept apart."""
 
     def encode(
         self,

@@ -8,7 +8,7 @@ from rkstore.store.codecs.base import Encoded, Floats, Shortened
 class BFloat16(Shortened):
     """16 bits a value, float32's range; relative error at most 2⁻⁸.
 
-    NumPy and HDF5 have no such type, so the sixteen bits are stored as uint16.
+    NumPy and HDF5 lack this type, so the 16 bits are stored as uint16.
     """
 
     name = "bfloat16"
@@ -16,8 +16,8 @@ class BFloat16(Shortened):
 
     def shortened(self, x: Floats) -> np.ndarray:
         bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
-        # Round to nearest, ties to even, as every bfloat16 unit does. A finite value
-        # that would round up to infinity is kept at the largest finite one.
+        # Round to nearest, ties to even, as hardware does. A finite value that would round up to
+        # infinity becomes the largest finite one.
         rounded = (bits + (0x7FFF + ((bits >> 16) & 1))) >> 16
         overflow = (rounded & 0x7FFF) >= 0x7F80
         return (rounded - overflow).astype(self.dtype)

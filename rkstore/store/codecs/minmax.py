@@ -1,4 +1,4 @@
-"""What int8 and int6 were in stores of schema 1: even steps from least to greatest. Read only."""
+"""int8 and int6 in stores of schema 1: uniform steps from minimum to maximum. Read only."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,9 +8,9 @@ from rkstore.store.codecs.base import Codec, Encoded, Floats
 
 
 class MinMax(Codec):
-    """Integers with ``value = offset + scale · code``; both belong to a dimension of one chunk.
+    """Integers with ``value = offset + scale · code``, fitted per dimension and chunk.
 
-    The step followed the extremes: a few massive rows took the digits of all others.
+    The step followed the extremes: a few massive rows took the precision of all others.
     """
 
     dtype = np.dtype("u1")

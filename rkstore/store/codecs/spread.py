@@ -1,4 +1,4 @@
-"""Even steps in proportion to the spread of each dimension; what no code reaches is kept apart."""
+"""Uniform steps proportional to the spread of each dimension; outliers are kept apart."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,16 +8,16 @@ from rkstore.store.apart import Apart
 from rkstore.store.codecs.base import Codec, Encoded, Floats
 from rkstore.store.statistics import Statistics
 
-# Rows at a time: few enough that a block stays in the processor's cache.
+# Rows at a time: a block fits in the processor's cache.
 BLOCK_ROWS = 64
 
-# Bits of an entry that is kept apart: a float32, and where it belongs.
+# Bits of an entry that is kept apart: a float32, and its position.
 ENTRY_BITS = 43
 
 # About how many rows decide which of two ranges takes fewer bits.
 SAMPLE_ROWS = 64
 
-# Codes left below the least value seen, where a code's range begins there.
+# Codes left below the minimum seen, if the range of codes starts there.
 MARGIN = 2
 
 # A deviation above this could make a code decode to infinity.
@@ -30,14 +30,13 @@ class Spread(Codec):
     """Integers with ``value = offset + scale · code``, code 0 to ``codes - 1``.
 
     ``scale`` is ``step`` standard deviations of the dimension, so the error of every dimension is
-    the same share of its variance, ``step² / 12`` (the variance of a uniform distribution as
-    wide as a step), whatever its extremes are. The few values beyond the last code and the
-    massive rows are kept apart: nothing is ever clipped, and the error of any other value is at
-    most half a step.
+    the same fraction of its variance, ``step² / 12`` (the variance of a uniform distribution as
+    wide as a step), whatever its extremes. The few values out of range and the massive rows are
+    kept apart: nothing is clipped, and any other value is off by at most half a step.
 
-    The mean has the middle code in all dimensions, or the least value has the first, as after a
-    GELU: then codes mean the same in every dimension, and an entropy coder that does not
-    tell dimensions apart loses little.
+    The mean has the middle code in all dimensions, or the minimum has the first, as after a GELU:
+    then codes mean the same in every dimension, and an entropy coder that ignores dimensions loses
+    little.
     """
 
     dtype = np.dtype("u1")
@@ -52,15 +51,13 @@ class Spread(Codec):
         known = Statistics.of(x)
         mean, deviation = known.mean, np.sqrt(known.variance)
         if not (deviation < LARGEST_DEVIATION).all():
-            raise BadInput(
-                f"{self.name} cannot hold values that lie 3.4e38 apart: use --codec float32"
-            )
+            raise BadInput(f"{self.name} cannot hold values 3.4e38 apart: use --codec float32")
         scale = (self.step * deviation).astype(np.float32)
         # Below it, 1 / scale would be infinite: such a dimension counts as constant.
         scale[scale < SMALLEST] = 0
         offsets = [mean - self.codes // 2 * scale, known.min - MARGIN * scale]
         starts = [offset.astype(np.float32) for offset in offsets]
-        # An odd stride: the blocks of a text begin alike, at even places.
+        # An odd stride, because blocks start alike, at even positions.
         sample = x[:: len(x) // SAMPLE_ROWS | 1]
         # A constant dimension is its offset.
         best = min(starts, key=lambda offset: self._bits(sample, offset, scale))
@@ -101,7 +98,7 @@ class Spread(Codec):
         return x
 
     def _bits(self, x: Floats, offset: Floats, scale: Floats) -> float:
-        """About how many bits a value would take: entropy of the codes, and what is kept apart."""
+        """Estimated bits a value: entropy of the codes, and the values kept apart."""
         steps = _Steps(offset, scale, len(x))(x)
         outside = (steps < 0) | (steps >= self.codes)
         codes = np.where(outside, self.codes, steps).astype(np.uint16).reshape(-1)
@@ -111,8 +108,7 @@ class Spread(Codec):
 
 
 class _Steps:
-    """How many steps values lie from the offset, whole numbers as floats; also below the first
-    and beyond the last code.
+    """Distance of values from the offset in whole steps, as floats, also out of range.
 
     The memory is reused: mapping fresh memory of this size takes as long.
     """

@@ -1,6 +1,6 @@
-"""Formats: how a stored array lies on disk, compressed without loss. One file each.
+"""Formats: how a stored array is written to disk, compressed losslessly. One file each.
 
-A format knows arrays and files: what the numbers mean is the codec's business.
+A format knows arrays and files; the codec knows what the numbers mean.
 To add one, write its file and add it to ``FORMATS``.
 """
 
@@ -14,10 +14,10 @@ from rkstore.store.formats.zarr import Zarr
 FORMATS: dict[str, Format] = {fmt.name: fmt for fmt in (Zarr(), Hdf5())}
 
 
-# Every lossless compression of any format, and the one that serves the stored numbers best.
+# Every lossless compression of any format, and the choice of the best one for the codec.
 COMPRESSIONS = ("auto", *dict.fromkeys(c for fmt in FORMATS.values() for c in fmt.compressions))
 COMPRESSION_HELP = (
-    "Lossless compression of the stored numbers; auto takes the smallest for the codec. "
+    "Lossless compression of the stored numbers; auto chooses the smallest for the codec. "
     "deflate is HDF5's; none makes float32 a view of the mapped file."
 )
 
@@ -34,7 +34,7 @@ def format_named(name: str) -> Format:
 
 
 def compression_for(format: str, dtype: np.dtype, asked: str = "auto") -> str:
-    """How activations stored as that type are compressed: as asked for, or as serves them best.
+    """The compression of activations stored as that type: the requested one, or the best.
 
     Raises:
         BadInput: the format has no such compression.

@@ -1,4 +1,4 @@
-"""What every format does: :class:`Format` writes and opens shard files, :class:`Shard` is one."""
+"""The interface of formats: :class:`Format` writes and opens shards, :class:`Shard` is one."""
 
 import mmap
 from abc import ABC, abstractmethod
@@ -14,8 +14,7 @@ import numpy as np
 class ArraySpec:
     """One array of a store: rows × width (or rows alone), cut in shards of whole chunks.
 
-    A shard is one file: what is written, checked and sent at once. A chunk is what
-    is decoded at once.
+    A shard is one file, the unit of writing, checking and sending. A chunk is the unit of decoding.
     """
 
     name: str
@@ -49,8 +48,9 @@ class MappedFile:
         return len(self._bytes)
 
     def __getitem__(self, where: slice) -> memoryview:
-        """A view of some bytes. The system is asked for all of them at once: touched page by
-        page, a slow disk would be asked for a little at a time."""
+        """A view of some bytes, requested from the system at once: page faults on a slow disk would
+        read a little at a time.
+        """
         start, stop, _ = where.indices(len(self._bytes))
         page = start - start % mmap.PAGESIZE
         if stop > start:
@@ -63,14 +63,14 @@ class Shard(ABC):
 
     @abstractmethod
     def chunk(self, index: int) -> np.ndarray:
-        """Return the rows of the chunk, as many as are recorded, ``(≤ chunk_rows, *tail)``.
+        """Return the recorded rows of the chunk, ``(≤ chunk_rows, *tail)``.
 
-        Of an uncompressed shard they are a view of the mapped file, which cannot be written to.
+        For an uncompressed shard they are a read-only view of the mapped file.
 
         Raises:
             ValueError, OSError: the bytes are not what was written. The message
-                says how; the caller knows which site and rows. An OSError with an ``errno`` is
-                the system's, and says nothing about the bytes.
+                says how; the caller knows which site and rows. An OSError with an ``errno`` is the
+                system's, and does not concern the bytes.
         """
 
 
@@ -79,10 +79,10 @@ class Format(ABC):
 
     name: str
     compressions: tuple[str, ...]
-    """The first is used where a manifest states none, and for arrays other than activations."""
+    """The first is used if a manifest states none, and for arrays other than activations."""
 
     def compression_for(self, dtype: np.dtype) -> str:  # noqa: ARG002 - not every format has a choice
-        """The compression that serves activations stored as that type best."""
+        """The best compression for activations stored as that type."""
         return self.compressions[0]
 
     @abstractmethod
@@ -91,7 +91,7 @@ class Format(ABC):
 
     @abstractmethod
     def encode_chunk(self, spec: ArraySpec, values: np.ndarray, rows: int) -> bytes:
-        """The bytes of one chunk as they will lie in the file; the same values give the same.
+        """The bytes of one chunk in the file; the same values give the same bytes.
 
         Safe to call from many threads at once.
 
@@ -126,8 +126,8 @@ class Format(ABC):
 
     @abstractmethod
     def open_array(self, root: Path, spec: ArraySpec, shards: Sequence[int]) -> Any:
-        """The stored numbers of one array as the format's own library hands them out.
+        """The stored numbers of one array as an object of the format's own library.
 
         Args:
-            shards: those that are there.
+            shards: the available ones.
         """

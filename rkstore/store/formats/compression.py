@@ -1,9 +1,8 @@
-"""How the bytes of one chunk become fewer, without loss. One class each.
+"""Lossless compression of the bytes of one chunk. One class each.
 
-Which one is smallest depends on the numbers. Codes of one byte are best left in order for an
-entropy coder: on GPT-2-like activations plain zstd makes int8 9 % smaller than Blosc with zstd
-on shuffled bits, at twice its speed. Floats have exponents that repeat, and shuffling their
-bits brings those together.
+The smallest one depends on the numbers. One-byte codes are best left in order for an entropy coder:
+on GPT-2-like activations plain zstd makes int8 9 % smaller than Blosc with zstd on shuffled bits,
+at twice its speed. Floats have repeating exponents, which shuffling the bits brings together.
 """
 
 import math
@@ -19,7 +18,7 @@ LEVEL = 1
 
 
 class Compression(ABC):
-    """Compresses the bytes of an array, and decompresses exactly as many as there were."""
+    """Compresses the bytes of an array, and decompresses exactly that many."""
 
     name: str
 
@@ -31,7 +30,7 @@ class Compression(ABC):
     def decode(
         self, data: bytes | memoryview, dtype: np.dtype, shape: tuple[int, ...]
     ) -> np.ndarray:
-        """The array of that type and shape; it may be a view of ``data``, not to be written to.
+        """The array of that type and shape; it may be a read-only view of ``data``.
 
         Raises:
             ValueError, RuntimeError: the data is not such an array, compressed.
@@ -39,7 +38,7 @@ class Compression(ABC):
 
     @abstractmethod
     def zarr_codecs(self, itemsize: int) -> list[dict[str, Any]]:
-        """What Zarr v3 calls this, in the list of an array's codecs."""
+        """Its name in Zarr v3, in the list of an array's codecs."""
 
 
 class Blosc(Compression):
@@ -57,7 +56,7 @@ class Blosc(Compression):
         self, data: bytes | memoryview, dtype: np.dtype, shape: tuple[int, ...]
     ) -> np.ndarray:
         size = math.prod(shape) * dtype.itemsize
-        # A frame states its sizes: they never decide how much is read or allocated.
+        # The sizes in a frame are untrusted: they never decide how much is read or allocated.
         stated = [int.from_bytes(data[i : i + 4], "little") for i in (4, 12)]
         if len(data) < 16 or stated != [size, len(data)]:
             raise ValueError(f"a chunk is not a frame of {size} bytes in {len(data)}")
@@ -101,7 +100,7 @@ class Zstd(Compression):
 
 
 class Uncompressed(Compression):
-    """The bytes as they are: read as a view of the mapped file, without a copy."""
+    """Uncompressed: read as a view of the mapped file, without a copy."""
 
     name = "none"
 
@@ -124,7 +123,7 @@ COMPRESSIONS: dict[str, Compression] = {
 
 
 def content_size(frame: bytes | memoryview) -> int | None:
-    """The size that a Zstandard frame states of its content; None if it states none.
+    """The content size in a Zstandard frame's header; None if it is missing.
 
     RFC 8878, section 3.1.1: the magic number, a byte that says which fields follow and how
     long they are, then window, dictionary and content size.

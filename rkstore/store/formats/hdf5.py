@@ -1,9 +1,9 @@
-"""HDF5: one array a directory, one shard a file with one chunked dataset, ``values``.
+"""HDF5: one directory per array, one file per shard with one chunked dataset, ``values``.
 
 Only filters that every HDF5 library has are used (shuffle, deflate, Fletcher-32),
-so MATLAB, Julia or ``h5dump`` open the files without a plugin. The file format is that of
-HDF5 1.10, the first that has a checksum on its tables of chunks as well. HDF5 lays the file out
-and tells where chunks lie; chunks are encoded and decoded here, without its one global lock.
+so MATLAB, Julia or ``h5dump`` open the files without a plugin. The file format is that of HDF5
+1.10, the first with checksums on its tables of chunks. The library only locates the chunks; they
+are encoded and decoded here, without its global lock.
 """
 
 import math
@@ -28,7 +28,7 @@ CHECKSUM = 4
 
 
 class Hdf5(Format):
-    """Chunked HDF5, byte-shuffled deflate level 1 or none, a Fletcher-32 sum on every chunk."""
+    """Chunked HDF5, byte-shuffled deflate level 1 or none, a Fletcher-32 checksum per chunk."""
 
     name = "hdf5"
     compressions = tuple(FILTERS)
@@ -47,8 +47,8 @@ class Hdf5(Format):
 
     def write_chunks(self, path: Path, spec: ArraySpec, chunks: Sequence[bytes], rows: int) -> None:
         deflate = {"shuffle": True, "compression": "gzip", "compression_opts": LEVEL}
-        # In memory, then to the disk at once: HDF5 on a full disk fails in the middle of closing,
-        # and keeps the file open for good.
+        # In memory, then to disk at once: on a full disk HDF5 fails while closing, and never
+        # closes the file.
         in_memory = {"driver": "core", "backing_store": False, "libver": ("v110", "v110")}
         with path.open("xb") as out, h5py.File(str(path), "w", **in_memory) as file:
             dataset = file.create_dataset(
@@ -71,7 +71,7 @@ class Hdf5(Format):
         return Hdf5Shard(path, spec, rows)
 
     def metadata(self, rows: dict[ArraySpec, int]) -> dict[str, bytes]:  # noqa: ARG002
-        return {}  # each file says all there is to know of itself
+        return {}  # each file describes itself
 
     def open_array(self, root: Path, spec: ArraySpec, shards: Sequence[int]) -> Any:
         """The list of h5py datasets, one a shard, in order."""
@@ -79,11 +79,11 @@ class Hdf5(Format):
 
 
 class Hdf5Shard(Shard):
-    """An HDF5 file whose chunks are read straight out of a memory map.
+    """An HDF5 file whose chunks are read directly from a memory map.
 
-    HDF5 says where they lie and is closed again: an open file would take half a megabyte,
-    and its deflate reads to the end of a stream, so a small file could fill the memory.
-    Decoded here, chunks also need no lock.
+    HDF5 locates them and is closed again: an open file would take half a megabyte, and its deflate
+    reads to the end of a stream, so a small file could fill the memory. Decoding here also needs
+    no lock.
     """
 
     def __init__(self, path: Path, spec: ArraySpec, rows: int) -> None:
@@ -92,7 +92,7 @@ class Hdf5Shard(Shard):
         self._size = math.prod(self._shape) * spec.dtype.itemsize
         self._bytes = MappedFile(path)
         with h5py.File(path, "r") as opened:
-            # A link to another file is a way out of the store.
+            # A link to another file would lead out of the store.
             if not isinstance(opened.get(DATASET, getlink=True), h5py.HardLink):
                 raise ValueError(f"it holds no dataset '{DATASET}'")
             dataset = opened[DATASET]
@@ -103,7 +103,7 @@ class Hdf5Shard(Shard):
         self._checked: set[int] = set()
 
     def _check(self, dataset: h5py.Dataset) -> None:
-        """Every chunk must have this shape and type, and pass through the checksum."""
+        """Every chunk must have this shape and type, and a checksum."""
         expected = ((self.rows, *self.spec.tail), self._shape)
         found = (dataset.shape, dataset.chunks)
         if found != expected or dataset.id.get_type() != h5py.h5t.py_create(self.spec.dtype):
@@ -115,17 +115,17 @@ class Hdf5Shard(Shard):
             raise ValueError(f"its filters are {filters}, not {expected_filters}")
 
     def _places(self, dataset: h5py.Dataset) -> dict[int, slice]:
-        """Where the bytes of each chunk lie, by its first row."""
+        """The byte range of each chunk, by its first row."""
         places: dict[int, slice] = {}
 
         def note(chunk: Any) -> None:
             row = chunk.chunk_offset[0]
-            # A flag of the chunk could leave its checksum out.
+            # A flag of the chunk could disable its checksum.
             if chunk.filter_mask:
                 raise ValueError(f"the chunk of row {row} was stored without its checksum")
             end = chunk.byte_offset + chunk.size
             if not CHECKSUM <= chunk.size <= end <= len(self._bytes):
-                raise ValueError(f"the chunk of row {row} lies outside the file")
+                raise ValueError(f"the chunk of row {row} is outside the file")
             places[row] = slice(chunk.byte_offset, end)
 
         dataset.id.chunk_iter(note)
@@ -138,7 +138,7 @@ class Hdf5Shard(Shard):
         stored = self._bytes[self._chunks[start]]
         if start not in self._checked:
             Fletcher32().decode(bytes(stored))
-            if self.spec.compression == "none":  # a view costs nothing: checked only the first time
+            if self.spec.compression == "none":  # a view is free: checked only the first time
                 self._checked.add(start)
         data = stored[:-CHECKSUM]
         if self.spec.compression == "deflate":
@@ -151,13 +151,13 @@ class Hdf5Shard(Shard):
 
 
 def _unshuffled(data: bytes, dtype: np.dtype) -> np.ndarray:
-    """The first bytes of all numbers, then the second: shuffled as HDF5 does it."""
+    """HDF5's byte shuffle: the first bytes of all numbers, then the second, and so on."""
     planes = np.frombuffer(data, np.uint8).reshape(dtype.itemsize, -1)
     return np.ascontiguousarray(planes.T).view(dtype)
 
 
 def _inflate(data: memoryview, size: int) -> bytes:
-    """Decompress exactly that many bytes, and not one more."""
+    """Decompress exactly that many bytes."""
     try:
         stream = zlib.decompressobj()
         out = stream.decompress(data, size)

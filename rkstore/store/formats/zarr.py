@@ -1,11 +1,10 @@
-"""Zarr v3: one array a directory, one shard a file, chunks inside the shard.
+"""Zarr v3: one directory per array, one file per shard, chunks inside the shard.
 
 Shards are written in the layout of the Zarr v3 ``sharding_indexed`` codec
-(https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/): the
-chunks one after another, then for each chunk its offset and length as two
-little-endian uint64, then the CRC-32C of that index. Any Zarr v3 library reads
-them. They are read here straight out of a memory map, because the offsets are
-known and decompression then runs in as many threads as there are.
+(https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/): the chunks one after
+another, then for each chunk its offset and length as two little-endian uint64, then the CRC-32C of
+that index. Any Zarr v3 library reads them. They are read here directly from a memory map, because
+the offsets are known and decompression then runs in any number of threads.
 """
 
 import json
@@ -97,9 +96,9 @@ class ZarrShard(Shard):
     def chunk(self, index: int) -> np.ndarray:
         offset, length = (int(n) for n in self._index[index])
         if offset + length > self._end:
-            raise ValueError(f"chunk {index} lies outside the file")
+            raise ValueError(f"chunk {index} is outside the file")
         data = self._bytes[offset : offset + length]
-        # A view costs nothing, so it is checked only the first time.
+        # A view is free, so it is checked only the first time.
         if index not in self._checked:
             _checked(data, f"chunk {index}")
             if self.spec.compression == "none":
@@ -114,7 +113,7 @@ def _with_crc(data: bytes) -> bytes:
 
 
 def _crc(data: memoryview) -> int:
-    """CRC-32C, in pieces: the library takes only ``bytes``, and small copies stay in the cache."""
+    """CRC-32C, in pieces: the library needs ``bytes``, and small copies stay in the cache."""
     crc = 0
     for start in range(0, len(data), PIECE):
         crc = google_crc32c.extend(crc, bytes(data[start : start + PIECE]))
@@ -122,7 +121,7 @@ def _crc(data: memoryview) -> int:
 
 
 def _checked(data: memoryview, what: str) -> memoryview:
-    """Return the data without its trailing checksum, or raise if that does not fit."""
+    """Return the data without its trailing checksum, or raise if that is wrong."""
     body, stated = data[:-CRC_BYTES], int.from_bytes(data[-CRC_BYTES:], "little")
     found = _crc(body)
     if found != stated:

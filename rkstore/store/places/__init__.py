@@ -1,8 +1,7 @@
-"""Stores that lie elsewhere, read-only.
+"""Remote stores, read-only.
 
-``url`` reads files at a URL, trying again where ``retry`` says that it may help; ``fetch`` brings
-one file here, checked; ``remote`` is a store whose files are fetched as they are read; ``hub``
-knows the Hugging Face Hub.
+``url`` reads files at a URL, with retries from ``retry``; ``fetch`` downloads one file, checked;
+``remote`` is a store whose files are fetched as they are read; ``hub`` knows the Hugging Face Hub.
 """
 
 from rkstore.store.places.remote import RemoteStore

@@ -1,4 +1,4 @@
-"""Fetching one file of a store: aside, checked against its record, into place."""
+"""Fetching one file of a store, checked against its record."""
 
 import hashlib
 import os
@@ -15,13 +15,13 @@ Advance = Callable[[int], object]
 def fetch(
     location: Location, path: str, recorded: FileRecord, root: Path, advance: Advance
 ) -> None:
-    """Fetch one file aside, check it, and put it in place.
+    """Fetch one file, check it, and put it in place.
 
     Args:
         advance: called with the bytes of each block that arrived.
 
     Raises:
-        DamagedStore: it is not what was recorded; nothing was put in place.
+        DamagedStore: it does not match its record; nothing was put in place.
     """
     # Two processes may fetch the same file into one cache.
     waiting = aside(root, path, f".{os.getpid()}")
@@ -29,7 +29,7 @@ def fetch(
     with waiting.open("wb") as file:
         for block in location.blocks(path):
             received += len(block)
-            if received > recorded.bytes:  # what a server sends must not fill the disk
+            if received > recorded.bytes:  # a server must not fill the disk
                 break
             digest.update(block)
             file.write(block)
@@ -41,6 +41,6 @@ def fetch(
         found = "other bytes" if received == recorded.bytes else f"not {recorded.bytes:,} bytes"
         raise DamagedStore(
             f"{path} at {location.url} is not what was recorded ({found}): it was not kept; "
-            "mend that copy, or use another"
+            "repair that copy, or use another"
         )
     into_place(waiting, place(root, path))

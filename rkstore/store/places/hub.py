@@ -18,7 +18,7 @@ def commit_of(name: str, revision: str | None) -> str | None:
 
 
 def fail_fast() -> None:
-    """Make the Hub's libraries use their cache alone if the Hub's name cannot be resolved.
+    """Make the Hub's libraries use only their cache if the Hub's name cannot be resolved.
 
     Without this they try for half a minute before they report that there is no network.
     Call it before ``transformers`` or ``datasets`` is imported: they read the variable once.

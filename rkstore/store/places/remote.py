@@ -1,8 +1,8 @@
-"""Reading a store where it lies, at a URL, with a bounded cache of its files on disk.
+"""Reading a store at a URL, with a bounded cache of its files on disk.
 
-A file is fetched when it is first read, checked against its recorded SHA-256 and kept; when
-the cache is full, the files that were used longest ago go first. Several processes may share
-a cache. While a shard is decoded, the next one that was asked for is being fetched.
+A file is fetched when it is first read, checked against its recorded SHA-256 and kept; when the
+cache is full, the least recently used files are removed. Several processes may share a cache.
+While a shard is decoded, the next requested one is being fetched.
 """
 
 import os
@@ -36,11 +36,11 @@ class RemoteStore(Store):
     def __init__(
         self, url: str, cache: str | Path | None = None, cache_bytes: int = CACHE_BYTES
     ) -> None:
-        """Read what is in the store; no rows are fetched yet.
+        """Read the metadata of the store; no rows are fetched yet.
 
         Args:
-            cache: directory of the files that were fetched; :func:`default_cache` by default.
-            cache_bytes: how much it may hold, of all stores together; 10 GB by default.
+            cache: directory of fetched files; :func:`default_cache` by default.
+            cache_bytes: its maximum size, over all stores; 10 GB by default.
 
         Raises:
             BadInput: there is no store at the URL, or it needs a newer rkstore.
@@ -61,7 +61,7 @@ class RemoteStore(Store):
         self._checked: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
-        """As of a :class:`Store`; with the URL as it was given, which may have a password."""
+        """As for a :class:`Store`; with the original URL, which may have a password."""
         cached = {"url": self._url, "cache": self._cache.absolute(), "bytes": self._cache_bytes}
         return super().__getstate__() | cached
 
@@ -87,10 +87,10 @@ class RemoteStore(Store):
         return out
 
     def open_array(self, hook_name: str) -> Any:
-        """Not possible in place: Zarr and h5py open directories and files."""
+        """Not possible remotely: Zarr and h5py open directories and files."""
         raise BadInput(
-            f"the arrays of {self.where} cannot be opened in place: use read(), or bring "
-            f"'{hook_name}' here with 'rkstore pull {self.where} --hook {hook_name}'"
+            f"the arrays of {self.where} cannot be opened remotely: use read(), or fetch "
+            f"'{hook_name}' with 'rkstore pull {self.where} --hook {hook_name}'"
         )
 
     def _open(self, spec: ArraySpec, shard: int) -> Shard:
@@ -109,13 +109,13 @@ class RemoteStore(Store):
             self._present(path, recorded)
 
     def _fetch_ahead(self, hook_name: str, shard: int) -> None:
-        """Fetch the next shard meanwhile, if the cache has room for both."""
+        """Fetch the next shard in the background, if the cache has room for both."""
         both = (self._shard_files(hook_name, n).values() for n in (shard, shard + 1))
         if sum(file.bytes for files in both for file in files) > self._cache_bytes:
             return
 
         def fetch_next() -> None:
-            with suppress(Exception):  # whoever reads it gets the error
+            with suppress(Exception):  # its reader gets the error
                 self._fetch_shard(hook_name, shard + 1)
 
         threading.Thread(target=fetch_next, daemon=True).start()
@@ -123,18 +123,18 @@ class RemoteStore(Store):
     def _present(self, path: str, recorded: FileRecord) -> Path:
         file = self.root / path
         with self._fetching, writing(self._cache):
-            # Its digest is checked once a process: what was kept may have changed since.
+            # Its digest is checked once per process: a cached file may have changed since.
             known = path in self._checked and file.is_file()
             if not known and not intact(self.root, path, recorded):
                 self._make_room(recorded.bytes, path)
                 self.root.mkdir(parents=True, exist_ok=True)
                 fetch(self._location, path, recorded, self.root, lambda _: None)
             self._checked.add(path)
-            os.utime(file)  # it is the one used last now
+            os.utime(file)  # now the most recently used
         return file
 
     def _make_room(self, needed: int, path: str) -> None:
-        """Remove the files used longest ago, so that as many bytes as needed fit."""
+        """Remove the least recently used files, so that the needed bytes fit."""
         if needed > self._cache_bytes:
             raise BadInput(
                 f"{path} has {size(needed)} and the cache {self._cache} may hold "
@@ -150,7 +150,7 @@ class RemoteStore(Store):
             held -= count
 
     def _forget(self, file: Path) -> None:
-        """Close a file that left the cache: an open one would go on taking room."""
+        """Close a file removed from the cache: an open one would still take space."""
         with self._lock:
             for key in [key for key in list(self._shards) if self._file_of(key) == file]:
                 self._shards.pop(key, None)
@@ -162,7 +162,7 @@ class RemoteStore(Store):
         return self.root / self._format.shard_path(spec, shard)
 
     def _how_to_get_more(self) -> str:
-        return "more of it was not pushed there"
+        return "the rest was not pushed there"
 
 
 def _files(cache: Path) -> Iterator[tuple[float, int, Path]]:

@@ -1,4 +1,4 @@
-"""Trying again what may work in a moment: a connection that broke, a server that is busy."""
+"""Retries after temporary failures: a broken connection, a busy server."""
 
 import re
 import time
@@ -10,13 +10,13 @@ T = TypeVar("T")
 # Seconds before the second, the third and the last try.
 WAITS = (0.5, 1.0, 2.0)
 
-# A server that was asked too often says how many seconds to wait; more than this is ignored.
+# A server that limits the rate says how many seconds to wait; more than this is ignored.
 LONGEST_WAIT = 300.0
 
-# Statuses below 500 worth another try: the request took too long, or came too soon.
+# Statuses below 500 worth a retry: request timeout, too early, too many requests.
 PASSING = (408, 429)
 
-# Every backend has its own exceptions, so these are the ones that another try will not change.
+# Every backend has its own exceptions, so these are the ones that a retry will not change.
 LASTING = (
     AttributeError,
     FileExistsError,
@@ -32,11 +32,11 @@ LASTING = (
 
 
 def patiently(work: Callable[[], T], mend: Callable[[], object] = lambda: None) -> T:
-    """Do the work; if it fails for a reason that may pass, a few times more.
+    """Do the work; retry a few times if the failure may be temporary.
 
     Args:
         work: what to do; its result is returned, its last error raised.
-        mend: called before each further try.
+        mend: called before each retry.
     """
 
     def again() -> T:
@@ -69,9 +69,9 @@ def _may_pass(error: Exception) -> bool:
 
 
 def _asked_to_wait(error: Exception) -> float:
-    """Seconds that a server wants us to wait, if it was asked too often."""
+    """Seconds that a server asks to wait, if it limits the rate."""
     headers = getattr(error, "headers", None) or {}
     found = re.fullmatch(r"(\d{1,9})", headers.get("Retry-After", ""))
-    # The Hub's way to say so: RateLimit: "resolvers";r=0;t=42
+    # The Hub's format: RateLimit: "resolvers";r=0;t=42
     found = found or re.search(r"r=0;t=(\d{1,9})", headers.get("RateLimit", ""))
     return min(float(found[1]), LONGEST_WAIT) if found else 0.0

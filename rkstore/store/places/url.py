@@ -1,9 +1,8 @@
 """Files at a URL, to read: a directory, S3, HTTP, the Hub or SFTP, all through fsspec.
 
-Nothing else in rkstore knows what is behind a URL, except for writing there, which is
-:mod:`rkstore.store.writing.destination`. What comes back is bytes, never an object, and the
-caller bounds them; which paths are asked for follows from a manifest, never from what a
-listing says.
+Only this module and, for writing, :mod:`rkstore.store.writing.destination` know what is behind a
+URL. Results are bytes, bounded by the caller, never objects; paths come from a manifest, never
+from a listing.
 """
 
 import posixpath
@@ -21,7 +20,7 @@ from rkstore.store.contents import Contents, read_contents
 from rkstore.store.files import MANIFEST, inside, named
 from rkstore.store.places.retry import patiently, status_of
 
-# What each scheme needs besides fsspec, which comes with rkstore's other requirements.
+# What each scheme needs besides fsspec, which rkstore requires anyway.
 PACKAGES = {
     "file": "fsspec",
     "s3": "s3fs",
@@ -34,21 +33,21 @@ PACKAGES = {
 HTTP, SFTP = ("http", "https", "hf"), ("sftp", "ssh")
 BLOCK_BYTES = 2**20
 
-# A large file may take long; a server that sends nothing for a minute is gone.
+# A large file may take long; a server that is silent for a minute is gone.
 SILENT_SECONDS = 60
 
-# What servers answer if there is nothing, or nothing that this user may see.
+# Statuses for a missing file, or one that this user may not see.
 HIDDEN = (401, 403, 404)
 PARTIAL = 206
 
-# Files fetched or sent at once: many are small, and each costs a round trip.
+# Files transferred in parallel: many are small, and each costs a round trip.
 AT_ONCE = 8
 
 T = TypeVar("T")
 
 
 class NotThere(RkstoreError):
-    """There is no file at that path, or it may not be read: not every server says which."""
+    """No file at that path, or no permission: not every server says which."""
 
 
 def is_url(text: object) -> bool:
@@ -63,27 +62,27 @@ class Location:
         """Connect to that URL; nothing is read yet.
 
         Raises:
-            BadInput: no such URL can be used, or what it needs is not installed.
+            BadInput: the URL cannot be used, or a package is not installed.
             RkstoreError: the server cannot be reached, or refuses access.
         """
         url = str(url)
         self.scheme = url.partition("://")[0].lower() if is_url(url) else "file"
-        # No password in what is printed.
+        # Never print a password.
         self.url = re.sub(r"://[^/@]*@", "://", url.rstrip("/"))
-        # To fsspec, :: joins two URLs and ? is a wildcard. In a directory's name they are letters.
+        # To fsspec, :: joins two URLs and ? is a wildcard. In a directory's name they are ordinary.
         if self.scheme not in PACKAGES or (is_url(url) and ("::" in url or "?" in url)):
             raise BadInput(
-                f"'{self.url}' is no place for a store: give a directory, or a URL that begins "
-                f"with {', '.join(f'{scheme}://' for scheme in PACKAGES)}"
+                f"'{self.url}' is not a valid place for a store: give a directory, or a URL that "
+                f"begins with {', '.join(f'{scheme}://' for scheme in PACKAGES)}"
             )
         self._given = url
         with self._one_sentence(""):
             self._fs, self._root = _file_system(self.scheme, url)
-            self._fs.invalidate_cache()  # what an earlier Location listed may have changed
+            self._fs.invalidate_cache()  # an earlier listing may be outdated
         # On the Hub, the URL may end with the repository and its revision.
         named = re.sub(r"@[^/]*", "", self.url) if self.scheme == "hf" else self._root
         self.name = posixpath.basename(named)
-        # One SFTP session answers one question at a time.
+        # An SFTP session answers one request at a time.
         self.at_once = 1 if self.scheme in SFTP else AT_ONCE
 
     def blocks(self, path: str) -> Iterator[bytes]:
@@ -99,7 +98,7 @@ class Location:
                 yield block
 
     def read(self, path: str, most: int) -> bytes:
-        """A small file; of one larger than ``most`` bytes the first few more than that."""
+        """A small file; of one larger than ``most`` bytes, slightly more than that."""
         content = bytearray()
         for block in self.blocks(path):
             content += block
@@ -108,7 +107,7 @@ class Location:
         return bytes(content)
 
     def contents(self) -> Contents:
-        """Read and check what the store there says of itself.
+        """Read and check the metadata of the store there.
 
         Raises:
             BadInput: there is no store, or it needs a newer rkstore.
@@ -146,8 +145,8 @@ class Location:
         return file
 
     def _patiently(self, work: Callable[[], T]) -> T:
-        """Do what needs the connection, again if it breaks; a disk is asked only once."""
-        if self.scheme in ("file", "s3"):  # s3fs tries again by itself
+        """Do what needs the connection, with retries if it breaks; never for a disk."""
+        if self.scheme in ("file", "s3"):  # s3fs retries by itself
             return work()
         return patiently(work, self._connect_again)
 
@@ -159,7 +158,7 @@ class Location:
 
     @contextmanager
     def _one_sentence(self, path: str, doing: str = "read") -> Iterator[None]:
-        """Make one sentence of whatever a backend raises: each has its own exceptions."""
+        """Turn a backend's exception into one sentence: each has its own exceptions."""
         where = f"{self.url}/{path}" if path else self.url
         try:
             yield
@@ -169,18 +168,18 @@ class Location:
             package = PACKAGES[self.scheme]
             raise BadInput(
                 f"{self.scheme}:// needs {package}: pip install {package}, "
-                "or 'rkstore[share]' for all there are"
+                "or 'rkstore[share]' for all schemes"
             ) from None
         except Exception as error:
-            # S3 does not say whether what may not be read is there; a disk does.
+            # S3 does not say whether an unreadable file exists; a disk does.
             absent = (FileNotFoundError, PermissionError)[: 2 if self.scheme == "s3" else 1]
             if isinstance(error, absent) or status_of(error) in HIDDEN:
                 hint = "; if it is private, log in with 'hf auth login'" * (self.scheme == "hf")
-                reason = f"{where} is not there, or is not for you to {doing}{hint}"
+                reason = f"{where} does not exist, or you may not {doing} it{hint}"
                 raise NotThere(f"{reason}: {_line(error)}") from None
             raise RkstoreError(
                 f"cannot {doing} {where}: {_line(error)}; what is there is kept, "
-                "run the same command again to go on"
+                "run the same command again to continue"
             ) from None
 
 
@@ -230,9 +229,9 @@ class _Whole:
 
 def _stream(fs: Any, url: str, at: int) -> Any:
     """A file over HTTP in one request."""
-    # Where bytes are counted, they must not be those of a compressed answer.
+    # Byte positions must not be those of a compressed response.
     headers = {"Range": f"bytes={at}-", "Accept-Encoding": "identity"} if at else {}
-    # The size is not needed, but fsspec would ask for it.
+    # The size is not needed, but fsspec would request it.
     file = fs.open(url, "rb", block_size=0, size=-1, headers=headers)
     if at and file.r.status != PARTIAL:  # a server without ranges sends all of it
         while at and (block := file.read(min(at, BLOCK_BYTES))):
@@ -265,9 +264,9 @@ def _file_system(scheme: str, url: str) -> tuple[Any, str]:
 
 
 def _on_the_hub(url: str) -> tuple[str, dict[str, str]]:
-    """Where the Hub serves the files of a repository over HTTP, and the header with the token.
+    """The HTTP address of a Hub repository's files, and the header with the token.
 
-    Its own file system would list the directory of each file before it asks for the file.
+    Its own file system would list the directory of each file before fetching it.
     """
     from huggingface_hub import constants, get_token
 

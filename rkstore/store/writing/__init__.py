@@ -1,8 +1,8 @@
 """Writing a store, safe from crashes, one writer at a time.
 
 ``encoder`` turns rows into chunks, ``writer`` puts chunks into files and records them, ``lock``
-keeps other writers out. ``destination``, which is not imported here because it speaks to
-servers, writes files to a URL.
+keeps other writers out. ``destination``, not imported here because it uses the network, writes
+files to a URL.
 """
 
 from rkstore.store.writing.encoder import ShardEncoder

@@ -1,4 +1,4 @@
-"""A directory at a URL that is also written to, for pushing a store there."""
+"""A writable directory at a URL, for pushing a store there."""
 
 import posixpath
 import shutil
@@ -14,7 +14,7 @@ from rkstore.store.writing.lock import take_lock, unlock
 
 
 class Destination(Location):
-    """A :class:`Location` to write to, each file as a whole."""
+    """A writable :class:`Location`; each file is written atomically."""
 
     @contextmanager
     def writing(self) -> Iterator[dict[str, int]]:
@@ -27,7 +27,7 @@ class Destination(Location):
             raise BadInput(f"{self.url} can be read only: push to s3://, sftp:// or a directory")
         if self.scheme == "hf":
             raise BadInput(
-                "each file pushed to hf:// would be a commit of its own: use "
+                "each file pushed to hf:// would be a separate commit: use "
                 "'hf upload-large-folder USER/NAME STORE --repo-type dataset'"
             )
         lock = None
@@ -37,7 +37,7 @@ class Destination(Location):
         try:
             yield self._sizes()
         finally:
-            # The connection may be gone by now: then the next push removes what is left aside.
+            # The connection may be gone: then the next push removes leftover temporary files.
             with suppress(Exception):
                 if self.scheme != "s3" and self._fs.isdir(self._at(ASIDE)):
                     self._fs.rm(self._at(ASIDE), recursive=True)
@@ -66,7 +66,7 @@ class Destination(Location):
         self._fs.ftp.posix_rename(waits, goes)
 
     def put_bytes(self, path: str, content: bytes) -> None:
-        """Write a small file there, as a whole."""
+        """Write a small file there atomically."""
         with tempfile.TemporaryDirectory() as directory:
             source = Path(directory) / "content"
             source.write_bytes(content)

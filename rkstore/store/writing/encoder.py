@@ -1,4 +1,4 @@
-"""Rows → encoded chunks: what happens to activations between the model and the files.
+"""Rows → encoded chunks.
 
 Rows come a batch at a time, and each chunk is encoded in another thread as soon as its rows
 are there: the model runs meanwhile, and no more than two batches are held as floats.
@@ -19,17 +19,17 @@ from rkstore.store.manifest import COLUMNS, Manifest
 from rkstore.store.massive import Usual, squared_lengths
 from rkstore.store.statistics import ShardStatistics
 
-# Rows from which a shard learns what is usual and the codec what its numbers mean: enough that
-# a dimension's deviation is known to a few percent, few enough to be held as floats.
+# Rows that a shard's massive threshold and codec are fitted to: enough for a dimension's deviation
+# to a few percent, few enough to be held as floats.
 FIT_ROWS = 1024
 
-# Rows at a time whose error is measured: they stay in the processor's cache.
+# Rows at a time whose error is measured: they fit in the processor's cache.
 BLOCK_ROWS = 64
 
 
 @dataclass(frozen=True)
 class EncodedChunk:
-    """One chunk of one site, as it will be stored, and what was learned while encoding it."""
+    """One encoded chunk of one site, with its statistics and errors."""
 
     data: bytes
     side: dict[str, np.ndarray]
@@ -43,7 +43,7 @@ class EncodedChunk:
 
 @dataclass(frozen=True)
 class _Fit:
-    """What the first rows of a shard tell about all of a site's."""
+    """What is fitted to the first rows of a shard, for one site."""
 
     usual: Usual
     side: dict[str, np.ndarray]
@@ -51,13 +51,13 @@ class _Fit:
 
 @dataclass
 class _Rows:
-    """Rows of one site that wait to be encoded, and the chunks being encoded."""
+    """Rows of one site waiting to be encoded, and the chunks being encoded."""
 
     waiting: list[np.ndarray] = field(default_factory=list)
     count: int = 0
     """Rows received so far."""
     sent: int = 0
-    """Rows in the chunks that are being encoded, or are."""
+    """Rows in chunks that are encoded or being encoded."""
     fit: Future[_Fit] | None = None
     chunks: list[Future[EncodedChunk]] = field(default_factory=list)
 
@@ -89,7 +89,7 @@ class ShardEncoder:
         self._before: list[Future[EncodedChunk]] = []
 
     def add(self, values: dict[str, np.ndarray], columns: dict[str, np.ndarray]) -> None:
-        """Take the next rows of the shard, which must not change any more.
+        """Take the next rows of the shard, which must not change afterwards.
 
         Args:
             values: for each site, float32 ``(rows, d_in)``.
@@ -102,7 +102,7 @@ class ShardEncoder:
         rows = self._check(values, columns)
         for name in COLUMNS:
             self._columns[name].append(columns[name].astype(COLUMNS[name]))
-        # Of all sites first, so that no thread waits for what another is learning.
+        # All sites first, so that no thread waits for another's fit.
         for name, site in self._sites.items():
             self._take(site, values[name])
         sent = [future for name in self._sites for future in self._send(name)]
@@ -112,7 +112,7 @@ class ShardEncoder:
         self._before = sent
 
     def settle(self) -> None:
-        """Wait until all that was given is encoded; raises what :meth:`add` does."""
+        """Wait until all added rows are encoded; raises what :meth:`add` does."""
         for future in self._before:
             future.result()
         self._before = []
@@ -152,7 +152,7 @@ class ShardEncoder:
         return rows
 
     def _take(self, site: _Rows, x: np.ndarray) -> None:
-        """Keep rows until their chunk is whole; from the first ones learn what is usual."""
+        """Keep rows until their chunk is complete; fit to the first ones."""
         site.waiting.append(x)
         site.count += len(x)
         if site.fit is None and site.count >= min(FIT_ROWS, self._rows):
@@ -162,7 +162,7 @@ class ShardEncoder:
             site.fit = self._pool.submit(self._learn, first)
 
     def _send(self, name: str) -> Sequence[Future[EncodedChunk]]:
-        """Have the chunks encoded whose rows are all there."""
+        """Submit the complete chunks for encoding."""
         site, size = self._sites[name], self._manifest.chunk_rows
         sent: list[Future[EncodedChunk]] = []
         if site.fit is None:
@@ -219,7 +219,7 @@ def _check_finite(name: str, x: np.ndarray, first: int) -> None:
 
 
 def _squared_errors(codec: Codec, encoded: Encoded, x: np.ndarray) -> np.ndarray:
-    """Σ (stored value - value)² of each row, a few at a time: those stay in the cache."""
+    """Σ (stored value - value)² of each row, a few at a time to fit in the cache."""
     total, held = np.empty(len(x)), np.empty((BLOCK_ROWS, x.shape[1]), np.float32)
     for start in range(0, len(x), BLOCK_ROWS):
         stop = min(start + BLOCK_ROWS, len(x))

@@ -1,7 +1,7 @@
 """One writer at a time: whether a directory is free for a store, and its lock.
 
-It is the kernel's lock on a file, so it ends with the process that holds it, however that
-ends; the file itself only says which process that is.
+It is the kernel's lock on a file, so it ends with the process that holds it, however that ends;
+the file's content only names that process.
 """
 
 import fcntl
@@ -17,7 +17,7 @@ def holds_store(root: Path, begun: set[str]) -> bool:
     """Whether there is a store in a directory, which need not exist yet.
 
     Args:
-        begun: names of files that a writer may have left there before the manifest.
+        begun: names of files that a writer may leave there before the manifest.
 
     Raises:
         BadInput: it is a file, or holds something else.
@@ -39,7 +39,7 @@ def take_lock(root: Path) -> BinaryIO:
         BadInput: another process is writing to it.
     """
     while True:
-        # Never through a link: its target would be emptied.
+        # Never through a link: its target would be truncated.
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
         lock = os.fdopen(os.open(root / LOCK, flags, 0o644), "a+b")
         try:
@@ -51,8 +51,8 @@ def take_lock(root: Path) -> BinaryIO:
             raise BadInput(
                 f"{root} is being written by process {holder}: wait for it or stop it"
             ) from None
-        # Its holder may have removed the file after we opened it: then we have locked a file
-        # that nobody else can find.
+        # Its holder may have removed the file after we opened it: then our lock is on an unlinked
+        # file.
         if _same_file(lock, root / LOCK):
             lock.truncate(0)
             lock.write(f"{os.getpid()}\n".encode())

@@ -1,8 +1,8 @@
 """Writing a store, one shard at a time, so that a kill at any instant loses one shard at most.
 
-Each file is written aside, synced and renamed into place; only then is the shard's
-line appended to the journal, and only that line makes the shard exist. A writer that
-opens the directory again finds whole shards, and continues after the last of them.
+Each file is written to a temporary name, synced and renamed into place; only then is the shard's
+line appended to the journal, and only that line makes the shard exist. A writer that reopens the
+directory finds complete shards, and continues after the last.
 """
 
 import os
@@ -53,13 +53,13 @@ class StoreWriter:
         try:
             check_manifest(manifest)
         except ValueError as error:
-            raise BadInput(f"there can be no such store: {error}") from None
+            raise BadInput(f"such a store is not possible: {error}") from None
         self._codec, self._format = manifest.stored_codec, format_named(manifest.format)
         self.root, self.manifest = named(root), manifest
         self._lock: BinaryIO | None = None
         self._made_root = False
         self._waiting: dict[str, Path] = {}
-        """Files that are not in place yet, by the path that they will have."""
+        """Files that are not in place yet, by their final path."""
         self._pool = ThreadPoolExecutor(os.cpu_count())
         self.records: list[ShardRecord] = []
         with writing(self.root):
@@ -77,11 +77,11 @@ class StoreWriter:
         self._close(failed=kind is not None)
 
     def close(self) -> None:
-        """Clear away what is unfinished and release the lock."""
+        """Remove unfinished files and release the lock."""
         self._close(failed=False)
 
     def _close(self, *, failed: bool) -> None:
-        """As :meth:`close`. If it failed before anything was recorded, nothing is left behind."""
+        """As :meth:`close`. After a failure before the first record, nothing is left behind."""
         self._pool.shutdown(cancel_futures=True)
         if self._lock is None:
             return
@@ -107,10 +107,10 @@ class StoreWriter:
         return ShardEncoder(self.manifest, self.next_shard, self._pool)
 
     def finish_shard(self, shard: ShardEncoder) -> None:
-        """Write and record a shard of which all rows have been given.
+        """Write and record a shard after all its rows were added.
 
         Raises:
-            BadInput: rows are missing, or hold what cannot be stored. Nothing was written.
+            BadInput: rows are missing, or cannot be stored. Nothing was written.
             RkstoreError: the disk is full or failed; what was recorded before is intact.
         """
         chunks, columns = shard.finish()
@@ -140,7 +140,7 @@ class StoreWriter:
         self.finish_shard(shard)
 
     def _claim(self) -> None:
-        """Lock the directory, and begin or continue the store in it."""
+        """Lock the directory, and start or continue the store in it."""
         begun = holds_store(self.root, {LOCK, ASIDE})
         self._made_root = not self.root.exists()
         self.root.mkdir(parents=True, exist_ok=True)
@@ -152,7 +152,7 @@ class StoreWriter:
             else:
                 self._begin()
         except BaseException:
-            # What was there before is not ours to remove.
+            # Files that were there before are not ours to remove.
             self._close(failed=not begun)
             raise
 
@@ -161,7 +161,7 @@ class StoreWriter:
         self._into_place(MANIFEST)
 
     def _continue(self, store: Store) -> None:
-        """Continue a store. One that has no shard yet may become another."""
+        """Continue a store. One without shards may be replaced by another."""
         if store.part is not None:
             raise BadInput(
                 f"{self.root} is a part of a store: complete it with "
@@ -181,7 +181,7 @@ class StoreWriter:
         self._settle()
 
     def _remove_unrecorded(self, manifest: Manifest) -> None:
-        """Remove what a first shard that was never recorded left, and its directories."""
+        """Remove the files of an unrecorded first shard, and its directories."""
         derived = manifest.metadata(manifest.rows_recorded(1))
         for path in (JOURNAL, *manifest.shard_paths(0), *derived):
             own(self.root, path).unlink(missing_ok=True)
@@ -190,14 +190,14 @@ class StoreWriter:
                     (self.root / parent).rmdir()
 
     def _settle(self) -> None:
-        """Bring what is derived from the journal in line with it after a kill."""
+        """Bring files derived from the journal in line with it after a kill."""
         self._trim_journal()
         if self.records:
             for path in self._metadata_aside(len(self.records)):
                 self._into_place(path)
 
     def _trim_journal(self) -> None:
-        """Cut off a line that was never finished."""
+        """Cut off an unfinished line."""
         journal = own(self.root, JOURNAL)
         if journal.exists():
             whole = sum(len(record.to_line()) for record in self.records)
@@ -205,7 +205,7 @@ class StoreWriter:
                 os.truncate(journal, whole)
 
     def _write_site(self, name: str, chunks: Sequence[EncodedChunk]) -> dict[str, FileRecord]:
-        """Write one site's part of the shard; it waits aside."""
+        """Write one site's part of the shard to temporary files."""
         specs = self.manifest.specs(name)
         path = self._format.shard_path(specs[""], self.next_shard)
         first, last = self.manifest.rows_of_shard(self.next_shard)
@@ -245,7 +245,7 @@ class StoreWriter:
         chain = self.records[-1].chain if self.records else self.manifest.fingerprint
         record = ShardRecord.following(chain, self.next_shard, files, squared_error, massive_error)
         derived = self._metadata_aside(len(self.records) + 1)
-        # Everything is written and synced: what follows needs hardly any room.
+        # Everything is written and synced: the rest needs hardly any space.
         for path in files:
             self._into_place(path)
         self._trim_journal()
@@ -259,13 +259,15 @@ class StoreWriter:
             self._into_place(path)
 
     def _metadata_aside(self, shards: int) -> list[str]:
-        """Write aside what is derived from that many shards, where it differs."""
+        """Write changed files derived from that many shards to temporary names."""
         rows = self.manifest.rows_recorded(shards)
         metadata = self.manifest.metadata(rows)
         return [path for path, content in metadata.items() if self._set_aside(path, content)]
 
     def _set_aside(self, path: str, content: bytes) -> bool:
-        """Write a small file aside unless it is in place already; return whether it was written."""
+        """Write a small temporary file unless it is in place already; return whether it was
+        written.
+        """
         target = own(self.root, path)
         if target.is_file() and target.read_bytes() == content:
             return False
@@ -274,12 +276,12 @@ class StoreWriter:
         return True
 
     def _aside(self, path: str) -> Path:
-        """Where the file for that path waits until all of its shard is written."""
+        """The temporary path of a file until all of its shard is written."""
         waiting = self._waiting[path] = aside(self.root, path)
         return waiting
 
     def _synced(self, path: str) -> FileRecord:
-        """Make the waiting file survive a power cut; return its size and digest."""
+        """Make the temporary file survive a power cut; return its size and digest."""
         waiting = self._waiting[path]
         sync(waiting)
         return FileRecord(waiting.stat().st_size, sha256(waiting))

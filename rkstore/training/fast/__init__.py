@@ -1,4 +1,4 @@
-"""The gradient by hand: the numbers of ``objective.py``, faster, for what it covers."""
+"""The hand-written gradient: the same numbers as ``objective.py``, faster, for common cases."""
 
 from rkstore.training.fast.covers import covers
 from rkstore.training.fast.gradient import Measured, gradients

@@ -18,7 +18,7 @@ def add_gradients(
 
     Args:
         y: targets ``(batch, d_out)``.
-        centred: what the encoder read, ``(batch, d_in)``.
+        centred: the encoder's inputs, ``(batch, d_in)``.
         residual: ``ŷ - y``, which is ``-e``.
         dead: numbers of the dead latents, ``(d,)``, and ``z (batch, d)``, their code.
     """

@@ -1,4 +1,4 @@
-"""Which runs the gradient by hand is written for."""
+"""Which runs the hand-written gradient supports."""
 
 from rkstore.dictionaries.dictionary import Dictionary
 from rkstore.dictionaries.selects.batchtopk import BatchTopK
@@ -10,7 +10,7 @@ from rkstore.training.objective import Objective
 
 
 def covers(dictionary: Dictionary, objective: Objective) -> bool:
-    """Whether :func:`gradients` gives what differentiating the objective would."""
+    """Whether :func:`gradients` equals the gradient of the objective."""
     first, *others = dictionary.wiring.banks
     return (
         not others
@@ -23,5 +23,5 @@ def covers(dictionary: Dictionary, objective: Objective) -> bool:
 
 
 def _is_known(helper: Helper) -> bool:
-    """Whether a helper adds nothing to the loss, or what is differentiated by hand here."""
+    """Whether a helper adds nothing to the loss, or a term whose gradient is written here."""
     return type(helper) is AuxK or type(helper).loss is Helper.loss

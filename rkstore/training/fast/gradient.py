@@ -1,6 +1,6 @@
 """The gradient of the training loss of one bank, by hand.
 
-With ``c = x - b_dec`` (or ``x``, of a wiring that is not centred), ``f = select(c W_enc + b_enc)``,
+With ``c = x - b_dec`` (or ``x``, if the wiring is not centred), ``f = select(c W_enc + b_enc)``,
 ``r = f W_dec + b_dec - y`` and n rows, the loss is ``‖r‖² / n + pressure · l1 · Σ f / n``, and its
 derivatives are
 
@@ -8,10 +8,10 @@ derivatives are
     h     = (g W_decᵀ + pressure · l1 / n) · [f > 0]  by the pre-activation
     W_dec: fᵀ g      b_enc: Σ h      W_enc: cᵀ h      b_dec: Σ g - (Σ h) W_encᵀ (centred) or Σ g
 
-That is five products of the size batch · d_in · d_sae, where automatic differentiation takes
-a sixth, ``h W_encᵀ``, only to sum its rows for ``b_dec``. Of a sparse code's products all but
-the first, which finds the code, are sums over the few latents that are on. What AuxK adds, if
-it is asked for, is in ``auxk.py``.
+That is five products of the size batch · d_in · d_sae, where automatic differentiation needs a
+sixth, ``h W_encᵀ``, only to sum its rows for ``b_dec``. For a sparse code all products but the
+first, which computes the code, are sums over the few latents that are on. The term of AuxK is in
+``auxk.py``.
 """
 
 from dataclasses import dataclass
@@ -28,12 +28,12 @@ from rkstore.training.helpers.auxk import code_of_dead
 
 @dataclass(frozen=True)
 class Measured:
-    """What a step found out; the next one on the same scratch overwrites it.
+    """Results of a step; the next one on the same scratch overwrites them.
 
     Args:
         residual: ŷ - y, ``(batch, d_out)``.
         fired: which latents were on for any token, bool ``(d_sae,)``.
-        f: the code, ``(batch, d_sae)``, or what is above zero in it, ``(n,)``.
+        f: the code, ``(batch, d_sae)``, or its entries above zero, ``(n,)``.
     """
 
     residual: Tensor
@@ -48,7 +48,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class _Batch:
-    """What one step works on: inputs ``(batch, d_in)``, targets ``(batch, d_out)``, and how."""
+    """The data of one step: inputs ``(batch, d_in)``, targets ``(batch, d_out)``, options."""
 
     dictionary: Dictionary
     centred: Tensor
@@ -58,7 +58,7 @@ class _Batch:
 
     @property
     def l1(self) -> float:
-        """What the penalty adds to the derivative by each entry of the code."""
+        """The penalty's term in the derivative with respect to each entry of the code."""
         return self.pressure * self.dictionary.pools[0].rule.l1_weight / len(self.y)
 
 
@@ -76,11 +76,11 @@ def gradients(
 
     Args:
         rows: activations by site, float32 ``(batch, width)``.
-        scratch: where the large intermediate matrices go.
-        pressure: share of the L1 penalty that is asked for.
-        dtype: of the products; everything that is summed up or kept is float32.
+        scratch: memory for the large intermediate matrices.
+        pressure: fraction of the L1 penalty to apply.
+        dtype: of the products; all sums and results are float32.
         dead: which latents are dead, bool ``(d_sae,)``; needed for AuxK.
-        auxk: how many of them reconstruct the error of each token; 0 without that term.
+        auxk: how many of them reconstruct the error of each token; 0 is off.
     """
     for parameter in dictionary.parameters():
         if parameter.grad is None:
@@ -91,7 +91,7 @@ def gradients(
     pre = scratch.take("pre", (len(y), dictionary.d_sae), dtype, y.device)
     torch.mm(centred.to(dtype), dictionary.W_enc.to(dtype), out=pre)
     pre += dictionary.b_enc.to(dtype)
-    # Before the code of all, which may be written over the pre-activations.
+    # Before the full code, which may overwrite the pre-activations.
     of_dead = code_of_dead(pre, dead, auxk) if auxk and dead is not None else None
     code = dictionary.pools[0].sparse(pre)
     found = _dense(batch, pre) if code is None else _sparse(batch, code)
@@ -101,7 +101,7 @@ def gradients(
 
 
 def _dense(batch: _Batch, pre: Tensor) -> Measured:
-    """The four other products, and as few passes over ``(batch, d_sae)`` as there can be."""
+    """The four other products, with as few passes over ``(batch, d_sae)`` as possible."""
     dictionary = batch.dictionary
     dtype, W_dec = pre.dtype, dictionary.W_dec.to(pre.dtype)
     f = dictionary.pools[0].forward_(pre)
@@ -112,7 +112,7 @@ def _dense(batch: _Batch, pre: Tensor) -> Measured:
     torch.mm(g.to(dtype), W_dec.T, out=h)
     if batch.l1:
         h += batch.l1
-    # One pass, where multiplying by [f > 0] is two and a mask.
+    # One pass; multiplying by [f > 0] takes two and a mask.
     torch.ops.aten.threshold_backward.grad_input(h, f, 0, grad_input=h)
     _product(h.T, batch.centred.to(dtype), out=grad_of(dictionary.W_enc).T)
     _fill_biases(dictionary, g, h.sum(dim=0).float())
@@ -127,7 +127,7 @@ def _sparse(batch: _Batch, code: SparseCode) -> Measured:
         decoded = code.times(dictionary.W_dec.detach())
     residual = decoded.detach() + (dictionary.b_dec - y)
     g = residual * (2 / len(y))
-    # g W_decᵀ where a latent is on, which is the derivative by its value, and nowhere else.
+    # g W_decᵀ only where a latent is on: the derivative with respect to its value.
     h = torch.autograd.grad(decoded, values, g)[0] + batch.l1
     by_latent = ByLatent.of(code)
     dictionary.W_dec.grad = by_latent.times(code.values.detach(), g)

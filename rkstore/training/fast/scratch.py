@@ -1,4 +1,4 @@
-"""Memory for intermediate results, and for gradients, that is used again at every step."""
+"""Memory for intermediate results and gradients, reused at every step."""
 
 from math import prod
 
@@ -9,8 +9,7 @@ from torch import Tensor
 class Scratch:
     """Named pieces of memory that grow as needed.
 
-    A fresh matrix of 50 MB takes several times longer to be mapped by the operating system,
-    page by page, than to be written.
+    Mapping a fresh matrix of 50 MB page by page takes several times longer than writing it.
     """
 
     def __init__(self) -> None:
@@ -19,7 +18,7 @@ class Scratch:
     def take(
         self, name: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
     ) -> Tensor:
-        """A contiguous tensor of any values; the last one of this name is overwritten."""
+        """A contiguous uninitialised tensor; it overwrites the last one of this name."""
         key, size = (name, dtype, device), prod(shape)
         if key not in self._held or len(self._held[key]) < size:
             self._held[key] = torch.empty(size, dtype=dtype, device=device)
@@ -27,6 +26,6 @@ class Scratch:
 
 
 def grad_of(parameter: Tensor) -> Tensor:
-    """The gradient of a parameter that has one."""
+    """The gradient of a parameter, which must exist."""
     assert parameter.grad is not None
     return parameter.grad

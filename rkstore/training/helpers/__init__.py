@@ -1,4 +1,4 @@
-"""Helpers: what a run does for dead latents besides its loss. One file each.
+"""Helpers: losses and changes that revive dead latents. One file each.
 
 To add one, write its file and add it to ``HELPERS``.
 """

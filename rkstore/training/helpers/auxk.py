@@ -1,4 +1,4 @@
-"""AuxK: dead latents learn to reconstruct what the living ones leave over.
+"""AuxK: dead latents learn to reconstruct the residual of the living ones.
 
 Gao et al. (2024, arXiv 2406.04093), appendix A.2. With the error ``e = x - x̂``, no gradient
 through it, and ``z`` the ``k`` largest pre-activations of a token among the dead latents, if
@@ -31,7 +31,7 @@ class AuxK(Helper):
     name = "auxk"
     auxk: int = option(
         0,
-        "Dead latents of a token that learn to reconstruct what the living leave over, the "
+        "Dead latents per token that learn to reconstruct the residual of the living ones, the "
         "auxiliary loss of Gao et al.; 0 is off.",
         least=0,
     )
@@ -73,10 +73,10 @@ def code_of_dead(pre: Tensor, dead: Tensor, k: int) -> tuple[Tensor, Tensor] | N
 
 
 def weight(y: list[Tensor], error: list[Tensor]) -> Tensor:
-    """What ``‖e - z W_dec‖² / n`` is multiplied with, a scalar.
+    """The factor of ``‖e - z W_dec‖² / n``, a scalar.
 
     Args:
-        y: targets ``(batch, width)``, a matrix a written site.
+        y: targets ``(batch, width)``, one matrix per written site.
         error: of their reconstructions, the same shapes.
     """
     variation, left = (

@@ -1,4 +1,4 @@
-"""What a helper may do: add to the loss, or change the run after a step."""
+"""The interface of helpers: add to the loss, or change the run after a step."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from rkstore.settings import Settings
 
-if TYPE_CHECKING:  # the options of a helper are needed where torch is not
+if TYPE_CHECKING:  # reading a helper's options must not import torch
     from torch import Tensor
 
     from rkstore.training.objective import Pass
@@ -22,7 +22,7 @@ class Helper(Settings, ABC):
     @property
     @abstractmethod
     def asked_for(self) -> bool:
-        """Whether its options switch it on."""
+        """Whether its options enable it."""
 
     def check(self, latents: int) -> None:
         """Raise BadInput unless it can help a dictionary of so many latents."""
@@ -32,4 +32,4 @@ class Helper(Settings, ABC):
         return None
 
     def after_step(self, run: Run) -> None:
-        """What it does to a run after a step."""
+        """Change the run after a step."""

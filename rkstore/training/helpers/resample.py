@@ -1,4 +1,4 @@
-"""Resampling: dead latents begin again, at inputs that are reconstructed badly.
+"""Resampling: dead latents are reinitialised at inputs that are reconstructed badly.
 
 Bricken et al. (2023), "Towards Monosemanticity", appendix on neuron resampling.
 """
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
     from rkstore.dictionaries.dictionary import Dictionary, Rows
     from rkstore.training.run import Run
 
-# Norm of a resampled encoder row, as a share of the mean norm of the living ones.
+# Norm of a resampled encoder row, as a fraction of the mean norm of the living ones.
 ENCODER_NORM = 0.2
 
-# Rows whose losses decide where resampled latents begin, and how many are decoded at once.
+# Rows that resampled latents are drawn from, and how many are decoded at once.
 RESAMPLING_ROWS, BLOCK_ROWS = 8192, 1024
 
 
 class Resampling(Helper):
-    """Every so many steps, until the learning rate falls: then none could learn enough."""
+    """Every so many steps, until the learning rate decays: after that too few steps remain."""
 
     name = "resample"
     resample_every: int = option(
         0,
-        "Steps between resamplings, at which dead latents begin again as rows that are "
-        "reconstructed badly (Bricken et al.); none while the learning rate falls. 0 is off.",
+        "Steps between resamplings, which reinitialise dead latents at rows that are reconstructed "
+        "badly (Bricken et al.); none while the learning rate decays. 0 is off.",
         least=0,
     )
 
@@ -49,7 +49,7 @@ class Resampling(Helper):
 
 
 def resample_dead(run: Run) -> None:
-    """Let the dead latents of a run begin again. At which rows depends on seed and step alone."""
+    """Resample the dead latents of a run. The rows depend only on seed and step."""
     import torch
 
     seed = np.random.SeedSequence([run.settings.seed, run.step]).generate_state(1, np.uint64)
@@ -69,11 +69,11 @@ def resample(
     rows: Rows,
     generator: torch.Generator,
 ) -> None:
-    """Let the latents numbered ``dead (n,)`` begin again as directions of rows, ``(n, width)``.
+    """Reinitialise the latents ``dead (n,)`` as directions of rows, ``(n, width)``.
 
-    A row is drawn in proportion to the square of its loss, none twice unless there are too few.
-    Its direction, relative to ``b_dec``, becomes the decoder row and, shorter, the encoder row;
-    the bias becomes zero, and Adam forgets the gradients before.
+    A row is drawn with probability proportional to its squared loss, without replacement unless
+    there are too few. Its direction, relative to ``b_dec``, becomes the decoder row and, shorter,
+    the encoder row; the bias becomes zero, and Adam's moments are reset.
     """
     import torch
     from torch.nn import functional as F
@@ -113,7 +113,7 @@ def _losses(dictionary: Dictionary, rows: Rows) -> Tensor:
     """``Σ ‖ŷ - y‖²`` over the written sites of each row, float64 ``(rows,)`` on the CPU."""
     import torch
 
-    # As at inference: batchtopk's threshold learns from every batch that it sees in training.
+    # As at inference: in training every batch updates batchtopk's threshold.
     dictionary.eval()
     split = {name: torch.split(x, BLOCK_ROWS) for name, x in rows.items()}
     losses = []

@@ -1,9 +1,9 @@
 """Inits: how the tensors of a dictionary are initialised. One file each.
 
-To add one, write its file and add it to ``INITS``. An init finds random unit rows in the decoder,
-of a seed the same for every init, so that two inits differ in nothing but what they do; and
-``b_dec`` where ``--center`` puts it (``centre.py``). ``--init-bias`` and ``--init-scale`` may
-follow (``calibration.py``).
+To add one, write its file and add it to ``INITS``. An init is given random unit rows in the
+decoder, the same for every init with one seed, so that two inits differ only in what they do, and
+``b_dec`` as set by ``--center`` (``centre.py``). ``--init-bias`` and ``--init-scale`` may follow
+(``calibration.py``).
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def initialise(
 
 
 def _check_directed(init: Init) -> None:
-    """Raise BadInput unless an init can begin at directions of a probe."""
+    """Raise BadInput unless an init can use the directions of a probe."""
     if not isinstance(init, Directed):
         able = [name for name, other in INITS.items() if issubclass(other, Directed)]
         raise BadInput(

@@ -1,4 +1,4 @@
-"""What an init is given, and what every init does."""
+"""The interface of inits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from rkstore.settings import Settings
 
-if TYPE_CHECKING:  # the options of an init are needed where torch is not
+if TYPE_CHECKING:  # reading an init's options must not import torch
     import torch
     from torch import Tensor
 
@@ -23,8 +23,8 @@ class Start:
 
     Args:
         weights: to be filled; its decoder holds random unit rows.
-        b_dec: where the decoder bias of what it writes begins, ``(d_out,)``.
-        directions: of a probe, ``(n, d_in)``, the best first, in place of mined ones.
+        b_dec: the initial decoder bias of the sites it writes, ``(d_out,)``.
+        directions: of a probe, ``(n, d_in)``, the best first, instead of mined ones.
     """
 
     bank: Bank
@@ -35,11 +35,11 @@ class Start:
     directions: Tensor | None = None
 
     def sample(self, rows: int) -> Tensor:
-        """About so many of the rows that it reads, evenly spread, ``(n, d_in)``."""
+        """About that many of the rows that it reads, evenly spread, ``(n, d_in)``."""
         return self._read(self.reading.sample(rows))
 
     def draw(self, rows: int, generator: torch.Generator) -> Tensor:
-        """So many different rows that it reads, at random, ``(rows, d_in)``."""
+        """That many different rows that it reads, at random, ``(rows, d_in)``."""
         return self._read(self.reading.draw(rows, generator))
 
     def tie(self) -> None:

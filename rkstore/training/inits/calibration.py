@@ -1,4 +1,4 @@
-"""--init-bias and --init-scale: what may follow on any init, from a sample of rows."""
+"""--init-bias and --init-scale: optional after any init, computed from a sample of rows."""
 
 import copy
 
@@ -6,18 +6,18 @@ import torch
 
 from rkstore.dictionaries.dictionary import Dictionary, Rows, side_by_side
 
-# Latents whose pre-activations on all sample rows are in memory at once: 32 MB.
+# Latents whose pre-activations on all sample rows are held in memory at once: 32 MB.
 BLOCK_LATENTS = 1024
 
-# Rows that are reconstructed to find the scale: all latents are in memory, but few are enough.
+# Rows that are reconstructed to find the scale, with all latents in memory; few are enough.
 SCALE_ROWS = 1024
 
 
 def fire_at_rate(dictionary: Dictionary, rows: Rows, rate: float) -> None:
     """Set ``b_enc`` so that every latent's pre-activation is above zero on that share of rows.
 
-    ``b_enc = -Q(1 - rate)`` of the latent's projection of the rows ``(n, width)``: none
-    begins dead and none always on, however its projections are distributed.
+    ``b_enc = -Q(1 - rate)`` of the latent's projection of the rows ``(n, width)``: none starts
+    dead or always on, whatever the distribution of its projections.
     """
     for bank, (W_enc, b_enc, _) in dictionary.banks:
         x = dictionary.read(rows, bank)
@@ -31,10 +31,10 @@ def match_reconstruction(dictionary: Dictionary, rows: Rows) -> None:
     """Scale the encoder so that reconstructions of rows ``(n, width)`` are as long as the rows.
 
     Both relative to ``b_dec``, mean over the rows. Gao et al. (2024, arXiv 2406.04093) do so in
-    their code, with random unit vectors for rows. Every select is positively homogeneous but
+    their code, with random unit vectors for rows. Every select is positively homogeneous, except
     for a threshold, which is zero here, so weights and biases take the same factor.
     """
-    # A copy: the select of batchtopk learns from every batch that it sees.
+    # A copy: every batch updates the threshold of batchtopk.
     trial = copy.deepcopy(dictionary)
     pre = [trial.read(rows, bank) @ W_enc + b_enc for bank, (W_enc, b_enc, _) in trial.banks]
     (decoded,) = trial.decodings(trial.code(torch.cat(pre, dim=-1)), bias=False)

@@ -1,4 +1,4 @@
-"""--center: where ``b_dec`` begins, and so what a centred encoder takes its inputs relative to."""
+"""--center: the initial ``b_dec``, which a centred encoder subtracts from its inputs."""
 
 import torch
 from torch import Tensor
@@ -7,13 +7,13 @@ from rkstore.dictionaries.dictionary import side_by_side
 from rkstore.store.sites import Site
 from rkstore.training.reading import Reading
 
-# Weiszfeld's algorithm ends when the median moves by less than this share of the mean distance
-# of the rows, or after so many steps.
+# Weiszfeld's algorithm ends when the median moves by less than this fraction of the mean distance
+# of the rows, or after this many steps.
 TOLERANCE, MOST_STEPS = 1e-5, 100
 
 
 def centre(reading: Reading, sites: tuple[Site, ...], kind: str) -> Tensor:
-    """The beginning of ``b_dec`` of some sites side by side, at the scale of the training.
+    """The initial ``b_dec`` of some sites, concatenated, at the scale of the training.
 
     Args:
         kind: mean, geometric-median or none.
@@ -31,12 +31,12 @@ def centre(reading: Reading, sites: tuple[Site, ...], kind: str) -> Tensor:
 def geometric_median(x: Tensor) -> Tensor:
     """The point ``(d_in,)`` with the smallest sum of distances to the rows of ``x (n, d_in)``.
 
-    Weiszfeld (1937), from the mean on: a mean of the rows, each weighted by one over its
-    distance, again and again. Few rows of huge norm move it less than they move the mean, which
-    is why Bricken et al. (2023) and Gao et al. (2024) begin there.
+    Weiszfeld (1937), starting at the mean: a mean of the rows, each weighted by the inverse of its
+    distance, iterated. A few rows of huge norm move it less than they move the mean, so Bricken et
+    al. (2023) and Gao et al. (2024) start there.
     """
     mean = x.mean(dim=0)
-    # Relative to the mean, where float32 has the digits that a small step needs.
+    # Relative to the mean, where float32 is precise enough for a small step.
     centred, median = x - mean, torch.zeros_like(mean)
     for _ in range(MOST_STEPS):
         distances = (centred - median).norm(dim=1)

@@ -1,6 +1,6 @@
 """rkcnn-unscored and sparse-random: rkcnn without one of its ingredients, for experiments.
 
-From ``rkcnn`` to ``tied`` each takes away one thing, so that a gain can be put down to it:
+From ``rkcnn`` to ``tied`` each removes one thing, so that a gain can be attributed to it:
 
     rkcnn            principal directions of the subsets with the best scores, and rows
     rkcnn-unscored   principal directions of random subsets, and rows
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Unscored(MinedRows):
-    """``rkcnn`` with no more subsets drawn than kept, so that no score selects any."""
+    """``rkcnn`` with as many subsets drawn as kept, so that the score selects nothing."""
 
     name = "rkcnn-unscored"
 
@@ -45,7 +45,7 @@ class SparseRandom(Unscored):
         from torch.nn import functional as F
 
         mined = self.unscored(start)
-        # Of a generator of their own: the rows are the same ones as for the other inits.
+        # From a separate generator, so that the rows are the same as for the other inits.
         own = torch.Generator().manual_seed(start.seed + 1)
         values = torch.randn(mined.shape, generator=own)
         directions = F.normalize(torch.where(mined != 0, values, 0), dim=1)

@@ -15,26 +15,26 @@ if TYPE_CHECKING:
 class Blended(Init):
     """An init whose latents are partly rows of the data.
 
-    Such latents are much alike and overshoot together, twenty times the variance on the demo
-    model: scaled, they explained far more in the end.
+    Such latents are similar and overshoot together, twenty times the variance on the demo model;
+    scaled, they explained far more in the end.
     """
 
     scaled = True
     usual_share: ClassVar[float]
-    """The share of a row where ``--datapoint-share`` says nothing."""
+    """The default of ``--datapoint-share``."""
     datapoint_share: float | None = option(
         None,
-        "How much of a latent is a row of the data, the rest being a direction that is random or "
-        "mined. By default 0.8 for --init datapoint, 0.5 for the rkcnn inits but rkcnn-decoder, "
-        "which has none.",
+        "Fraction of a latent that is a row of the data; the rest is a random or mined direction. "
+        "By default 0.8 for --init datapoint, 0.5 for the rkcnn inits except rkcnn-decoder, which "
+        "uses no rows.",
         least=0.0,
     )
 
     def blend_rows(self, start: Start, generator: torch.Generator) -> None:
-        """Make of every decoder row ``p · (x - b_dec) + (1 - p) · row``, all of norm 1; tie.
+        """Replace every decoder row by ``p · (x - b_dec) + (1 - p) · row``, all of norm 1; tie.
 
-        Each gets a row ``x`` of the data that no other latent has. What the decoder held before
-        keeps apart latents of rows that are the same, as those of BOS are.
+        Each gets a row ``x`` of the data that no other latent has. The previous decoder row
+        separates latents whose rows are identical, as BOS rows are.
 
         Raises:
             BadInput: the share is above 1, or there are fewer rows than latents.
@@ -46,8 +46,8 @@ class Blended(Init):
         rows = start.draw(latents, generator) - start.b_dec
         if len(rows) < latents:
             raise BadInput(
-                f"--init {self.name} needs a row for each of {latents} latents and there "
-                f"are {len(rows)} to train on: lower --expansion or harvest more tokens"
+                f"--init {self.name} needs a row for each of {latents} latents and there are "
+                f"{len(rows)} to train on: lower --expansion or harvest more tokens"
             )
         norms = rows.norm(dim=1, keepdim=True)
         blend = share * rows / norms.clamp_min(1e-12) + (1 - share) * W_dec

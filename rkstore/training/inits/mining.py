@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 class Mined(Init):
     """An init whose first latents are directions that the RkCNN probe finds.
 
-    A score orders what is mined even where it selects nothing.
+    The score orders the directions even where it selects nothing.
     """
 
     mining: ClassVar[tuple[str, ...]] = ("rkcnn_m", "rkcnn_score")
-    """The options that have no part where directions are given."""
+    """The options that have no effect if directions are given."""
     rkcnn_fraction: float = option(
-        0.5, "Share of the latents that the rkcnn inits take from the probe.", least=0.0
+        0.5, "Fraction of the latents that the rkcnn inits take from the probe.", least=0.0
     )
     rkcnn_m: int | None = option(
-        None, "Dimensions in a subset; the root of d_in by default.", least=1
+        None, "Dimensions in a subset; the square root of d_in by default.", least=1
     )
     rkcnn_score: str = option(
         "kurtosis",
@@ -54,8 +54,8 @@ class Mined(Init):
         Each has norm 1, is zero outside its subset, and points where its projection is skewed to.
 
         Raises:
-            BadInput: there are not so many subsets, or not so many with a score; or the bank
-                reads several sites.
+            BadInput: there are fewer subsets, or fewer with a score; or the bank reads several
+            sites.
         """
         from rkstore.rkcnn.mine import MINED_ROWS, mine_directions
         from rkstore.rkcnn.source import StoreSite
@@ -76,20 +76,20 @@ class Mined(Init):
 
 
 class Directed(Mined):
-    """A mined init that may begin at the directions of a probe instead."""
+    """A mined init that may use the directions of a probe instead."""
 
     directions: str | None = option(
         None,
-        "Result of a probe of this site, whose directions --init rkcnn and rkcnn-decoder begin at, "
-        "the best first, in place of mining their own: as many latents as it has directions, at "
-        "most --rkcnn-fraction of them.",
+        "Result of a probe of this site, whose directions --init rkcnn and rkcnn-decoder use, the "
+        "best first, instead of mining their own: as many latents as it has directions, at most "
+        "--rkcnn-fraction of them.",
         path=True,
     )
 
     def directions_of(self, start: Start, *, drawn: int, wanted: int) -> Tensor:
-        """The directions ``(n, d_in)`` that latents begin at: those of ``--directions``, or mined.
+        """The directions ``(n, d_in)`` for the first latents: those of ``--directions``, or mined.
 
-        As many as are wanted, or as there are; no more are mined than subsets are drawn.
+        As many as wanted or available; no more are mined than subsets are drawn.
         """
         if start.directions is not None:
             return start.directions[:wanted]

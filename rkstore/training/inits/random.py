@@ -1,4 +1,4 @@
-"""random: Xavier encoder and decoder, drawn apart. The usual baseline."""
+"""random: independent Xavier encoder and decoder. The usual baseline."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 
 class Random(Init):
-    """Glorot & Bengio (2010) for both matrices: encoder and decoder know nothing of each other.
+    """Glorot & Bengio (2010) for both matrices, drawn independently.
 
-    The decoder stays the base that all inits share: its rows are given norm 1, which leaves
-    nothing of the scale that Xavier chooses.
+    The decoder stays the base that all inits share: its rows have norm 1, which removes the scale
+    that Xavier chooses.
     """
 
     name = "random"
-    # As in the code that it comes from.
+    # As in the original code.
     centred = False
     any_sites = True
 
@@ -31,6 +31,6 @@ def xavier(start: Start, generator: torch.Generator) -> None:
     import torch
 
     W_enc = start.weights.W_enc
-    # Drawn row by row, however the encoder lies in memory.
+    # Drawn row by row, whatever the memory layout of the encoder.
     drawn = torch.empty(W_enc.shape)
     W_enc.copy_(torch.nn.init.xavier_uniform_(drawn, generator=generator))

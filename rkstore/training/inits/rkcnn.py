@@ -1,4 +1,4 @@
-"""rkcnn: latents begin between a direction that the RkCNN probe found and a row of the data."""
+"""rkcnn: latents start between a direction found by the RkCNN probe and a row of the data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class MinedRows(Mined, Blended):
     usual_share = 0.5
 
     def begin_at(self, directions: Tensor, start: Start, generator: torch.Generator) -> None:
-        """Let the first latents begin between these directions, ``(r, d_in)``, and rows."""
+        """Initialise the first latents between these directions, ``(r, d_in)``, and rows."""
         start.weights.W_dec[: len(directions)] = directions
         self.blend_rows(start, generator)
 
@@ -29,17 +29,16 @@ class RkCNN(Directed, MinedRows):
     """The best directions of the probe, each blended with a row of the data, in encoder *and*
     decoder; the other latents are blends of a random direction and a row.
 
-    The published code put directions in the decoder alone, where the encoder does not know
-    of them, and kept every subset it drew (``rkcnn-decoder``). Here more subsets are drawn
-    than kept. Rows are in it because without them it explains less than random directions
-    do (docs/rkcnn.md).
+    The published code put directions only in the decoder, unknown to the encoder, and kept every
+    subset it drew (``rkcnn-decoder``). Here more subsets are drawn than kept, and rows are
+    included because without them it explains less than random directions (docs/rkcnn.md).
     """
 
     name = "rkcnn"
     mining = (*Mined.mining, "rkcnn_oversample")
     rkcnn_oversample: float = option(
         4.0,
-        "Subsets that --init rkcnn draws for each one kept: below 1 there is nothing to select.",
+        "Subsets that --init rkcnn draws for each one kept; up to 1, all are kept.",
         least=1.0,
     )
 

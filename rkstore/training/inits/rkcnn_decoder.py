@@ -1,4 +1,4 @@
-"""rkcnn-decoder: RkCNN's initialisation as it was published, in the decoder alone."""
+"""rkcnn-decoder: RkCNN's initialisation as published, in the decoder only."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class RkCNNDecoder(Directed):
     """What the RkCNN-SAE code does: ``min(fraction · d_sae, h)`` rows of ``random``'s decoder
     become mined directions, and the encoder stays as it is.
 
-    Where the fraction of the latents is more than the ``h`` subsets drawn, as it was in all
-    published runs, every subset is kept and the score decides nothing. One thing is not as
-    published: there the sign of a direction was that of the eigenvector routine.
+    If the fraction of the latents exceeds the ``h`` subsets drawn, as in all published runs, every
+    subset is kept and the score decides nothing. One thing differs: there the sign of a direction
+    came from the eigenvector routine.
     """
 
     name = "rkcnn-decoder"

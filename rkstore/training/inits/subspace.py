@@ -1,4 +1,4 @@
-"""subspace: every latent begins in the subspace in which the data varies; encoder tied."""
+"""subspace: every latent starts in the subspace in which the data varies; encoder tied."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-# By default the subspace holds this share of the variance: how the paper measures the
-# dimension of activations, and finds attention outputs to fill 60 % of theirs.
+# By default the subspace holds this fraction of the variance: the paper's measure of the dimension
+# of activations, by which attention outputs fill 60 % of theirs.
 VARIANCE = 0.99
 
-# Rows for the covariance, and for each dimension: too few would blur it.
+# Rows for the covariance, and for each dimension: too few give a noisy estimate.
 SAMPLE_ROWS, ROWS_PER_DIMENSION = 8192, 4
 
 
 class Subspace(Init):
     """Active Subspace Initialization, Wang et al. (2025, arXiv 2508.16929).
 
-    ``W_dec V Vᵀ`` for the ``d_in × dim`` matrix ``V`` of the first principal directions: a
-    latent outside the subspace that the activations fill would never fire.
+    ``W_dec V Vᵀ`` for the ``d_in × dim`` matrix ``V`` of the first principal directions: a latent
+    outside the subspace of the activations would never fire.
     """
 
     name = "subspace"
