@@ -51,6 +51,11 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def is_recorded(file: Path, recorded: FileRecord) -> bool:
+    """Whether a file has the size and the SHA-256 that were recorded."""
+    return file.stat().st_size == recorded.bytes and sha256(file) == recorded.sha256
+
+
 def named(path: str | os.PathLike[str]) -> Path:
     """A file or directory as a user named it: ``~`` is theirs, nothing else has a meaning."""
     return Path(os.path.expanduser(os.fspath(path)))  # noqa: PTH111 - Path's own refuses ~nobody
@@ -125,8 +130,7 @@ def intact(root: Path, path: str, recorded: FileRecord) -> bool:
     """
     try:
         with reading(path, root):
-            file = inside(root, path)
-            return file.stat().st_size == recorded.bytes and sha256(file) == recorded.sha256
+            return is_recorded(inside(root, path), recorded)
     except (DamagedStore, OSError):
         return False
 
