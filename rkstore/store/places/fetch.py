@@ -4,9 +4,10 @@ import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 from rkstore.errors import DamagedStore
-from rkstore.store.files import FileRecord, aside, into_place, place
+from rkstore.store.files import FileRecord, into_place, open_aside
 from rkstore.store.places.url import Location
 
 Advance = Callable[[int], object]
@@ -24,37 +25,38 @@ def fetch(
         DamagedStore: it is not what was recorded; nothing was put in place.
     """
     # Two processes may fetch the same file into one cache.
-    waiting = aside(root, path, f".{os.getpid()}")
-    try:
-        location.until_whole(lambda: _receive(location, path, recorded, waiting, advance))
-    except DamagedStore:
-        waiting.unlink()
-        raise
-    into_place(waiting, place(root, path))
+    mark = f".{os.getpid()}"
+
+    def receive() -> None:
+        with open_aside(root, path, mark) as file:
+            _receive(location, path, recorded, file, advance)
+
+    location.until_whole(receive)
+    into_place(root, path, mark)
 
 
 def _receive(
-    location: Location, path: str, recorded: FileRecord, waiting: Path, advance: Advance
+    location: Location, path: str, recorded: FileRecord, file: BinaryIO, advance: Advance
 ) -> None:
     digest, received = hashlib.sha256(), 0
     try:
-        with waiting.open("wb") as file:
-            for block in location.blocks(path):
-                if received + len(block) > recorded.bytes:  # a server must not fill the disk
-                    raise _damaged(location, path, f"more than {recorded.bytes:,} bytes")
-                received += len(block)
-                digest.update(block)
-                file.write(block)
-                advance(len(block))
-            file.flush()
-            os.fsync(file.fileno())
+        for block in location.blocks(path):
+            if received + len(block) > recorded.bytes:  # a server must not fill the disk
+                raise _damaged(location, path, f"more than {recorded.bytes:,} bytes")
+            received += len(block)
+            digest.update(block)
+            file.write(block)
+            advance(len(block))
         if received != recorded.bytes:
             raise _damaged(location, path, f"{received:,} of {recorded.bytes:,} bytes")
         if digest.hexdigest() != recorded.sha256:
             raise _damaged(location, path, "other bytes")
     except DamagedStore:
         advance(-received)
+        file.truncate(0)  # a cache keeps what waits aside
         raise
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _damaged(location: Location, path: str, found: str) -> DamagedStore:

@@ -1,6 +1,7 @@
 """A directory at a URL that is also written to, for pushing a store there."""
 
 import hashlib
+import os
 import posixpath
 import shutil
 import tempfile
@@ -14,12 +15,10 @@ from rkstore.store.files import (
     ASIDE,
     LOCK,
     FileRecord,
-    aside,
     intact,
     into_place,
     is_recorded,
-    place,
-    sync,
+    open_aside,
 )
 from rkstore.store.places.remote import default_cache
 from rkstore.store.places.url import Location
@@ -28,6 +27,7 @@ from rkstore.store.writing.lock import take_lock, unlock
 
 # Large files go to S3 in parts of this size: s3fs' own.
 S3_PART_BYTES = 50 * 2**20
+COPIED_BYTES = 2**20
 
 
 class Destination(Location):
@@ -128,10 +128,12 @@ class Destination(Location):
             self._fs.put_file(str(source), self._at(path))
             return
         if self.scheme == "file":
-            target, waiting = place(Path(self._root), path), aside(Path(self._root), path)
-            shutil.copyfile(source, waiting)
-            sync(waiting)
-            into_place(waiting, target)
+            root = Path(self._root)
+            with source.open("rb") as there, open_aside(root, path) as file:
+                shutil.copyfileobj(there, file, COPIED_BYTES)
+                file.flush()
+                os.fsync(file.fileno())
+            into_place(root, path)
             return
         waits, goes = self._at(f"{ASIDE}/{path.replace('/', '__')}"), self._at(path)
         self._fs.makedirs(posixpath.dirname(waits), exist_ok=True)
