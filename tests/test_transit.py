@@ -12,6 +12,7 @@ from conftest import tree
 from rkstore.errors import BadInput, DamagedStore, RkstoreError
 from rkstore.share.pull import pull
 from rkstore.share.settings import PullSettings
+from rkstore.store import open as opening
 from rkstore.store.files import JOURNAL, MANIFEST, PART
 from rkstore.store.places import retry
 from rkstore.store.places.url import Location
@@ -137,6 +138,25 @@ def test_a_journal_that_stays_cut_is_no_smaller_store(make_store, tmp_path, faul
     with pytest.raises(DamagedStore, match=r"the last line of .*shards.jsonl has no end"):
         pulled(faulty, tmp_path / "copy")
     assert not (tmp_path / "copy").exists()
+
+
+def test_whoever_reads_fewer_shards_than_there_will_be_says_so(make_store, rkstore, caplog):
+    """A journal that is shorter by whole lines is a smaller store, which is nothing to hide."""
+    make_store(shards=2)
+    train = "train --store pushed --layer 0 --d-sae 24 --k 4 --steps 2 --batch-size 16"
+    for line in (
+        "info store",
+        "push store pushed",
+        "pull store --out copy",
+        "export copy --to npy --layer 0 --out exported",
+        train,
+        "verify store",
+    ):
+        caplog.clear()
+        opening._say.cache_clear()  # each command is a process of its own
+        status, out, err = rkstore(*line.split())
+        assert status == 0, err
+        assert (out + caplog.text).count("2 of 4 shards are there") == 1, line
 
 
 @pytest.fixture

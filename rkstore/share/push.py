@@ -19,6 +19,7 @@ from rkstore.store.files import (
     intact,
 )
 from rkstore.store.journal import parse_journal
+from rkstore.store.open import say_if_short
 from rkstore.store.part import NOTHING
 from rkstore.store.store import Store
 from rkstore.store.writing.destination import Destination
@@ -35,7 +36,7 @@ def push(path: str | Path, url: str | Path) -> Moved:
         DamagedStore: a file here is not what was recorded; it was not pushed.
         RkstoreError: the connection failed; run again, it continues.
     """
-    store = Store(path)
+    store = say_if_short(Store(path))
     location = Destination(url)
     with location.writing(store.manifest.fingerprint) as found:
         listed = _already_there(store, location, found)
