@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from servers import bad_line, bucket, s3_server, sftp, web  # noqa: F401 - fixtures
 
 from rkstore.errors import BadInput
 from rkstore.store.codecs import Codec, Encoded
@@ -38,6 +39,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 _HF_HOME = tempfile.TemporaryDirectory(prefix="rkstore-tests-")
 os.environ["HF_HOME"] = _HF_HOME.name
+os.environ["RKSTORE_CACHE"] = f"{_HF_HOME.name}/rkstore"
 
 
 def make_manifest(

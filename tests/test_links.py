@@ -5,6 +5,7 @@ through a link.
 """
 
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ from rkstore.share.pull import pull
 from rkstore.share.push import push
 from rkstore.share.repair import repair
 from rkstore.share.settings import PullSettings
-from rkstore.store.files import JOURNAL, MANIFEST, sha256
+from rkstore.store import files
+from rkstore.store.files import ASIDE, JOURNAL, MANIFEST, sha256
 from rkstore.store.formats import FORMATS
 from rkstore.store.manifest import COLUMNS
 from rkstore.store.store import Store
@@ -152,6 +154,52 @@ def test_a_linked_directory_anywhere_in_a_store_is_refused_and_found(make_store,
         here.unlink()
         there.rename(here)
     assert list(verify(Store(store.root))) == []
+
+
+@pytest.mark.parametrize("asked", [ASIDE, "blocks.1.mlp.hook_post", "blocks.1.mlp.hook_post/c"])
+@pytest.mark.parametrize("placed", [0, 5])
+def test_a_directory_that_is_or_becomes_a_link_during_a_pull_is_refused(
+    make_store, tmp_path, monkeypatch, asked, placed
+):
+    """After some files were placed, a directory of the copy is a link to one outside of it."""
+    store, _ = make_store(rows=64 * 4)
+    copy, outside = tmp_path / "copy", tmp_path / "outside"
+    outside.mkdir()
+    plain, calls, one_at_a_time = files._directory_of, [], threading.Lock()
+
+    def directory_of(root, path):
+        with one_at_a_time:
+            calls.append(path)
+            at = root / asked
+            if len(calls) > 3 * placed and root == copy and not at.is_symlink():
+                at.rename(tmp_path / "away") if at.exists() else at.parent.mkdir(exist_ok=True)
+                at.symlink_to(outside)
+        return plain(root, path)
+
+    monkeypatch.setattr(files, "_directory_of", directory_of)
+    with pytest.raises(RkstoreError, match="is reached by a symbolic link"):
+        pull(str(store.root), PullSettings(out=str(copy)))
+    assert tree(outside) == {}
+
+
+def test_a_link_that_appears_between_looking_and_opening_is_not_followed(tmp_path, monkeypatch):
+    (tmp_path / "outside").mkdir()
+    plain = os.stat
+
+    def swap(path, **options):
+        found = plain(path, **options)
+        if path == "site":
+            (tmp_path / "store" / "site").rename(tmp_path / "away")
+            (tmp_path / "store" / "site").symlink_to(tmp_path / "outside")
+        return found
+
+    (tmp_path / "store").mkdir()
+    with files.open_aside(tmp_path / "store", "site/file") as file:
+        file.write(b"1")
+    monkeypatch.setattr(os, "stat", swap)
+    with pytest.raises(OSError, match=r"Not a directory|symbolic links"):
+        files.into_place(tmp_path / "store", "site/file")
+    assert tree(tmp_path / "outside") == {}
 
 
 @pytest.mark.parametrize("linked", [False, True])

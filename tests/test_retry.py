@@ -1,5 +1,6 @@
 """What is tried again, how often, and after how long."""
 
+import email.utils
 import time
 
 import pytest
@@ -69,3 +70,9 @@ def test_what_stays_is_not_tried_again(error, waited):
 def test_a_server_that_says_when_to_come_back_is_obeyed_for_minutes(headers, seconds, waited):
     assert patiently(failing(Answer(429, **headers))) == "done"
     assert waited == [seconds]
+
+
+def test_the_moment_to_come_back_may_be_a_date(waited):
+    date = email.utils.formatdate(time.time() + 42, usegmt=True)
+    assert patiently(failing(Answer(429, Retry_After=date))) == "done"
+    assert 40 < waited[0] <= 42

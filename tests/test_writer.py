@@ -89,25 +89,28 @@ def test_a_new_directory_is_made_with_its_parents(tmp_path):
 def test_each_file_is_synced_before_it_is_in_place_and_recorded_behind_that(tmp_path, monkeypatch):
     """What is written aside, synced, renamed and only then recorded survives a power cut."""
     events: list[tuple[str, str]] = []
-    real_replace = os.replace
+    real_rename = os.rename
+
+    def at(descriptor: int) -> Path:
+        return Path(f"/proc/self/fd/{descriptor}").readlink()
 
     def fsync(descriptor: int) -> None:
-        events.append(("sync", Path(f"/proc/self/fd/{descriptor}").readlink().as_posix()))
+        events.append(("sync", at(descriptor).as_posix()))
 
-    def replace(source, target) -> None:
-        events.append(("replace", os.fspath(target)))
-        assert ("sync", os.fspath(source)) in events
-        real_replace(source, target)
+    def rename(source, target, *, src_dir_fd, dst_dir_fd) -> None:
+        events.append(("rename", (at(dst_dir_fd) / target).as_posix()))
+        assert ("sync", (at(src_dir_fd) / source).as_posix()) in events
+        real_rename(source, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    monkeypatch.setattr(os, "replace", replace)
+    monkeypatch.setattr(os, "rename", rename)
     root = tmp_path / "store"
     manifest = make_manifest(rows=64, codec="int8")
     write_store(root, manifest, make_values(manifest))
     recorded = events.index(("sync", f"{root}/shards.jsonl"))
     (record,) = Store(root).records
     for path in record.files:
-        placed = events.index(("replace", f"{root}/{path}"))
+        placed = events.index(("rename", f"{root}/{path}"))
         assert ("sync", f"{(root / path).parent}") in events[placed:recorded]
 
 

@@ -58,7 +58,7 @@ def import_(settings: ImportSettings, path: str) -> None:
 def export(settings: ExportSettings, store: str | None) -> None:
     """The output is complete or absent."""
     from rkstore.share.exchange.exporting import export_store
-    from rkstore.store.open import find_store
+    from rkstore.store.open import find_store, say_if_short
     from rkstore.store.store import Store
 
-    click.echo(export_store(Store(find_store(store)), settings))
+    click.echo(export_store(say_if_short(Store(find_store(store))), settings))

@@ -10,6 +10,7 @@ from rkstore.share.copies import Moved, check_one_history
 from rkstore.share.settings import PullSettings
 from rkstore.store.contents import Contents
 from rkstore.store.files import JOURNAL, MANIFEST, PART, named, put, sync, writing
+from rkstore.store.open import say_if_short
 from rkstore.store.part import NOTHING, Part, whole
 from rkstore.store.places.url import Location
 from rkstore.store.sites import Among
@@ -65,7 +66,7 @@ def pull(url: str | Path, settings: PullSettings, say: Say = lambda _: None) -> 
             sync(root)
         else:
             put(root, PART, target.to_bytes())
-        return Store(root), moved
+        return say_if_short(Store(root)), moved
 
 
 def _asked(settings: PullSettings, listed: Contents, location: Location, say: Say) -> Part:

@@ -16,10 +16,10 @@ from rkstore.store.files import (
     LOCK,
     MANIFEST,
     PART,
-    FileRecord,
     intact,
 )
 from rkstore.store.journal import parse_journal
+from rkstore.store.open import say_if_short
 from rkstore.store.part import NOTHING
 from rkstore.store.store import Store
 from rkstore.store.writing.destination import Destination
@@ -36,33 +36,25 @@ def push(path: str | Path, url: str | Path) -> Moved:
         DamagedStore: a file here is not what was recorded; it was not pushed.
         RkstoreError: the connection failed; run again, it continues.
     """
-    store = Store(path)
+    store = say_if_short(Store(path))
     location = Destination(url)
-    with location.writing() as sizes:
-        listed = _already_there(store, location, sizes)
-        files = store.files()
-        recorded = {p: file for record in listed.records for p, file in record.files.items()}
-        missing = {
-            path: file
-            for path, file in files.items()
-            if sizes.get(path) != file.bytes or recorded.get(path) != file
-        }
-        _send(store, location, missing, len(listed.records))
-        _send_what_counts(store, location, sizes, listed)
-    total = sum(file.bytes for file in missing.values())
-    return Moved(len(missing), total, len(files) - len(missing))
+    with location.writing(store.manifest.fingerprint) as found:
+        listed = _already_there(store, location, found)
+        sent = _send(store, location, found, len(listed.records))
+        _send_what_counts(store, location, found, listed)
+    return Moved(len(sent), sum(sent), len(store.files()) - len(sent))
 
 
-def _already_there(store: Store, location: Destination, sizes: dict[str, int]) -> Contents:
-    """The part of this store at the URL, after checking that pushing removes nothing."""
+def _already_there(store: Store, location: Destination, found: set[str]) -> Contents:
+    """What of this store is at the URL, after a check that pushing removes nothing."""
     where = location.url
-    if MANIFEST not in sizes:
+    if MANIFEST not in found:
         ours = {JOURNAL, PART, LOCK} | store.files().keys() | _metadata(store).keys()
-        others = [p for p in sizes if p not in ours and not p.startswith(f"{ASIDE}/")]
+        others = [p for p in found if p not in ours and not p.startswith(f"{ASIDE}/")]
         if others:
             first = sorted(others)[0]
             raise BadInput(f"{where} is not empty and holds no store ({first} is there)")
-        raw = location.read(JOURNAL, LARGEST_JOURNAL) if JOURNAL in sizes else b""
+        raw = location.read(JOURNAL, LARGEST_JOURNAL) if JOURNAL in found else b""
         records = parse_journal(raw, store.manifest, where)
         check_one_history(store.records, records, store.where, where)
         return Contents(store.manifest, records, NOTHING)
@@ -83,29 +75,38 @@ def _already_there(store: Store, location: Destination, sizes: dict[str, int]) -
     return listed
 
 
-def _send(store: Store, location: Destination, missing: dict[str, FileRecord], there: int) -> None:
-    """Send files, shard after shard, and from time to time the journal of the files sent."""
+def _send(store: Store, location: Destination, found: set[str], there: int) -> list[int]:
+    """Send what is not there, shard after shard, and now and then the journal of what is.
+
+    Returns:
+        The bytes of each file that was sent.
+    """
+    files = store.files()
+    sent: list[int] = []
 
     def one(path: str) -> None:
-        recorded = missing[path]
-        if not intact(store.root, path, recorded):
-            raise DamagedStore(
-                f"{path} of {store.where} is not what was recorded, and was not pushed: "
-                "'rkstore verify --repair-from URL' repairs it from a copy"
-            )
-        location.put(path, store.root / path)
+        recorded, source = files[path], store.root / path
+        send = path not in found or not location.has(path, recorded, source)
+        if send:
+            if not intact(store.root, path, recorded):
+                raise DamagedStore(
+                    f"{path} of {store.where} is not what was recorded, and was not pushed: "
+                    "'rkstore verify --repair-from URL' repairs it from a copy"
+                )
+            location.put(path, source)
         with lock:
             bar.update(recorded.bytes)
+            sent.extend([recorded.bytes] * send)
 
     lock, last = threading.Lock(), time.monotonic()
-    total = sum(file.bytes for file in missing.values())
+    total = sum(file.bytes for file in files.values())
     with tqdm(total=total, unit="B", unit_scale=True, desc="push", disable=None) as bar:
         for shard in store.shards:
-            paths = [path for path in store.records[shard].files if path in missing]
-            each(one, paths, location.at_once)
-            if paths and shard >= there and time.monotonic() - last > JOURNAL_SECONDS:
+            each(one, store.manifest.shard_paths(shard, store.held.sites), location.at_once)
+            if shard >= there and time.monotonic() - last > JOURNAL_SECONDS:
                 _send_journal(store, location, shard + 1)
                 last = time.monotonic()
+    return sent
 
 
 def _send_journal(store: Store, location: Destination, shards: int) -> None:
@@ -114,22 +115,22 @@ def _send_journal(store: Store, location: Destination, shards: int) -> None:
 
 
 def _send_what_counts(
-    store: Store, location: Destination, sizes: dict[str, int], listed: Contents
+    store: Store, location: Destination, found: set[str], listed: Contents
 ) -> None:
     """Once all files are there, write the metadata that lists them, the manifest last."""
     grown = listed.held != store.held
     for path, content in _metadata(store).items():
-        if grown or sizes.get(path) != len(content):
+        if grown or path not in found or location.read(path, len(content)) != content:
             location.put_bytes(path, content)
-    if JOURNAL not in sizes or len(listed.records) < len(store.records):
+    if JOURNAL not in found or len(listed.records) < len(store.records):
         _send_journal(store, location, len(store.records))
     if store.part is not None and grown:
         location.put_bytes(PART, store.part.to_bytes())
-    if MANIFEST not in sizes:
-        if store.part is None and PART in sizes:
+    if MANIFEST not in found:
+        if store.part is None and PART in found:
             location.remove(PART)
         location.put_bytes(MANIFEST, store.manifest.to_bytes())
-    elif store.part is None and PART in sizes:
+    elif store.part is None and PART in found:
         location.remove(PART)
 
 

@@ -8,10 +8,12 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from rkstore.errors import DamagedStore, RkstoreError
 
@@ -51,6 +53,11 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def is_recorded(file: Path, recorded: FileRecord) -> bool:
+    """Whether a file has the size and the SHA-256 that were recorded."""
+    return file.stat().st_size == recorded.bytes and sha256(file) == recorded.sha256
+
+
 def named(path: str | os.PathLike[str]) -> Path:
     """A path as given by a user: ``~`` is the home directory, nothing else is special."""
     return Path(os.path.expanduser(os.fspath(path)))  # noqa: PTH111 - Path's own refuses ~nobody
@@ -66,8 +73,12 @@ def place(root: Path, path: str) -> Path:
     for name in path.split("/")[:-1]:
         at /= name
         if at.is_symlink():
-            raise DamagedStore(f"{path} of {root} is reached by a symbolic link: copy it instead")
+            raise _linked(root, path)
     return root / path
+
+
+def _linked(root: Path, path: str) -> DamagedStore:
+    return DamagedStore(f"{path} of {root} is reached by a symbolic link: copy it instead")
 
 
 def inside(root: Path, path: str) -> Path:
@@ -125,8 +136,7 @@ def intact(root: Path, path: str, recorded: FileRecord) -> bool:
     """
     try:
         with reading(path, root):
-            file = inside(root, path)
-            return file.stat().st_size == recorded.bytes and sha256(file) == recorded.sha256
+            return is_recorded(inside(root, path), recorded)
     except (DamagedStore, OSError):
         return False
 
@@ -176,27 +186,73 @@ def aside(root: Path, path: str, mark: str = "") -> Path:
     Args:
         mark: distinguishes processes that may write the same file at once.
     """
-    waiting = own(root, f"{ASIDE}/{path.replace('/', '__')}{mark}")
+    waiting = own(root, f"{ASIDE}/{_waiting_name(path, mark)}")
     waiting.parent.mkdir(exist_ok=True)
     waiting.unlink(missing_ok=True)
     return waiting
 
 
-def into_place(waiting: Path, target: Path) -> None:
-    """Rename a synced file into place, so that a power cut does not undo it."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    waiting.replace(target)
-    sync(target.parent)
+def open_aside(root: Path, path: str, mark: str = "") -> BinaryIO:
+    """A new file to write for that path of a store, put there by :func:`into_place`.
+
+    Args:
+        mark: see :func:`aside`.
+
+    Raises:
+        DamagedStore: a link leads to where it would wait.
+    """
+    name = _waiting_name(path, mark)
+    with _directory_of(root, f"{ASIDE}/{name}") as at:
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=at)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        return os.fdopen(os.open(name, flags, 0o666, dir_fd=at), "wb")
+
+
+def into_place(root: Path, path: str, mark: str = "") -> None:
+    """Rename a synced file that waits aside to its path, so that a power cut does not undo it.
+
+    Raises:
+        DamagedStore: one of its directories is a link; none can become one meanwhile.
+    """
+    name = _waiting_name(path, mark)
+    with _directory_of(root, f"{ASIDE}/{name}") as waits, _directory_of(root, path) as goes:
+        os.rename(name, path.rpartition("/")[2], src_dir_fd=waits, dst_dir_fd=goes)
+        os.fsync(goes)
 
 
 def put(root: Path, path: str, content: bytes) -> None:
     """Put a small file of a store in place atomically, unless it is there already."""
     if intact(root, path, record_of(content)):
         return
-    waiting = aside(root, path, f".{os.getpid()}")
-    waiting.write_bytes(content)
-    sync(waiting)
-    into_place(waiting, place(root, path))
+    mark = f".{os.getpid()}"
+    with open_aside(root, path, mark) as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    into_place(root, path, mark)
+
+
+def _waiting_name(path: str, mark: str) -> str:
+    return f"{path.replace('/', '__')}{mark}"
+
+
+@contextmanager
+def _directory_of(root: Path, path: str) -> Iterator[int]:
+    """A descriptor of a file's directory, made if there is none, and never reached by a link."""
+    at = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for name in path.split("/")[:-1]:
+            with suppress(FileExistsError):
+                os.mkdir(name, dir_fd=at)
+                os.fsync(at)
+            if stat.S_ISLNK(os.stat(name, dir_fd=at, follow_symlinks=False).st_mode):
+                raise _linked(root, path)
+            above, at = at, os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=at)
+            os.close(above)
+        yield at
+    finally:
+        os.close(at)
 
 
 def sync(path: Path) -> None:

@@ -1,5 +1,7 @@
 """Opening a store: in a directory, at a URL, or the only one under ``stores/``."""
 
+import functools
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,23 @@ def open_store(asked: str | Path | None, **cache: Any) -> Store:
         # URLs need libraries that a directory does not.
         from rkstore.store.places.remote import RemoteStore
 
-        return RemoteStore(str(asked), **cache)
-    return Store(find_store(asked))
+        return say_if_short(RemoteStore(str(asked), **cache))
+    return say_if_short(Store(find_store(asked)))
+
+
+def say_if_short(store: Store) -> Store:
+    """Say it once if a store has fewer shards than its manifest expects: it is not all there is.
+
+    It goes to the log of this package, so without a handler to standard error.
+    """
+    if not store.complete:
+        _say(f"{store.where}: {len(store.records)} of {store.manifest.shards} shards are there")
+    return store
+
+
+@functools.cache
+def _say(sentence: str) -> None:
+    logging.getLogger("rkstore").warning("%s", sentence)
 
 
 def find_store(path: str | Path | None, under: str | Path = "stores") -> Path:

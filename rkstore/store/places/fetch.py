@@ -4,9 +4,10 @@ import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 from rkstore.errors import DamagedStore
-from rkstore.store.files import FileRecord, aside, into_place, place
+from rkstore.store.files import FileRecord, into_place, open_aside
 from rkstore.store.places.url import Location
 
 Advance = Callable[[int], object]
@@ -15,32 +16,51 @@ Advance = Callable[[int], object]
 def fetch(
     location: Location, path: str, recorded: FileRecord, root: Path, advance: Advance
 ) -> None:
-    """Fetch one file, check it, and put it in place.
+    """Fetch one file aside, check it, and put it in place; again if it is damaged.
 
     Args:
-        advance: called with the bytes of each block that arrived.
+        advance: called with the bytes of each block that arrived; negative if it did in vain.
 
     Raises:
         DamagedStore: it does not match its record; nothing was put in place.
     """
     # Two processes may fetch the same file into one cache.
-    waiting = aside(root, path, f".{os.getpid()}")
+    mark = f".{os.getpid()}"
+
+    def receive() -> None:
+        with open_aside(root, path, mark) as file:
+            _receive(location, path, recorded, file, advance)
+
+    location.until_whole(receive)
+    into_place(root, path, mark)
+
+
+def _receive(
+    location: Location, path: str, recorded: FileRecord, file: BinaryIO, advance: Advance
+) -> None:
     digest, received = hashlib.sha256(), 0
-    with waiting.open("wb") as file:
+    try:
         for block in location.blocks(path):
+            if received + len(block) > recorded.bytes:  # a server must not fill the disk
+                raise _damaged(location, path, f"more than {recorded.bytes:,} bytes")
             received += len(block)
-            if received > recorded.bytes:  # a server must not fill the disk
-                break
             digest.update(block)
             file.write(block)
             advance(len(block))
-        file.flush()
-        os.fsync(file.fileno())
-    if received != recorded.bytes or digest.hexdigest() != recorded.sha256:
-        waiting.unlink()
-        found = "other bytes" if received == recorded.bytes else f"not {recorded.bytes:,} bytes"
-        raise DamagedStore(
-            f"{path} at {location.url} is not what was recorded ({found}): it was not kept; "
-            "repair that copy, or use another"
-        )
-    into_place(waiting, place(root, path))
+        if received != recorded.bytes:
+            raise _damaged(location, path, f"{received:,} of {recorded.bytes:,} bytes")
+        if digest.hexdigest() != recorded.sha256:
+            raise _damaged(location, path, "other bytes")
+    except DamagedStore:
+        advance(-received)
+        file.truncate(0)  # a cache keeps what waits aside
+        raise
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _damaged(location: Location, path: str, found: str) -> DamagedStore:
+    return DamagedStore(
+        f"{path} at {location.url} is not what was recorded ({found}): it was not kept; "
+        "mend that copy, or use another"
+    )

@@ -2,15 +2,22 @@
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from email.utils import parsedate_to_datetime
 from typing import TypeVar
+
+from rkstore.errors import BadInput, DamagedStore, RkstoreError
 
 T = TypeVar("T")
 
 # Seconds before the second, the third and the last try.
 WAITS = (0.5, 1.0, 2.0)
 
-# A server that limits the rate says how many seconds to wait; more than this is ignored.
+# What arrives damaged is fetched this many times more before the copy there is blamed.
+AGAIN = 3
+
+# A server that was asked too often says how many seconds to wait; more than this is ignored.
 LONGEST_WAIT = 300.0
 
 # Statuses below 500 worth a retry: request timeout, too early, too many requests.
@@ -26,6 +33,7 @@ LASTING = (
     LookupError,
     NotADirectoryError,
     PermissionError,
+    RkstoreError,
     TypeError,
     ValueError,
 )
@@ -55,6 +63,14 @@ def patiently(work: Callable[[], T], mend: Callable[[], object] = lambda: None) 
     return again()
 
 
+def until_whole(work: Callable[[], T]) -> T:
+    """Do the work; if what arrived cannot be used, a few times more: the line may have failed."""
+    for _ in range(AGAIN):
+        with suppress(DamagedStore, BadInput):
+            return work()
+    return work()
+
+
 def status_of(error: BaseException) -> int | None:
     """The HTTP status that an exception stands for."""
     status: int | None = getattr(error, "status", None)
@@ -69,9 +85,13 @@ def _may_pass(error: Exception) -> bool:
 
 
 def _asked_to_wait(error: Exception) -> float:
-    """Seconds that a server asks to wait, if it limits the rate."""
-    headers = getattr(error, "headers", None) or {}
-    found = re.fullmatch(r"(\d{1,9})", headers.get("Retry-After", ""))
-    # The Hub's format: RateLimit: "resolvers";r=0;t=42
+    """Seconds that a server wants us to wait, if it was asked too often."""
+    headers: Mapping[str, str] = getattr(error, "headers", None) or {}
+    after = headers.get("Retry-After", "")
+    found = re.fullmatch(r"(\d{1,9})", after)
+    # The Hub's way to say so: RateLimit: "resolvers";r=0;t=42
     found = found or re.search(r"r=0;t=(\d{1,9})", headers.get("RateLimit", ""))
-    return min(float(found[1]), LONGEST_WAIT) if found else 0.0
+    seconds = float(found[1]) if found else 0.0
+    with suppress(ValueError):  # unless it is a date
+        seconds = seconds or parsedate_to_datetime(after).timestamp() - time.time()
+    return min(seconds, LONGEST_WAIT)

@@ -15,10 +15,10 @@ from urllib.parse import quote, unquote
 
 import fsspec
 
-from rkstore.errors import BadInput, RkstoreError
+from rkstore.errors import BadInput, DamagedStore, RkstoreError
 from rkstore.store.contents import Contents, read_contents
-from rkstore.store.files import MANIFEST, inside, named
-from rkstore.store.places.retry import patiently, status_of
+from rkstore.store.files import JOURNAL, MANIFEST, PART, inside, named
+from rkstore.store.places.retry import patiently, status_of, until_whole
 
 # What each scheme needs besides fsspec, which rkstore requires anyway.
 PACKAGES = {
@@ -92,7 +92,7 @@ class Location:
             NotThere: there is no such file.
             RkstoreError: it cannot be read.
         """
-        download = _Download(lambda at: self._open(path, at))
+        download = _Download(lambda at, tag: self._open(path, at, tag))
         with self._one_sentence(path), closing(download):
             while block := self._patiently(download.block):
                 yield block
@@ -117,32 +117,55 @@ class Location:
 
         def read(path: str, most: int) -> bytes | None:
             try:
-                return self.read(path, most)
-            except NotThere as error:
+                content = self.read(path, most)
+            except NotThere:
                 if path == MANIFEST:
-                    sentence = f"there is no store at {self.url}: {error.sentence}"
-                    raise BadInput(sentence) from None
+                    raise
                 return None
+            if self.scheme != "file":
+                self._check_arrived(path, content)
+            return content
 
-        return read_contents(read, self.url)
+        try:
+            return self.until_whole(lambda: read_contents(read, self.url))
+        except NotThere as error:
+            raise BadInput(f"there is no store at {self.url}: {error.sentence}") from None
+
+    def _check_arrived(self, path: str, content: bytes) -> None:
+        """Notice what the checks of a store would let pass: a file that is shorter, or other."""
+        if path == JOURNAL and not content.endswith(b"\n") and content:
+            raise DamagedStore(
+                f"the last line of {self.url}/{path} has no end: the file was cut in transit, "
+                "or is being written; run the same command again"
+            )
+        if path == PART and self.read(path, len(content)) != content:
+            raise DamagedStore(f"{self.url}/{path} changes from one read to the next")
+
+    def until_whole(self, work: Callable[[], T]) -> T:
+        """Do what fetches and checks, again if it is damaged; what a disk says, it says again."""
+        return work() if self.scheme == "file" else until_whole(work)
 
     def _at(self, path: str) -> str:
         return f"{self._root}/{path}"
 
-    def _open(self, path: str, at: int) -> Any:
-        """A file, to be read from that byte on."""
+    def _open(self, path: str, at: int, tag: str) -> tuple[Any, str]:
+        """A file, to be read from that byte on, and what tells it from one that replaces it.
+
+        Args:
+            tag: of the file whose first bytes were read; empty if none were.
+        """
         if self.scheme in HTTP:
-            return _stream(self._fs, self._at(path), at)
+            return _stream(self._fs, self._at(path), at, tag)
         if self.scheme == "file":
             inside(Path(self._root), path)
         options = {"block_size": 8 * BLOCK_BYTES} if self.scheme == "s3" else {}
         file = self._fs.open(self._at(path), "rb", **options)
         file.seek(at)
         if self.scheme in SFTP:
-            size = file.stat().st_size
-            file.prefetch(size, max_concurrent_requests=64)
-            return _Whole(file, size, at)
-        return file
+            found = file.stat()
+            file.prefetch(found.st_size, max_concurrent_requests=64)
+            return _Whole(file, found.st_size, at), f"{found.st_size} {found.st_mtime}"
+        return file, ""  # s3fs compares the tags itself
 
     def _patiently(self, work: Callable[[], T]) -> T:
         """Do what needs the connection, with retries if it breaks; never for a disk."""
@@ -186,16 +209,19 @@ class Location:
 class _Download:
     """A file being downloaded. When reading fails, the next call opens it where it stopped."""
 
-    def __init__(self, open: Callable[[int], Any]) -> None:
+    def __init__(self, open: Callable[[int, str], tuple[Any, str]]) -> None:
         self._open = open
         self._file: Any = None
-        self._at = 0
+        self._at, self._tag = 0, ""
 
     def block(self) -> bytes:
         """The next bytes; none at the end."""
         try:
             if self._file is None:
-                self._file = self._open(self._at)
+                self._file, tag = self._open(self._at, self._tag)
+                if self._at and tag != self._tag:
+                    raise DamagedStore("the file was replaced while it was being read")
+                self._tag = tag
             block: bytes = self._file.read(BLOCK_BYTES)
         except Exception:
             self.close()
@@ -227,16 +253,25 @@ class _Whole:
         self._file.close()
 
 
-def _stream(fs: Any, url: str, at: int) -> Any:
-    """A file over HTTP in one request."""
-    # Byte positions must not be those of a compressed response.
-    headers = {"Range": f"bytes={at}-", "Accept-Encoding": "identity"} if at else {}
-    # The size is not needed, but fsspec would request it.
+def _stream(fs: Any, url: str, at: int, tag: str) -> tuple[Any, str]:
+    """A file over HTTP in one request, and its ETag."""
+    # Bytes are counted: they must not be those of a compressed answer.
+    headers = {"Accept-Encoding": "identity"}
+    if at:
+        headers["Range"] = f"bytes={at}-"
+        if tag.startswith('"'):  # the weak ones are not to be compared
+            headers["If-Range"] = tag
+    # The size is not needed, but fsspec would ask for it.
     file = fs.open(url, "rb", block_size=0, size=-1, headers=headers)
-    if at and file.r.status != PARTIAL:  # a server without ranges sends all of it
+    found = file.r.headers
+    if at and file.r.status == PARTIAL:
+        if not found.get("Content-Range", "").startswith(f"bytes {at}-"):
+            file.close()
+            raise OSError("the server sent other bytes than it was asked for")
+    elif at:  # a server without ranges sends all of it
         while at and (block := file.read(min(at, BLOCK_BYTES))):
             at -= len(block)
-    return file
+    return file, found.get("ETag", "")
 
 
 def _file_system(scheme: str, url: str) -> tuple[Any, str]:
@@ -299,4 +334,6 @@ def _known_hosts_only() -> Any:
 
 
 def _line(error: Exception) -> str:
+    if type(error).__name__ == "TooManyRedirects":  # aiohttp says: 0, message=''
+        return "the server sends us from one address to the next without end"
     return " ".join(str(error).split())[:300] or type(error).__name__

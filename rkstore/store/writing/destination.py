@@ -1,24 +1,44 @@
 """A writable directory at a URL, for pushing a store there."""
 
+import hashlib
+import os
 import posixpath
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from rkstore.errors import BadInput
-from rkstore.store.files import ASIDE, aside, into_place, place, sync
+from rkstore.store.files import (
+    ASIDE,
+    LOCK,
+    FileRecord,
+    intact,
+    into_place,
+    is_recorded,
+    open_aside,
+)
+from rkstore.store.places.remote import default_cache
 from rkstore.store.places.url import Location
+from rkstore.store.writing.claim import LARGEST_CLAIM, check_claim, claim_for
 from rkstore.store.writing.lock import take_lock, unlock
+
+# Large files go to S3 in parts of this size: s3fs' own.
+S3_PART_BYTES = 50 * 2**20
+COPIED_BYTES = 2**20
 
 
 class Destination(Location):
     """A writable :class:`Location`; each file is written atomically."""
 
     @contextmanager
-    def writing(self) -> Iterator[dict[str, int]]:
-        """Write to the directory; yields the size of every file in it, by path.
+    def writing(self, store: str) -> Iterator[set[str]]:
+        """Write to the directory, alone; yields the path of every file in it.
+
+        Args:
+            store: fingerprint of what is written; a push of it that died is taken over.
 
         Raises:
             BadInput: this kind of URL cannot be written to, or another process writes there.
@@ -30,19 +50,73 @@ class Destination(Location):
                 "each file pushed to hf:// would be a separate commit: use "
                 "'hf upload-large-folder USER/NAME STORE --repo-type dataset'"
             )
-        lock = None
-        if self.scheme == "file":
-            Path(self._root).mkdir(parents=True, exist_ok=True)
-            lock = take_lock(Path(self._root))
+        with self._locked() if self.scheme == "file" else self._claimed(store):
+            try:
+                yield self._list()
+            finally:
+                # The connection may be gone by now: then the next push removes what is left aside.
+                with suppress(Exception):
+                    if self.scheme != "s3" and self._fs.isdir(self._at(ASIDE)):
+                        self._fs.rm(self._at(ASIDE), recursive=True)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        root = Path(self._root)
+        root.mkdir(parents=True, exist_ok=True)
+        lock = take_lock(root)
         try:
-            yield self._sizes()
+            yield
         finally:
-            # The connection may be gone: then the next push removes leftover temporary files.
-            with suppress(Exception):
-                if self.scheme != "s3" and self._fs.isdir(self._at(ASIDE)):
-                    self._fs.rm(self._at(ASIDE), recursive=True)
-            if lock is not None:
-                unlock(lock, Path(self._root))
+            unlock(lock, root)
+
+    @contextmanager
+    def _claimed(self, store: str) -> Iterator[None]:
+        with claim_for(self.url, store, default_cache() / "pushes") as claim:
+            with self._one_sentence(LOCK, "write"), suppress(FileExistsError):
+                self._patiently(lambda: self._create(LOCK, claim))
+            # Read in any case: it may be ours, or a server may not know exclusive writes.
+            check_claim(self.read(LOCK, LARGEST_CLAIM), claim, self.url)
+            try:
+                yield
+            finally:
+                with suppress(Exception):  # if it stays, the next push from here takes it over
+                    if self.read(LOCK, LARGEST_CLAIM) == claim:
+                        self.remove(LOCK)
+
+    def _create(self, path: str, content: bytes) -> None:
+        """Write a small file that is not there yet; of several who try, one succeeds."""
+        if self.scheme == "s3":
+            self._fs.pipe_file(self._at(path), content, mode="create")  # If-None-Match: *
+            return
+        self._fs.makedirs(self._root, exist_ok=True)
+        try:
+            with self._fs.ftp.open(self._at(path), "wx") as file:
+                file.write(content)
+        except OSError:  # SFTP has no error of its own for this
+            if self._fs.exists(self._at(path)):
+                raise FileExistsError(path) from None
+            raise
+
+    def has(self, path: str, recorded: FileRecord, source: Path) -> bool:
+        """Whether the file there is what was recorded.
+
+        S3's own checksum is compared where it can be; otherwise the file is read and hashed.
+
+        Args:
+            source: the local file that would be sent.
+        """
+        if self.scheme == "file":
+            return intact(Path(self._root), path, recorded)
+        tag = self._tags.get(path)
+        if tag and tag == _tag(source, tag) and is_recorded(source, recorded):
+            return True
+        digest, received = hashlib.sha256(), 0
+        for block in self.blocks(path):
+            digest.update(block)
+            received += len(block)
+            if received > recorded.bytes:
+                return False
+        return digest.hexdigest() == recorded.sha256
 
     def put(self, path: str, source: Path) -> None:
         """Copy a local file there. A reader finds the old file or the new one, never a part."""
@@ -54,10 +128,12 @@ class Destination(Location):
             self._fs.put_file(str(source), self._at(path))
             return
         if self.scheme == "file":
-            target, waiting = place(Path(self._root), path), aside(Path(self._root), path)
-            shutil.copyfile(source, waiting)
-            sync(waiting)
-            into_place(waiting, target)
+            root = Path(self._root)
+            with source.open("rb") as there, open_aside(root, path) as file:
+                shutil.copyfileobj(there, file, COPIED_BYTES)
+                file.flush()
+                os.fsync(file.fileno())
+            into_place(root, path)
             return
         waits, goes = self._at(f"{ASIDE}/{path.replace('/', '__')}"), self._at(path)
         self._fs.makedirs(posixpath.dirname(waits), exist_ok=True)
@@ -77,13 +153,27 @@ class Destination(Location):
         with self._one_sentence(path, "remove"):
             self._patiently(lambda: self._fs.rm_file(self._at(path)))
 
-    def _sizes(self) -> dict[str, int]:
+    def _list(self) -> set[str]:
         with self._one_sentence(""):
             try:
                 found = self._patiently(lambda: self._fs.find(self._root, detail=True))
             except FileNotFoundError:
                 if self.scheme == "s3":  # a prefix need not exist, a bucket does
                     raise
-                return {}
-        before = f"{self._root}/"
-        return {path.removeprefix(before): int(info["size"]) for path, info in found.items()}
+                return set()
+        paths = {path.removeprefix(f"{self._root}/"): info for path, info in found.items()}
+        self._tags = {path: str(info.get("ETag", "")).strip('"') for path, info in paths.items()}
+        return set(paths)
+
+
+def _tag(source: Path, like: str) -> str:
+    """The tag that S3 gives that file if s3fs sends it: MD5 of it, or of those of its parts."""
+    with source.open("rb") as file:
+        if "-" not in like:
+            return hashlib.file_digest(file, _md5).hexdigest()
+        parts = [_md5(part).digest() for part in iter(lambda: file.read(S3_PART_BYTES), b"")]
+    return f"{_md5(b''.join(parts)).hexdigest()}-{len(parts)}"
+
+
+def _md5(content: bytes = b"") -> Any:
+    return hashlib.md5(content, usedforsecurity=False)

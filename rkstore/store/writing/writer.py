@@ -287,4 +287,6 @@ class StoreWriter:
         return FileRecord(waiting.stat().st_size, sha256(waiting))
 
     def _into_place(self, path: str) -> None:
-        into_place(self._waiting.pop(path), own(self.root, path))
+        own(self.root, path)  # what is a link is not replaced
+        del self._waiting[path]
+        into_place(self.root, path)
