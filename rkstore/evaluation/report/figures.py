@@ -14,6 +14,7 @@ import numpy as np
 from rkstore.dictionaries.disk import TRAINING
 from rkstore.evaluation.evaluate import DENSITY_EDGES, Evaluation
 from rkstore.evaluation.report import tables
+from rkstore.store.files import write_together
 
 # Okabe & Ito's colours, which colour-blind readers can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -69,8 +70,7 @@ def _left_out(results: list[Evaluation]) -> list[str]:
 
 def comparison(results: list[Evaluation], checkpoints: list[Path], path: Path) -> None:
     """Write :func:`comparison_figure` as a PNG file: the same results give the same bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(png(comparison_figure(results, checkpoints)))
+    write_together({path: png(comparison_figure(results, checkpoints))})
 
 
 def panels(
