@@ -39,6 +39,8 @@ from harness.row import THREADS, Bench, Row
 from harness.scaling import section
 from rows import NAMES, row_named
 
+from rkstore.store.files import write_together
+
 BUILD = Path(__file__).parents[1] / "build"
 
 
@@ -75,9 +77,10 @@ def write(measurements: dict[str, Measurement], **more: Any) -> None:
         "machine": machine(),
         "rows": to_numbers({name: kept[name] for name in NAMES if name in kept}),
     }
-    NUMBERS.write_text(json.dumps(numbers, indent=1, ensure_ascii=False) + "\n", "utf-8")
     scale = section(numbers["scale"]) if "scale" in numbers else None
-    PAGE.write_text(page(named, kept, numbers["machine"], scale), "utf-8")
+    text = page(named, kept, numbers["machine"], scale)
+    record = json.dumps(numbers, indent=1, ensure_ascii=False) + "\n"
+    write_together({NUMBERS: record.encode(), PAGE: text.encode()})
 
 
 @click.command()

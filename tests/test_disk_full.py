@@ -2,19 +2,30 @@
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from conftest import SITES, make_manifest, make_values, tree, write_store
+from faults import full_at_each_write
 
+from rkstore.cli import cli
 from rkstore.errors import RkstoreError
+from rkstore.evaluation.record import Runs
+from rkstore.evaluation.report.figures import panels
+from rkstore.share.exchange import EXPORTERS, exporting
+from rkstore.share.settings import ExportSettings
 from rkstore.store.formats import FORMATS
-from rkstore.store.manifest import Manifest
 from rkstore.store.store import Store
 from rkstore.store.verify import verify
+from rkstore.training.settings import TrainSettings
+from rkstore.training.train import train
 
+SITE = "blocks.0.mlp.hook_post"
 PAGE = 4096
 
 
@@ -49,10 +60,10 @@ def assert_whole_as_far_as_recorded(root: Path, values: dict[str, np.ndarray]) -
     return len(store.records)
 
 
-def what_a_write_says(root: Path, manifest: Manifest, values: dict[str, np.ndarray]) -> str | None:
+def what_it_says(write: Callable[[], object]) -> str | None:
     """The sentence with which a write gives up; None if it does not."""
     try:
-        write_store(root, manifest, values)
+        write()
     except RkstoreError as error:
         return str(error)
     return None
@@ -90,7 +101,7 @@ def test_wherever_a_disk_is_full_the_write_says_so_and_can_go_on(disk, tmp_path,
         limits = (size, 10_000) if scarce == "pages" else (10_000, size + 1)
         mount(disk, f"remount,size={limits[0] * PAGE // 1024}k,nr_inodes={limits[1]}")
         root = disk / f"store-{size}"
-        said = what_a_write_says(root, manifest, values)
+        said = what_it_says(partial(write_store, root, manifest, values))
         if said is None:
             assert tree(root) == expected
             break
@@ -109,3 +120,104 @@ def test_a_disk_without_room_for_a_manifest_is_named_as_full(disk):
     (disk / "filling").write_bytes(os.urandom(PAGE))
     with pytest.raises(RkstoreError, match="the disk is full"):
         write_store(disk / "store", make_manifest(), make_values(make_manifest()))
+
+
+# What is written beside a store.
+
+
+@pytest.fixture
+def run(make_store, tmp_path, monkeypatch) -> Callable[..., TrainSettings]:
+    """Call it for settings of a small run; the test runs in an empty directory."""
+    store, _ = make_store(rows=400)
+    monkeypatch.chdir(tmp_path)
+
+    def make(**given: Any) -> TrainSettings:
+        usual = {"store": str(store.root), "hook": SITE, "name": "k", "d_sae": 24, "k": 4}
+        short = {"steps": 20, "batch_size": 32, "checkpoint_every": 10}
+        return TrainSettings(**(usual | short | given))
+
+    return make
+
+
+def evaluated(seed: int, make: Callable[..., TrainSettings]) -> Callable[[], object]:
+    path = train(make(seed=seed, out=f"checkpoints-{seed}"))
+    return partial(call, "evaluate", path, "--store", make().store, "--out", "out")
+
+
+def probed(seed: int, make: Callable[..., TrainSettings]) -> Callable[[], object]:
+    small = ["--h", 8, "--m", 2, "--r", 2, "--seed", seed]
+    return partial(call, "probe", make().store, "--hook", SITE, *small, "--out", "out")
+
+
+def recorded(seed: int, _: object) -> Callable[[], object]:
+    return Runs(Path("out/runs.json"), {"seed": 0}, [{"seed": seed}]).write
+
+
+def drawn(seed: int, _: object) -> Callable[[], object]:
+    results = import_module("results")  # of pipelines/
+    figure, _axes = panels(1 + seed, 1)
+    return partial(results.show, "", Path("out/study.json"), figure, {"seed": seed})
+
+
+def call(*words: object) -> None:
+    """Run a command; a failure is what it raises."""
+    cli(list(map(str, words)), standalone_mode=False)
+
+
+@pytest.mark.parametrize("writes", [evaluated, probed, recorded, drawn])
+def test_on_a_full_disk_every_result_of_before_is_whole(run, writes, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "pipelines")
+    before, again = writes(0, run), writes(1, run)
+    before()
+    old, seen = tree(Path("out")), []
+    for error in full_at_each_write(again):
+        assert isinstance(error, RkstoreError)
+        assert "the disk is full; what was there before is intact" in str(error)
+        seen.append(tree(Path("out")))
+    new = tree(Path("out"))
+    assert new != old
+    assert len(seen) >= 2
+    for found in seen:
+        assert found.keys() == old.keys()
+        assert all(found[name] in (old[name], new[name]) for name in old)
+    assert seen[0] == old
+
+
+def test_a_run_is_finished_when_its_full_disk_is_enlarged(disk, run, tmp_path):
+    through = train(run(out=str(tmp_path / "through")))
+    refused, kept = 0, set()
+    for pages in range(1, 100, 2):
+        mount(disk, f"remount,size={pages * PAGE // 1024}k")
+        out = disk / f"out-{pages}"
+        said = what_it_says(partial(train, run(out=str(out))))
+        if said is None:
+            assert tree(out / "sae" / "random" / "k_20") == tree(through)
+            break
+        assert "the disk is full" in said
+        refused += 1
+        left = {path.name for path in out.glob("sae/random/*")}
+        assert left in (set(), {"k_10"})
+        kept |= left
+        mount(disk, "remount,size=64m")
+        assert tree(train(run(out=str(out)))) == tree(through)
+        subprocess.run(["rm", "-r", str(out)], check=True)
+    assert refused > 5
+    assert kept == {"k_10"}
+
+
+@pytest.mark.parametrize("kind", EXPORTERS)
+def test_on_a_full_disk_nothing_is_left_of_an_export(disk, make_store, monkeypatch, kind):
+    store, _ = make_store(rows=400)
+    monkeypatch.setattr(exporting, "_check_room", lambda *_: None)
+    settings = ExportSettings(to=kind, out=str(disk / "out"))
+    refused = 0
+    for pages in range(1, 100, 2):
+        mount(disk, f"remount,size={pages * PAGE // 1024}k")
+        said = what_it_says(partial(exporting.export_store, store, settings))
+        if said is None:
+            break
+        assert "the disk is full; the store is intact" in said
+        assert not list(disk.iterdir())
+        refused += 1
+    assert refused > 5
+    assert [path.name for path in disk.iterdir()] == ["out"]

@@ -392,6 +392,21 @@ def test_the_same_results_give_the_same_picture(trained, tmp_path):
     assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("content", [b"", b"{}", b"\xff", b'{"identity": 3, "history": [4]}'])
+def test_a_damaged_record_of_training_takes_nothing_from_the_numbers(
+    trained, tmp_path, rkstore, content
+):
+    store, _, paths = trained
+    copies = [shutil.copytree(path, tmp_path / "copies" / path.name) for path in paths]
+    (copies[0] / "training.json").write_bytes(content)
+    status, _, err = rkstore("evaluate", *copies, "--store", store.root, "--out", "out")
+    assert (status, "Traceback" in err) == (0, False)
+    found = json.loads((tmp_path / "out" / "results.json").read_text())["results"]
+    expected = evaluate(paths, EvaluateSettings(store=str(store.root)))
+    assert [one["fvu"] for one in found] == [one.fvu for one in expected]
+    assert (tmp_path / "out" / "comparison.png").is_file()
+
+
 def test_a_dictionary_of_another_width_is_refused_with_both_widths(trained, tmp_path):
     store, _, _ = trained
     dictionary = Dictionary.of_site(13, 4, select_named("relu", {}))

@@ -27,7 +27,6 @@ from rkstore.rkcnn.settings import SCORES
 from rkstore.settings import from_yaml, options_in
 from rkstore.store.batches.kept import left_out
 from rkstore.store.batches.plan import plan_batches, split_chunks
-from rkstore.store.files import write_together
 from rkstore.training import inits
 from rkstore.training.run import prepare
 from rkstore.training.settings import TrainSettings
@@ -537,20 +536,6 @@ COMMANDS = sorted(
 def test_every_pipeline_takes_the_place_to_write_to(name):
     command = importlib.import_module(name).main
     assert "out" in {option.name for option in command.params}
-
-
-def test_files_are_written_together_or_not_at_all(tmp_path):
-    one, other = tmp_path / "new" / "one", tmp_path / "other"
-    other.write_bytes(b"before")
-    (tmp_path / ".other.writing").mkdir()  # so that the second cannot be written
-    with pytest.raises(OSError, match="writing"):
-        write_together({one: b"1", other: b"2"})
-    assert not list(one.parent.iterdir())
-    assert other.read_bytes() == b"before"
-    (tmp_path / ".other.writing").rmdir()
-    write_together({one: b"1", other: b"2"})
-    assert (one.read_bytes(), other.read_bytes()) == (b"1", b"2")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "other"]
 
 
 def test_a_number_that_is_none_is_never_written():

@@ -68,11 +68,11 @@ class RkCNNResult:
 
         Raises:
             BadInput: the path is a file.
+            RkstoreError: the disk is full or failed.
         """
         path = named(path)
         if path.exists() and not path.is_dir():
             raise BadInput(f"{path} is a file: choose a directory for the result")
-        path.mkdir(parents=True, exist_ok=True)
         found = {name: getattr(self, name) for name in NAMES}
         tensors = save({name: t.cpu().contiguous() for name, t in found.items() if t is not None})
         described = {

@@ -7,6 +7,7 @@ untrusted, so none of them may lead out of its directory.
 import errno
 import hashlib
 import os
+import re
 import shutil
 import stat
 from collections.abc import Iterator, Mapping
@@ -32,6 +33,9 @@ LARGEST_MANIFEST, LARGEST_JOURNAL = 16 * 2**20, 256 * 2**20
 LOST = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 TOO_MANY_OPEN = (errno.EMFILE, errno.ENFILE)
 FULL = (errno.ENOSPC, errno.EDQUOT)
+
+# What a failed write leaves of a file that is replaced as a whole.
+KEPT = "what was there before is intact"
 
 
 @dataclass(frozen=True)
@@ -162,11 +166,14 @@ def reading(path: str, where: object) -> Iterator[None]:
 
 
 @contextmanager
-def writing(root: Path) -> Iterator[None]:
-    """Turn a system error while files of a store are written into one sentence.
+def writing(root: Path, kept: str = "the shards recorded so far are intact") -> Iterator[None]:
+    """Make one sentence of what the system says while files are written.
+
+    Args:
+        kept: what is not lost, for the sentence.
 
     Raises:
-        RkstoreError: the disk is full or failed; what was recorded before is intact.
+        RkstoreError: the disk is full or failed; what was written before is intact.
     """
     try:
         yield
@@ -175,8 +182,7 @@ def writing(root: Path) -> Iterator[None]:
         reason = "the disk is full" if full else str(error)
         way_on = "make room" if full else "fix that"
         raise RkstoreError(
-            f"cannot write to {root}: {reason}; the shards recorded so far are intact, "
-            f"{way_on} and run the same command again"
+            f"cannot write to {root}: {reason}; {kept}, {way_on} and run the same command again"
         ) from None
 
 
@@ -264,35 +270,97 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def make_directory(path: Path) -> None:
+    """Make a directory and those above it, so that a power cut does not undo it."""
+    new = [above for above in (path, *path.parents) if not above.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for directory in new:
+        sync(directory.parent)
+
+
 def write_together(files: Mapping[Path, bytes]) -> None:
-    """Write files outside a store together: all are renamed once complete, or none."""
-    waiting = {path: path.with_name(f".{path.name}.writing") for path in files}
+    """Write files beside any store: renamed once all are whole and on the disk.
+
+    Raises:
+        RkstoreError: the disk is full or failed; each file is what it was, or the new one.
+    """
+    waiting: dict[Path, Path] = {}
     try:
-        for path, content in files.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            waiting[path].write_bytes(content)
-        for path in files:
-            waiting[path].replace(path)
+        with writing(Path(os.path.commonpath([path.parent for path in files])), KEPT):
+            for path, content in files.items():
+                make_directory(path.parent)
+                waiting[path] = _beside(path)
+                waiting[path].write_bytes(content)
+                sync(waiting[path])
+            for path in files:
+                waiting[path].replace(path)
+            for directory in {path.parent for path in files}:
+                sync(directory)
     finally:
         for path in waiting.values():
-            path.unlink(missing_ok=True)
+            remove(path)
 
 
 @contextmanager
-def directory_aside(target: Path, mark: str = "writing") -> Iterator[Path]:
-    """A new directory to fill, renamed to ``target`` once it is complete.
+def directory_aside(target: Path, replaces: bool = False) -> Iterator[Path]:
+    """A new directory to fill, renamed to ``target`` once it is whole and on the disk.
 
     Args:
-        mark: distinguishes processes that may write the same directory at once.
+        replaces: a directory that is there is removed first, once the new one is whole.
 
     Raises:
         OSError: ``target`` is now a file, or a directory that is not empty.
     """
-    waiting = target.with_name(f".{target.name}.{mark}")
-    shutil.rmtree(waiting, ignore_errors=True)
-    waiting.mkdir(parents=True)
+    make_directory(target.parent)
+    waiting = _beside(target)
     try:
+        waiting.mkdir()
         yield waiting
+        for path in (*waiting.rglob("*"), waiting):
+            sync(path)
+        if replaces:
+            remove(target)
         waiting.replace(target)
+        sync(target.parent)
     finally:
-        shutil.rmtree(waiting, ignore_errors=True)
+        remove(waiting)
+
+
+def clear_aside(directory: Path, names: str) -> None:
+    """Remove what processes that have ended left waiting in a directory.
+
+    Args:
+        names: a regular expression for the names that it waited to have.
+    """
+    left = re.compile(rf"\.(?:{names})(?:\.(?P<process>\d+))?\.writing", re.DOTALL | re.ASCII)
+    for path in list(directory.iterdir()) if directory.is_dir() else ():
+        found = left.fullmatch(path.name)
+        # Version 0.1 left no number.
+        if found and not (found["process"] and _runs(int(found["process"]))):
+            remove(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a directory with all that is in it, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _beside(target: Path) -> Path:
+    """Where what this process writes to ``target`` waits; nothing is there."""
+    clear_aside(target.parent, re.escape(target.name))
+    waiting = target.with_name(f".{target.name}.{os.getpid()}.writing")
+    remove(waiting)
+    return waiting
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass  # another user's
+    return True

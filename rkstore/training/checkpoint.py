@@ -4,7 +4,10 @@ One holds the dictionary as SAELens loads it, and everything that the next step 
 """
 
 import json
-import shutil
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +18,10 @@ from torch import Tensor
 
 from rkstore.dictionaries import save_dictionary
 from rkstore.dictionaries.disk import TRAINING
-from rkstore.errors import BadInput, RkstoreError
-from rkstore.store.files import directory_aside
-from rkstore.training.naming import check_free, checkpoints_beside
+from rkstore.errors import BadInput, RkstoreError, one_line
+from rkstore.store.files import clear_aside, directory_aside, writing
+from rkstore.store.writing.lock import locked
+from rkstore.training.naming import check_free, checkpoints_beside, is_checkpoint
 from rkstore.training.run import Run
 
 STATE = "training_state.safetensors"
@@ -27,14 +31,51 @@ class Diverged(RkstoreError):
     """A run whose numbers are no longer finite; its last good checkpoint stays."""
 
 
-def save(run: Run) -> None:
-    """Write the checkpoint of this step atomically, then drop the state of the one before.
+@contextmanager
+def locked_run(run: Run) -> Iterator[None]:
+    """Hold the name of a run, which one process at a time trains.
 
     Raises:
+        BadInput: another process is training it, or something else has its name.
+    """
+    check_free(run.parent, run.name)
+    with locked(run.parent / run.name, f"the run {run.name} in {run.parent}"):
+        yield
+
+
+class Damaged(Exception):
+    """A checkpoint of which something cannot be read."""
+
+    def __init__(self, path: Path, reason: object) -> None:
+        super().__init__(f"cannot resume {path} ({one_line(reason)})")
+
+
+def save(run: Run) -> None:
+    """Write the checkpoint of this step as a whole, then drop the state of earlier ones.
+
+    Until the run is finished two states are kept: should one be damaged, the other can be resumed.
+
+    Raises:
+        BadInput: by now there is a checkpoint of another run.
         Diverged: a number in it is not finite; nothing is written.
+        RkstoreError: the disk is full or failed; the checkpoints before are as they were.
     """
     check_finite(run)
     directory = run.directory(run.step)
+    before = [path for step, path in checkpoints_beside(directory) if step < run.step]
+    kept = f"its checkpoint {before[-1].name} is intact" if before else "nothing was there before"
+    with writing(directory, kept):
+        with directory_aside(directory, replaces=True) as aside:
+            _write(run, aside)
+            if is_checkpoint(directory):
+                with suppress(Damaged):
+                    _report(run, directory)
+        for path in before if run.finished else before[:-1]:
+            (path / STATE).unlink(missing_ok=True)
+
+
+def _write(run: Run, directory: Path) -> None:
+    """Fill the directory of a checkpoint."""
     source = run.store.manifest.source
     metadata = {
         "model_name": run.model["name"],
@@ -48,14 +89,12 @@ def save(run: Run) -> None:
     }
     report = {"identity": run.identity, "step": run.step, "history": run.history}
     text = json.dumps(report, indent=1, allow_nan=False) + "\n"
-    with directory_aside(directory) as aside:
-        save_dictionary(run.dictionary.rescaled(run.reading.scales), aside, metadata)
-        (aside / TRAINING).write_text(text, "utf-8")
-        save_file(_state(run), aside / STATE)
-        shutil.rmtree(directory, ignore_errors=True)
-    for step, other in checkpoints_beside(directory):
-        if step != run.step:
-            (other / STATE).unlink(missing_ok=True)
+    try:
+        save_dictionary(run.dictionary.rescaled(run.reading.scales), directory, metadata)
+        (directory / TRAINING).write_text(text, "utf-8")
+        save_file(_state(run), directory / STATE)
+    except SafetensorError as error:  # so it wraps what the system says
+        raise OSError(str(error)) from None
 
 
 def check_finite(run: Run) -> None:
@@ -77,24 +116,35 @@ def diverged(run: Run, what: str) -> Diverged:
 
 
 def resume(run: Run) -> None:
-    """Go back to the last checkpoint of this run, if it has one.
+    """Go back to the last checkpoint of this run that is whole, if it has one.
+
+    A damaged one is passed over, and said on stderr.
 
     Raises:
-        BadInput: the checkpoint under its name is another run's, or cannot be read.
+        BadInput: what lies under its name is another run's, or none of it can be read.
     """
     check_free(run.parent, run.name)
-    found = checkpoints_beside(run.directory(0))
-    reports = {path: _report(run, path) for _, path in found}
-    whole = [(step, path) for step, path in found if (path / STATE).is_file()]
-    if not whole:
-        return
-    step, path = whole[-1]
-    try:
-        tensors = load_file(path / STATE, device=run.settings.device)
-    except (OSError, SafetensorError) as error:
-        raise _unreadable(path, error) from None
-    report = reports[path]
-    run.step, run.history, run.idle = step, report["history"], tensors["idle"]
+    first = run.directory(0)
+    clear_aside(first.parent, rf"{re.escape(first.name.removesuffix('_0'))}_\d+")
+    damaged: list[Damaged] = []
+    whole: list[tuple[dict[str, Any], dict[str, Tensor]]] = []
+    for _, path in reversed(checkpoints_beside(first)):
+        try:
+            report = _report(run, path)
+            if not whole and (path / STATE).is_file():
+                whole.append((report, _tensors(run, path)))
+        except Damaged as error:
+            damaged.append(error)
+    if damaged and not whole:
+        raise BadInput(f"{damaged[0]}: remove it to train from the start")
+    for one in damaged:
+        print(f"{one}; going on from step {whole[0][0]['step']}", file=sys.stderr)
+    if whole:
+        _restore(run, *whole[0])
+
+
+def _restore(run: Run, report: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    run.step, run.history, run.idle = report["step"], report["history"], tensors["idle"]
     run.dictionary.load_state_dict({name: tensors[name] for name in run.dictionary.state_dict()})
     for name, parameter in run.dictionary.named_parameters():
         moments = {k: tensors[f"{name}.{k}"] for k in ("exp_avg", "exp_avg_sq")}
@@ -103,6 +153,26 @@ def resume(run: Run) -> None:
             key: torch.empty_like(parameter).detach().copy_(moment)
             for key, moment in moments.items()
         }
+
+
+def _tensors(run: Run, path: Path) -> dict[str, Tensor]:
+    """What a checkpoint keeps for the next step, under the names that :func:`_state` gives.
+
+    Raises:
+        Damaged: it cannot be read, or a tensor is missing or of another shape.
+    """
+    try:
+        tensors = load_file(path / STATE, device=run.settings.device)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise Damaged(path, error) from None
+    due = run.dictionary.state_dict() | {"idle": run.idle}
+    for name, parameter in run.dictionary.named_parameters():
+        due |= {f"{name}.exp_avg": parameter, f"{name}.exp_avg_sq": parameter}
+        due[f"{name}.step"] = torch.zeros(())
+    for name, tensor in due.items():
+        if name not in tensors or tensors[name].shape != tensor.shape:
+            raise Damaged(path, f"{STATE} has no {name} of this run's shape")
+    return tensors
 
 
 def _state(run: Run) -> dict[str, Tensor]:
@@ -115,15 +185,23 @@ def _state(run: Run) -> dict[str, Tensor]:
 
 
 def _report(run: Run, path: Path) -> dict[str, Any]:
-    """The identity in a checkpoint, which must be this run's."""
+    """What a checkpoint says of its training, which must be this run's.
+
+    Raises:
+        BadInput: it is another run's.
+        Damaged: it cannot be read.
+    """
     try:
         report: dict[str, Any] = json.loads((path / TRAINING).read_text("utf-8"))
         # Version 0.1 kept the layer as it was typed, and left no row out.
         before = {"special_tokens": True, **report["identity"]}
         before.pop("layer", None)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _unreadable(path, error) from None
-    # Options that did not exist when it was written are None.
+        step = int(path.name.rpartition("_")[2])
+        if report["step"] != step or not isinstance(report["history"], list):
+            raise ValueError(f"{TRAINING} is of another checkpoint")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise Damaged(path, error) from None
+    # What went without saying when it was written is None.
     keys = before.keys() | run.identity.keys()
     different = sorted(k for k in keys if before.get(k) != run.identity.get(k))
     if different:
@@ -133,10 +211,6 @@ def _report(run: Run, path: Path) -> dict[str, Any]:
             f"is {run.identity.get(key)}): choose another --name"
         )
     return report
-
-
-def _unreadable(path: Path, error: Exception) -> BadInput:
-    return BadInput(f"cannot resume {path} ({error}): remove it to train from the start")
 
 
 def _scale(run: Run) -> float | dict[str, float]:

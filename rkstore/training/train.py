@@ -8,12 +8,13 @@ one pass over the store.
 """
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from tqdm import tqdm
 
 from rkstore.errors import BadInput
-from rkstore.training.checkpoint import Diverged, resume, save
+from rkstore.training.checkpoint import Diverged, locked_run, resume, save
 from rkstore.training.run import Run, prepare
 from rkstore.training.settings import TrainSettings
 from rkstore.training.sites import listed, one_a_layer
@@ -27,7 +28,8 @@ def train(settings: TrainSettings) -> Path:
         The directory of the last checkpoint, which holds the finished dictionary.
 
     Raises:
-        BadInput: a setting does not fit the store; another run has the same name.
+        BadInput: a setting does not fit the store; another run has the same name, or another
+            process is training this one.
         DamagedStore: a chunk is not what was written.
         Diverged: its numbers are no longer finite.
     """
@@ -74,11 +76,13 @@ def _train_together(settings: Sequence[TrainSettings]) -> list[Path]:
     for other in runs[1:]:
         _check_same_reading(runs[0], other)
     _check_names(runs)
-    for run in runs:
-        # One runs at a time, so they can share memory.
-        run.scratch = runs[0].scratch
-        resume(run)
-    _train(runs)
+    with ExitStack() as held:
+        for run in runs:
+            # One works at a time, so one piece of memory is enough.
+            run.scratch = runs[0].scratch
+            held.enter_context(locked_run(run))
+            resume(run)
+        _train(runs)
     return [run.directory(run.settings.steps) for run in runs]
 
 

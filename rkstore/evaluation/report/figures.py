@@ -14,10 +14,14 @@ import numpy as np
 from rkstore.dictionaries.disk import TRAINING
 from rkstore.evaluation.evaluate import DENSITY_EDGES, Evaluation
 from rkstore.evaluation.report import tables
+from rkstore.store.files import write_together
 
 # Okabe & Ito's colours, distinguishable for colour-blind readers.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINES = ("-", "--", ":", "-.")
+
+# A step, and the FVU of its batch where that is defined.
+Point = tuple[int, float | None]
 
 # Characters in a line of a dictionary's name beside its bars.
 NAME_WIDTH = 44
@@ -69,8 +73,7 @@ def _left_out(results: list[Evaluation]) -> list[str]:
 
 def comparison(results: list[Evaluation], checkpoints: list[Path], path: Path) -> None:
     """Write :func:`comparison_figure` as a PNG file: the same results give the same bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(png(comparison_figure(results, checkpoints)))
+    write_together({path: png(comparison_figure(results, checkpoints))})
 
 
 def panels(
@@ -126,13 +129,13 @@ def comparison_figure(results: list[Evaluation], checkpoints: list[Path]) -> Any
     names = [textwrap.fill(label, NAME_WIDTH) for label in _labels(results, checkpoints)]
     lines = max(1 + name.count("\n") for name in names)
     row = max(0.14 + 0.15 * lines, min(0.6, 2.4 / len(names)))
-    files = [checkpoint / TRAINING for checkpoint in checkpoints]
-    heights = [3 if any(file.is_file() for file in files) else 0.5, 0.9 + row * len(names)]
+    curves = [None if (found := _training(path)) is None else found[1] for path in checkpoints]
+    heights = [3 if any(curve is not None for curve in curves) else 0.5, 0.9 + row * len(names)]
     figure: Any = Figure(figsize=(11, sum(heights)), layout="constrained")
     figure.suptitle(_site(results), parse_math=False)
     above, below = figure.subfigures(2, 1, height_ratios=heights)
     trained = above.subplots()
-    _draw_training(trained, files)
+    _draw_training(trained, curves)
     explained, dead, fired = below.subplots(1, 3, sharey=True)
     values = [result.explained_variance for result in results]
     lowest = min([0.0, *filter(math.isfinite, values)])
@@ -150,8 +153,10 @@ def comparison_figure(results: list[Evaluation], checkpoints: list[Path]) -> Any
     return figure
 
 
-def draw_curve(axis: Any, steps: Sequence[float], values: Sequence[float], **how: Any) -> None:
-    """A line over training, or a dot for a run with a single measurement."""
+def draw_curve(
+    axis: Any, steps: Sequence[float], values: Sequence[float | None], **how: Any
+) -> None:
+    """A line over training, or a dot for a run so short that it was measured once."""
     axis.plot(steps, values, marker="o" if len(steps) == 1 else None, markersize=4, **how)
 
 
@@ -174,16 +179,27 @@ def whole(axis: Any, most: int | None = None) -> None:
     axis.xaxis.set_major_locator(MaxNLocator(most or "auto", integer=True, steps=[1, 2, 5, 10]))
 
 
-def _draw_training(axis: Any, files: Sequence[Path]) -> None:
-    recorded = [(i, file) for i, file in enumerate(files) if file.is_file()]
+def _training(checkpoint: Path) -> tuple[dict[str, Any], list[Point]] | None:
+    """Settings of a run, and step and FVU of its history; None if they are not on record.
+
+    What cannot be read is not: the numbers of the dictionary do not depend on it.
+    """
+    try:
+        report = json.loads((checkpoint / TRAINING).read_text("utf-8"))
+        return dict(report["identity"]), [(h["step"], h["fvu"]) for h in report["history"]]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _draw_training(axis: Any, curves: Sequence[list[Point] | None]) -> None:
+    recorded = [(i, curve) for i, curve in enumerate(curves) if curve is not None]
     if not recorded:
         axis.set_axis_off()
         axis.set_title("Training: not recorded", color="grey", fontsize=10)
         return
-    for i, file in recorded:
-        history = json.loads(file.read_text("utf-8"))["history"]
-        draw_curve(axis, [h["step"] for h in history], [h["fvu"] for h in history], **look(i))
-    some = "" if len(recorded) == len(files) else f" ({len(recorded)} of {len(files)} recorded)"
+    for i, curve in recorded:
+        draw_curve(axis, [step for step, _ in curve], [fvu for _, fvu in curve], **look(i))
+    some = "" if len(recorded) == len(curves) else f" ({len(recorded)} of {len(curves)} on record)"
     axis.set_title(f"Training{some}", fontsize=10)
     axis.set(xlabel="step", ylabel="FVU of the batch")
     axis.set_xlim(left=0)
@@ -266,7 +282,7 @@ def _site(results: Sequence[Evaluation]) -> str:
 
 def _labels(results: Sequence[Evaluation], checkpoints: Sequence[Path]) -> list[str]:
     """What distinguishes the dictionaries: the settings they differ in, or else their names."""
-    by_settings = _differences([checkpoint / TRAINING for checkpoint in checkpoints])
+    by_settings = _differences(checkpoints)
     if len(set(by_settings)) == len(results) > 1:
         return by_settings
     several = len({result.hook_name for result in results}) > 1
@@ -278,11 +294,12 @@ def _labels(results: Sequence[Evaluation], checkpoints: Sequence[Path]) -> list[
     ]
 
 
-def _differences(files: Sequence[Path]) -> list[str]:
-    """The settings in which the runs differ; none if one of them is not recorded."""
-    if not all(file.is_file() for file in files):
+def _differences(checkpoints: Sequence[Path]) -> list[str]:
+    """The settings in which the runs differ; none if one of them is not on record."""
+    found = [_training(checkpoint) for checkpoint in checkpoints]
+    identities = [report[0] for report in found if report is not None]
+    if len(identities) < len(found):
         return []
-    identities = [json.loads(file.read_text("utf-8"))["identity"] for file in files]
     # The name of the hook contains the layer.
     keys = [key for key in dict.fromkeys(itertools.chain(*identities)) if key != "layer"]
     differing = [key for key in keys if len({str(i.get(key)) for i in identities}) > 1]

@@ -1,6 +1,5 @@
 """Store → files of another program, in bounded memory, atomically."""
 
-import os
 import shutil
 from pathlib import Path
 
@@ -12,8 +11,9 @@ from rkstore.settings import member_named
 from rkstore.share.exchange import EXPORTERS
 from rkstore.share.exchange.outgoing import Outgoing
 from rkstore.share.settings import ExportSettings
-from rkstore.store.files import directory_aside
+from rkstore.store.files import directory_aside, writing
 from rkstore.store.store import Store
+from rkstore.store.writing.lock import locked
 
 
 def export_store(store: Store, settings: ExportSettings) -> Path:
@@ -34,18 +34,18 @@ def export_store(store: Store, settings: ExportSettings) -> Path:
             raise BadInput(f"a site called '{name}' cannot be written as {exporter.name}")
     default = Path("exports") / f"{store.root.absolute().name}-{exporter.name}"
     out = Path(settings.out or default)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise BadInput(f"{out} is there already and not empty: choose another --out")
-    out.parent.mkdir(parents=True, exist_ok=True)
     outgoing = Outgoing(store, hook_names, dtype)
-    _check_room(outgoing, out)
     total = outgoing.rows * len(hook_names)
-    with (
-        directory_aside(out, str(os.getpid())) as aside,
-        tqdm(total=total, unit="row", unit_scale=True, desc="export", disable=None) as bar,
-    ):
-        outgoing.advance = bar.update
-        exporter.write(outgoing, aside)
+    _check_free(out)
+    with writing(out, "the store is intact"), locked(out):
+        _check_free(out)  # another export may have ended just before
+        _check_room(outgoing, out)
+        with (
+            directory_aside(out) as aside,
+            tqdm(total=total, unit="row", unit_scale=True, desc="export", disable=None) as bar,
+        ):
+            outgoing.advance = bar.update
+            exporter.write(outgoing, aside)
     return out
 
 
@@ -57,6 +57,11 @@ def _sites(store: Store, settings: ExportSettings) -> list[str]:
     if rows % store.manifest.context_size:
         raise BadInput(f"the rows of {store.root} are not whole blocks: it was not harvested")
     return store.sites(settings.layer, settings.hook)
+
+
+def _check_free(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise BadInput(f"{out} is there already and not empty: choose another --out")
 
 
 def _check_room(outgoing: Outgoing, out: Path) -> None:

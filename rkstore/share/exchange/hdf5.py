@@ -1,5 +1,6 @@
 """HDF5: datasets of activations, DiscBuffer's ``tensor`` of all layers, or an export."""
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +81,7 @@ class ToHdf5(Exporter):
     reserved = (FACTS,)
 
     def write(self, outgoing: Outgoing, out: Path) -> None:
-        with h5py.File(out / FILE, "x") as file:
+        with _Kept(out / FILE, "x+") as raw, h5py.File(raw, "w") as file:
             sites = map(outgoing.site, outgoing.hook_names)
             for array in (*sites, *map(outgoing.column, COLUMNS)):
                 # Contiguous, so that a program without HDF5 can map the numbers.
@@ -91,12 +92,40 @@ class ToHdf5(Exporter):
                 for chunk in array.chunks:
                     dataset[row : row + len(chunk)] = chunk
                     row += len(chunk)
+                    raw.check()
             facts = outgoing.facts()
             file.attrs["rkstore_store"] = facts.fingerprint
             file.attrs["context_size"] = facts.context_size
             # A dataset: an attribute holds 64 KiB at most.
-            raw = facts.to_text().encode("ascii")
-            file.create_dataset(FACTS, data=np.bytes_(raw), track_times=False)
+            text = np.bytes_(facts.to_text().encode("ascii"))
+            file.create_dataset(FACTS, data=text, track_times=False)
+
+
+class _Kept(io.FileIO):
+    """A file that keeps what the system says of a write until it is closed.
+
+    HDF5 that is told so cannot close its file, and prints that on stderr.
+    """
+
+    error: OSError | None = None
+
+    def write(self, content: Any) -> int:
+        left = memoryview(content)
+        try:
+            while self.error is None and left:
+                left = left[super().write(left) :]
+        except OSError as error:
+            self.error = error
+        return len(content)
+
+    def check(self) -> None:
+        """Raise the first error."""
+        if self.error is not None:
+            raise self.error
+
+    def close(self) -> None:
+        super().close()
+        self.check()
 
 
 def _chosen(path: Path, file: h5py.File, asked: tuple[str, ...]) -> list[str]:

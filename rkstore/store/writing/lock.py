@@ -6,11 +6,13 @@ the file's content only names that process.
 
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from rkstore.errors import BadInput
-from rkstore.store.files import LOCK, MANIFEST
+from rkstore.store.files import KEPT, LOCK, MANIFEST, make_directory, writing
 
 
 def holds_store(root: Path, begun: set[str]) -> bool:
@@ -32,8 +34,12 @@ def holds_store(root: Path, begun: set[str]) -> bool:
     return bool(others)
 
 
-def take_lock(root: Path) -> BinaryIO:
+def take_lock(root: Path, name: str = LOCK, what: str | None = None) -> BinaryIO:
     """Lock a directory that exists; give what is returned to :func:`unlock`.
+
+    Args:
+        name: of the file, where only a part of the directory is locked.
+        what: that part, for the sentence.
 
     Raises:
         BadInput: another process is writing to it.
@@ -41,7 +47,7 @@ def take_lock(root: Path) -> BinaryIO:
     while True:
         # Never through a link: its target would be truncated.
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
-        lock = os.fdopen(os.open(root / LOCK, flags, 0o644), "a+b")
+        lock = os.fdopen(os.open(root / name, flags, 0o644), "a+b")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -49,11 +55,11 @@ def take_lock(root: Path) -> BinaryIO:
             holder = lock.read(32).decode(errors="replace").strip() or "another process"
             lock.close()
             raise BadInput(
-                f"{root} is being written by process {holder}: wait for it or stop it"
+                f"{what or root} is being written by process {holder}: wait for it or stop it"
             ) from None
-        # Its holder may have removed the file after we opened it: then our lock is on an unlinked
-        # file.
-        if _same_file(lock, root / LOCK):
+        # Its holder may have removed the file after we opened it: then we have locked a file
+        # that nobody else can find.
+        if _same_file(lock, root / name):
             lock.truncate(0)
             lock.write(f"{os.getpid()}\n".encode())
             lock.flush()
@@ -61,10 +67,27 @@ def take_lock(root: Path) -> BinaryIO:
         lock.close()
 
 
-def unlock(lock: BinaryIO, root: Path) -> None:
+def unlock(lock: BinaryIO, root: Path, name: str = LOCK) -> None:
     """Unlock the directory."""
-    (root / LOCK).unlink(missing_ok=True)
+    (root / name).unlink(missing_ok=True)
     lock.close()
+
+
+@contextmanager
+def locked(target: Path, what: str | None = None) -> Iterator[None]:
+    """Hold the lock of what one process at a time writes, by a file beside it.
+
+    Raises:
+        BadInput: another process is writing it.
+    """
+    name = f".{target.name}.lock"
+    with writing(target, KEPT):
+        make_directory(target.parent)
+        lock = take_lock(target.parent, name, what or str(target))
+    try:
+        yield
+    finally:
+        unlock(lock, target.parent, name)
 
 
 def _same_file(file: BinaryIO, path: Path) -> bool:
