@@ -8,16 +8,20 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
 from conftest import SITES, make_manifest, make_values, shard_of, tree, write_store
 
 from rkstore.errors import BadInput, RkstoreError
+from rkstore.share.pull import pull
+from rkstore.share.settings import PullSettings
 from rkstore.store.codecs import CODECS
 from rkstore.store.formats import FORMATS
 from rkstore.store.store import Store
 from rkstore.store.verify import verify
+from rkstore.store.writing import lock
 from rkstore.store.writing.writer import StoreWriter
 
 HOOK = "blocks.1.mlp.hook_post"
@@ -311,6 +315,70 @@ def test_one_who_asks_while_the_lock_is_released_never_writes_beside_another(tmp
     for writer in writing:
         writer.close()
     assert len(writing) == 1
+
+
+def just_before_the_lock(monkeypatch: pytest.MonkeyPatch, work: Callable[[], object]) -> None:
+    """Do what another process could do after this one has looked and before it has the lock."""
+    real = lock.take_lock
+
+    def late(root: Path) -> BinaryIO:
+        monkeypatch.setattr(lock, "take_lock", real)
+        work()
+        return real(root)
+
+    monkeypatch.setattr(lock, "take_lock", late)
+
+
+def test_a_store_finished_between_looking_and_locking_is_kept(tmp_path, monkeypatch):
+    manifest = make_manifest()
+    just_before_the_lock(monkeypatch, lambda: whole_store(tmp_path / "store"))
+    with StoreWriter(tmp_path / "store", manifest) as writer:
+        assert writer.next_shard == manifest.shards
+    assert tree(tmp_path / "store") == whole_store(tmp_path / "whole")
+
+
+def test_another_store_finished_between_looking_and_locking_is_kept(tmp_path, monkeypatch):
+    just_before_the_lock(monkeypatch, lambda: whole_store(tmp_path / "store"))
+    with pytest.raises(BadInput, match="a store of another configuration"):
+        StoreWriter(tmp_path / "store", make_manifest(codec="int8"))
+    assert tree(tmp_path / "store") == whole_store(tmp_path / "whole")
+
+
+def test_what_else_comes_between_looking_and_locking_is_kept(tmp_path, monkeypatch):
+    just_before_the_lock(monkeypatch, lambda: (tmp_path / "store" / "mine").write_text("mine"))
+    with pytest.raises(BadInput, match="holds no store"):
+        StoreWriter(tmp_path / "store", make_manifest())
+    assert tree(tmp_path / "store") == {"mine": b"mine"}
+
+
+def test_a_pull_looks_again_under_its_lock(make_store, tmp_path, monkeypatch):
+    store, _ = make_store(codec="int8")
+    just_before_the_lock(monkeypatch, lambda: whole_store(tmp_path / "copy"))
+    with pytest.raises(BadInput, match="is another store than"):
+        pull(store.root, PullSettings(out=str(tmp_path / "copy")))
+    assert tree(tmp_path / "copy") == whole_store(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("code", [errno.EWOULDBLOCK, errno.EACCES])
+def test_a_lock_that_another_has_is_held(tmp_path, monkeypatch, code):
+    monkeypatch.setattr(fcntl, "flock", fail_with_code(code))
+    with pytest.raises(BadInput, match="is being written by another process: wait for it"):
+        StoreWriter(tmp_path / "store", make_manifest())
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_not_another_writer(tmp_path, monkeypatch, code):
+    monkeypatch.setattr(fcntl, "flock", fail_with_code(code))
+    with pytest.raises(RkstoreError, match=r"cannot be locked: .*; write to a file system that"):
+        StoreWriter(tmp_path / "store", make_manifest())
+    assert tree(tmp_path / "store") == {}
+
+
+def fail_with_code(code: int) -> Callable[..., None]:
+    def fail(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    return fail
 
 
 @pytest.mark.parametrize("name", ["notes.txt", ".hidden", "shards.jsonl", "folder/x"])

@@ -4,13 +4,17 @@ It is the kernel's lock on a file, so it ends with the process that holds it, ho
 ends; the file itself only says which process that is.
 """
 
+import errno
 import fcntl
 import os
 from pathlib import Path
 from typing import BinaryIO
 
-from rkstore.errors import BadInput
+from rkstore.errors import BadInput, RkstoreError
 from rkstore.store.files import LOCK, MANIFEST
+
+# What the system says of a lock that another process has. Anything else is no lock at all.
+HELD = (errno.EWOULDBLOCK, errno.EACCES)
 
 
 def holds_store(root: Path, begun: set[str]) -> bool:
@@ -32,11 +36,34 @@ def holds_store(root: Path, begun: set[str]) -> bool:
     return bool(others)
 
 
+def claim(root: Path, begun: set[str]) -> tuple[BinaryIO, bool]:
+    """Lock a directory for a store, made if need be; and whether a store is in it.
+
+    It is looked at under the lock: another writer may have begun, and finished, a moment before.
+
+    Args:
+        begun: see :func:`holds_store`.
+
+    Raises:
+        BadInput: another process is writing to it, it is a file, or it holds something else.
+        RkstoreError: its file system has no locks.
+    """
+    holds_store(root, begun)  # nothing is made where it must not be
+    root.mkdir(parents=True, exist_ok=True)
+    lock = take_lock(root)
+    try:
+        return lock, holds_store(root, begun)
+    except BaseException:
+        unlock(lock, root)
+        raise
+
+
 def take_lock(root: Path) -> BinaryIO:
     """Lock a directory that exists; give what is returned to :func:`unlock`.
 
     Raises:
         BadInput: another process is writing to it.
+        RkstoreError: its file system has no locks.
     """
     while True:
         # Never through a link: its target would be emptied.
@@ -44,12 +71,17 @@ def take_lock(root: Path) -> BinaryIO:
         lock = os.fdopen(os.open(root / LOCK, flags, 0o644), "a+b")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.seek(0)
-            holder = lock.read(32).decode(errors="replace").strip() or "another process"
+        except OSError as error:
+            holder = _holder(lock)
             lock.close()
-            raise BadInput(
-                f"{root} is being written by process {holder}: wait for it or stop it"
+            if error.errno in HELD:
+                raise BadInput(
+                    f"{root} is being written by {holder}: wait for it or stop it"
+                ) from None
+            (root / LOCK).unlink(missing_ok=True)
+            raise RkstoreError(
+                f"{root} cannot be locked: {os.strerror(error.errno or 0)}; write to a file system "
+                "that has locks (flock), and copy or push the store from there"
             ) from None
         # Its holder may have removed the file after we opened it: then we have locked a file
         # that nobody else can find.
@@ -65,6 +97,12 @@ def unlock(lock: BinaryIO, root: Path) -> None:
     """Unlock the directory."""
     (root / LOCK).unlink(missing_ok=True)
     lock.close()
+
+
+def _holder(lock: BinaryIO) -> str:
+    lock.seek(0)
+    number = lock.read(32).strip()
+    return f"process {number.decode()}" if number.isdigit() else "another process"
 
 
 def _same_file(file: BinaryIO, path: Path) -> bool:

@@ -37,7 +37,7 @@ from rkstore.store.journal import ShardRecord
 from rkstore.store.manifest import Manifest, check_manifest
 from rkstore.store.store import Store
 from rkstore.store.writing.encoder import EncodedChunk, ShardEncoder, statistics_of
-from rkstore.store.writing.lock import holds_store, take_lock, unlock
+from rkstore.store.writing.lock import claim, unlock
 
 
 class StoreWriter:
@@ -141,10 +141,8 @@ class StoreWriter:
 
     def _claim(self) -> None:
         """Lock the directory, and begin or continue the store in it."""
-        begun = holds_store(self.root, {LOCK, ASIDE})
         self._made_root = not self.root.exists()
-        self.root.mkdir(parents=True, exist_ok=True)
-        self._lock = take_lock(self.root)
+        self._lock, begun = claim(self.root, {LOCK, ASIDE})
         try:
             shutil.rmtree(self.root / ASIDE, ignore_errors=True)
             if begun:
