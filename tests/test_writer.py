@@ -408,6 +408,12 @@ def test_a_writer_never_follows_a_link_out_of_its_store(tmp_path, path):
     assert tree(outside) == before
 
 
+def test_a_store_whose_journal_could_not_be_read_is_refused_before_its_first_row(tmp_path):
+    with pytest.raises(BadInput, match="give a larger shard_rows"):
+        StoreWriter(tmp_path / "store", make_manifest(rows=2**40, shard_rows=64))
+    assert not (tmp_path / "store").exists()
+
+
 def test_a_file_in_place_of_the_directory_is_refused(tmp_path):
     (tmp_path / "store").write_text("mine")
     with pytest.raises(BadInput, match="is a file"):
