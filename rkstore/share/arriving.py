@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from rkstore.errors import BadInput, size
 from rkstore.share.copies import Moved, check_same, each
-from rkstore.store.files import ASIDE, JOURNAL, LOCK, PART, FileRecord, intact
+from rkstore.store.files import ASIDE, JOURNAL, LOCK, PART, FileRecord, in_place
 from rkstore.store.manifest import Manifest
 from rkstore.store.places.fetch import fetch
 from rkstore.store.places.url import Location
@@ -45,7 +45,7 @@ def fetch_missing(location: Location, wanted: dict[str, FileRecord], root: Path)
 
         missing = {}
         for path, recorded in wanted.items():
-            if intact(root, path, recorded):
+            if in_place(root, path, recorded):
                 advance(recorded.bytes)
             else:
                 missing[path] = recorded

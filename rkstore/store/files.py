@@ -9,7 +9,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,6 +131,13 @@ def intact(root: Path, path: str, recorded: FileRecord) -> bool:
         return False
 
 
+def in_place(root: Path, path: str, recorded: FileRecord) -> bool:
+    """Whether a file need not be written again: it can be read, and is what was recorded."""
+    with suppress(RkstoreError):
+        return intact(root, path, recorded)
+    return False
+
+
 @contextmanager
 def reading(path: str, where: object) -> Iterator[None]:
     """Make one sentence of what the system says, unless it is that there is no such file.
@@ -191,7 +198,7 @@ def into_place(waiting: Path, target: Path) -> None:
 
 def put(root: Path, path: str, content: bytes) -> None:
     """Put a small file of a store in place as a whole, unless it is there already."""
-    if intact(root, path, record_of(content)):
+    if in_place(root, path, record_of(content)):
         return
     waiting = aside(root, path, f".{os.getpid()}")
     waiting.write_bytes(content)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkstore.errors import BadInput, size
-from rkstore.store.files import FileRecord, intact, named, writing
+from rkstore.store.files import FileRecord, in_place, named, writing
 from rkstore.store.formats import ArraySpec, Shard
 from rkstore.store.places.fetch import fetch
 from rkstore.store.places.url import Location
@@ -125,7 +125,7 @@ class RemoteStore(Store):
         with self._fetching, writing(self._cache):
             # Its digest is checked once a process: what was kept may have changed since.
             known = path in self._checked and file.is_file()
-            if not known and not intact(self.root, path, recorded):
+            if not known and not in_place(self.root, path, recorded):
                 self._make_room(recorded.bytes, path)
                 self.root.mkdir(parents=True, exist_ok=True)
                 fetch(self._location, path, recorded, self.root, lambda _: None)

@@ -93,6 +93,21 @@ def take_lock(root: Path) -> BinaryIO:
         lock.close()
 
 
+def writer_of(root: Path) -> str | None:
+    """Who is writing to a directory, such as ``process 123``; None if nobody is."""
+    try:
+        # A stranger's lock may be a link, or a pipe that nobody ever opens.
+        descriptor = os.open(root / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    with os.fdopen(descriptor, "rb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            return _holder(lock) if error.errno in HELD else None
+    return None
+
+
 def unlock(lock: BinaryIO, root: Path) -> None:
     """Unlock the directory."""
     (root / LOCK).unlink(missing_ok=True)
