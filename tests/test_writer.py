@@ -4,6 +4,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -697,6 +698,16 @@ def test_a_full_disk_is_named_whichever_library_meets_it(tmp_path, monkeypatch, 
             writer.write_shard(*shard_of(manifest, values, 1))
     monkeypatch.undo()
     assert_good(root, values, 64)
+
+
+def test_nothing_is_called_intact_in_a_directory_that_is_gone(tmp_path):
+    root, manifest = tmp_path / "store", make_manifest()
+    with StoreWriter(root, manifest) as writer:
+        writer.write_shard(*shard_of(manifest, make_values(manifest), 0))
+        shutil.rmtree(root)
+        with pytest.raises(RkstoreError, match=r"store: it was removed meanwhile; keep") as error:
+            writer.write_shard(*shard_of(manifest, make_values(manifest), 1))
+    assert "recorded so far" not in str(error.value)
 
 
 def test_a_directory_that_may_not_be_written_is_named(tmp_path, monkeypatch):

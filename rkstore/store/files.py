@@ -171,9 +171,11 @@ def writing(root: Path) -> Iterator[None]:
         full = error.errno in FULL or "No space left" in str(error)
         reason = "the disk is full" if full else str(error)
         way_on = "make room" if full else "mend that"
+        kept = "the shards recorded so far are intact, "
+        if error.errno == errno.ENOENT and not root.exists():
+            reason, kept, way_on = "it was removed meanwhile", "", "keep it in place"
         raise RkstoreError(
-            f"cannot write to {root}: {reason}; the shards recorded so far are intact, "
-            f"{way_on} and run the same command again"
+            f"cannot write to {root}: {reason}; {kept}{way_on} and run the same command again"
         ) from None
 
 
