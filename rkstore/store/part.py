@@ -5,6 +5,7 @@ list are here. A directory without one is whole.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rkstore.errors import DamagedStore
@@ -48,12 +49,14 @@ class Part:
             ),
         )
 
-    def files(self, manifest: Manifest, records: list[ShardRecord]) -> dict[str, FileRecord]:
-        """The record of each of its files, by path, shard after shard."""
+    def files(self, manifest: Manifest, records: Sequence[ShardRecord]) -> dict[str, FileRecord]:
+        """What was recorded of each of its files, by path, shard after shard."""
+        patterns = manifest.path_patterns(self.sites)
         return {
-            path: records[shard].files[path]
+            path: files[path]
             for shard in (self.shards if self else ())
-            for path in manifest.shard_paths(shard, self.sites)
+            for files in [records[shard].files]
+            for path in [pattern % shard for pattern in patterns]
         }
 
     def metadata(self, manifest: Manifest) -> dict[str, bytes]:
@@ -65,13 +68,13 @@ class Part:
 NOTHING = Part((), range(0))
 
 
-def whole(manifest: Manifest, records: list[ShardRecord]) -> Part:
-    """The part that is the whole store."""
+def whole(manifest: Manifest, records: Sequence[ShardRecord]) -> Part:
+    """The part that is all there is."""
     return Part(tuple(manifest.hook_names), range(len(records)))
 
 
-def parse_part(raw: bytes, manifest: Manifest, records: list[ShardRecord], where: str) -> Part:
-    """The part in a ``part.json``.
+def parse_part(raw: bytes, manifest: Manifest, records: Sequence[ShardRecord], where: str) -> Part:
+    """The part that a ``part.json`` states.
 
     Args:
         raw: the bytes of the file.
