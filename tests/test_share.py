@@ -258,7 +258,7 @@ def test_a_pull_that_failed_leaves_a_valid_part_and_fetches_nothing_twice(
     lost = store.root / OTHER / "c" / "2" / "0"
     content = lost.read_bytes()
     lost.unlink()
-    with pytest.raises(RkstoreError, match=f"{OTHER}/c/2/0 is not there"):
+    with pytest.raises(RkstoreError, match=f"{OTHER}/c/2/0 does not exist"):
         pulled(f"{web.url}/store", copy)
     assert Store(copy).hook_names == [SITE]
     assert Store(copy).read(SITE).shape == (216, 12)

@@ -188,7 +188,7 @@ def parse_journal(raw: bytes, manifest: Manifest, where: str) -> Journal:
                 "restore the file from a copy, or harvest again"
             )
         if len(ends) >= manifest.shards:
-            raise DamagedStore(f"{path} lists more shards than the {manifest.shards} there can be")
+            raise DamagedStore(f"{path} lists more than the {manifest.shards} possible shards")
         ends.append(stop)
         chain, start = stated, stop
     return Journal(manifest, raw, ends, path)
