@@ -12,9 +12,9 @@ from conftest import make_manifest
 
 from rkstore.errors import BadInput, DamagedStore, RkstoreError
 from rkstore.store.codecs import CODECS
-from rkstore.store.files import LARGEST_MANIFEST, FileRecord
+from rkstore.store.files import LARGEST_JOURNAL, LARGEST_MANIFEST, FileRecord
 from rkstore.store.formats import FORMATS
-from rkstore.store.journal import ShardRecord, parse_journal
+from rkstore.store.journal import ShardRecord, largest_journal, needed_journal, parse_journal
 from rkstore.store.manifest import SCHEMA, Manifest
 from rkstore.store.sites import Site
 from rkstore.store.store import Store
@@ -36,7 +36,7 @@ def read_manifest(root: Path) -> Manifest:
 
 
 def read_journal(root: Path, manifest: Manifest) -> list[ShardRecord]:
-    return parse_journal((root / "shards.jsonl").read_bytes(), manifest, str(root))
+    return list(parse_journal((root / "shards.jsonl").read_bytes(), manifest, str(root)))
 
 
 def save_json(root: Path, document: object) -> Path:
@@ -390,6 +390,32 @@ def test_a_last_line_that_was_not_finished_is_not_there(tmp_path):
     for length in range(0, len(second), 3):
         (tmp_path / "shards.jsonl").write_bytes(first + second[:length])
         assert len(read_journal(tmp_path, manifest)) == 1
+
+
+def test_a_journal_opens_in_a_time_that_does_not_grow_with_what_is_not_read(tmp_path):
+    manifest = make_manifest(rows=64 * 8000)
+    (save(tmp_path, manifest) / "shards.jsonl").write_bytes(b"".join(journal(manifest, 8000)))
+    started = time.process_time()
+    store = Store(tmp_path)
+    # It takes 0.03 s; parsing each line would take a second.
+    assert time.process_time() - started < 0.3
+    assert store.rows == 64 * 8000
+    assert store.records[7999].to_line() == journal(manifest, 8000)[-1]
+
+
+def test_a_journal_may_be_as_large_as_its_store_needs():
+    sites = {f"blocks.{i}.mlp.hook_post": 3072 for i in range(12)}
+    manifest = make_manifest(sites=sites, rows=10**9, shard_rows=8192, codec="int8")
+    line = record_after(manifest, manifest.fingerprint, manifest.shards - 1).to_line()
+    assert len(line) * manifest.shards < largest_journal(manifest)
+    assert needed_journal(manifest) < LARGEST_JOURNAL
+
+
+def test_a_journal_larger_than_its_store_needs_is_not_read(tmp_path):
+    with (save(tmp_path, make_manifest()) / "shards.jsonl").open("wb") as file:
+        file.truncate(largest_journal(make_manifest()) + 1)
+    with pytest.raises(DamagedStore, match="larger than"):
+        Store(tmp_path)
 
 
 def test_any_changed_character_of_a_journal_is_noticed(tmp_path):

@@ -16,7 +16,7 @@ from rkstore.share.pull import pull
 from rkstore.share.push import push
 from rkstore.share.settings import PullSettings
 from rkstore.store.descriptors import most_open
-from rkstore.store.files import LOST
+from rkstore.store.files import LOST, TOO_MANY_OPEN
 from rkstore.store.formats import FORMATS
 from rkstore.store.manifest import COLUMNS
 from rkstore.store.store import Store
@@ -32,7 +32,6 @@ READERS = {
     "column": lambda store: [store.column(name) for name in COLUMNS],
     "statistics": lambda store: store.statistics(HOOK),
     "codec_fvu": lambda store: store.codec_fvu(HOOK),
-    "verify": lambda store: list(verify(store)),
     "push": lambda store: push(store.root, str(store.root.parent / "pushed")),
 }
 
@@ -64,6 +63,23 @@ def test_an_error_of_the_system_is_never_called_damage(make_store, monkeypatch, 
         assert os.strerror(code) in str(error.value)
         assert "damage" not in str(error.value)
     READERS[reader](store)
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EACCES, errno.ESTALE])
+def test_verify_lists_every_file_that_cannot_be_read(make_store, monkeypatch, code):
+    store, _ = make_store(codec="int8", rows=64)
+    refuse_to_open(monkeypatch, store.root, code)
+    found = list(verify(store))
+    assert {problem.path for problem in found} > store.files().keys()
+    assert {problem.what for problem in found} == {f"cannot be read: {os.strerror(code)}"}
+
+
+@pytest.mark.parametrize("code", TOO_MANY_OPEN)
+def test_verify_does_not_blame_the_files_if_too_many_are_open(make_store, monkeypatch, code):
+    store, _ = make_store(codec="int8", rows=64)
+    refuse_to_open(monkeypatch, store.root, code)
+    with pytest.raises(RkstoreError, match="ulimit -n"):
+        list(verify(store))
 
 
 @pytest.mark.parametrize("code", LOST, ids=errno.errorcode.get)

@@ -38,8 +38,8 @@ ORDER = (
     ("part",),
     ("contents",),
     ("store",),
-    (*APART, "verify", "facts"),
-    ("open",),
+    (*APART, "facts"),
+    ("verify", "open"),
 )
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}
 

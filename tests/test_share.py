@@ -731,6 +731,63 @@ def test_while_a_shard_is_decoded_the_next_is_fetched(make_store, tmp_path, web,
     assert not any(f"{SITE}/c/3/0" in path for path, _ in web.served)  # not asked for
 
 
+def test_what_another_process_is_fetching_is_left_alone(make_store, tmp_path, web):
+    store, _ = make_store()
+    cache = tmp_path / "cache"
+    largest = max(file.bytes for file in store.files().values())
+    fetching, left = (cache / "other" / ".writing" / name for name in ("a.1", "b.2"))
+    fetching.parent.mkdir(parents=True)
+    for file in (fetching, left):
+        file.write_bytes(bytes(largest))
+    os.utime(left, (0, 0))
+    RemoteStore(f"{web.url}/store", cache, largest).read(SITE)
+    assert fetching.exists()
+    assert not left.exists()
+
+
+def test_what_was_removed_between_fetching_and_opening_is_fetched_again(
+    make_store, tmp_path, web, monkeypatch
+):
+    store, values = make_store(codec="int8")
+    remote = RemoteStore(f"{web.url}/store", tmp_path / "cache")
+    real, removed = remote._present, set()
+
+    def removed_once(path, recorded):
+        file = real(path, recorded)
+        if path not in removed:
+            removed.add(path)
+            file.unlink()
+        return file
+
+    monkeypatch.setattr(remote, "_present", removed_once)
+    np.testing.assert_array_equal(remote.read(SITE), store.read(SITE))
+    assert remote.statistics(SITE).count == len(values[SITE])
+    assert len(removed) > 8
+
+
+READ_ALL = """
+import sys
+from rkstore.store.places.remote import RemoteStore
+url, cache, bound, site = sys.argv[1:]
+for _ in range(3):
+    remote = RemoteStore(url, cache, int(bound))
+    for start in range(0, remote.rows, 64):
+        remote.read(site, start, min(start + 64, remote.rows))
+    remote.statistics(site)
+"""
+
+
+def test_processes_that_share_a_small_cache_all_read_everything(make_store, tmp_path, web):
+    store, _ = make_store(codec="int8")
+    bound = 2 * max(file.bytes for file in store.files().values())
+    command = [sys.executable, "-c", READ_ALL, f"{web.url}/store", tmp_path / "cache", bound, SITE]
+    readers = [
+        subprocess.Popen([str(word) for word in command], stderr=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    assert [reader.communicate()[1] for reader in readers] == [""] * 4
+
+
 def test_nothing_is_fetched_ahead_that_the_cache_has_no_room_for(make_store, tmp_path, web):
     store, values = make_store()
     bound = max(file.bytes for file in store.files().values())

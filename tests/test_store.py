@@ -1,5 +1,8 @@
 """Reading a store: what comes out is what went in, and what is broken is found."""
 
+import errno
+import os
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -7,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SITES, flip, make_manifest, stored, tree, write_store
+from conftest import SITES, flip, make_manifest, shard_of, stored, tree, write_store
 
 import rkstore
 from rkstore.errors import BadInput, DamagedStore
-from rkstore.store import descriptors
+from rkstore.share.repair import repair
+from rkstore.store import descriptors, files
 from rkstore.store.codecs import CODECS
 from rkstore.store.files import FileRecord, sha256
 from rkstore.store.formats import FORMATS
@@ -393,6 +397,71 @@ def test_verify_finds_damage_in_every_file_of_a_store(make_store, format):
         assert problems(store) == {path: "is missing"}
         file.write_bytes(content)
     assert problems(store) == {}
+
+
+@pytest.fixture
+def unreadable(make_store, monkeypatch) -> tuple[Store, str]:
+    """A store, and its file that a failing disk does not give."""
+    store, _ = make_store(codec="int8")
+    path = shard_path(store, HOOK, 1)
+    real = files.sha256
+
+    def failing(file: Path) -> str:
+        # The one that is there; what is fetched in its place is another file.
+        if file == store.root / path and file.stat().st_ino == bad:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(file)
+
+    bad = (store.root / path).stat().st_ino
+    for module in (files, sys.modules["rkstore.store.verify"]):
+        monkeypatch.setattr(module, "sha256", failing)
+    return store, path
+
+
+def test_verify_goes_on_behind_a_file_that_cannot_be_read(unreadable):
+    store, path = unreadable
+    lost = shard_path(store, HOOK, 3)
+    (store.root / lost).unlink()
+    assert problems(store) == {
+        path: "cannot be read: Input/output error",
+        lost: "is missing",
+    }
+
+
+def test_a_file_that_cannot_be_read_is_repaired(unreadable, tmp_path):
+    store, _ = unreadable
+    shutil.copytree(store.root, tmp_path / "copy")
+    assert repair(store, list(verify(store)), tmp_path / "copy") == []
+    assert problems(store) == {}
+
+
+def test_verify_finds_nothing_wrong_with_a_store_that_is_being_written(make_store, monkeypatch):
+    store, values = make_store(shards=1)
+    found = []
+
+    def verified(*_: object) -> None:
+        found.append(problems(store))
+
+    real = os.fsync
+    with StoreWriter(store.root, store.manifest) as writer:
+        # At each moment at which a file, or a name in a directory, is made to last.
+        monkeypatch.setattr(os, "fsync", lambda descriptor: (verified(), real(descriptor)))
+        for shard in (1, 2):
+            writer.write_shard(*shard_of(store.manifest, values, shard))
+        flip(store.root / shard_path(store, HOOK, 0), 30)
+        verified()
+    assert len(found) > 20
+    assert found.pop() == {shard_path(store, HOOK, 0): "was changed"}
+    assert not any(found)
+
+
+def test_verify_says_who_writes_the_store_meanwhile(make_store, rkstore):
+    store, _ = make_store(shards=1)
+    with StoreWriter(store.root, store.manifest):
+        status, _, err = rkstore("verify", store.root)
+    assert status == 0
+    assert f"is being written by process {os.getpid()}: its 1 recorded shards are checked" in err
+    assert "being written" not in rkstore("verify", store.root)[2]
 
 
 def test_verify_finds_what_an_interrupted_write_left(make_store):

@@ -4,20 +4,25 @@ import contextlib
 import errno
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
 from conftest import SITES, make_manifest, make_values, shard_of, tree, write_store
 
 from rkstore.errors import BadInput, RkstoreError
+from rkstore.share.pull import pull
+from rkstore.share.settings import PullSettings
 from rkstore.store.codecs import CODECS
 from rkstore.store.formats import FORMATS
 from rkstore.store.store import Store
 from rkstore.store.verify import verify
+from rkstore.store.writing import lock
 from rkstore.store.writing.writer import StoreWriter
 
 HOOK = "blocks.1.mlp.hook_post"
@@ -313,6 +318,70 @@ def test_one_who_asks_while_the_lock_is_released_never_writes_beside_another(tmp
     assert len(writing) == 1
 
 
+def just_before_the_lock(monkeypatch: pytest.MonkeyPatch, work: Callable[[], object]) -> None:
+    """Do what another process could do after this one has looked and before it has the lock."""
+    real = lock.take_lock
+
+    def late(root: Path) -> BinaryIO:
+        monkeypatch.setattr(lock, "take_lock", real)
+        work()
+        return real(root)
+
+    monkeypatch.setattr(lock, "take_lock", late)
+
+
+def test_a_store_finished_between_looking_and_locking_is_kept(tmp_path, monkeypatch):
+    manifest = make_manifest()
+    just_before_the_lock(monkeypatch, lambda: whole_store(tmp_path / "store"))
+    with StoreWriter(tmp_path / "store", manifest) as writer:
+        assert writer.next_shard == manifest.shards
+    assert tree(tmp_path / "store") == whole_store(tmp_path / "whole")
+
+
+def test_another_store_finished_between_looking_and_locking_is_kept(tmp_path, monkeypatch):
+    just_before_the_lock(monkeypatch, lambda: whole_store(tmp_path / "store"))
+    with pytest.raises(BadInput, match="a store of another configuration"):
+        StoreWriter(tmp_path / "store", make_manifest(codec="int8"))
+    assert tree(tmp_path / "store") == whole_store(tmp_path / "whole")
+
+
+def test_what_else_comes_between_looking_and_locking_is_kept(tmp_path, monkeypatch):
+    just_before_the_lock(monkeypatch, lambda: (tmp_path / "store" / "mine").write_text("mine"))
+    with pytest.raises(BadInput, match="holds no store"):
+        StoreWriter(tmp_path / "store", make_manifest())
+    assert tree(tmp_path / "store") == {"mine": b"mine"}
+
+
+def test_a_pull_looks_again_under_its_lock(make_store, tmp_path, monkeypatch):
+    store, _ = make_store(codec="int8")
+    just_before_the_lock(monkeypatch, lambda: whole_store(tmp_path / "copy"))
+    with pytest.raises(BadInput, match="is another store than"):
+        pull(store.root, PullSettings(out=str(tmp_path / "copy")))
+    assert tree(tmp_path / "copy") == whole_store(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("code", [errno.EWOULDBLOCK, errno.EACCES])
+def test_a_lock_that_another_has_is_held(tmp_path, monkeypatch, code):
+    monkeypatch.setattr(fcntl, "flock", fail_with_code(code))
+    with pytest.raises(BadInput, match="is being written by another process: wait for it"):
+        StoreWriter(tmp_path / "store", make_manifest())
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_not_another_writer(tmp_path, monkeypatch, code):
+    monkeypatch.setattr(fcntl, "flock", fail_with_code(code))
+    with pytest.raises(RkstoreError, match=r"cannot be locked: .*; write to a file system that"):
+        StoreWriter(tmp_path / "store", make_manifest())
+    assert tree(tmp_path / "store") == {}
+
+
+def fail_with_code(code: int) -> Callable[..., None]:
+    def fail(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    return fail
+
+
 @pytest.mark.parametrize("name", ["notes.txt", ".hidden", "shards.jsonl", "folder/x"])
 def test_a_directory_of_other_things_is_refused_and_left_as_it_was(tmp_path, name):
     path = tmp_path / "mine" / name
@@ -338,6 +407,12 @@ def test_a_writer_never_follows_a_link_out_of_its_store(tmp_path, path):
     with pytest.raises(RkstoreError, match="symbolic link"):
         write_store(root, manifest, values)
     assert tree(outside) == before
+
+
+def test_a_store_whose_journal_could_not_be_read_is_refused_before_its_first_row(tmp_path):
+    with pytest.raises(BadInput, match="give a larger shard_rows"):
+        StoreWriter(tmp_path / "store", make_manifest(rows=2**40, shard_rows=64))
+    assert not (tmp_path / "store").exists()
 
 
 def test_a_file_in_place_of_the_directory_is_refused(tmp_path):
@@ -623,6 +698,16 @@ def test_a_full_disk_is_named_whichever_library_meets_it(tmp_path, monkeypatch, 
             writer.write_shard(*shard_of(manifest, values, 1))
     monkeypatch.undo()
     assert_good(root, values, 64)
+
+
+def test_nothing_is_called_intact_in_a_directory_that_is_gone(tmp_path):
+    root, manifest = tmp_path / "store", make_manifest()
+    with StoreWriter(root, manifest) as writer:
+        writer.write_shard(*shard_of(manifest, make_values(manifest), 0))
+        shutil.rmtree(root)
+        with pytest.raises(RkstoreError, match=r"store: it was removed meanwhile; keep") as error:
+            writer.write_shard(*shard_of(manifest, make_values(manifest), 1))
+    assert "recorded so far" not in str(error.value)
 
 
 def test_a_directory_that_may_not_be_written_is_named(tmp_path, monkeypatch):

@@ -33,8 +33,15 @@ def verify(store: str | None, repair_from: str | None) -> None:
     from rkstore.store.open import find_store
     from rkstore.store.store import Store
     from rkstore.store.verify import verify as verify_store
+    from rkstore.store.writing.lock import writer_of
 
     opened = Store(find_store(store))
+    if writer := writer_of(opened.root):
+        click.echo(
+            f"{opened.root} is being written by {writer}: its {len(opened.records)} recorded "
+            "shards are checked, the one in progress is not",
+            err=True,
+        )
     with tqdm(
         total=opened.stored_bytes(), unit="B", unit_scale=True, desc="verify", disable=None
     ) as bar:

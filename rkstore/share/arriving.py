@@ -10,23 +10,22 @@ from tqdm import tqdm
 
 from rkstore.errors import BadInput, size
 from rkstore.share.copies import Moved, check_same, each
-from rkstore.store.files import ASIDE, JOURNAL, LOCK, PART, FileRecord, intact
+from rkstore.store.files import ASIDE, JOURNAL, LOCK, PART, FileRecord, in_place
 from rkstore.store.manifest import Manifest
 from rkstore.store.places.fetch import fetch
 from rkstore.store.places.url import Location
 from rkstore.store.store import Store
-from rkstore.store.writing.lock import holds_store, take_lock, unlock
+from rkstore.store.writing.lock import claim, unlock
 
 
 @contextmanager
 def claimed(root: Path, manifest: Manifest, location: Location) -> Iterator[None]:
     """Hold the lock of a directory that has that store, or of one made for it."""
     # A pull writes the manifest last.
-    if holds_store(root, {LOCK, ASIDE, PART, JOURNAL}):
-        check_same(manifest, Store(root).manifest, location.url, str(root))
-    root.mkdir(parents=True, exist_ok=True)
-    lock = take_lock(root)
+    lock, begun = claim(root, {LOCK, ASIDE, PART, JOURNAL})
     try:
+        if begun:
+            check_same(manifest, Store(root).manifest, location.url, str(root))
         shutil.rmtree(root / ASIDE, ignore_errors=True)
         yield
     finally:
@@ -46,7 +45,7 @@ def fetch_missing(location: Location, wanted: dict[str, FileRecord], root: Path)
 
         missing = {}
         for path, recorded in wanted.items():
-            if intact(root, path, recorded):
+            if in_place(root, path, recorded):
                 advance(recorded.bytes)
             else:
                 missing[path] = recorded

@@ -1,6 +1,6 @@
 """What pushing, pulling and repairing share: one store, one history, many files at once."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -42,7 +42,7 @@ def check_same(there: Manifest, here: Manifest, url: str, root: str) -> None:
 
 
 def check_one_history(
-    here: list[ShardRecord], there: list[ShardRecord], root: str, url: str
+    here: Sequence[ShardRecord], there: Sequence[ShardRecord], root: str, url: str
 ) -> None:
     """Raise BadInput unless one journal begins with the other."""
     for mine, theirs in zip(here, there, strict=False):

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from rkstore.errors import BadInput
-from rkstore.store.files import JOURNAL, LARGEST_JOURNAL, LARGEST_MANIFEST, MANIFEST, PART
-from rkstore.store.journal import ShardRecord, parse_journal
+from rkstore.store.files import JOURNAL, LARGEST_MANIFEST, MANIFEST, PART
+from rkstore.store.journal import Journal, largest_journal, parse_journal
 from rkstore.store.manifest import Manifest, parse_manifest
 from rkstore.store.part import Part, parse_part, whole
 
@@ -18,7 +18,7 @@ class Contents:
     """What a store is, which of its shards are recorded, and which part of them is here."""
 
     manifest: Manifest
-    records: list[ShardRecord]
+    records: Journal
     part: Part | None
     """None if all that is recorded is here."""
 
@@ -45,7 +45,7 @@ def read_contents(read: Read, where: str) -> Contents:
             f"there is no store at {where} (no {MANIFEST}): write one with 'rkstore harvest'"
         )
     manifest = parse_manifest(raw, where)
-    records = parse_journal(read(JOURNAL, LARGEST_JOURNAL) or b"", manifest, where)
+    records = parse_journal(read(JOURNAL, largest_journal(manifest)) or b"", manifest, where)
     stated = read(PART, LARGEST_MANIFEST)
     part = None if stated is None else parse_part(stated, manifest, records, where)
     return Contents(manifest, records, part)

@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +24,8 @@ LOCK, ASIDE = ".lock", ".writing"
 # What the Hub puts beside the files of a repository, and shows as its page.
 HUB_FILES = {".gitattributes", "README.md"}
 
-# More bytes than any of a real store has: what is larger is not read.
-LARGEST_MANIFEST, LARGEST_JOURNAL = 16 * 2**20, 256 * 2**20
+# What is larger is not read. A journal of 12 sites in shards of 8,192 rows has 1.5 GB at 10⁹ rows.
+LARGEST_MANIFEST, LARGEST_JOURNAL = 16 * 2**20, 4 * 2**30
 
 # What the system says of a file that is missing, or is no file: the store has lost it.
 LOST = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
@@ -135,6 +135,13 @@ def intact(root: Path, path: str, recorded: FileRecord) -> bool:
         return False
 
 
+def in_place(root: Path, path: str, recorded: FileRecord) -> bool:
+    """Whether a file need not be written again: it can be read, and is what was recorded."""
+    with suppress(RkstoreError):
+        return intact(root, path, recorded)
+    return False
+
+
 @contextmanager
 def reading(path: str, where: object) -> Iterator[None]:
     """Make one sentence of what the system says, unless it is that there is no such file.
@@ -171,8 +178,11 @@ def writing(root: Path, kept: str = "the shards recorded so far are intact") -> 
         full = error.errno in FULL or "No space left" in str(error)
         reason = "the disk is full" if full else str(error)
         way_on = "make room" if full else "mend that"
+        kept = f"{kept}, "
+        if error.errno == errno.ENOENT and not root.exists():
+            reason, kept, way_on = "it was removed meanwhile", "", "keep it in place"
         raise RkstoreError(
-            f"cannot write to {root}: {reason}; {kept}, {way_on} and run the same command again"
+            f"cannot write to {root}: {reason}; {kept}{way_on} and run the same command again"
         ) from None
 
 
@@ -197,7 +207,7 @@ def into_place(waiting: Path, target: Path) -> None:
 
 def put(root: Path, path: str, content: bytes) -> None:
     """Put a small file of a store in place as a whole, unless it is there already."""
-    if intact(root, path, record_of(content)):
+    if in_place(root, path, record_of(content)):
         return
     waiting = aside(root, path, f".{os.getpid()}")
     waiting.write_bytes(content)

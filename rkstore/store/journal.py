@@ -7,17 +7,25 @@ changed, lost or borrowed from another store is noticed.
 
 import hashlib
 import json
-import math
 import re
+from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 from rkstore.errors import DamagedStore
 from rkstore.store.files import JOURNAL, LARGEST_JOURNAL, FileRecord
 from rkstore.store.jsontext import canonical
 from rkstore.store.manifest import Manifest
 
-SHA256 = re.compile(r"[0-9a-f]{64}")
+HEAD = b'{"chain":"'
+
+# What is measured of a file, a size that it can have and its digest; or of a site, a number as
+# Python writes one.
+MEASURED = re.compile(
+    rb':(?:\{"bytes":(?:0|[1-9][0-9]{0,17}),"sha256":"[0-9a-f]{64}"\}'
+    rb"|([0-9]+(?:\.[0-9]+(?:e[+-][0-9]+)?|e[+-][0-9]+)))"
+)
 
 
 @dataclass(frozen=True)
@@ -61,7 +69,100 @@ class ShardRecord:
         return cls(shard, files, squared_error, massive_error, chain)
 
 
-def parse_journal(raw: bytes, manifest: Manifest, where: str) -> list[ShardRecord]:
+class _Lines:
+    """What each line of a store's journal must be, besides its chain and what was measured.
+
+    Comparing the text is faster than parsing it, and nothing in it has a second way to be said.
+    """
+
+    def __init__(self, manifest: Manifest) -> None:
+        names = sorted(manifest.hook_names)
+        # In any shard they are in the order of the first: they differ before the number.
+        patterns = sorted(manifest.path_patterns(), key=lambda pattern: pattern % 0)
+        self._files, self._errors = len(patterns), len(names) * min(manifest.schema, 2)
+        errors = "{" + ",".join(f'"{name}"' for name in names) + "}"
+        massive = f',"massive_error":{errors}' if manifest.schema > 1 else ""
+        files = ",".join(f'"{pattern}"' for pattern in patterns)
+        rest = f'","files":{{{files}}}{massive},"shard":%d,"squared_error":{errors}}}'
+        self._rest, self._unmeasured = rest.encode(), [None] * self._files
+
+    def longest(self, shards: int) -> int:
+        """At least the bytes of the longest line in a store of that many shards."""
+        numbers = (self._files + 1) * len(str(shards))
+        return 200 + len(self._rest) + numbers + 110 * self._files + 30 * self._errors
+
+    def fit(self, shard: int, rest: bytes) -> bool:
+        """Whether this, behind its chain, may be the rest of the line of that shard."""
+        pieces, errors = MEASURED.split(rest), 2 * self._files + 1
+        return (
+            b"".join(pieces[::2]) == self._rest % ((shard,) * (self._files + 1))
+            and pieces[1:errors:2] == self._unmeasured
+            and all(text and repr(float(text)).encode() == text for text in pieces[errors::2])
+        )
+
+
+class Journal(Sequence[ShardRecord]):
+    """The records of a journal whose chain was checked; each is parsed when it is first asked for.
+
+    Parsing all of them would take longer than reading what they record. A line that its writer
+    cannot have written raises DamagedStore then: its chain was forged.
+    """
+
+    def __init__(self, manifest: Manifest, raw: bytes, ends: Sequence[int], path: str) -> None:
+        """Of lines that end before these places, one behind another."""
+        self._lines, self._raw, self._ends, self._path = _Lines(manifest), raw, ends, path
+        self._parsed: dict[int, ShardRecord] = {}
+
+    @property
+    def bytes(self) -> int:
+        """Of all lines together."""
+        return self._ends[-1] if self._ends else 0
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    @overload
+    def __getitem__(self, at: int) -> ShardRecord: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[ShardRecord]: ...
+    def __getitem__(self, at: int | slice) -> ShardRecord | list[ShardRecord]:
+        if isinstance(at, slice):
+            return [self[shard] for shard in range(*at.indices(len(self)))]
+        shard = range(len(self))[at]
+        if shard not in self._parsed:
+            self._parsed[shard] = self._record(shard)
+        return self._parsed[shard]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _record(self, shard: int) -> ShardRecord:
+        line = self._raw[self._ends[shard - 1] if shard else 0 : self._ends[shard] - 1]
+        # The paths follow from the manifest: none can lead anywhere else.
+        if not line.startswith(HEAD) or not self._lines.fit(shard, line[len(HEAD) + 64 :]):
+            raise DamagedStore(f"line {shard + 1} of {self._path} is not the record of its shard")
+        stated = json.loads(line)
+        files = {path: FileRecord(f["bytes"], f["sha256"]) for path, f in stated["files"].items()}
+        errors = stated["squared_error"], stated.get("massive_error")
+        return ShardRecord(shard, files, *errors, stated["chain"])
+
+
+def largest_journal(manifest: Manifest) -> int:
+    """More bytes than a writer of that store puts in its journal, but no more than any may have.
+
+    What comes from a stranger, and is larger, is not read.
+    """
+    return min(needed_journal(manifest), LARGEST_JOURNAL)
+
+
+def needed_journal(manifest: Manifest) -> int:
+    """At least the bytes that the journal of the finished store has."""
+    return _Lines(manifest).longest(manifest.shards) * manifest.shards + 2**20
+
+
+def parse_journal(raw: bytes, manifest: Manifest, where: str) -> Journal:
     """The records of a ``shards.jsonl``, as far as it is complete.
 
     A last line without its newline was being written when its writer died: it is not there.
@@ -74,47 +175,20 @@ def parse_journal(raw: bytes, manifest: Manifest, where: str) -> list[ShardRecor
         DamagedStore: a line was changed, or belongs to another store.
     """
     path = f"{where}/{JOURNAL}"
-    if len(raw) > LARGEST_JOURNAL:
-        raise DamagedStore(f"{path} is larger than {LARGEST_JOURNAL >> 20} MiB: not a journal")
-    records: list[ShardRecord] = []
-    chain = manifest.fingerprint
-    for number, line in enumerate(raw.split(b"\n")[:-1]):
-        try:
-            record = _record(json.loads(line))
-            expected = ShardRecord.following(
-                chain, number, record.files, record.squared_error, record.massive_error
-            )
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            raise DamagedStore(f"line {number + 1} of {path} is not a shard record") from None
-        if record != expected or expected.to_line() != line + b"\n":
+    if len(raw) > (most := largest_journal(manifest)):
+        raise DamagedStore(f"{path} is larger than the {most:,} bytes of a journal of its store")
+    ends = array("q")
+    chain, start = manifest.fingerprint.encode(), 0
+    while stop := raw.find(b"\n", start) + 1:
+        at = start + len(HEAD)
+        stated, rest = raw[at : at + 64], raw[at + 66 : stop - 1]
+        if hashlib.sha256(chain + b"{" + rest).hexdigest().encode() != stated:
             raise DamagedStore(
-                f"line {number + 1} of {path} was changed or belongs to another store: "
+                f"line {len(ends) + 1} of {path} was changed or belongs to another store: "
                 "restore the file from a copy, or harvest again"
             )
-        if number >= manifest.shards:
+        if len(ends) >= manifest.shards:
             raise DamagedStore(f"{path} lists more shards than the {manifest.shards} there can be")
-        # The paths follow from the manifest: none can lead anywhere else.
-        if record.files.keys() != set(manifest.shard_paths(number)):
-            raise DamagedStore(f"line {number + 1} of {path} lists other files than its shard has")
-        errors = [record.squared_error] + ([record.massive_error] if manifest.schema > 1 else [])
-        if any(error is None or error.keys() != set(manifest.hook_names) for error in errors):
-            raise DamagedStore(f"line {number + 1} of {path} lists other sites than the store has")
-        records.append(record)
-        chain = record.chain
-    return records
-
-
-def _record(document: dict[str, Any]) -> ShardRecord:
-    """The record that a line states. Nothing is converted: what is not a size is refused."""
-    files = {path: FileRecord(f["bytes"], f["sha256"]) for path, f in document["files"].items()}
-    for file in files.values():
-        if type(file.bytes) is not int or not 0 <= file.bytes < 2**63:
-            raise ValueError("bytes")
-        if not SHA256.fullmatch(file.sha256):
-            raise ValueError("sha256")
-    errors: list[dict[str, float]] = [document["squared_error"], document.get("massive_error", {})]
-    for error in (error for of_sites in errors for error in of_sites.values()):
-        if type(error) is not float or not 0 <= error < math.inf:
-            raise ValueError("squared_error")
-    massive = errors[1] if "massive_error" in document else None
-    return ShardRecord(document["shard"], files, errors[0], massive, document["chain"])
+        ends.append(stop)
+        chain, start = stated, stop
+    return Journal(manifest, raw, ends, path)

@@ -39,6 +39,9 @@ COLUMNS = {
 # A name becomes a directory: no separators, no leading dot, nothing to interpret.
 SITE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
+# Where the statistics of a site over the rows of a shard lie, and what is kept apart of them.
+STATISTICS, APART = "{}/statistics/%05d.safetensors", "{}/apart/%05d.safetensors.zst"
+
 # The most memory that a stranger's store may ask for at once, in bytes.
 LARGEST_CHUNK = 2**30
 
@@ -113,6 +116,13 @@ class Manifest:
 
     def specs(self, hook_name: str) -> dict[str, ArraySpec]:
         """The arrays of one site: ``""`` its values, then what its codec needs to decode them."""
+        return self._specs[hook_name]
+
+    @cached_property
+    def _specs(self) -> dict[str, dict[str, ArraySpec]]:
+        return {site.hook_name: self._specs_of(site.hook_name) for site in self.sites}
+
+    def _specs_of(self, hook_name: str) -> dict[str, ArraySpec]:
         codec, width = self.stored_codec, self.width(hook_name)
         per_shard = self.shard_rows // self.chunk_rows if codec.side_of == "chunk" else 1
         values = ArraySpec(
@@ -158,20 +168,24 @@ class Manifest:
 
     def statistics_path(self, hook_name: str, shard: int) -> str:
         """Where the statistics of a site over the rows of one shard lie."""
-        return f"{hook_name}/statistics/{shard:05d}.safetensors"
+        return STATISTICS.format(hook_name) % shard
 
     def apart_path(self, hook_name: str, shard: int) -> str:
         """Where what a codec keeps apart of the rows of one shard lies."""
-        return f"{hook_name}/apart/{shard:05d}.safetensors.zst"
+        return APART.format(hook_name) % shard
 
     def shard_paths(self, shard: int, hook_names: Sequence[str] | None = None) -> list[str]:
         """Every file of a shard, or those of these sites and the columns, relative to the store."""
+        return [pattern % shard for pattern in self.path_patterns(hook_names)]
+
+    def path_patterns(self, hook_names: Sequence[str] | None = None) -> list[str]:
+        """The same of the shard whose number takes the place of ``%d`` in each."""
         layout = format_named(self.format)
         names = self.hook_names if hook_names is None else hook_names
-        arrays = [layout.shard_path(spec, shard) for spec in self.all_specs(names)]
-        beside = [self.statistics_path(name, shard) for name in names]
+        arrays = [layout.path_pattern(spec) for spec in self.all_specs(names)]
+        beside = [STATISTICS.format(name) for name in names]
         if self.stored_codec.keeps_apart:
-            beside += [self.apart_path(name, shard) for name in names]
+            beside += [APART.format(name) for name in names]
         return arrays + beside
 
     def metadata(self, rows: int, hook_names: Sequence[str] | None = None) -> dict[str, bytes]:

@@ -5,6 +5,7 @@ A part has the manifest and the journal of the whole, so it knows what it is par
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rkstore.errors import DamagedStore
@@ -48,12 +49,14 @@ class Part:
             ),
         )
 
-    def files(self, manifest: Manifest, records: list[ShardRecord]) -> dict[str, FileRecord]:
+    def files(self, manifest: Manifest, records: Sequence[ShardRecord]) -> dict[str, FileRecord]:
         """What was recorded of each of its files, by path, shard after shard."""
+        patterns = manifest.path_patterns(self.sites)
         return {
-            path: records[shard].files[path]
+            path: files[path]
             for shard in (self.shards if self else ())
-            for path in manifest.shard_paths(shard, self.sites)
+            for files in [records[shard].files]
+            for path in [pattern % shard for pattern in patterns]
         }
 
     def metadata(self, manifest: Manifest) -> dict[str, bytes]:
@@ -65,12 +68,12 @@ class Part:
 NOTHING = Part((), range(0))
 
 
-def whole(manifest: Manifest, records: list[ShardRecord]) -> Part:
+def whole(manifest: Manifest, records: Sequence[ShardRecord]) -> Part:
     """The part that is all there is."""
     return Part(tuple(manifest.hook_names), range(len(records)))
 
 
-def parse_part(raw: bytes, manifest: Manifest, records: list[ShardRecord], where: str) -> Part:
+def parse_part(raw: bytes, manifest: Manifest, records: Sequence[ShardRecord], where: str) -> Part:
     """The part that a ``part.json`` states.
 
     Args:

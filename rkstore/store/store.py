@@ -7,7 +7,7 @@ import functools
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,8 @@ from rkstore.store.statistics import ShardStatistics, Statistics
 
 # Scales, offsets and what is kept apart that stay decoded: at GPT-2's width of dozens of shards.
 SIDE_BYTES = 2**26
+
+T = TypeVar("T")
 
 
 class Store:
@@ -360,31 +362,36 @@ class Store:
             return known
         path = self._format.shard_path(spec, shard)
         recorded = self.records[shard].files[path]
-        file = self._present(path, recorded)
-        with self._lock:
-            if (known := self._shards.get(key)) is not None:  # another thread was faster
-                return known
-            size = file.stat().st_size
-            if size != recorded.bytes:
-                raise ValueError(f"{path} has {size:,} bytes, {recorded.bytes:,} are recorded")
-            first, last = self.manifest.rows_of_shard(shard)
-            rows = self.manifest.array_rows(spec, last - first)
-            opened = OPEN.opening(lambda: self._format.open_shard(file, spec, rows))
-            self._shards[key] = opened
-            OPEN.used(self, key)
-            return opened
 
-    def _present(self, path: str, recorded: FileRecord) -> Path:  # noqa: ARG002
-        """Where a file of the store can be opened."""
-        return inside(self.root, path)
+        def opened(file: Path) -> Shard:
+            with self._lock:
+                if (known := self._shards.get(key)) is not None:  # another thread was faster
+                    return known
+                size = file.stat().st_size
+                if size != recorded.bytes:
+                    raise ValueError(f"{path} has {size:,} bytes, {recorded.bytes:,} are recorded")
+                first, last = self.manifest.rows_of_shard(shard)
+                rows = self.manifest.array_rows(spec, last - first)
+                found = OPEN.opening(lambda: self._format.open_shard(file, spec, rows))
+                self._shards[key] = found
+                OPEN.used(self, key)
+                return found
+
+        return self._using(path, recorded, opened)
+
+    def _using(self, path: str, recorded: FileRecord, use: Callable[[Path], T]) -> T:  # noqa: ARG002
+        """What comes of opening a file of the store."""
+        return use(inside(self.root, path))
 
     def _checked_bytes(self, path: str, recorded: FileRecord) -> bytes:
+        def content(file: Path) -> bytes:
+            if file.stat().st_size != recorded.bytes:
+                raise DamagedStore(f"{path} of {self.where} has another size than is recorded")
+            return file.read_bytes()
+
         try:
             with reading(path, self.where):
-                file = self._present(path, recorded)
-                if file.stat().st_size != recorded.bytes:
-                    raise DamagedStore(f"{path} of {self.where} has another size than is recorded")
-                raw = file.read_bytes()
+                raw = self._using(path, recorded, content)
         except OSError as error:
             raise DamagedStore(f"{path} of {self.where} cannot be read: {error}") from None
         if record_of(raw) != recorded:

@@ -1,5 +1,6 @@
 """Checking a store: every file against the size and the digest that were recorded."""
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,10 @@ from rkstore.store.files import (
     HUB_FILES,
     JOURNAL,
     LOCK,
+    LOST,
     MANIFEST,
     PART,
+    TOO_MANY_OPEN,
     FileRecord,
     inside,
     reading,
@@ -19,6 +22,7 @@ from rkstore.store.files import (
     sha256,
 )
 from rkstore.store.store import Store
+from rkstore.store.writing.lock import writer_of
 
 
 @dataclass(frozen=True)
@@ -32,44 +36,61 @@ class Problem:
 def verify(store: Store, advance: Callable[[int], object] = lambda _: None) -> Iterator[Problem]:
     """Compare every file of a store with what was recorded of it.
 
+    While the store is being written, the shards that it had when it was opened are checked; what
+    the writer is about to record is no problem.
+
     Args:
         advance: called with the bytes of each file once it is checked.
 
     Yields:
-        One problem for each file that was changed, cut short, lost or added.
+        One problem for each file that was changed, cut short, lost or added, or cannot be read.
 
     Raises:
-        RkstoreError: the system does not let a file be read; whether it is intact is unknown.
+        RkstoreError: too many files are open.
     """
+    root, busy = store.root, writer_of(store.root)
     expected = store.files()
     for path, recorded in expected.items():
-        yield from _compare(store.root, path, recorded)
+        yield from _compare(root, path, recorded)
         advance(recorded.bytes)
-    metadata = store.held.metadata(store.manifest)
-    for path, content in metadata.items():
-        yield from _compare(store.root, path, record_of(content))
-    known = expected.keys() | metadata.keys() | {MANIFEST, JOURNAL, PART, LOCK} | HUB_FILES
-    elsewhere = {path for record in store.records for path in record.files}
-    for file in sorted(store.root.rglob("*")):
-        path = file.relative_to(store.root).as_posix()
-        if (file.is_symlink() or not file.is_dir()) and path not in known:
-            if path.startswith(ASIDE):
-                what = "was left by an interrupted write"
-            elif store.part is None or path not in elsewhere:
-                what = "is not recorded"
-            else:
-                what = f"is not of the part that {PART} states: pull again"
-            yield Problem(path, what)
+    there = sorted(root.rglob("*"))
+    busy = busy or writer_of(root)
+    now = Store(root) if busy else store  # with the shards recorded meanwhile
+    metadata = now.held.metadata(now.manifest)
+    derived = [p for path, raw in metadata.items() for p in _compare(root, path, record_of(raw))]
+    if not busy:  # the writer renews them after every shard
+        yield from derived
+    known = now.files().keys() | metadata.keys() | {MANIFEST, JOURNAL, PART, LOCK} | HUB_FILES
+    elsewhere: set[str] = set()
+    if now.part is not None:
+        elsewhere = {path for record in now.records for path in record.files}
+    if busy:
+        known |= elsewhere | set(now.manifest.shard_paths(len(now.records)))
+    for file in there:
+        path = file.relative_to(root).as_posix()
+        if path in known or (file.is_dir() and not file.is_symlink()):
+            continue
+        if path.startswith(ASIDE):
+            if not busy:
+                yield Problem(path, "was left by an interrupted write")
+        elif path in elsewhere:
+            yield Problem(path, f"is not of the part that {PART} states: pull again")
+        else:
+            yield Problem(path, "is not recorded")
 
 
 def _compare(root: Path, path: str, recorded: FileRecord) -> Iterator[Problem]:
     try:
-        with reading(path, root):
-            what = _difference(inside(root, path), recorded)
+        what = _difference(inside(root, path), recorded)
     except DamagedStore:
         what = "is not a file, or is reached by a symbolic link"
-    except OSError:
-        what = "is missing"
+    except OSError as error:
+        if error.errno in TOO_MANY_OPEN:
+            with reading(path, root):
+                raise
+        what = f"cannot be read: {os.strerror(error.errno or 0)}"
+        if error.errno in LOST:
+            what = "is missing"
     if what:
         yield Problem(path, what)
 

@@ -90,9 +90,9 @@ def examine(root: Path, right: dict[str, np.ndarray] | None) -> Outcome:
             return Outcome(found=True)
         try:
             outcome.found = any(True for _ in verify(store))
+            _ = store.stored_bytes(), store.complete
         except RkstoreError:
             outcome.found = True
-        _ = store.stored_bytes(), store.complete
         for asked, read in readings(store).items():
             try:
                 answer = read()

@@ -86,8 +86,12 @@ class Format(ABC):
         return self.compressions[0]
 
     @abstractmethod
+    def path_pattern(self, spec: ArraySpec) -> str:
+        """Path of the file of shard ``%d``, relative to the store, with forward slashes."""
+
     def shard_path(self, spec: ArraySpec, shard: int) -> str:
-        """Path of a shard's file, relative to the store, with forward slashes."""
+        """Path of a shard's file."""
+        return self.path_pattern(spec) % shard
 
     @abstractmethod
     def encode_chunk(self, spec: ArraySpec, values: np.ndarray, rows: int) -> bytes:

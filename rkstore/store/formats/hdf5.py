@@ -33,8 +33,8 @@ class Hdf5(Format):
     name = "hdf5"
     compressions = tuple(FILTERS)
 
-    def shard_path(self, spec: ArraySpec, shard: int) -> str:
-        return f"{spec.name}/{shard:05d}.h5"
+    def path_pattern(self, spec: ArraySpec) -> str:
+        return f"{spec.name}/%05d.h5"
 
     def encode_chunk(self, spec: ArraySpec, values: np.ndarray, rows: int) -> bytes:
         whole = np.zeros((min(spec.chunk_rows, rows), *spec.tail), spec.dtype)

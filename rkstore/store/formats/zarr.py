@@ -42,8 +42,8 @@ class Zarr(Format):
     def compression_for(self, dtype: np.dtype) -> str:
         return "zstd" if dtype.itemsize == 1 else "blosc-zstd"
 
-    def shard_path(self, spec: ArraySpec, shard: int) -> str:
-        return "/".join([spec.name, "c", str(shard)] + ["0"] * len(spec.tail))
+    def path_pattern(self, spec: ArraySpec) -> str:
+        return "/".join([spec.name, "c", "%d"] + ["0"] * len(spec.tail))
 
     def encode_chunk(self, spec: ArraySpec, values: np.ndarray, rows: int) -> bytes:  # noqa: ARG002
         if len(values) < spec.chunk_rows:  # Zarr chunks are always whole.

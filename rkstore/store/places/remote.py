@@ -7,22 +7,31 @@ a cache. While a shard is decoded, the next one that was asked for is being fetc
 
 import os
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rkstore.errors import BadInput, size
-from rkstore.store.files import FileRecord, intact, named, writing
-from rkstore.store.formats import ArraySpec, Shard
+from rkstore.store.files import ASIDE, FileRecord, in_place, named, writing
 from rkstore.store.places.fetch import fetch
 from rkstore.store.places.url import Location
 from rkstore.store.store import Store
 
 CACHE_BYTES = 10 * 10**9
+
+# In a cache that is smaller than what its processes read at once, a file may be removed before it
+# is opened, and once more after it was fetched again. So often it never is.
+TRIES = 20
+
+# A file that waits aside and did not grow for so long was left by a process that was killed.
+UNFINISHED_SECONDS = 3600
+
+T = TypeVar("T")
 
 
 def default_cache() -> Path:
@@ -93,11 +102,12 @@ class RemoteStore(Store):
             f"'{hook_name}' here with 'rkstore pull {self.where} --hook {hook_name}'"
         )
 
-    def _open(self, spec: ArraySpec, shard: int) -> Shard:
-        try:
-            return super()._open(spec, shard)
-        except FileNotFoundError:  # another process removed it after we fetched it
-            return super()._open(spec, shard)
+    def _using(self, path: str, recorded: FileRecord, use: Callable[[Path], T]) -> T:
+        """As of a :class:`Store`; fetched again if another process made room in between."""
+        for _ in range(TRIES):
+            with suppress(FileNotFoundError):
+                return use(self._present(path, recorded))
+        return use(self._present(path, recorded))
 
     def _shard_files(self, hook_name: str, shard: int) -> dict[str, FileRecord]:
         specs = self.manifest.specs(hook_name).values()
@@ -125,12 +135,13 @@ class RemoteStore(Store):
         with self._fetching, writing(self._cache):
             # Its digest is checked once a process: what was kept may have changed since.
             known = path in self._checked and file.is_file()
-            if not known and not intact(self.root, path, recorded):
+            if not known and not in_place(self.root, path, recorded):
                 self._make_room(recorded.bytes, path)
                 self.root.mkdir(parents=True, exist_ok=True)
                 fetch(self._location, path, recorded, self.root, lambda _: None)
             self._checked.add(path)
-            os.utime(file)  # it is the one used last now
+            with suppress(FileNotFoundError):
+                os.utime(file)  # it is the one used last now
         return file
 
     def _make_room(self, needed: int, path: str) -> None:
@@ -166,12 +177,17 @@ class RemoteStore(Store):
 
 
 def _files(cache: Path) -> Iterator[tuple[float, int, Path]]:
-    """When each file of a cache was last used, its size, and where it is."""
+    """When each file of a cache was last used, its size, and where it is.
+
+    Without those that another process is fetching.
+    """
     for under, _, names in os.walk(cache):
         for name in names:
             file = Path(under) / name
             try:
                 facts = file.stat()
             except FileNotFoundError:  # another process removed it
+                continue
+            if Path(under).name == ASIDE and time.time() - facts.st_mtime < UNFINISHED_SECONDS:
                 continue
             yield facts.st_mtime, facts.st_size, file

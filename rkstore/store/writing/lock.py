@@ -4,6 +4,7 @@ It is the kernel's lock on a file, so it ends with the process that holds it, ho
 ends; the file itself only says which process that is.
 """
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -11,8 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from rkstore.errors import BadInput
+from rkstore.errors import BadInput, RkstoreError
 from rkstore.store.files import KEPT, LOCK, MANIFEST, make_directory, writing
+
+# What the system says of a lock that another process has. Anything else is no lock at all.
+HELD = (errno.EWOULDBLOCK, errno.EACCES)
 
 
 def holds_store(root: Path, begun: set[str]) -> bool:
@@ -34,6 +38,28 @@ def holds_store(root: Path, begun: set[str]) -> bool:
     return bool(others)
 
 
+def claim(root: Path, begun: set[str]) -> tuple[BinaryIO, bool]:
+    """Lock a directory for a store, made if need be; and whether a store is in it.
+
+    It is looked at under the lock: another writer may have begun, and finished, a moment before.
+
+    Args:
+        begun: see :func:`holds_store`.
+
+    Raises:
+        BadInput: another process is writing to it, it is a file, or it holds something else.
+        RkstoreError: its file system has no locks.
+    """
+    holds_store(root, begun)  # nothing is made where it must not be
+    root.mkdir(parents=True, exist_ok=True)
+    lock = take_lock(root)
+    try:
+        return lock, holds_store(root, begun)
+    except BaseException:
+        unlock(lock, root)
+        raise
+
+
 def take_lock(root: Path, name: str = LOCK, what: str | None = None) -> BinaryIO:
     """Lock a directory that exists; give what is returned to :func:`unlock`.
 
@@ -43,6 +69,7 @@ def take_lock(root: Path, name: str = LOCK, what: str | None = None) -> BinaryIO
 
     Raises:
         BadInput: another process is writing to it.
+        RkstoreError: its file system has no locks.
     """
     while True:
         # Never through a link: its target would be emptied.
@@ -50,12 +77,17 @@ def take_lock(root: Path, name: str = LOCK, what: str | None = None) -> BinaryIO
         lock = os.fdopen(os.open(root / name, flags, 0o644), "a+b")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.seek(0)
-            holder = lock.read(32).decode(errors="replace").strip() or "another process"
+        except OSError as error:
+            holder = _holder(lock)
             lock.close()
-            raise BadInput(
-                f"{what or root} is being written by process {holder}: wait for it or stop it"
+            if error.errno in HELD:
+                raise BadInput(
+                    f"{what or root} is being written by {holder}: wait for it or stop it"
+                ) from None
+            (root / name).unlink(missing_ok=True)
+            raise RkstoreError(
+                f"{what or root} cannot be locked: {os.strerror(error.errno or 0)}; write to a "
+                "file system that has locks (flock), and copy it from there"
             ) from None
         # Its holder may have removed the file after we opened it: then we have locked a file
         # that nobody else can find.
@@ -65,6 +97,21 @@ def take_lock(root: Path, name: str = LOCK, what: str | None = None) -> BinaryIO
             lock.flush()
             return lock
         lock.close()
+
+
+def writer_of(root: Path) -> str | None:
+    """Who is writing to a directory, such as ``process 123``; None if nobody is."""
+    try:
+        # A stranger's lock may be a link, or a pipe that nobody ever opens.
+        descriptor = os.open(root / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    with os.fdopen(descriptor, "rb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            return _holder(lock) if error.errno in HELD else None
+    return None
 
 
 def unlock(lock: BinaryIO, root: Path, name: str = LOCK) -> None:
@@ -88,6 +135,12 @@ def locked(target: Path, what: str | None = None) -> Iterator[None]:
         yield
     finally:
         unlock(lock, target.parent, name)
+
+
+def _holder(lock: BinaryIO) -> str:
+    lock.seek(0)
+    number = lock.read(32).strip()
+    return f"process {number.decode()}" if number.isdigit() else "another process"
 
 
 def _same_file(file: BinaryIO, path: Path) -> bool:

@@ -16,11 +16,12 @@ from typing import BinaryIO
 
 import numpy as np
 
-from rkstore.errors import BadInput, RkstoreError
+from rkstore.errors import BadInput, RkstoreError, size
 from rkstore.store.apart import joined
 from rkstore.store.files import (
     ASIDE,
     JOURNAL,
+    LARGEST_JOURNAL,
     LOCK,
     MANIFEST,
     FileRecord,
@@ -33,11 +34,11 @@ from rkstore.store.files import (
     writing,
 )
 from rkstore.store.formats import ArraySpec, format_named
-from rkstore.store.journal import ShardRecord
+from rkstore.store.journal import ShardRecord, needed_journal
 from rkstore.store.manifest import Manifest, check_manifest
 from rkstore.store.store import Store
 from rkstore.store.writing.encoder import EncodedChunk, ShardEncoder, statistics_of
-from rkstore.store.writing.lock import holds_store, take_lock, unlock
+from rkstore.store.writing.lock import claim, unlock
 
 
 class StoreWriter:
@@ -55,13 +56,20 @@ class StoreWriter:
         except ValueError as error:
             raise BadInput(f"there can be no such store: {error}") from None
         self._codec, self._format = manifest.stored_codec, format_named(manifest.format)
+        if needed_journal(manifest) > LARGEST_JOURNAL:
+            raise BadInput(
+                f"there can be no such store: the journal of {manifest.shards:,} shards could pass "
+                f"{size(LARGEST_JOURNAL)}: give a larger --shard-rows"
+            )
         self.root, self.manifest = named(root), manifest
         self._lock: BinaryIO | None = None
         self._made_root = False
         self._waiting: dict[str, Path] = {}
         """Files that are not in place yet, by the path that they will have."""
         self._pool = ThreadPoolExecutor(os.cpu_count())
-        self.records: list[ShardRecord] = []
+        self.next_shard = 0
+        """The first shard that is not recorded yet."""
+        self._chain, self._journal_bytes = manifest.fingerprint, 0
         with writing(self.root):
             self._claim()
 
@@ -86,7 +94,7 @@ class StoreWriter:
         if self._lock is None:
             return
         shutil.rmtree(self.root / ASIDE, ignore_errors=True)
-        nothing = failed and not self.records
+        nothing = failed and not self.next_shard
         if nothing:
             with suppress(OSError, RkstoreError):  # the first error is the one to report
                 self._remove_unrecorded(self.manifest)
@@ -96,11 +104,6 @@ class StoreWriter:
         if nothing and self._made_root:
             with suppress(OSError):
                 self.root.rmdir()
-
-    @property
-    def next_shard(self) -> int:
-        """The first shard that is not recorded yet."""
-        return len(self.records)
 
     def begin_shard(self) -> ShardEncoder:
         """An encoder for the rows of the next shard, to be given to :meth:`finish_shard`."""
@@ -141,10 +144,8 @@ class StoreWriter:
 
     def _claim(self) -> None:
         """Lock the directory, and begin or continue the store in it."""
-        begun = holds_store(self.root, {LOCK, ASIDE})
         self._made_root = not self.root.exists()
-        self.root.mkdir(parents=True, exist_ok=True)
-        self._lock = take_lock(self.root)
+        self._lock, begun = claim(self.root, {LOCK, ASIDE})
         try:
             shutil.rmtree(self.root / ASIDE, ignore_errors=True)
             if begun:
@@ -177,7 +178,9 @@ class StoreWriter:
                 f"{self.root} holds a store of another configuration "
                 f"({'; '.join(different[:3])}): choose another --out, or remove it first"
             )
-        self.records = store.records
+        if store.records:
+            self.next_shard, self._chain = len(store.records), store.records[-1].chain
+            self._journal_bytes = store.records.bytes
         self._settle()
 
     def _remove_unrecorded(self, manifest: Manifest) -> None:
@@ -192,17 +195,15 @@ class StoreWriter:
     def _settle(self) -> None:
         """Bring what is derived from the journal in line with it after a kill."""
         self._trim_journal()
-        if self.records:
-            for path in self._metadata_aside(len(self.records)):
+        if self.next_shard:
+            for path in self._metadata_aside(self.next_shard):
                 self._into_place(path)
 
     def _trim_journal(self) -> None:
         """Cut off a line that was never finished."""
         journal = own(self.root, JOURNAL)
-        if journal.exists():
-            whole = sum(len(record.to_line()) for record in self.records)
-            if journal.stat().st_size > whole:
-                os.truncate(journal, whole)
+        if journal.exists() and journal.stat().st_size > self._journal_bytes:
+            os.truncate(journal, self._journal_bytes)
 
     def _write_site(self, name: str, chunks: Sequence[EncodedChunk]) -> dict[str, FileRecord]:
         """Write one site's part of the shard; it waits aside."""
@@ -242,19 +243,20 @@ class StoreWriter:
         massive_error: dict[str, float],
     ) -> None:
         """Put the shard's files in place and append its line: from here on it exists."""
-        chain = self.records[-1].chain if self.records else self.manifest.fingerprint
-        record = ShardRecord.following(chain, self.next_shard, files, squared_error, massive_error)
-        derived = self._metadata_aside(len(self.records) + 1)
+        shard = self.next_shard
+        record = ShardRecord.following(self._chain, shard, files, squared_error, massive_error)
+        line, derived = record.to_line(), self._metadata_aside(shard + 1)
         # Everything is written and synced: what follows needs hardly any room.
         for path in files:
             self._into_place(path)
         self._trim_journal()
         with own(self.root, JOURNAL).open("ab") as journal:
-            journal.write(record.to_line())
+            journal.write(line)
             journal.flush()
             os.fsync(journal.fileno())
         sync(self.root)
-        self.records.append(record)
+        self.next_shard, self._chain = shard + 1, record.chain
+        self._journal_bytes += len(line)
         for path in derived:
             self._into_place(path)
 
