@@ -86,8 +86,8 @@ def take_lock(root: Path, name: str = LOCK, what: str | None = None) -> BinaryIO
                 ) from None
             (root / name).unlink(missing_ok=True)
             raise RkstoreError(
-                f"{root} cannot be locked: {os.strerror(error.errno or 0)}; write to a file system "
-                "that has locks (flock), and copy or push the store from there"
+                f"{what or root} cannot be locked: {os.strerror(error.errno or 0)}; write to a "
+                "file system that has locks (flock), and copy it from there"
             ) from None
         # Its holder may have removed the file after we opened it: then we have locked a file
         # that nobody else can find.
