@@ -98,5 +98,5 @@ def run(command: click.Command, name: str) -> None:
 
 def fail(sentence: str, status: int) -> NoReturn:
     """Print one sentence on stderr and exit."""
-    click.echo(sentence, err=True)
+    streams.echo(streams.plain(sentence), err=True)
     sys.exit(status)

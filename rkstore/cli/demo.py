@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rkstore.cli.options import PATH, Command, Number
+from rkstore.cli.streams import echo
 
 if TYPE_CHECKING:
     from rkstore.store.store import Store
@@ -42,28 +43,26 @@ def run(out: Path, *, tokens: int, steps: int, layer: int) -> None:
     began = time.monotonic()
     _stage(1, "harvest: run the model once, store all 12 layers")
     store = _harvested(out / "stores" / "demo", tokens)
-    click.echo(describe_store(store))
+    echo(describe_store(store))
 
     _stage(2, f"probe: RkCNN directions of layer {layer}, from the store")
     where, results = str(store.root), out / "results"
-    click.echo(
-        describe_probe(*probe(ProbeSettings(store=where, layer=layer, out=results / "probe")))
-    )
+    echo(describe_probe(*probe(ProbeSettings(store=where, layer=layer, out=results / "probe"))))
 
     _stage(3, "train: three sparse autoencoders that differ only in initialisation")
     checkpoints = _trained(where, out / "checkpoints", layer, steps)
-    click.echo("\n".join(str(path) for path in checkpoints))
+    echo("\n".join(str(path) for path in checkpoints))
 
     _stage(4, "evaluate: on held-out rows")
     found = evaluate(checkpoints, EvaluateSettings(store=where))
     write_results(found, store, results / "results.json")
     comparison(found, checkpoints, results / "comparison.png")
-    click.echo(table(found))
+    echo(table(found))
 
-    click.echo(f"\nFinished in {time.monotonic() - began:.0f} s.")
-    click.echo(f"store     {store.root}")
-    click.echo(f"results   {results / 'results.json'}")
-    click.echo(f"picture   {results / 'comparison.png'}")
+    echo(f"\nFinished in {time.monotonic() - began:.0f} s.")
+    echo(f"store     {store.root}")
+    echo(f"results   {results / 'results.json'}")
+    echo(f"picture   {results / 'comparison.png'}")
 
 
 def _stage(number: int, title: str) -> None:

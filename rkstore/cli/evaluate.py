@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from rkstore.cli.options import PATH, Command, options_of
+from rkstore.cli.streams import echo
 from rkstore.evaluation.settings import EvaluateSettings
 
 
@@ -26,13 +27,13 @@ def evaluate(settings: EvaluateSettings, checkpoints: tuple[str, ...]) -> None:
     paths = [Path(path) for path in checkpoints] or newest(store)
     if not checkpoints:
         which = f"the last checkpoint of each run under {CHECKPOINTS}/ that trained on"
-        click.echo(f"{which} {store.where}: {', '.join(map(str, paths))}", err=True)
+        echo(f"{which} {store.where}: {', '.join(map(str, paths))}", err=True)
     results = evaluate_dictionaries(paths, settings)
     for result in results:
         for note in result.notes:
-            click.echo(f"{result.name}: {note}", err=True)
+            echo(f"{result.name}: {note}", err=True)
     out = Path(settings.out)
     write_results(results, store, out / "results.json")
     comparison(results, paths, out / "comparison.png")
-    click.echo(table(results))
-    click.echo(f"\n{out / 'results.json'}\n{out / 'comparison.png'}")
+    echo(table(results))
+    echo(f"\n{out / 'results.json'}\n{out / 'comparison.png'}")

@@ -3,6 +3,7 @@
 import click
 
 from rkstore.cli.options import Command, options_of
+from rkstore.cli.streams import echo
 from rkstore.harvest.settings import HarvestSettings
 
 
@@ -19,14 +20,14 @@ def harvest(settings: HarvestSettings, dry_run: bool) -> None:
     from rkstore.store.codecs import CODECS
 
     ready = harvesting.prepare(settings)
-    click.echo(describe_harvest(ready), err=not dry_run)
+    echo(describe_harvest(ready), err=not dry_run)
     costs = make_plan(ready)
     if not costs.fits:  # then measure which codecs would
         costs = make_plan(ready, list(CODECS))
-    click.echo(describe_cost(costs), err=not dry_run)
+    echo(describe_cost(costs), err=not dry_run)
     costs.check()
     if not dry_run:
-        click.echo(describe_store(harvesting.run(ready)))
+        echo(describe_store(harvesting.run(ready)))
 
 
 @click.command(cls=Command)
@@ -40,5 +41,5 @@ def plan(settings: HarvestSettings) -> None:
 
     ready = harvesting.prepare(settings)
     costs = make_plan(ready, list(CODECS))
-    click.echo(f"{describe_harvest(ready)}\n{describe_plan(costs)}")
+    echo(f"{describe_harvest(ready)}\n{describe_plan(costs)}")
     costs.check()

@@ -8,6 +8,7 @@ from typing import Any, TypeVar, cast
 import click
 
 from rkstore.cli import COMMANDS
+from rkstore.cli.streams import echo
 from rkstore.errors import BadInput
 from rkstore.settings import (
     KINDS,
@@ -158,7 +159,7 @@ def _say_unread(settings: Settings) -> None:
         chosen = getattr(settings, family)
         if chosen is not None and is_typed(name):
             said = f"{flag_of(name)} has no effect with {flag_of(family)} {chosen}"
-            click.echo(said, err=True)
+            echo(said, err=True)
 
 
 def is_typed(name: str) -> bool:

@@ -3,6 +3,7 @@
 import click
 
 from rkstore.cli.options import Command, options_of, store_argument
+from rkstore.cli.streams import echo
 from rkstore.rkcnn.settings import ProbeSettings
 
 
@@ -15,4 +16,4 @@ def probe(settings: ProbeSettings) -> None:
     from rkstore.rkcnn.mine import probe as probe_site
 
     result, path = probe_site(settings)
-    click.echo(describe_probe(result, path))
+    echo(describe_probe(result, path))

@@ -3,6 +3,7 @@
 import click
 
 from rkstore.cli.options import PATH, Command, options_of, store_argument
+from rkstore.cli.streams import echo, plain
 from rkstore.errors import BadInput
 from rkstore.share.settings import ExportSettings, ImportSettings, PullSettings
 
@@ -21,7 +22,7 @@ def push(paths: tuple[str, ...], store: str | None) -> None:
     if not url or len(sources) > 1 or (sources and store is not None):
         raise BadInput("give one store, as SOURCE or with --store, and one URL: push SOURCE URL")
     source = sources[0] if sources else find_store(store)
-    click.echo(f"{url}: {push_store(source, url)}")
+    echo(f"{url}: {push_store(source, url)}")
 
 
 @click.command(cls=Command)
@@ -34,10 +35,10 @@ def pull(settings: PullSettings, url: str) -> None:
     from rkstore.cli.terminal import part_line
     from rkstore.share.pull import pull as pull_store
 
-    store, moved = pull_store(url, settings, lambda sentence: click.echo(sentence, err=True))
-    click.echo(f"{store.root}: {moved}")
+    store, moved = pull_store(url, settings, lambda sentence: echo(plain(sentence), err=True))
+    echo(f"{store.root}: {moved}")
     if store.part is not None:
-        click.echo(part_line(store))
+        echo(part_line(store))
 
 
 @click.command("import", cls=Command)
@@ -48,8 +49,8 @@ def import_(settings: ImportSettings, path: str) -> None:
     from rkstore.cli.terminal import describe_store
     from rkstore.share.exchange.importing import import_store
 
-    store = import_store(path, settings, lambda sentence: click.echo(sentence, err=True))
-    click.echo(describe_store(store))
+    store = import_store(path, settings, lambda sentence: echo(plain(sentence), err=True))
+    echo(describe_store(store))
 
 
 @click.command(cls=Command)
@@ -61,4 +62,4 @@ def export(settings: ExportSettings, store: str | None) -> None:
     from rkstore.store.open import find_store, say_if_short
     from rkstore.store.store import Store
 
-    click.echo(export_store(say_if_short(Store(find_store(store))), settings))
+    echo(export_store(say_if_short(Store(find_store(store))), settings))

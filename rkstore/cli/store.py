@@ -4,6 +4,7 @@ import click
 
 from rkstore.cli import fail
 from rkstore.cli.options import PATH, Command, store_argument
+from rkstore.cli.streams import echo, plain
 
 
 @click.command(cls=Command)
@@ -17,7 +18,7 @@ def info(store: str | None, as_json: bool) -> None:
     from rkstore.store.open import open_store
 
     opened = open_store(store)
-    click.echo(to_json(store_facts(opened), indent=2) if as_json else describe_store(opened))
+    echo(to_json(store_facts(opened), indent=2) if as_json else describe_store(opened))
 
 
 @click.command(cls=Command)
@@ -37,7 +38,7 @@ def verify(store: str | None, repair_from: str | None) -> None:
 
     opened = Store(find_store(store))
     if writer := writer_of(opened.root):
-        click.echo(
+        echo(
             f"{opened.root} is being written by {writer}: its {len(opened.records)} recorded "
             "shards are checked, the one in progress is not",
             err=True,
@@ -47,12 +48,12 @@ def verify(store: str | None, repair_from: str | None) -> None:
     ) as bar:
         problems = list(verify_store(opened, bar.update))
     for problem in problems:
-        click.echo(f"{problem.path} {problem.what}", err=True)
+        echo(plain(f"{problem.path} {problem.what}"), err=True)
     if problems and repair_from:
         from rkstore.share.repair import repair
 
         found, problems = len(problems), repair(opened, problems, repair_from)
-        click.echo(f"{found - len(problems)} files repaired from {repair_from}", err=True)
+        echo(f"{found - len(problems)} files repaired from {repair_from}", err=True)
     if problems:
         fail(f"rkstore: {len(problems)} files of {opened.root} are not as recorded", 1)
-    click.echo(describe_verified(opened))
+    echo(describe_verified(opened))

@@ -6,6 +6,8 @@ import sys
 from contextlib import suppress
 from typing import Any
 
+import click
+
 
 def prepare() -> None:
     """Make the standard streams safe to write to, however the program was started."""
@@ -21,6 +23,23 @@ def prepare() -> None:
     # A character that a terminal lacks, such as ‖, is written as an escape.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def echo(text: object, err: bool = False) -> None:
+    """Print some lines, in which nothing moves the cursor or turns the direction of reading."""
+    click.echo("\n".join(plain(line) for line in str(text).split("\n")), err=err)
+
+
+def plain(text: str) -> str:
+    """The text on one line, what is not to be seen in it written as its number.
+
+    Names in a stranger's store may hold line breaks, escape sequences and marks of direction, and
+    so make lines that this program never wrote.
+    """
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
 
 
 class Unheard(io.TextIOBase):

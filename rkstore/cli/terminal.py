@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rkstore.cli.streams import plain
 from rkstore.errors import few, size
 from rkstore.store.codecs import SCHEMA_1
 from rkstore.store.facts import store_facts
@@ -86,10 +87,10 @@ def describe_store(store: Store) -> str:
     if store.part is not None:
         lines.append(f"  {part_line(store)}")
     if facts["sites"] and store.shards:
-        lines += ["", _site_table(facts["sites"])]
+        lines += ["", *_site_table(facts["sites"])]
     if short := _short(manifest):
         lines += ["", f"  {manifest.rows:,} rows{short}"]
-    return "\n".join(lines)
+    return "\n".join(map(plain, lines))
 
 
 def part_line(store: Store) -> str:
@@ -135,7 +136,7 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"
 
 
-def _site_table(sites: list[dict[str, Any]]) -> str:
+def _site_table(sites: list[dict[str, Any]]) -> list[str]:
     width = max(len(site["hook_name"]) for site in sites)
     numbers = "bits/value  × float32  codec FVU     mean     std      γ  massive"
     head = f"  {'site':{width}}  {'d_in':>5}  {numbers}"
@@ -153,7 +154,7 @@ def _site_table(sites: list[dict[str, Any]]) -> str:
             "  Massive rows are ten times as far from the mean as others. All numbers but bits are",
             f"  of the others; of the massive ones the codec loses {worst:.0e} of ‖x‖² at most.",
         ]
-    return "\n".join([head, *lines])
+    return [head, *lines]
 
 
 def _or_dash(value: float | None, form: str) -> str:

@@ -3,6 +3,7 @@
 import click
 
 from rkstore.cli.options import Command, is_typed, options_of, store_argument
+from rkstore.cli.streams import echo
 from rkstore.settings import options_in
 from rkstore.training.settings import TrainSettings
 
@@ -24,9 +25,9 @@ def train(settings: list[TrainSettings]) -> None:
     of_each = [unused(one, typed) for one in settings]
     for name, sentence in of_each[0].items():
         if all(name in others for others in of_each):
-            click.echo(sentence, err=True)
+            echo(sentence, err=True)
     found = [at_probed_site(one) for one in settings]
     for sentence in dict.fromkeys(said for _, said in found if said is not None):
-        click.echo(sentence)
+        echo(sentence)
     for path in train_all([one for one, _ in found]):
-        click.echo(path)
+        echo(path)
