@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +59,17 @@ def run(rows: list[Row], quick: bool) -> dict[str, Measurement]:
 
 
 def write(measurements: dict[str, Measurement], **more: Any) -> None:
-    """Add measurements, and whatever else is new, to the recorded numbers; rewrite the page."""
+    """Add measurements, and whatever else is new, to the recorded numbers; rewrite the page.
+
+    Each keeps the ratio of the one that it replaces.
+    """
     numbers = read_numbers() | more
-    kept = from_numbers(numbers) | measurements
+    old = from_numbers(numbers)
+    for name, found in measurements.items():
+        if name in old and old[name].ours:
+            before = {"ratio": old[name].ratio, "date": old[name].date}
+            measurements = measurements | {name: replace(found, before=before)}
+    kept = old | measurements
     named = [row_named(name) for name in NAMES]
     numbers |= {
         "machine": machine(),

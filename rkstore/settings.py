@@ -162,7 +162,7 @@ class Settings(BaseModel, metaclass=_Model):
     @classmethod
     def _check(cls, value: Any, info: Any) -> Any:
         option = options_in(cls)[info.field_name]
-        for item in value if option.several else (value,):
+        for item in value or () if option.several else (value,):
             if item is not None:
                 option.check(item)
         return value
@@ -198,10 +198,12 @@ def options_in(settings: type[Settings]) -> dict[str, Option]:
 
 
 def _value_type(annotation: Any) -> tuple[type[Any], bool, bool]:
-    """The type in ``X``, ``tuple[X, ...]`` or ``X | None``; if several; if None is allowed."""
-    inner = [part for part in typing.get_args(annotation) if part is not type(None)]
+    """The type in ``X``, ``tuple[X, ...]``, ``| None``; if several; if None is allowed."""
+    optional = isinstance(annotation, types.UnionType)
+    if optional:
+        annotation = next(a for a in typing.get_args(annotation) if a is not type(None))
     several = typing.get_origin(annotation) is tuple
-    return inner[0] if inner else annotation, several, isinstance(annotation, types.UnionType)
+    return typing.get_args(annotation)[0] if several else annotation, several, optional
 
 
 def combined(**families: Mapping[str, type[Settings]]) -> Callable[[type[T]], type[T]]:

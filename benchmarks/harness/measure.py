@@ -5,6 +5,7 @@ import sys
 import time
 import traceback
 from dataclasses import dataclass, field
+from typing import Any
 
 from harness.row import Bench, NotMeasured, Row, Sides
 
@@ -24,6 +25,8 @@ class Measurement:
     date: str = ""
     seconds: float = 0.0
     """The whole row, preparation and all."""
+    before: dict[str, Any] | None = None
+    """Ratio and date of the result that this one replaced."""
 
     @property
     def ratios(self) -> list[float]:

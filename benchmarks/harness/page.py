@@ -108,4 +108,6 @@ def _in_words(row: Row, measurement: Measurement) -> str:
         else "counted once"
     )
     result = f"**Result.** {figure(measurement.ratio)} ({repeated}), {met}, {measurement.date}."
+    if measurement.before:
+        result += f" Before: {figure(measurement.before['ratio'])}, {measurement.before['date']}."
     return "\n\n".join([*lines, " ".join([result, *measurement.notes])])

@@ -21,7 +21,7 @@ class SiteSettings(Settings):
 
     store: str | None = option(None, STORE_HELP, path=True, identity=False)
     layer: str | None = option(None, LAYERS_HELP)
-    hook: tuple[str, ...] = option((), HOOK_HELP)
+    hook: tuple[str, ...] | None = option(None, HOOK_HELP)
     special_tokens: bool = option(False, SPECIAL_TOKENS_HELP)
     max_norm: float | None = option(None, MAX_NORM_HELP, least=1.0)
 

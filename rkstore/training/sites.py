@@ -21,7 +21,7 @@ def at_probed_site(settings: TrainSettings) -> tuple[TrainSettings, str | None]:
     if WIRINGS[settings.wiring].of_several:
         return settings, None
     said = (settings.layer, settings.hook, settings.layers, directions_given(settings))
-    if any(value not in (None, ()) for value in said):
+    if any(value is not None for value in said):
         return settings, None
     store = open_store(settings.store)
     try:
