@@ -309,7 +309,7 @@ def documents(values: Row, study: Row, out: Path) -> dict[Path, bytes]:
 @click.command("codec_page", cls=Command)
 @click.option("--out", default="docs", show_default=True, help="Directory of all files.")
 def main(out: str) -> None:
-    """Write codecs.md and its pictures, from codec_values.json and codecs.json beside it."""
+    """Write codecs.md and its pictures, from codec_values.json and codecs.json."""
     where = Path(out).expanduser()
     values, study = (
         json.loads((where / name).read_text("utf-8"))

@@ -126,13 +126,13 @@ class Stored:
     """What a codec makes of the rows of a site."""
 
     bits: float
-    """Bits a value, with everything that is kept beside the codes."""
+    """Bits a value, including everything stored besides the codes."""
     bits_apart: float
     """The part of them that is kept apart from the codes."""
     back: np.ndarray
     """The values as they are read back."""
     whole: int = 0
-    """Rows that the codec counts as massive and keeps apart as a whole."""
+    """Massive rows, which the codec keeps whole."""
 
 
 Values = dict[str, np.ndarray]
@@ -289,7 +289,7 @@ def study(settings: ModelsSettings) -> Row:
 
 
 def write(document: Row, out: Path) -> None:
-    """Write it, whole or not at all, with a line for each measurement."""
+    """Write it atomically, with a line for each measurement."""
     write_together({out: compact(document)})
     click.echo(out)
 

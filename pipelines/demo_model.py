@@ -1,10 +1,10 @@
-"""Train the small GPT-2 that rkstore carries, on the text that every CPython carries.
+"""Train rkstore's bundled GPT-2 on the text that ships with CPython.
 
     python pipelines/demo_model.py --out rkstore/assets/demo --steps 3000
 
 Twelve layers, 128 wide, 4,096 tokens: GPT-2's shape in a few megabytes, so that "all 12 layers"
 means the same thing in the demo as in a real run. What it learned is measured on held-out documents
-against a unigram model of the same tokens, and both losses are written beside the weights.
+against a unigram model of the same tokens, and both losses are saved with the weights.
 """
 
 import json

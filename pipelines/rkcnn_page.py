@@ -321,7 +321,7 @@ def read(path: Path) -> Row:
             f"{path} is not what rkcnn_study writes: give the file of its --out"
         ) from None
     if not document["runs"]:
-        raise BadInput(f"{path} has no runs yet: let rkcnn_study go on first")
+        raise BadInput(f"{path} has no runs yet: run rkcnn_study first")
     return document
 
 

@@ -24,7 +24,7 @@ from rkstore.store.writing.encoder import ShardEncoder
 
 Floats = NDArray[np.float32]
 
-# A long harvest has many: with one alone, nothing could go on while it is written.
+# A long harvest has many: with only one, nothing would run while it is written.
 SHARDS = 2
 
 

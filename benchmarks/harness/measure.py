@@ -24,7 +24,7 @@ class Measurement:
     """Why there are no figures."""
     date: str = ""
     seconds: float = 0.0
-    """The whole row, preparation and all."""
+    """The whole row, including preparation."""
     before: dict[str, Any] | None = None
     """Ratio and date of the result that this one replaced."""
 
@@ -43,7 +43,7 @@ class Measurement:
 
 
 def measure(row: Row, bench: Bench) -> Measurement:
-    """Run a row. Whatever goes wrong in it is on record, and no reason to lose the others."""
+    """Run a row. A failure is recorded and does not stop the others."""
     date, began = time.strftime("%Y-%m-%d"), time.perf_counter()
     ours: list[float] = []
     theirs: list[float] = []

@@ -1,4 +1,4 @@
-"""Programs of other environments: kept alive, and asked for one repetition at a time.
+"""Programs of other environments, kept alive and run one repetition at a time.
 
 A peer has its own versions of everything, so it cannot be imported; and starting it takes
 longer than what is measured, so it is started once. ``peers/answer.py`` is the other end.
@@ -22,7 +22,7 @@ ENVIRONMENTS = {"saelens": ".venv-saelens", "peers": ".venv-peers"}
 
 
 def python_of(environment: str) -> Path:
-    """The interpreter of an environment, which is made if it is not there.
+    """The interpreter of an environment, which is made if it is missing.
 
     Raises:
         NotMeasured: it cannot be installed here.

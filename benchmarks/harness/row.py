@@ -26,7 +26,7 @@ class Bench:
     quick: bool = False
 
     def size(self, full: int, quick: int) -> int:
-        """The size that counts, or the one that is over quickly."""
+        """The full size, or the quick one."""
         return quick if self.quick else full
 
 
@@ -41,12 +41,12 @@ class Sides:
     ours: Side
     theirs: Side
     notes: Callable[[], list[str]] = list
-    """Sentences with whatever else was measured, asked for after the last repetition."""
+    """Sentences with other measurements, called after the last repetition."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """What ours ÷ theirs has to be."""
+    """What ours ÷ theirs must be."""
 
     direction: Literal["at least", "at most"]
     ratio: float
@@ -60,7 +60,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison: what it is, what it has to reach, and how its two sides are made."""
+    """One comparison: what it is, its target, and how its two sides are made."""
 
     name: str
     what: str
@@ -69,7 +69,7 @@ class Row:
     """Of the figures of both sides."""
     target: Target
     how: str
-    """How it is measured: what is timed, what is not, and what the peer is spared."""
+    """How it is measured: what is timed, and what is not on either side."""
     floor: str
     """What the best possible result would be, and what bounds this one if it is missed."""
     sides: Callable[[Bench], AbstractContextManager[Sides]]
