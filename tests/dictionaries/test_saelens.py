@@ -21,7 +21,7 @@ from rkstore.store.verify import verify
 from rkstore.training.settings import TrainSettings
 from rkstore.training.train import train
 
-PYTHON = Path(__file__).parents[1] / ".venv-saelens" / "bin" / "python"
+PYTHON = Path(__file__).parents[2] / ".venv-saelens" / "bin" / "python"
 
 needs_saelens = pytest.mark.skipif(
     not PYTHON.exists(), reason="no SAELens: 'make saelens' installs it"

@@ -24,7 +24,7 @@ from rkstore.dictionaries.config import (
 )
 from rkstore.errors import BadInput
 
-PYTHON = Path(__file__).parents[1] / ".venv-saelens" / "bin" / "python"
+PYTHON = Path(__file__).parents[2] / ".venv-saelens" / "bin" / "python"
 
 D_IN, D_SAE, K, SCALE = 12, 40, 5, 0.25
 METADATA_OF_ALL = {"model_name": "gpt2", "hook_name": "blocks.0.hook_z", "sae_lens_version": "6.0"}

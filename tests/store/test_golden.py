@@ -18,7 +18,7 @@ from rkstore.store.store import Store
 from rkstore.store.verify import verify
 from rkstore.store.writing.writer import StoreWriter
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 _spec = importlib.util.spec_from_file_location("golden_make", GOLDEN / "make.py")
 golden = importlib.util.module_from_spec(_spec)

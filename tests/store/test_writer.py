@@ -209,7 +209,7 @@ def test_a_writer_killed_at_any_moment_leaves_whole_shards_and_ends_with_the_sam
         "sites": {HOOK: 3},
     }
     code = KILLED_EVERYWHERE.format(
-        tests=str(Path(__file__).parent), root=str(tmp_path), options=options
+        tests=str(Path(__file__).parents[1]), root=str(tmp_path), options=options
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
@@ -253,7 +253,7 @@ def test_a_second_writer_is_refused_with_the_number_of_the_process(tmp_path):
     manifest = make_manifest()
     code = f"""
 import sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
 from conftest import make_manifest
 from rkstore.store.writing.writer import StoreWriter
 with StoreWriter({str(tmp_path / "store")!r}, make_manifest()):

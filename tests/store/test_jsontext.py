@@ -10,7 +10,7 @@ import pytest
 
 from rkstore.store.jsontext import to_json
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 WRITERS = sorted(
     path
     for where in ("rkstore", "pipelines")

@@ -30,7 +30,7 @@ from rkstore.store.manifest import COLUMNS
 from rkstore.store.verify import verify
 
 SITE = "blocks.0.mlp.hook_post"
-SAELENS = Path(__file__).parents[1] / ".venv-saelens" / "bin" / "python"
+SAELENS = Path(__file__).parents[2] / ".venv-saelens" / "bin" / "python"
 
 
 @pytest.fixture

@@ -136,7 +136,7 @@ CHECK = """
 
 def test_a_data_loader_with_spawned_workers_brings_each_row_once(make_store, tmp_path):
     """As the page on the format shows it."""
-    page = (Path(__file__).parents[1] / "docs" / "format.md").read_text("utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "format.md").read_text("utf-8")
     make_store("stores/demo", codec="int8", sites={"blocks.6.mlp.hook_post": 12})
     # A module, because a spawned process imports what it is to run.
     (tmp_path / "loader.py").write_text(page.split("```py\n")[1].split("```")[0] + CHECK)

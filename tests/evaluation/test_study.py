@@ -19,7 +19,7 @@ from rkstore.evaluation import lifetimes, paired
 from rkstore.evaluation.record import compact
 from rkstore.settings import from_yaml
 
-PIPELINES = Path(__file__).parents[1] / "pipelines"
+PIPELINES = Path(__file__).parents[2] / "pipelines"
 
 
 def load(name):

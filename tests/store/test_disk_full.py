@@ -166,7 +166,7 @@ def call(*words: object) -> None:
 
 @pytest.mark.parametrize("writes", [evaluated, probed, recorded, drawn])
 def test_on_a_full_disk_every_result_of_before_is_whole(run, writes, monkeypatch):
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "pipelines")
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "pipelines")
     before, again = writes(0, run), writes(1, run)
     before()
     old, seen = tree(Path("out")), []
