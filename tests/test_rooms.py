@@ -29,7 +29,7 @@ ALLOWED: dict[str, set[str]] = {
 # Inside store/: each may import what stands before it. These three do not know one another.
 APART = ("batches", "places", "writing")
 ORDER = (
-    ("files", "sites", "statistics", "jsontext", "order", "recent"),
+    ("files", "sites", "statistics", "jsontext", "natural", "recent"),
     ("massive", "formats"),
     ("apart", "descriptors"),
     ("codecs",),

@@ -17,9 +17,9 @@ def train(settings: list[TrainSettings]) -> None:
     Without --layer and --hook, where a store has several sites, the one probed last is used. After
     an interruption, the same command resumes from its last checkpoint.
     """
+    from rkstore.training.ignored import unused
     from rkstore.training.sites import at_probed_site
     from rkstore.training.train import train_all
-    from rkstore.training.unused import unused
 
     typed = [name for name in options_in(TrainSettings) if is_typed(name)]
     of_each = [unused(one, typed) for one in settings]

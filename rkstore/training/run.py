@@ -23,6 +23,7 @@ from rkstore.store.batches.plan import BatchPlan, split_chunks
 from rkstore.store.open import open_store
 from rkstore.store.sites import Site
 from rkstore.store.store import Store
+from rkstore.training.dead import dead_after
 from rkstore.training.fast import Scratch
 from rkstore.training.helpers import HELPERS
 from rkstore.training.inits import initialise
@@ -64,12 +65,8 @@ class Run:
 
     @property
     def dead_after(self) -> int:
-        """Tokens without firing after which a latent is dead.
-
-        10 million are usual, but in a short run a dead latent must be found while there is time to
-        revive it: so at most a twentieth of the tokens of the run.
-        """
-        return self.settings.dead_after or max(1, min(10_000_000, self._tokens // 20))
+        """Tokens without firing after which a latent is dead."""
+        return dead_after(self.settings.dead_after, self._tokens)
 
     @cached_property
     def _tokens(self) -> int:

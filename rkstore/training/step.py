@@ -5,6 +5,7 @@ import torch
 from rkstore.dictionaries.dictionary import Rows
 from rkstore.training import fast
 from rkstore.training.checkpoint import check_finite, diverged
+from rkstore.training.dead import idle_after
 from rkstore.training.fast import Measured
 from rkstore.training.helpers.auxk import AuxK
 from rkstore.training.run import Run
@@ -26,7 +27,7 @@ def step(run: Run, rows: Rows) -> None:
     dictionary.project_decoder_gradient()
     run.optimizer.step()
     dictionary.normalise_decoder()
-    run.idle = torch.where(found.fired, 0, run.idle + len(found.residual))
+    run.idle = idle_after(run.idle, found.fired, len(found.residual))
     run.step += 1
     if run.step % LOG_EVERY == 0 or run.finished:
         run.history.append(_measure(run, rows, found))

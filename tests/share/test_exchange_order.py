@@ -7,7 +7,7 @@ from foreign_files import EXPORTED, ROWS, WIDTH, export, foreign, foreign_arrays
 
 from rkstore.errors import BadInput
 from rkstore.share.exchange import EXPORTERS, IMPORTERS
-from rkstore.store.order import natural
+from rkstore.store.natural import natural
 
 LAYERS = range(12)
 

@@ -12,6 +12,7 @@ from rkstore.errors import BadInput
 from rkstore.settings import options_in
 from rkstore.store.batches.plan import split_chunks
 from rkstore.store.sites import Site
+from rkstore.training.ignored import unused
 from rkstore.training.inits import INITS, Start, initialise
 from rkstore.training.inits.calibration import fire_at_rate, match_reconstruction
 from rkstore.training.inits.centre import geometric_median
@@ -19,7 +20,6 @@ from rkstore.training.inits.rkcnn import RkCNN
 from rkstore.training.inits.subspace import principal_subspace
 from rkstore.training.reading import Reading
 from rkstore.training.settings import TrainSettings
-from rkstore.training.unused import unused
 
 SITE = "blocks.0.mlp.hook_post"
 D_IN, D_SAE, M = 12, 40, 3

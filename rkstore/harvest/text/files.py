@@ -16,7 +16,7 @@ from typing import Any
 from rkstore.errors import BadInput, few
 from rkstore.harvest.text.documents import Text, shuffled
 from rkstore.store.files import named
-from rkstore.store.order import natural
+from rkstore.store.natural import natural
 
 # Other than plain text, by suffix (of .jsonl.gz the first suffix counts) …
 ENDS = {

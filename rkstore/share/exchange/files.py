@@ -9,7 +9,7 @@ from rkstore.share.exchange import facts as exported
 from rkstore.share.exchange.base import Source
 from rkstore.share.exchange.facts import facts_beside
 from rkstore.share.exchange.matrices import Ids, Matrix, check_ids, of_matrices
-from rkstore.store.order import natural
+from rkstore.store.natural import natural
 
 if TYPE_CHECKING:
     from rkstore.share.settings import ImportSettings

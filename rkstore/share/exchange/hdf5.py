@@ -22,7 +22,7 @@ from rkstore.share.exchange.matrices import (
 )
 from rkstore.share.exchange.outgoing import Outgoing
 from rkstore.store.manifest import COLUMNS
-from rkstore.store.order import natural
+from rkstore.store.natural import natural
 from rkstore.store.sites import Site
 
 if TYPE_CHECKING:

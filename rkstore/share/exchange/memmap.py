@@ -17,7 +17,7 @@ from rkstore.errors import BadInput
 from rkstore.share.exchange.base import Floats, Importer, Source
 from rkstore.share.exchange.matrices import Ids, Matrix, check_ids, float32, of_matrices
 from rkstore.share.exchange.pt import load_ids
-from rkstore.store.order import natural
+from rkstore.store.natural import natural
 
 if TYPE_CHECKING:
     from rkstore.share.settings import ImportSettings

@@ -13,7 +13,7 @@ from rkstore.share.exchange.facts import facts_beside
 from rkstore.share.exchange.matrices import agreed, blocks_between, cut, float32
 from rkstore.share.exchange.outgoing import Outgoing
 from rkstore.store.manifest import COLUMNS
-from rkstore.store.order import natural
+from rkstore.store.natural import natural
 from rkstore.store.places import hub
 from rkstore.store.sites import Site
 

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from rkstore.store.order import natural
+from rkstore.store.natural import natural
 
 SORTED = [
     ["doc_1", "doc_2", "doc_10"],
