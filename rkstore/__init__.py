@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rkstore.store.store import Store
     from rkstore.store.verify import verify
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 __all__ = [
     "BadInput",
