@@ -104,9 +104,7 @@ def test_a_file_of_something_else_is_refused(refused, tmp_path, kind):
 
 @pytest.mark.parametrize("kind", IMPORTERS)
 def test_another_width_than_asked_for_is_refused(refused, tmp_path, x, kind):
-    assert "is 6 wide, not 768 as --d-in says" in refused(
-        foreign(kind, tmp_path, x), kind, d_in=768
-    )
+    assert "is 6 wide, not 768 as d_in says" in refused(foreign(kind, tmp_path, x), kind, d_in=768)
 
 
 @pytest.mark.parametrize("kind", IMPORTERS)

@@ -102,7 +102,7 @@ def test_every_dtype_of_several_arrays_is_on_record(bring, tmp_path, x):
 def test_bfloat16_that_numpy_saved_without_its_type_is_refused(refused, tmp_path, x):
     bits = (x.view(np.uint32) >> 16).astype(np.uint16)
     np.save(tmp_path / "acts.npy", bits.view("V2"))
-    assert "as bfloat16 becomes: save it as float32" in refused(tmp_path / "acts.npy", "npy")
+    assert "as saved bfloat16 does: save it as float32" in refused(tmp_path / "acts.npy", "npy")
 
 
 # Tokens.

@@ -180,7 +180,7 @@ def whole(axis: Any, most: int | None = None) -> None:
 
 
 def _training(checkpoint: Path) -> tuple[dict[str, Any], list[Point]] | None:
-    """Settings of a run, and step and FVU of its history; None if they are not on record.
+    """Settings of a run, and step and FVU of its history; None if they are not recorded.
 
     What cannot be read is not: the numbers of the dictionary do not depend on it.
     """
@@ -199,7 +199,7 @@ def _draw_training(axis: Any, curves: Sequence[list[Point] | None]) -> None:
         return
     for i, curve in recorded:
         draw_curve(axis, [step for step, _ in curve], [fvu for _, fvu in curve], **look(i))
-    some = "" if len(recorded) == len(curves) else f" ({len(recorded)} of {len(curves)} on record)"
+    some = "" if len(recorded) == len(curves) else f" ({len(recorded)} of {len(curves)} recorded)"
     axis.set_title(f"Training{some}", fontsize=10)
     axis.set(xlabel="step", ylabel="FVU of the batch")
     axis.set_xlim(left=0)
@@ -295,7 +295,7 @@ def _labels(results: Sequence[Evaluation], checkpoints: Sequence[Path]) -> list[
 
 
 def _differences(checkpoints: Sequence[Path]) -> list[str]:
-    """The settings in which the runs differ; none if one of them is not on record."""
+    """The settings in which the runs differ; none if one of them is not recorded."""
     found = [_training(checkpoint) for checkpoint in checkpoints]
     identities = [report[0] for report in found if report is not None]
     if len(identities) < len(found):
