@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from servers import bad_line, bucket, s3_server, sftp, web  # noqa: F401 - fixtures
 
 from rkstore.errors import BadInput
 from rkstore.store.codecs import Codec, Encoded
@@ -24,6 +23,9 @@ from rkstore.store.sites import Site
 from rkstore.store.store import Store
 from rkstore.store.writing.encoder import FIT_ROWS
 from rkstore.store.writing.writer import StoreWriter
+
+# Fixtures of servers on loopback.
+pytest_plugins = ["servers"]
 
 # Rows that fill three shards and part of a fourth, whose last chunk is a part as well.
 ROWS, SHARD_ROWS, CHUNK_ROWS, CONTEXT = 216, 64, 16, 8
