@@ -4,6 +4,7 @@ import http.server
 import random
 import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
@@ -13,8 +14,9 @@ from rkstore.errors import BadInput, DamagedStore, RkstoreError
 from rkstore.share.pull import pull
 from rkstore.share.settings import PullSettings
 from rkstore.store import open as opening
-from rkstore.store.files import JOURNAL, MANIFEST, PART
+from rkstore.store.files import JOURNAL, MANIFEST, PART, record_of
 from rkstore.store.places import retry
+from rkstore.store.places.fetch import fetch
 from rkstore.store.places.url import Location
 
 FILE = "blocks.0.mlp.hook_post/c/1/0"
@@ -192,3 +194,32 @@ def test_a_server_that_has_no_store_is_asked_once(faulty, tmp_path):
     with pytest.raises(BadInput, match="there is no store at"):
         pulled(faulty, tmp_path / "copy")
     assert faulty.asked == {f"store/{MANIFEST}": 1}
+
+
+class Together:
+    """A place whose readers wait for one another in the middle of a file."""
+
+    url = "memory://"
+
+    def __init__(self, content, readers):
+        self.content, self.meeting = content, threading.Barrier(readers)
+
+    def blocks(self, path):  # noqa: ARG002 - it has one file
+        yield self.content[:10]
+        self.meeting.wait(10)
+        yield self.content[10:]
+
+    def until_whole(self, receive):
+        receive()
+
+
+def test_two_threads_that_fetch_one_file_at_once_both_put_it_there_whole(tmp_path):
+    content = bytes(range(200))
+    place = Together(content, readers=2)
+
+    def one(_):
+        fetch(place, "a/b", record_of(content), tmp_path, lambda _: None)
+        return (tmp_path / "a" / "b").read_bytes()
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(one, range(2))) == [content, content]

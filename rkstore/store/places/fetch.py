@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -24,8 +25,8 @@ def fetch(
     Raises:
         DamagedStore: it does not match its record; nothing was put in place.
     """
-    # Two processes may fetch the same file into one cache.
-    mark = f".{os.getpid()}"
+    # Two processes, or two stores of one, may fetch the same file into one cache.
+    mark = f".{os.getpid()}.{threading.get_native_id()}"
 
     def receive() -> None:
         with open_aside(root, path, mark) as file:
