@@ -43,6 +43,7 @@ def option(
     least: float | None = None,
     path: bool = False,
     identity: bool = True,
+    newer: bool = False,
     also: str | None = None,
 ) -> Any:
     """A field with what its option needs besides its type.
@@ -53,9 +54,12 @@ def option(
         path: whether it is a path, or may be one: ``~`` is then the home directory.
         identity: whether it distinguishes runs; False for what may change when a run is resumed,
         such as the output directory.
+        newer: whether there were runs before it. At its default it then distinguishes nothing, so
+        that those runs keep their names and can be resumed.
         also: another name on the command line.
     """
-    more = {"choices": choices, "least": least, "path": path, "identity": identity, "also": also}
+    more = {"choices": choices, "least": least, "path": path, "also": also}
+    more |= {"identity": identity, "newer": newer}
     default = tuple(default) if isinstance(default, list) else default
     return Field(default, description=help, json_schema_extra=typing.cast(Any, more))
 
@@ -77,6 +81,7 @@ class Option:
     least: float | None
     path: bool
     identity: bool
+    newer: bool
     also: str | None
 
     @property
@@ -268,11 +273,15 @@ def unread(settings: Settings) -> dict[str, str]:
 
 
 def identity_of(settings: Settings) -> dict[str, Any]:
-    """The identity of a run: all options except those that may change on resuming."""
+    """The identity of a run: all options except those that may change on resuming.
+
+    Newer ones only where they are not at their default.
+    """
     return {
-        name: getattr(settings, name)
+        name: value
         for name, option in options_in(type(settings)).items()
-        if option.identity
+        for value in [getattr(settings, name)]
+        if option.identity and not (option.newer and value == option.default)
     }
 
 

@@ -143,8 +143,8 @@ class Split(Wires):
     name = "split"
     parts: int = option(2, "Banks of a split dictionary.", least=1)
 
-    def over(self, sites: Sequence[Site], latents: int) -> Wiring:
-        bank = Bank(latents // self.parts, tuple(sites), tuple(sites))
+    def over(self, reads: Sequence[Site], writes: Sequence[Site], latents: int) -> Wiring:
+        bank = Bank(latents // self.parts, tuple(reads), tuple(writes))
         return Wiring((bank,) * self.parts, centred=True, together=False)
 
 

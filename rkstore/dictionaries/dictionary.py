@@ -1,13 +1,14 @@
 """The dictionary: encode activations to a sparse code, decode the code to activations."""
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple, overload
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, overload
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rkstore.dictionaries.norms import NORMS
 from rkstore.dictionaries.rownorm import ROW_NORMS
 from rkstore.dictionaries.selection import Selection
 from rkstore.dictionaries.selects import Select
@@ -31,10 +32,12 @@ class Weights(NamedTuple):
 class Dictionary(nn.Module):
     """``pre = Σ_reads x W_enc + b_enc``, ``f = select(pre)``, ``ŷ = Σ_banks f W_dec + b_dec``.
 
-    If the wiring is centred, encoders read ``x - b_dec``. With one bank the parameters have
+    If the wiring is centred, encoders read ``x - b_dec``; if it has a skip, ``ŷ`` has another
+    term, ``W_skip x``; if it has a norm, ``f = select(pre · c) / c`` with ``c`` from the norms of
+    the decoders (``norms.py``). With one bank the parameters have
     SAELens' names and layout: ``W_enc (d_in, d_sae)``, ``b_enc (d_sae,)``, ``W_dec (d_sae,
-    d_out)``, ``b_dec (d_out,)``, with several sites concatenated; with more, ``W_enc_0``,
-    ``b_enc_0``, ``W_dec_0`` and so on. Rows of a decoder have norm 1.
+    d_out)``, ``b_dec (d_out,)``, ``W_skip (d_out, d_in)``, with several sites concatenated; with
+    more, ``W_enc_0``, ``b_enc_0``, ``W_dec_0`` and so on.
     """
 
     W_enc: nn.Parameter
@@ -53,6 +56,7 @@ class Dictionary(nn.Module):
         super().__init__()
         self.wiring, self.row_norm = wiring, row_norm
         pools = [wiring.latents] if wiring.together else [bank.latents for bank in wiring.banks]
+        pools *= wiring.views
         if len(pools) == 1:
             self.select = Selection(select, pools[0])
         else:
@@ -67,6 +71,12 @@ class Dictionary(nn.Module):
             )
             for name, zeros in zip(self._names(i), made, strict=True):
                 self.register_parameter(name, nn.Parameter(zeros))
+            if wiring.skip:
+                zeros = torch.zeros(bank.d_out, bank.d_in)
+                self.register_parameter(self._named("W_skip", i), nn.Parameter(zeros))
+        if wiring.norm != "none":
+            # A decoder that was rescaled keeps the norms it was trained with.
+            self.register_buffer("units", torch.ones(len(wiring.writes)))
         self.b_dec = nn.Parameter(torch.zeros(sum(site.width for site in wiring.writes)))
 
     @classmethod
@@ -93,7 +103,7 @@ class Dictionary(nn.Module):
 
     @property
     def pools(self) -> Sequence[Selection]:
-        """The selects, each with its own latents."""
+        """The selects, each with its own latents; with a code per site, those of each in turn."""
         if "select" in self._modules:
             return [self.select]
         return [pool for pool in self.selects if isinstance(pool, Selection)]
@@ -134,20 +144,45 @@ class Dictionary(nn.Module):
         return x - self.bias(bank.reads) if self.wiring.centred else x
 
     def code(self, pre: Tensor) -> Tensor:
-        """Pre-activations ``(..., d_sae)`` → code, non-negative and sparse."""
-        pools = self.pools
-        if len(pools) == 1:
-            code: Tensor = pools[0](pre)
-            return code
-        split = torch.split(pre, [pool.latents for pool in pools], dim=-1)
-        return torch.cat([pool(part) for pool, part in zip(pools, split, strict=True)], dim=-1)
+        """Pre-activations ``(..., d_sae)`` → code, sparse.
+
+        With a code per written site (the norm decoupled) ``(sites, ..., d_sae)``.
+        """
+        if self.wiring.norm == "none":
+            return _selected(pre, self.pools)
+        pools, views = self.pools, []
+        each = len(pools) // self.wiring.views
+        for i, c in enumerate(self.weights().detach().clamp_min(1e-12)):
+            views.append(_selected(pre * c, pools[i * each : (i + 1) * each]) / c)
+        return torch.stack(views) if len(views) > 1 else views[0]
+
+    def weights(self) -> Tensor:
+        """What activations are ranked and penalised by, ``(views, d_sae)``: 1 without a norm."""
+        by_bank = [NORMS[self.wiring.norm](norms) for norms in self.decoder_norms()]
+        return torch.cat(by_bank, dim=-1)
+
+    def decoder_norms(self) -> list[Tensor]:
+        """Norms of each bank's decoder rows at each site it writes, ``(writes, latents)``.
+
+        In the units of the training.
+        """
+        units = dict(zip(self.wiring.writes, self._units, strict=True))
+        return [
+            torch.stack(
+                [part.norm(dim=1) * units[site] for site, part in _split(w.W_dec, b.writes)]
+            )
+            for b, w in self.banks
+        ]
 
     def decode(self, f: Tensor) -> Tensor | dict[str, Tensor]:
         """Code ``(..., d_sae)`` → activations, ``(..., width)``; of several sites by name.
 
         Raises:
-            BadInput: rows were normalised, so their norm is not in the code.
+            BadInput: the code alone does not give them: rows were normalised, so their norm is
+                not in it, or the wiring has a skip.
         """
+        if self.wiring.skip:
+            raise BadInput("a code without its input lacks what the skip adds: use reconstruct")
         if self.row_norm != "none":
             raise BadInput(
                 f"a code of rows under {self.row_norm} has lost their norm: use reconstruct"
@@ -156,7 +191,13 @@ class Dictionary(nn.Module):
         return decoded if len(decoded) > 1 else _alone(decoded)
 
     def decodings(
-        self, f: Tensor, shares: Sequence[float] = (1.0,), *, bias: bool = True
+        self,
+        f: Tensor,
+        shares: Sequence[float] = (1.0,),
+        *,
+        rows: Rows | None = None,
+        bias: bool = True,
+        frozen: bool = False,
     ) -> Iterator[dict[str, Tensor]]:
         """Reconstructions by the first latents of every bank, for each share of them.
 
@@ -164,9 +205,14 @@ class Dictionary(nn.Module):
 
         Args:
             shares: of the latents of each bank, ascending.
-            bias: whether ``b_dec`` is added.
+            rows: the input, for what a skip adds.
+            bias: whether ``b_dec`` is added, and what a skip adds.
+            frozen: whether no gradient reaches the decoders and ``b_dec``.
         """
+        hold = torch.Tensor.detach if frozen else lambda x: x
         total: dict[str, Tensor] = {}
+        if bias and self.wiring.skip:
+            total = self._skipped(rows, hold)
         before = 0.0
         for share in shares:
             first = 0
@@ -174,19 +220,43 @@ class Dictionary(nn.Module):
                 a, b = (round(bank.latents * part) for part in (before, share))
                 part = f[..., first + a : first + b]
                 first += bank.latents
-                W_dec, start = weights.W_dec[a:b], None
+                W_dec, start = hold(weights.W_dec[a:b]), None
                 if bias and not total.keys() & {site.hook_name for site in bank.writes}:
-                    start = self.bias(bank.writes)
-                decoded = F.linear(part, W_dec.T, start)
-                for site, y in _split(decoded, bank.writes):
+                    start = hold(self.bias(bank.writes))
+                for site, y in self._decoded(part, W_dec, start, bank.writes):
                     name = site.hook_name
                     if name in total:
                         y = total[name] + y
                     elif bias and start is None:
-                        y = y + self.bias((site,))
+                        y = y + hold(self.bias((site,)))
                     total[name] = y
             before = share
             yield dict(total)
+
+    def _decoded(
+        self, f: Tensor, W_dec: Tensor, bias: Tensor | None, writes: Sequence[Site]
+    ) -> list[tuple[Site, Tensor]]:
+        """A part of a code, decoded for each site; a code per site each by its own columns."""
+        if self.wiring.views == 1:
+            return _split(F.linear(f, W_dec.T, bias), writes)
+        columns = _split(W_dec, writes)
+        biases = [part for _, part in _split(bias, writes)] if bias is not None else [None] * len(f)
+        return [
+            (site, F.linear(code, part.T, start))
+            for (site, part), code, start in zip(columns, f, biases, strict=True)
+        ]
+
+    def _skipped(self, rows: Rows | None, hold: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+        """``b_dec`` and what the skips add, by written site."""
+        if rows is None:
+            raise BadInput("a dictionary with a skip is decoded with its input: give the rows")
+        total: dict[str, Tensor] = {}
+        for i, (bank, _) in enumerate(self.banks):
+            W_skip = hold(self.get_parameter(self._named("W_skip", i)))
+            for site, y in _split(F.linear(self.read(rows, bank), W_skip), bank.writes):
+                name = site.hook_name
+                total[name] = y + (total[name] if name in total else hold(self.bias((site,))))
+        return total
 
     @overload
     def reconstruct(self, x: Tensor) -> tuple[Tensor, Tensor]: ...
@@ -194,22 +264,23 @@ class Dictionary(nn.Module):
     def reconstruct(self, x: Rows) -> tuple[Tensor, dict[str, Tensor]]: ...
     def reconstruct(self, x: Tensor | Rows) -> tuple[Tensor, Tensor | dict[str, Tensor]]:
         """Code ``(..., d_sae)`` and reconstruction, in the form of ``x``."""
-        f = self.encode(x)
-        (decoded,) = self.decodings(f)
+        rows = self.rows(x)
+        f = self.code(self.pre(rows))
+        (decoded,) = self.decodings(f, rows=rows)
         if self.row_norm != "none":
-            rows = self.rows(x)
             for name, y in decoded.items():
                 mean, _, factor = ROW_NORMS[self.row_norm](rows[name])
                 decoded[name] = y * factor + mean
         return f, _alone(decoded) if isinstance(x, Tensor) else decoded
 
-    @overload
-    def forward(self, x: Tensor) -> Tensor: ...
-    @overload
-    def forward(self, x: Rows) -> dict[str, Tensor]: ...
-    def forward(self, x: Tensor | Rows) -> Tensor | dict[str, Tensor]:
-        """Reconstruction of activations, in the form of ``x``."""
-        return self.reconstruct(x)[1]
+    def forward(self, x: Tensor | Rows, output_features: bool = False) -> Any:
+        """Reconstruction of activations, in the form of ``x``: a tensor, or a dict by site.
+
+        Args:
+            output_features: whether to give also the code, as ``(reconstruction, code)``.
+        """
+        f, decoded = self.reconstruct(x)
+        return (decoded, f) if output_features else decoded
 
     def rows(self, x: Tensor | Rows) -> Rows:
         """Activations by site; a tensor stands for the only site that is read.
@@ -269,18 +340,45 @@ class Dictionary(nn.Module):
                 for site, part in _split(matrix, sites):
                     if scales[site.hook_name] != common:
                         part.mul_((scales[site.hook_name] / common) ** power)
+        for i, bank in enumerate(self.wiring.banks if self.wiring.skip else ()):
+            W_skip = other.get_parameter(self._named("W_skip", i))
+            for site, part in _split(W_skip, bank.reads):
+                part.mul_(scales[site.hook_name])
+            for site, part in _split(W_skip.T, bank.writes):
+                part.div_(scales[site.hook_name])
+        for site, unit in zip(self.wiring.writes, other._units, strict=True):
+            unit.mul_(scales[site.hook_name] / common)
         for site, part in _split(other.b_dec, self.wiring.writes):
             part.div_(scales[site.hook_name])
         for pool in other.pools:
             pool.rescale(common)
         return other
 
+    @property
+    def _units(self) -> Tensor:
+        """By what norms at each written site are multiplied to be those of the training."""
+        if self.wiring.norm == "none":
+            return self.b_dec.new_ones(len(self.wiring.writes))
+        return self.get_buffer("units")
+
+    def _named(self, name: str, i: int) -> str:
+        """The name of a parameter of a bank."""
+        return f"{name}_{i}" if len(self.wiring.banks) > 1 else name
+
     def _names(self, i: int) -> list[str]:
-        suffix = f"_{i}" if len(self.wiring.banks) > 1 else ""
-        return [f"{name}{suffix}" for name in Weights._fields]
+        return [self._named(name, i) for name in Weights._fields]
 
     def _weights(self, i: int) -> Weights:
         return Weights(*(self.get_parameter(name) for name in self._names(i)))
+
+
+def _selected(pre: Tensor, pools: Sequence[Selection]) -> Tensor:
+    """The code of pre-activations, of each pool's latents by itself."""
+    if len(pools) == 1:
+        code: Tensor = pools[0](pre)
+        return code
+    split = torch.split(pre, [pool.latents for pool in pools], dim=-1)
+    return torch.cat([pool(part) for pool, part in zip(pools, split, strict=True)], dim=-1)
 
 
 def side_by_side(rows: Rows, sites: Sequence[Site]) -> Tensor:

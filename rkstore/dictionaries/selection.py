@@ -10,7 +10,8 @@ from rkstore.dictionaries.sparse import SparseCode
 class Selection(nn.Module):
     """One pool of latents and the select that ranks them.
 
-    The state, such as a threshold, is in buffers, which are saved with the weights.
+    The state, such as a threshold, is in buffers, what is learned in parameters: both are saved
+    with the weights.
     """
 
     def __init__(self, select: Select, latents: int) -> None:
@@ -24,9 +25,11 @@ class Selection(nn.Module):
         self.rule, self.latents = select, latents
         for name, tensor in select.state(latents).items():
             self.register_buffer(name, tensor)
+        for name, tensor in select.learned(latents).items():
+            self.register_parameter(name, nn.Parameter(tensor))
 
     def forward(self, pre: Tensor) -> Tensor:
-        """Pre-activations ``(..., latents)`` → code of the same shape, non-negative."""
+        """Pre-activations ``(..., latents)`` → code of the same shape."""
         return self.rule.code(pre, self)
 
     def forward_(self, pre: Tensor) -> Tensor:
@@ -41,6 +44,11 @@ class Selection(nn.Module):
     def rescale(self, scale: float) -> None:
         """Work on pre-activations divided by ``scale`` from now on."""
         self.rule.rescale(self, scale)
+
+    @torch.no_grad()
+    def constrain(self) -> None:
+        """Bring what is learned back to what is allowed, after a step."""
+        self.rule.constrain(self)
 
     @torch.no_grad()
     def average(self, name: str, value: Tensor, most: int) -> None:

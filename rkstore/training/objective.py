@@ -1,7 +1,7 @@
 """The training loss, differentiated automatically.
 
     reconstruction   mean over prefixes of Σ_sites ‖ŷ - y‖², mean over tokens
-    l1, …            sparsity losses of the select, times the pressure
+    l1, …            losses of the select
     auxk, …          losses of the helpers
 
 The hand-written gradient (``fast/``) computes the same numbers faster for common cases.
@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from rkstore.dictionaries.dictionary import Dictionary, Rows
+from rkstore.dictionaries.losses import error, select_losses
+from rkstore.dictionaries.prefixes import WHOLE, Prefixes
 from rkstore.training.helpers.base import Helper
 
 
@@ -24,24 +26,24 @@ class Pass:
     Args:
         rows: activations by site, ``(n, width)``.
         pre: pre-activations, ``(n, latents)``.
-        f: the code, ``(n, latents)``.
-        decoded: the reconstruction by all latents, by written site.
+        f: the code, ``(n, latents)``, or ``(sites, n, latents)`` with a code per site.
+        levels: the reconstruction by each prefix, by written site; the last by all latents.
+        shares: the prefixes.
         dead: which latents count as dead, bool ``(latents,)``.
-        pressure: fraction of the sparsity losses to apply, 0 to 1.
     """
 
     dictionary: Dictionary
     rows: Rows
     pre: Tensor
     f: Tensor
-    decoded: Rows
+    levels: Sequence[Rows]
+    shares: tuple[float, ...]
     dead: Tensor
-    pressure: float
 
-    def error_of(self, decoded: Rows) -> Tensor:
-        """``Σ ‖ŷ - y‖²`` over written sites, mean over tokens."""
-        of_sites = [(y - self.rows[name]).square().sum() for name, y in decoded.items()]
-        return torch.stack(of_sites).sum() / len(self.pre)
+    @property
+    def decoded(self) -> Rows:
+        """The reconstruction by all latents, by written site."""
+        return self.levels[-1]
 
 
 @dataclass(frozen=True)
@@ -49,27 +51,36 @@ class Objective:
     """The loss to minimise.
 
     Args:
-        shares: of the latents whose reconstructions count, ascending: ``(1.0,)`` is a plain
-            dictionary, several are nested ones (Matryoshka).
+        prefixes: which parts of a code are to reconstruct by themselves: all of it in a plain
+            dictionary, also its first parts in a nested one (Matryoshka).
         helpers: additional losses.
     """
 
-    shares: tuple[float, ...] = (1.0,)
+    prefixes: Prefixes = WHOLE
     helpers: Sequence[Helper] = ()
 
     def __call__(
-        self, dictionary: Dictionary, rows: Rows, dead: Tensor, pressure: float = 1.0
+        self,
+        dictionary: Dictionary,
+        rows: Rows,
+        dead: Tensor,
+        pressure: float = 1.0,
+        shares: tuple[float, ...] | None = None,
     ) -> tuple[dict[str, Tensor], Pass]:
-        """Losses by name, scalars whose sum is minimised, and what they were computed from."""
+        """Losses by name, scalars whose sum is minimised, and what they were computed from.
+
+        Args:
+            dead: which latents count as dead, bool ``(latents,)``.
+            pressure: fraction of the sparsity losses to apply, 0 to 1.
+            shares: the prefixes of this batch; those of the objective by default.
+        """
+        shares = shares or self.prefixes.shares
         pre = dictionary.pre(rows)
         f = dictionary.code(pre)
-        decoded = list(dictionary.decodings(f, self.shares))
-        now = Pass(dictionary, rows, pre, f, decoded[-1], dead, pressure)
-        losses = {"reconstruction": torch.stack([now.error_of(y) for y in decoded]).mean()}
-        codes = torch.split(f, [pool.latents for pool in dictionary.pools], dim=-1)
-        for pool, code in zip(dictionary.pools, codes, strict=True):
-            for name, loss in pool.rule.losses(code).items():
-                losses[name] = losses.get(name, 0.0) + pressure * loss
+        levels = self.prefixes.decodings(dictionary, f, rows, shares)
+        now = Pass(dictionary, rows, pre, f, levels, shares, dead)
+        losses = {"reconstruction": torch.stack([error(y, rows) for y in levels]).mean()}
+        losses |= select_losses(dictionary, rows, pre, f, dead, pressure)
         for helper in self.helpers:
             term = helper.loss(now)
             if term is not None:

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from rkstore.dictionaries.dictionary import Dictionary
+from rkstore.dictionaries.prefixes import Prefixes
 from rkstore.dictionaries.selects import SELECTS
-from rkstore.dictionaries.wirings import WIRINGS
+from rkstore.dictionaries.wirings import WIRINGS, Wiring
 from rkstore.errors import BadInput
 from rkstore.rkcnn.mine import Probed, probed
 from rkstore.settings import check_device, identity_of
@@ -31,6 +32,8 @@ from rkstore.training.naming import check_name, checkpoint_of, parent_of
 from rkstore.training.objective import Objective
 from rkstore.training.reading import Reading
 from rkstore.training.settings import TrainSettings, directions_given
+
+Sites = tuple[Site, ...]
 
 # Settings that the identity replaces by their result: the site, and a digest.
 RESOLVED = ("layer", "layers", "hook", "directions")
@@ -76,6 +79,11 @@ class Run:
     def plan(self) -> BatchPlan:
         """Which rows the run sees at which step."""
         return self.reading.plan(self.settings.batch_size, self.data_seed)
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """The prefixes of the batch of this step."""
+        return self.objective.prefixes.at(self.step, self.settings.seed)
 
     @cached_property
     def name(self) -> str:
@@ -136,31 +144,37 @@ def prepare(settings: TrainSettings) -> Run:
     store = open_store(settings.store)
     given = directions_given(settings)
     found = None if given is None else probed(given, store)
-    reading = _reading(settings, store, _sites(settings, store, found))
-    width = max(site.width for site in reading.sites)
-    latents = settings.d_sae or int(width * settings.expansion)
+    reads, writes = _sites(settings, store, found)
+    wiring = _wiring(settings, reads, writes)
+    reading = _reading(settings, store, wiring.sites)
+    prefixes = Prefixes(settings.prefixes, settings.prefix_order, settings.prefix_draws)
     helpers = [settings.options(helper) for helper in HELPERS.values()]
     for helper in helpers:
-        helper.check(latents)
-    dictionary = Dictionary(
-        settings.options(WIRINGS[settings.wiring]).over(reading.sites, latents),
-        settings.options(SELECTS[settings.dictionary]),
-    )
+        helper.check(wiring.latents)
+    dictionary = Dictionary(wiring, settings.options(SELECTS[settings.dictionary]))
     initialise(dictionary, reading, settings, None if found is None else found.directions)
     dictionary.to(settings.device)
     return Run(
         settings,
         reading,
         dictionary,
-        Objective(helpers=[helper for helper in helpers if helper.asked_for]),
+        Objective(prefixes, [helper for helper in helpers if helper.asked_for]),
         torch.optim.Adam(dictionary.parameters(), lr=settings.lr, fused=True),
-        idle=torch.zeros(latents, dtype=torch.int64, device=settings.device),
+        idle=torch.zeros(wiring.latents, dtype=torch.int64, device=settings.device),
         directions=None if found is None else found.sha256,
     )
 
 
-def _sites(settings: TrainSettings, store: Store, found: Probed | None) -> tuple[Site, ...]:
-    """The requested sites; a given probe must be of the same site."""
+def _wiring(settings: TrainSettings, reads: Sites, writes: Sites) -> Wiring:
+    """The banks over these sites."""
+    width = max(site.width for site in reads)
+    latents = settings.d_sae or int(width * settings.expansion)
+    wiring = settings.options(WIRINGS[settings.wiring]).over(reads, writes, latents)
+    return replace(wiring, norm=settings.code_norm)
+
+
+def _sites(settings: TrainSettings, store: Store, found: Probed | None) -> tuple[Sites, Sites]:
+    """The requested sites to read, and those to write; a given probe must be of the same site."""
     if found is not None and settings.layer is None and not settings.hook:
         names = [found.hook_name]
     elif WIRINGS[settings.wiring].of_several:
@@ -172,7 +186,8 @@ def _sites(settings: TrainSettings, store: Store, found: Probed | None) -> tuple
             f"the probe in {directions_given(settings)} is of {found.hook_name}, "
             f"not of {', '.join(names)}: give one of the same site"
         )
-    return tuple(Site(name, store.manifest.width(name)) for name in names)
+    sites = tuple(Site(name, store.manifest.width(name)) for name in names)
+    return sites, sites
 
 
 def _reading(settings: TrainSettings, store: Store, sites: tuple[Site, ...]) -> Reading:

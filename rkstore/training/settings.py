@@ -1,5 +1,7 @@
 """Options of a training."""
 
+from rkstore.dictionaries.norms import NORMS
+from rkstore.dictionaries.prefixes import ORDERS
 from rkstore.dictionaries.selects import SELECTS
 from rkstore.dictionaries.wirings import WIRINGS
 from rkstore.rkcnn.settings import SiteSettings
@@ -20,6 +22,35 @@ class TrainSettings(SiteSettings):
     )
     dictionary: str = option("topk", "Kind of sparse code.", choices=TRAINED, also="select")
     wiring: str = option("sae", "Which sites the latents read and write.", choices=WIRINGS)
+    code_norm: str = option(
+        "none",
+        "Decoder norms that weigh a latent's activation where latents are ranked and penalised; "
+        "decoupled is a code for each site.",
+        choices=NORMS,
+        newer=True,
+    )
+    prefixes: tuple[float, ...] = option(
+        (1.0,),
+        "Shares of the latents that are to reconstruct by themselves, rising to 1, as in a "
+        "Matryoshka dictionary: 0.125,0.25,0.5,1.",
+        least=0.0,
+        newer=True,
+    )
+    prefix_order: str = option(
+        "latents",
+        "Whose first part a prefix is: the latents', or a token's activations' from the largest "
+        "(one dictionary for every k up to its own).",
+        choices=ORDERS,
+        newer=True,
+    )
+    prefix_draws: int = option(
+        0, "Draw so many prefixes anew for each batch, besides 1.", least=0, newer=True
+    )
+    unit_decoder: bool = option(
+        True,
+        "Keep the rows of the decoder at norm 1; else penalties need a --code-norm.",
+        newer=True,
+    )
     init: str = option("datapoint", "How the latents are initialised.", choices=INITS)
     center: str | None = option(
         None,

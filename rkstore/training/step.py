@@ -24,9 +24,13 @@ def step(run: Run, rows: Rows) -> None:
     for group in run.optimizer.param_groups:
         group["lr"] = settings.lr * learning_rate(run.step, settings.steps, settings.warmup)
     found = _differentiated(run, rows)
-    dictionary.project_decoder_gradient()
+    if settings.unit_decoder:
+        dictionary.project_decoder_gradient()
     run.optimizer.step()
-    dictionary.normalise_decoder()
+    if settings.unit_decoder:
+        dictionary.normalise_decoder()
+    for pool in dictionary.pools:
+        pool.constrain()
     run.idle = idle_after(run.idle, found.fired, len(found.residual))
     run.step += 1
     if run.step % LOG_EVERY == 0 or run.finished:
@@ -44,11 +48,13 @@ def _differentiated(run: Run, rows: Rows) -> Measured:
         return fast.gradients(dictionary, rows, run.scratch, asked, dtype, dead, auxk)
     run.optimizer.zero_grad()
     with torch.autocast(run.dictionary.b_dec.device.type, dtype, dtype != torch.float32):
-        losses, now = run.objective(dictionary, rows, dead, asked)
+        losses, now = run.objective(dictionary, rows, dead, asked, run.shares)
     sum(losses.values()).backward()  # type: ignore[union-attr]
-    f = now.f.detach()
+    on = now.f.detach() != 0
+    if dictionary.wiring.views > 1:
+        on = on.any(dim=0)
     residuals = [y.detach() - rows[name] for name, y in now.decoded.items()]
-    return Measured(torch.cat(residuals, dim=-1), (f > 0).any(dim=0), f)
+    return Measured(torch.cat(residuals, dim=-1), on.any(dim=0), on)
 
 
 def _measure(run: Run, rows: Rows, found: Measured) -> dict[str, float | None]:

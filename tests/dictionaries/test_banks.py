@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from rkstore.dictionaries import Dictionary, load_dictionary, save_dictionary, select_named
+from rkstore.dictionaries.prefixes import WHOLE, Prefixes
 from rkstore.dictionaries.wirings import Bank, Wiring
 from rkstore.errors import BadInput
 from rkstore.store.sites import Site
@@ -17,9 +18,13 @@ A, B, C = Site("a", 6), Site("b", 8), Site("c", 4)
 WIRINGS = {
     "autoencoder": Wiring((Bank(24, (A,), (A,)),), centred=True),
     "transcoder": Wiring((Bank(24, (A,), (B,)),)),
+    "with a skip": Wiring((Bank(24, (A,), (B,)),), skip=True),
     "one a layer": Wiring((Bank(12, (A,), (A,)), Bank(12, (B,), (B,))), together=False),
     "cross-layer": Wiring((Bank(12, (A,), (A, B, C)), Bank(8, (B,), (B, C)), Bank(4, (C,), (C,)))),
     "crosscoder": Wiring((Bank(24, (A, B), (A, B)),), centred=True),
+    "by the crosscoder norm": Wiring((Bank(24, (A, B), (A, B)),), centred=True, norm="crosscoder"),
+    "by the mixed norm": Wiring((Bank(24, (A, B), (A, B)),), norm="mixed"),
+    "decoupled": Wiring((Bank(24, (A, B), (A, B)),), centred=True, norm="decoupled"),
     "dedicated": Wiring(
         (Bank(6, (A,), (A,)), Bank(6, (B,), (B,)), Bank(12, (A, B), (A, B))), centred=True
     ),
@@ -56,22 +61,33 @@ def test_a_dictionary_is_the_sum_of_its_banks(wiring):
     for bank, (W_enc, b_enc, W_dec) in dictionary.banks:
         x = [rows[s.hook_name] - (b_dec[s] if wiring.centred else 0) for s in bank.reads]
         codes.append(torch.relu(torch.cat(x, dim=1) @ W_enc + b_enc))
+        if wiring.skip:
+            (site,) = bank.writes
+            expected[site.hook_name] = expected[site.hook_name] + x[0] @ dictionary.W_skip.T
         parts = (codes[-1] @ W_dec).split([site.width for site in bank.writes], dim=1)
         for site, part in zip(bank.writes, parts, strict=True):
             expected[site.hook_name] = expected[site.hook_name] + part
     f, found = dictionary.reconstruct(rows)
-    torch.testing.assert_close(f, torch.cat(codes, dim=1))
+    for view in f if wiring.views > 1 else [f]:
+        torch.testing.assert_close(view, torch.cat(codes, dim=1))
     assert found.keys() == expected.keys()
     for name, y in found.items():
         torch.testing.assert_close(y, expected[name])
 
 
-@pytest.mark.parametrize("shares", [(1.0,), (0.25, 0.5, 1.0)], ids=["plain", "matryoshka"])
+PREFIXES = {
+    "plain": WHOLE,
+    "matryoshka": Prefixes((0.25, 0.5, 1.0)),
+    "by activation": Prefixes((0.25, 0.5, 1.0), order="activations"),
+}
+
+
+@pytest.mark.parametrize("prefixes", PREFIXES.values(), ids=PREFIXES)
 @pytest.mark.parametrize("select", ["relu", "topk", "batchtopk"])
 @every_wiring
-def test_every_wiring_learns_by_every_select_plain_and_nested(wiring, select, shares):
+def test_every_wiring_learns_by_every_select_plain_and_nested(wiring, select, prefixes):
     dictionary, rows = make_dictionary(wiring, select), make_rows(256)
-    objective = Objective(shares, [AuxK(auxk=2)])
+    objective = Objective(prefixes, [AuxK(auxk=2)])
     optimizer = torch.optim.Adam(dictionary.parameters(), lr=1e-2)
     dead, errors = torch.arange(wiring.latents) % 3 == 0, []
     for _ in range(60):
@@ -90,13 +106,13 @@ def test_nested_reconstructions_are_by_the_first_latents_of_every_bank(wiring):
     dictionary, rows = make_dictionary(wiring, "relu"), make_rows()
     f = dictionary.encode(rows)
     shares = (0.25, 0.5, 1.0)
-    for share, found in zip(shares, dictionary.decodings(f, shares), strict=True):
+    for share, found in zip(shares, dictionary.decodings(f, shares, rows=rows), strict=True):
         kept, first = torch.zeros_like(f), 0
         for bank in wiring.banks:
             stop = first + round(share * bank.latents)
-            kept[:, first:stop] = f[:, first:stop]
+            kept[..., first:stop] = f[..., first:stop]
             first += bank.latents
-        (expected,) = dictionary.decodings(kept)
+        (expected,) = dictionary.decodings(kept, rows=rows)
         for name, y in found.items():
             torch.testing.assert_close(y, expected[name])
 

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from rkstore.dictionaries import SELECTS, Dictionary, load_dictionary, save_dictionary, select_named
+from rkstore.dictionaries.losses import Coded
 from rkstore.dictionaries.selection import Selection
 from rkstore.errors import BadInput
 from rkstore.training.helpers.resample import resample
@@ -63,8 +64,9 @@ def test_topk_never_gives_a_negative_code():
 
 def test_the_l1_penalty_is_the_mean_over_tokens_of_the_sum_of_the_code():
     f = torch.tensor([[1.0, 2.0], [0.0, 5.0]])
-    assert select_named("relu", {"l1": 0.5}).losses(f)["l1"].item() == pytest.approx(2.0)
-    assert select_named("topk", {"k": 1}).losses(f) == {}
+    now = Coded(f, f, torch.ones(2), at_work("relu"), torch.zeros(2) > 0, 0.5, lambda _: f.sum())
+    assert select_named("relu", {"l1": 0.5}).losses(now)["l1"].item() == pytest.approx(1.0)
+    assert select_named("topk", {"k": 1}).losses(now) == {}
 
 
 def test_batchtopk_keeps_the_largest_of_the_batch():

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from rkstore.dictionaries import Dictionary, select_named
+from rkstore.dictionaries.prefixes import Prefixes
 from rkstore.dictionaries.sparse import ByLatent, SparseCode
 from rkstore.dictionaries.wirings import Bank, Wiring
 from rkstore.store.sites import Site
@@ -117,7 +118,7 @@ class Other(Helper):
 def test_what_is_not_covered_is_differentiated():
     dictionary = make_dictionary("topk", 40)
     assert covers(dictionary, Objective(helpers=[AuxK(auxk=4), Resampling(resample_every=5)]))
-    assert not covers(dictionary, Objective(shares=(0.5, 1.0)))
+    assert not covers(dictionary, Objective(Prefixes((0.5, 1.0))))
     assert not covers(dictionary, Objective(helpers=[Other()]))
     assert not covers(make_dictionary("jumprelu", 40), Objective())
     assert not covers(make_dictionary("topk", 40, row_norm="layer_norm"), Objective())

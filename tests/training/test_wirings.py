@@ -25,8 +25,8 @@ class Together(Wires):
     name: ClassVar[str] = "together"
     of_several: ClassVar[bool] = True
 
-    def over(self, sites, latents):
-        return Wiring((Bank(latents, tuple(sites), tuple(sites)),), centred=True)
+    def over(self, reads, writes, latents):
+        return Wiring((Bank(latents, tuple(reads), tuple(writes)),), centred=True)
 
 
 @pytest.fixture

@@ -10,18 +10,16 @@ from rkstore.settings import Settings
 if TYPE_CHECKING:  # reading a select's options must not import torch
     from torch import Tensor
 
+    from rkstore.dictionaries.losses import Coded
     from rkstore.dictionaries.selection import Selection
     from rkstore.dictionaries.sparse import SparseCode
 
 
 class Select(Settings, ABC):
-    """Turns pre-activations ``(batch, latents)`` into a non-negative code of the same shape.
+    """Turns pre-activations ``(batch, latents)`` into a sparse code of the same shape.
 
     Its fields are its options. Its state and parameters are in the given :class:`Selection`, so
-    that they are saved with the weights.
-
-    A latent that is on keeps its pre-activation, so the code's derivative is 1 where it is above
-    zero and 0 elsewhere: the hand-written gradient relies on it.
+    that they are saved with the weights. A latent is on where the code is not zero.
     """
 
     name: ClassVar[str]
@@ -29,6 +27,8 @@ class Select(Settings, ABC):
     """SAELens' name of a dictionary with this select; None if it is saved as another."""
     trained: ClassVar[bool] = True
     """Whether it can be trained; else it is only for loading and saving."""
+    signed: ClassVar[bool] = False
+    """Whether the code may be negative."""
 
     @abstractmethod
     def code(self, pre: Tensor, kept: Selection) -> Tensor:
@@ -42,8 +42,8 @@ class Select(Settings, ABC):
         """The code as a list, if it is so sparse that a list is faster; else None."""
         return None
 
-    def losses(self, f: Tensor) -> dict[str, Tensor]:  # noqa: ARG002
-        """Terms of the training loss for the code ``f (n, latents)``: scalars by name."""
+    def losses(self, now: Coded) -> dict[str, Tensor]:  # noqa: ARG002
+        """Terms of the training loss, scalars by name."""
         return {}
 
     @property
@@ -58,12 +58,19 @@ class Select(Settings, ABC):
         """Its initial state, by name."""
         return {}
 
+    def learned(self, latents: int) -> dict[str, Tensor]:  # noqa: ARG002
+        """Its parameters before the first step, by name."""
+        return {}
+
+    def constrain(self, kept: Selection) -> None:
+        """Bring its parameters back to what is allowed, after a step."""
+
     def rescale(self, kept: Selection, scale: float) -> None:
         """Become the select for pre-activations divided by ``scale``."""
 
     def at_inference(self, kept: Selection, latents: int) -> tuple[Select, dict[str, Tensor]]:  # noqa: ARG002
         """The select that replaces this one after training, and its state."""
-        return self, dict(kept.named_buffers())
+        return self, dict(kept.named_buffers()) | dict(kept.named_parameters())
 
     def config(self) -> dict[str, Any]:
         """The entries of SAELens' ``cfg.json`` for this select besides its architecture."""

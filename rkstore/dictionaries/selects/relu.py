@@ -10,6 +10,7 @@ from rkstore.settings import option
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from rkstore.dictionaries.losses import Coded
     from rkstore.dictionaries.selection import Selection
     from rkstore.dictionaries.sparse import SparseCode
 
@@ -49,8 +50,8 @@ class ReLU(Select):
         values = pre[tokens, latents].float()
         return SparseCode(tokens, latents, values, (pre.shape[0], pre.shape[1]))
 
-    def losses(self, f: Tensor) -> dict[str, Tensor]:
-        return {"l1": self.l1 * f.sum(dim=-1).mean()}
+    def losses(self, now: Coded) -> dict[str, Tensor]:
+        return {"l1": now.pressure * self.l1 * now.f.sum(dim=-1).mean()}
 
     @property
     def l1_weight(self) -> float:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from rkstore.dictionaries.norms import NORMS
 from rkstore.errors import BadInput
 from rkstore.settings import Settings
 from rkstore.store.sites import Site
@@ -46,14 +47,19 @@ class Wiring:
     Args:
         centred: whether encoders read ``x - b_dec``, so every site that is read must be written.
         together: whether one select ranks the latents of all banks, or each bank has its own.
+        skip: whether each bank has also a linear map from what it reads to what it writes.
+        norm: the decoder norms that pre-activations are ranked by, one of ``NORMS``.
 
     Raises:
-        BadInput: there is no bank, a size is not positive, or a site has two widths.
+        BadInput: there is no bank, a size is not positive, a site has two widths, or the norm
+            does not fit the banks.
     """
 
     banks: tuple[Bank, ...]
     centred: bool = False
     together: bool = True
+    skip: bool = False
+    norm: str = "none"
 
     def __post_init__(self) -> None:
         for bank in self.banks:
@@ -66,11 +72,24 @@ class Wiring:
             raise BadInput("a dictionary needs banks whose sites have one width each")
         if self.centred and not set(self.reads) <= set(self.writes):
             raise BadInput("only written sites have a decoder bias to centre by")
+        if self.norm not in NORMS:
+            raise BadInput(f"unknown norm '{self.norm}': choose one of {', '.join(NORMS)}")
+        if self.norm == "decoupled" and len(self.banks) > 1:
+            raise BadInput(
+                "the norm decoupled needs latents that all write the same sites: choose another"
+            )
+
+    @property
+    def views(self) -> int:
+        """Codes of a token: one per written site if its norm is decoupled, else one."""
+        return len(self.writes) if self.norm == "decoupled" else 1
 
     @property
     def parameters(self) -> int:
         """Numbers in all weights and biases."""
         banks = sum(bank.latents * (bank.d_in + bank.d_out + 1) for bank in self.banks)
+        if self.skip:
+            banks += sum(bank.d_in * bank.d_out for bank in self.banks)
         return banks + sum(site.width for site in self.writes)
 
     @property
@@ -95,7 +114,7 @@ class Wiring:
 
     def as_dict(self) -> dict[str, Any]:
         """The wiring as JSON."""
-        return {
+        plain: dict[str, Any] = {
             "sites": {site.hook_name: site.width for site in self.sites},
             "banks": [
                 {
@@ -108,6 +127,9 @@ class Wiring:
             "centred": self.centred,
             "together": self.together,
         }
+        # As files from before there were these.
+        skip = {"skip": True} if self.skip else {}
+        return plain | skip | ({} if self.norm == "none" else {"norm": self.norm})
 
     @classmethod
     def from_dict(cls, stated: Mapping[str, Any]) -> "Wiring":
@@ -128,7 +150,8 @@ class Wiring:
         sizes = [*stated["sites"].values(), *(bank.latents for bank in banks)]
         if any(type(size) is not int for size in sizes):
             raise BadInput("a size of its wiring is not a whole number")
-        return cls(tuple(banks), stated["centred"] is True, stated["together"] is True)
+        more = {"skip": stated.get("skip", False) is True, "norm": stated.get("norm", "none")}
+        return cls(tuple(banks), stated["centred"] is True, stated["together"] is True, **more)
 
 
 class Wires(Settings, ABC):
@@ -137,7 +160,17 @@ class Wires(Settings, ABC):
     name: ClassVar[str]
     of_several: ClassVar[bool] = False
     """Whether one dictionary covers all requested sites, or each site gets its own."""
+    paired: ClassVar[bool] = False
+    """Whether it writes other sites than it reads: the second of each of the store's pairs."""
 
     @abstractmethod
-    def over(self, sites: Sequence[Site], latents: int) -> Wiring:
-        """The wiring over these sites, with that many latents in all."""
+    def over(self, reads: Sequence[Site], writes: Sequence[Site], latents: int) -> Wiring:
+        """The wiring over these sites, with that many latents in all.
+
+        Args:
+            writes: for each site that is read, in the order of the layers, the one to be
+                reconstructed: itself, or the second of its pair.
+
+        Raises:
+            BadInput: such a dictionary needs other sites, or more latents.
+        """

@@ -11,6 +11,5 @@ class SAE(Wires):
 
     name = "sae"
 
-    def over(self, sites: Sequence[Site], latents: int) -> Wiring:
-        site = tuple(sites)
-        return Wiring((Bank(latents, site, site),), centred=True)
+    def over(self, reads: Sequence[Site], writes: Sequence[Site], latents: int) -> Wiring:
+        return Wiring((Bank(latents, tuple(reads), tuple(writes)),), centred=True)

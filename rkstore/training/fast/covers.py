@@ -16,7 +16,9 @@ def covers(dictionary: Dictionary, objective: Objective) -> bool:
         not others
         and (not dictionary.wiring.centred or first.reads == first.writes)
         and dictionary.row_norm == "none"
-        and objective.shares == (1.0,)
+        and not dictionary.wiring.skip
+        and dictionary.wiring.norm == "none"
+        and objective.prefixes.whole
         and type(dictionary.pools[0].rule) in (ReLU, TopK, BatchTopK)
         and all(_is_known(helper) for helper in objective.helpers)
     )

@@ -50,7 +50,10 @@ class AuxK(Helper):
             return None
         latents, z = found
         f = now.pre.new_zeros(now.pre.shape).index_copy(1, latents, z)
-        (decoded,) = now.dictionary.decodings(f, bias=False)
+        views = now.dictionary.wiring.views
+        (decoded,) = now.dictionary.decodings(
+            f.expand(views, *f.shape) if views > 1 else f, bias=False
+        )
         errors = {name: (now.rows[name] - y).detach() for name, y in now.decoded.items()}
         weights = weight([now.rows[name] for name in errors], list(errors.values()))
         terms = [(decoded[name] - error).square().sum() for name, error in errors.items()]

@@ -119,7 +119,7 @@ def _losses(dictionary: Dictionary, rows: Rows) -> Tensor:
     losses = []
     for i in range(len(next(iter(split.values())))):
         block = {name: parts[i] for name, parts in split.items()}
-        (decoded,) = dictionary.decodings(dictionary.encode(block))
+        _, decoded = dictionary.reconstruct(block)
         of_sites = [(y - block[name]).square().sum(dim=1) for name, y in decoded.items()]
         losses.append(sum(of_sites[1:], of_sites[0]))
     dictionary.train()

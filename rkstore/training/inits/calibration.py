@@ -37,6 +37,7 @@ def match_reconstruction(dictionary: Dictionary, rows: Rows) -> None:
     # A copy: every batch updates the threshold of batchtopk.
     trial = copy.deepcopy(dictionary)
     pre = [trial.read(rows, bank) @ W_enc + b_enc for bank, (W_enc, b_enc, _) in trial.banks]
+    # In a wiring with a skip it is zero so far.
     (decoded,) = trial.decodings(trial.code(torch.cat(pre, dim=-1)), bias=False)
     writes = dictionary.wiring.writes
     length = side_by_side(decoded, writes).norm(dim=1).mean()
