@@ -49,7 +49,7 @@ def fields_of(*types: type) -> list[Any]:
         pytest.param(kind, spec, id=f"{kind.__name__}.{spec.name}")
         for kind in ALL
         for spec in options_in(kind).values()
-        if (tuple if spec.several else spec.kind) in types
+        if (tuple[spec.kind, ...] if spec.several else spec.kind) in types
     ]
 
 
@@ -220,7 +220,7 @@ def test_yes_and_no_are_words_of_yaml_alone(kind, spec, tmp_path):
             from_yaml(kind, write(tmp_path, f"{spec.name}: {wrong}\n"), {})
 
 
-@pytest.mark.parametrize(("kind", "spec"), fields_of(str, tuple))
+@pytest.mark.parametrize(("kind", "spec"), fields_of(str, tuple[str, ...]))
 def test_a_text_in_yaml_is_as_it_is_written(kind, spec, tmp_path):
     key = spec.name.rstrip("_")
     words = ("10:50", "010", "08", "1_0", "0-3", "no", "off", "y", "1e5", "2024-01-01", "0x1f")
@@ -242,7 +242,7 @@ def test_null_is_none_and_a_quoted_null_is_a_text(tmp_path):
     assert made.revision == "null"
 
 
-@pytest.mark.parametrize(("kind", "spec"), fields_of(str, int, float, bool, tuple))
+@pytest.mark.parametrize(("kind", "spec"), fields_of(str, int, float, bool, tuple[str, ...], tuple[float, ...]))
 def test_a_key_given_twice_in_a_yaml_file_is_refused(kind, spec, tmp_path):
     key = spec.name.rstrip("_")
     path = write(tmp_path, f"{key}: 1\n'{key}': 1\n")
@@ -257,7 +257,7 @@ NO_PATHS = {
 }
 
 
-@pytest.mark.parametrize(("kind", "spec"), fields_of(str, tuple))
+@pytest.mark.parametrize(("kind", "spec"), fields_of(str, tuple[str, ...]))
 def test_every_text_is_a_path_in_which_a_tilde_is_the_home_directory_or_known_not_to_be(
     kind, spec, tmp_path, monkeypatch
 ):
@@ -305,7 +305,7 @@ def test_a_list_will_do_where_several_are_asked_for():
     assert HarvestSettings(text=["a", "b"]).text == ("a", "b")
 
 
-@pytest.mark.parametrize(("kind", "spec"), fields_of(tuple))
+@pytest.mark.parametrize(("kind", "spec"), fields_of(tuple[str, ...]))
 def test_one_text_will_do_where_several_may_be_given(kind, spec, tmp_path):
     assert getattr(kind(**{spec.name: "hook_z"}), spec.name) == ("hook_z",)
     path = write(tmp_path, f"{spec.name}: hook_z\n")
@@ -422,9 +422,16 @@ def test_what_is_replaced_is_checked_and_the_rest_stays():
 
 def test_what_may_change_when_a_run_is_resumed_is_no_part_of_its_identity():
     free = {"store", "out", "name", "device", "checkpoint_every"}
+    newer = {name for name, spec in options_in(TrainSettings).items() if spec.newer}
     assert identity_of(TrainSettings(k=8)) == {
-        key: value for key, value in dict(TrainSettings(k=8)).items() if key not in free
+        key: value for key, value in dict(TrainSettings(k=8)).items() if key not in free | newer
     }
+
+
+def test_an_option_that_runs_were_once_made_without_counts_if_it_says_something_new():
+    """So the runs from before it keep their names, and can be resumed."""
+    plain, nested = identity_of(TrainSettings()), identity_of(TrainSettings(prefixes=(0.5, 1)))
+    assert nested == plain | {"prefixes": (0.5, 1)}
 
 
 class Lists(Settings):

@@ -125,15 +125,16 @@ def _read_saelens(document: Any, path: Path) -> Read:
     tensors = fold(load_file(path / WEIGHTS), config, path)
     select = select_named(config.select, config.options)
     dictionary = Dictionary.of_site(config.d_in, config.d_sae, select, config.row_norm)
-    buffers = dict(dictionary.pools[0].named_buffers())
+    kept = dictionary.pools[0].state_dict()
     # On disk the select's state is next to the weights: SAELens has one flat list.
-    named = {f"select.{k}" if k in buffers else k: tensor for k, tensor in tensors.items()}
+    named = {f"select.{k}" if k in kept else k: tensor for k, tensor in tensors.items()}
     return dictionary, named, config.metadata
 
 
 def _read_wired(document: Any, path: Path) -> Read:
     wiring, tensors = Wiring.from_dict(document["wiring"]), load_file(path / WEIGHTS)
-    weights = [tensor.numel() for name, tensor in tensors.items() if name[:6] != "select"]
+    kept = ("select", "units")  # what is no weight
+    weights = [tensor.numel() for name, tensor in tensors.items() if not name.startswith(kept)]
     if sum(weights) != wiring.parameters:  # before memory is allocated
         raise BadInput("its tensors do not fit its wiring")
     for name, tensor in tensors.items():

@@ -52,6 +52,7 @@ def make_rows(n=64, seed=1):
 def differentiated(dictionary, rows, pressure, dead=None, auxk=0):
     """The slow, obvious way: the objective, and autograd."""
     helpers = [AuxK(auxk=auxk)] if auxk else []
+    dead = torch.zeros(dictionary.d_sae) > 0 if dead is None else dead
     losses, now = Objective(helpers=helpers)(dictionary, rows, dead, pressure)
     return torch.autograd.grad(sum(losses.values()), list(dictionary.parameters())), now.f
 
