@@ -45,7 +45,10 @@ def _differentiated(run: Run, rows: Rows) -> Measured:
     asked, dead = pressure(run.step, run.settings.warmup), run.idle >= run.dead_after
     if fast.covers(dictionary, run.objective):
         auxk = sum(helper.auxk for helper in run.objective.helpers if isinstance(helper, AuxK))
-        return fast.gradients(dictionary, rows, run.scratch, asked, dtype, dead, auxk)
+        order = run.objective.prefixes.order
+        return fast.gradients(
+            dictionary, rows, run.scratch, asked, dtype, dead, auxk, run.shares, order
+        )
     run.optimizer.zero_grad()
     with torch.autocast(run.dictionary.b_dec.device.type, dtype, dtype != torch.float32):
         losses, now = run.objective(dictionary, rows, dead, asked, run.shares)
@@ -54,7 +57,7 @@ def _differentiated(run: Run, rows: Rows) -> Measured:
     if dictionary.wiring.views > 1:
         on = on.any(dim=0)
     residuals = [y.detach() - rows[name] for name, y in now.decoded.items()]
-    return Measured(torch.cat(residuals, dim=-1), on.any(dim=0), on)
+    return Measured(torch.cat(residuals, dim=-1), on.any(dim=0), lambda: int(on.count_nonzero()))
 
 
 def _measure(run: Run, rows: Rows, found: Measured) -> dict[str, float | None]:

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from rkstore.dictionaries import Dictionary, select_named
-from rkstore.dictionaries.prefixes import Prefixes
+from rkstore.dictionaries.norms import NORMS
+from rkstore.dictionaries.prefixes import WHOLE, Prefixes
 from rkstore.dictionaries.sparse import ByLatent, SparseCode
 from rkstore.dictionaries.wirings import Bank, Wiring
 from rkstore.store.sites import Site
@@ -21,26 +22,61 @@ DENSE = [("relu", 40, 0.0), ("topk", 40, 0.0)]
 SPARSE = [("relu", 160, -9.0), ("topk", 160, 0.0), ("batchtopk", 160, 0.0), ("batchtopk", 40, 0.0)]
 BOTH = pytest.mark.parametrize(("select", "d_sae", "bias"), DENSE + SPARSE)
 
-# The kinds of one bank: an autoencoder, one that is not centred, one of two sites, a transcoder.
 A, B, C = Site("a", 12), Site("b", 5), Site("c", 7)
+
+
+def one(reads, writes, **more):
+    """One bank with all latents."""
+    return lambda latents: Wiring((Bank(latents, reads, writes),), **more)
+
+
+def some(*banks, **more):
+    """Banks ``(part, reads, writes)``, each with its part of the latents."""
+    return lambda latents: Wiring(
+        tuple(Bank(round(part * latents), reads, writes) for part, reads, writes in banks), **more
+    )
+
+
 WIRINGS = {
-    "sae": ((A,), (A,), True),
-    "uncentred": ((A,), (A,), False),
-    "two sites": ((A, B), (A, B), True),
-    "transcoder": ((A,), (C,), False),
-    "several targets": ((A, B), (B, C), False),
+    "sae": one((A,), (A,), centred=True),
+    "uncentred": one((A,), (A,)),
+    "two sites": one((A, B), (A, B), centred=True),
+    "reads one of two": one((B,), (A, B), centred=True),
+    "transcoder": one((A,), (C,)),
+    "several targets": one((A, B), (B, C)),
+    "with a skip": one((A,), (C,), skip=True),
+    "centred with a skip": one((A, B), (B, A), skip=True, centred=True),
+    "one a layer": some((0.5, (A,), (A,)), (0.5, (B,), (B,)), together=False, skip=True),
+    "cross-layer": some(
+        (0.5, (A,), (A, B, C)), (0.3, (B,), (B, C)), (0.2, (C,), (C,)), together=True
+    ),
+    "cross-layer, selects apart": some((0.5, (A,), (A, B)), (0.5, (B,), (B,)), together=False),
+    "dedicated": some(
+        (0.2, (A,), (A,)), (0.3, (B,), (B,)), (0.5, (A, B), (A, B)), centred=True, together=True
+    ),
 }
+NORMED = {norm: one((A, B), (A, B), norm=norm, centred=True) for norm in NORMS if norm != "none"}
+
+PREFIXES = {
+    "whole": WHOLE,
+    "by latent": Prefixes((0.25, 0.5, 1.0)),
+    "with the bias alone": Prefixes((0.0, 0.001, 1.0)),
+    "drawn": Prefixes(draws=3),
+    "by activation": Prefixes((0.0, 0.3, 1.0), order="activations"),
+}
+in_prefixes = pytest.mark.parametrize("prefixes", PREFIXES.values(), ids=PREFIXES)
 
 
-def make_dictionary(select, d_sae, bias=0.0, wiring="sae", row_norm="none"):
-    reads, writes, centred = WIRINGS[wiring]
-    made = Wiring((Bank(d_sae, reads, writes),), centred)
-    dictionary = Dictionary(made, select_named(select, {"k": 5, "l1": 0.3}), row_norm)
+def make_dictionary(select, d_sae, bias=0.0, wiring=WIRINGS["sae"], row_norm="none"):
+    rule = select_named(select, {"k": 5, "l1": 0.3})
+    dictionary = Dictionary(wiring(d_sae), rule, row_norm)
     generator = torch.Generator().manual_seed(0)
     for parameter in dictionary.parameters():
         parameter.data.normal_(generator=generator)
-    dictionary.b_enc.data += bias
-    dictionary.normalise_decoder()
+    for _, weights in dictionary.banks:
+        weights.b_enc.data += bias
+    if wiring in WIRINGS.values():
+        dictionary.normalise_decoder()
     return dictionary
 
 
@@ -49,12 +85,24 @@ def make_rows(n=64, seed=1):
     return {site.hook_name: torch.randn(n, site.width, generator=generator) for site in (A, B, C)}
 
 
-def differentiated(dictionary, rows, pressure, dead=None, auxk=0):
+def differentiated(dictionary, rows, pressure, dead=None, auxk=0, prefixes=WHOLE):
     """The slow, obvious way: the objective, and autograd."""
     helpers = [AuxK(auxk=auxk)] if auxk else []
     dead = torch.zeros(dictionary.d_sae) > 0 if dead is None else dead
-    losses, now = Objective(helpers=helpers)(dictionary, rows, dead, pressure)
+    objective = Objective(prefixes, helpers)
+    losses, now = objective(dictionary, rows, dead, pressure, prefixes.at(step=3, seed=1))
     return torch.autograd.grad(sum(losses.values()), list(dictionary.parameters())), now.f
+
+
+def by_hand(dictionary, rows, prefixes=WHOLE, **options):
+    shares = prefixes.at(step=3, seed=1)
+    return gradients(dictionary, rows, Scratch(), shares=shares, order=prefixes.order, **options)
+
+
+def check_gradients(dictionary, expected):
+    for parameter, gradient in zip(dictionary.parameters(), expected, strict=True):
+        assert (parameter.grad - gradient).norm() <= 1e-6 * gradient.norm()
+        assert parameter.grad.stride() == parameter.stride()
 
 
 def some_dead(d_sae, every=3):
@@ -94,15 +142,23 @@ def centred(rows):
     return rows - rows.mean(dim=0)
 
 
-@pytest.mark.parametrize("wiring", WIRINGS)
+@in_prefixes
+@pytest.mark.parametrize("wiring", (WIRINGS | NORMED).values(), ids=WIRINGS | NORMED)
 @BOTH
-def test_the_gradients_are_those_of_automatic_differentiation(select, d_sae, bias, wiring):
+def test_the_gradients_are_those_of_automatic_differentiation(
+    select, d_sae, bias, wiring, prefixes
+):
     dictionary, x = make_dictionary(select, d_sae, bias, wiring), make_rows()
-    assert covers(dictionary, Objective())
-    expected, _ = differentiated(dictionary, x, pressure=0.7)
-    gradients(dictionary, x, Scratch(), pressure=0.7)
-    for parameter, gradient in zip(dictionary.parameters(), expected, strict=True):
-        assert distance(parameter.grad, gradient) < 1e-6
+    listed = wiring in NORMED.values() or prefixes.order == "activations"
+    assert covers(dictionary, Objective(prefixes)) == (select != "relu" or not listed)
+    if not covers(dictionary, Objective(prefixes)):
+        return
+    expected, f = differentiated(dictionary, x, pressure=0.7, prefixes=prefixes)
+    found = by_hand(dictionary, x, prefixes, pressure=0.7)
+    check_gradients(dictionary, expected)
+    on = f != 0 if f.dim() == 2 else (f != 0).any(dim=0)
+    assert torch.equal(found.fired, on.any(dim=0))
+    assert found.l0 == pytest.approx(on.sum(dim=1).float().mean().item())
 
 
 class Other(Helper):
@@ -119,24 +175,19 @@ class Other(Helper):
 def test_what_is_not_covered_is_differentiated():
     dictionary = make_dictionary("topk", 40)
     assert covers(dictionary, Objective(helpers=[AuxK(auxk=4), Resampling(resample_every=5)]))
-    assert not covers(dictionary, Objective(Prefixes((0.5, 1.0))))
     assert not covers(dictionary, Objective(helpers=[Other()]))
     assert not covers(make_dictionary("jumprelu", 40), Objective())
     assert not covers(make_dictionary("topk", 40, row_norm="layer_norm"), Objective())
-    two = Wiring((Bank(20, (A,), (A,)), Bank(20, (A,), (A,))), centred=True)
-    assert not covers(Dictionary(two, select_named("topk", {"k": 5})), Objective())
-    partly = Wiring((Bank(20, (A,), (A, B)),), centred=True)
-    assert not covers(Dictionary(partly, select_named("topk", {"k": 5})), Objective())
 
 
+@pytest.mark.parametrize("wiring", WIRINGS.values(), ids=WIRINGS)
 @BOTH
-def test_a_step_tells_the_residual_the_latents_that_fired_and_l0(select, d_sae, bias):
-    dictionary, x = make_dictionary(select, d_sae, bias), make_rows()
-    _, f = differentiated(dictionary, x, pressure=1.0)
-    found = gradients(dictionary, x, Scratch())
-    torch.testing.assert_close(found.residual, (dictionary.decode(f) - x["a"]).detach())
-    assert torch.equal(found.fired, (f > 0).any(dim=0))
-    assert found.l0 == pytest.approx((f > 0).sum(dim=1).float().mean().item())
+def test_a_step_tells_the_residual_of_all_written_sites(select, d_sae, bias, wiring):
+    dictionary, x = make_dictionary(select, d_sae, bias, wiring), make_rows()
+    _, decoded = dictionary.reconstruct(x)
+    expected = torch.cat([y - x[name] for name, y in decoded.items()], dim=1).detach()
+    for prefixes in (WHOLE, Prefixes((0.25, 1.0))):
+        torch.testing.assert_close(by_hand(dictionary, x, prefixes).residual, expected)
 
 
 @pytest.mark.parametrize(("select", "d_sae", "bias"), SPARSE)
@@ -192,20 +243,28 @@ def test_bfloat16_products_give_float32_gradients_about_as_right_as_autocast(sel
         assert 0 < distance(parameter.grad, truth) < 1.5 * distance(usual, truth) + 1e-3
 
 
-@pytest.mark.parametrize("wiring", WIRINGS)
+@pytest.mark.parametrize("wiring", WIRINGS.values(), ids=WIRINGS)
 @pytest.mark.parametrize("k", [1, 4, 1000])
 @BOTH
 def test_with_auxk_they_are_those_of_the_loss_with_its_term(select, d_sae, bias, k, wiring):
     dictionary, x = make_dictionary(select, d_sae, bias, wiring), make_rows()
-    dead = some_dead(d_sae)
-    expected, _ = differentiated(dictionary, x, pressure=0.7, dead=dead, auxk=k)
-    without, _ = differentiated(dictionary, x, pressure=0.7)
-    gradients(dictionary, x, Scratch(), pressure=0.7, dead=dead, auxk=k)
-    for parameter, gradient in zip(dictionary.parameters(), expected, strict=True):
-        assert distance(parameter.grad, gradient) < 1e-6
-        assert parameter.grad.stride() == parameter.stride()
+    dead, prefixes = some_dead(d_sae), Prefixes((0.5, 1.0))
+    terms = {"pressure": 0.7, "dead": dead, "auxk": k}
+    expected, _ = differentiated(dictionary, x, prefixes=prefixes, **terms)
+    without, _ = differentiated(dictionary, x, pressure=0.7, prefixes=prefixes)
+    by_hand(dictionary, x, prefixes, **terms)
+    check_gradients(dictionary, expected)
     if bias == 0:
-        assert distance(without[2][dead], expected[2][dead]) > 1e-4
+        assert any(distance(a, b) > 1e-4 for a, b in zip(without, expected, strict=True))
+
+
+@pytest.mark.parametrize("wiring", NORMED.values(), ids=NORMED)
+@pytest.mark.parametrize("select", ["topk", "batchtopk"])
+def test_auxk_ranks_dead_latents_without_the_code_norm(select, wiring):
+    dictionary, x, dead = make_dictionary(select, 40, 0.0, wiring), make_rows(), some_dead(40)
+    expected, _ = differentiated(dictionary, x, pressure=0.7, dead=dead, auxk=4)
+    by_hand(dictionary, x, dead=dead, auxk=4)
+    check_gradients(dictionary, expected)
 
 
 @BOTH
