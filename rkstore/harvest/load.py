@@ -43,11 +43,7 @@ def load_model(
         _check_directory(Path(name))
     elif Path(name).is_absolute() or name.startswith("."):
         raise BadInput(f"there is no directory {name}: give --model a directory or a Hub name")
-    hub.fail_fast()
-    import transformers
-
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    _quiet()
     words = _load_tokenizer(tokenizer or name, None if tokenizer else revision)
     plain, headless = _load_plain(name, device, getattr(torch, dtype), revision)
     try:
@@ -60,6 +56,29 @@ def load_model(
     known = Path(name).resolve().name if local else name
     commit = None if local else hub.commit_of(name, revision)
     return Model(known, bridge, words, widths, repeated, commit)
+
+
+def load_plain(name: str) -> tuple[Any, Any]:
+    """The transformers model of a name, without hooks, in float32, and its tokenizer.
+
+    Raises:
+        BadInput, RkstoreError: as :func:`load_model`.
+    """
+    name = str(EMBEDDED_PATH) if name == EMBEDDED else expanded(name)
+    if Path(name).is_dir():
+        _check_directory(Path(name))
+    _quiet()
+    words = _load_tokenizer(name, None)
+    return _load_plain(name, "cpu", torch.float32, None)[0], words
+
+
+def _quiet() -> None:
+    """Let a Hub that cannot be reached fail at once, and transformers say only errors."""
+    hub.fail_fast()
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
 
 
 def _load_plain(
