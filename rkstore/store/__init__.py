@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from rkstore.store.open import find_store, open_paired, open_store
     from rkstore.store.paired import PairedStore
     from rkstore.store.readable import Readable
-    from rkstore.store.sites import Site
+    from rkstore.store.sites import Pair, Site
     from rkstore.store.store import Store
 
-__all__ = ["Manifest", "PairedStore", "Readable", "Site", "Store"]
+__all__ = ["Manifest", "Pair", "PairedStore", "Readable", "Site", "Store"]
 __all__ += ["find_store", "open_paired", "open_store", "store_facts"]
 
 # Imported on first use: code that needs only file names must not import NumPy.
@@ -32,7 +32,7 @@ __getattr__ = door(
         "rkstore.store.open": "find_store open_paired open_store",
         "rkstore.store.paired": "PairedStore",
         "rkstore.store.readable": "Readable",
-        "rkstore.store.sites": "Site",
+        "rkstore.store.sites": "Pair Site",
         "rkstore.store.store": "Store",
     },
 )

@@ -7,7 +7,7 @@ every site.
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from rkstore.errors import BadInput, DamagedStore, few
 from rkstore.store.codecs import CODECS, Codec, Encoded
 from rkstore.store.jsontext import canonical
 from rkstore.store.manifest import PARTNER_ROW
-from rkstore.store.sites import Among, Hooks
+from rkstore.store.sites import Among, Hooks, Pair
 from rkstore.store.statistics import Statistics
 from rkstore.store.store import Store
 
@@ -86,6 +86,15 @@ class PairedStore:
     def hook_names(self) -> list[str]:
         """The sites, those of the first store first."""
         return list(self._sites)
+
+    @property
+    def pairs(self) -> tuple[Pair, ...]:
+        """What each store says belongs together."""
+        return tuple(
+            replace(pair, reads=f"{name}:{pair.reads}", writes=f"{name}:{pair.writes}")
+            for name, store in zip(self.names, (self.first, self.second), strict=True)
+            for pair in store.pairs
+        )
 
     @property
     def rows(self) -> int:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkstore.store.codecs import Codec, Encoded
-from rkstore.store.sites import Hooks
+from rkstore.store.sites import Hooks, Pair
 from rkstore.store.statistics import Statistics
 
 
@@ -35,6 +35,8 @@ class Readable(Protocol):
     def manifest(self) -> Described: ...
     @property
     def hook_names(self) -> list[str]: ...
+    @property
+    def pairs(self) -> tuple[Pair, ...]: ...
     @property
     def rows(self) -> int: ...
     @property

@@ -34,7 +34,7 @@ class Store:
 
     The directory may hold a part of a store. Rows and chunks keep the numbers they have in
     the whole: ``rows`` and ``chunks`` count those of the whole, ``first_row``, ``stop_row``
-    and ``chunk_range`` say which are here, ``hook_names`` the sites that are.
+    and ``chunk_range`` say which are here, ``hook_names`` the sites, ``pairs`` the pairs of them.
 
     Reading is safe from many threads at once. A store can be pickled, for another process:
     the copy sees the same shards.
@@ -55,6 +55,7 @@ class Store:
     def _hold(self, contents: Contents) -> None:
         self.manifest, self.records = contents.manifest, contents.records
         self.part, self.held = contents.part, contents.held
+        self.pairs = self.manifest.pairs_among(self.held.sites)
         self.rows = self.manifest.rows_recorded(len(self.records))
         self.codec = self.manifest.stored_codec
         self._format = format_named(self.manifest.format)
@@ -168,8 +169,7 @@ class Store:
         """``token_id``, ``document`` or ``position`` of rows ``start`` to ``stop``, int32.
 
         ``position`` counts from 0 within the block; ``document`` is the number of the file, or of
-        the row of the split, that the text came from. A store that is aligned to another also has
-        ``partner_row``, int64: the row there.
+        the row of the split, that the text came from. An aligned store also has ``partner_row``.
         """
         specs = self.manifest.column_specs()
         if name not in specs:

@@ -15,6 +15,7 @@ from rkstore.store.batches.kept import left_out
 from rkstore.store.batches.plan import plan_batches, split_chunks
 from rkstore.store.manifest import COLUMNS, MORE_COLUMNS_SCHEMA, PARTNER_ROW
 from rkstore.store.paired import PairedStore
+from rkstore.store.sites import Pair
 from rkstore.store.statistics import Statistics
 from rkstore.store.store import Store
 from rkstore.store.writing.writer import StoreWriter
@@ -333,3 +334,11 @@ def test_a_run_on_a_pair_is_another_run_once_a_store_is_another(rkstore, pair, m
     status, _, err = rkstore("train", *words, "--paired-with", other.root)
     assert status == 2
     assert "another run with this name (store_fingerprint was" in err
+
+
+def test_the_pairs_of_both_stores_have_the_names_of_their_sites(make_store):
+    stores = [make_store(name)[0] for name in ("one", "two")]
+    stores[1].pairs = (Pair("mlp", 1, "blocks.1.mlp.hook_post", SITE),)
+    assert PairedStore(*stores).pairs == (
+        Pair("mlp", 1, "chat:blocks.1.mlp.hook_post", f"chat:{SITE}"),
+    )
