@@ -11,6 +11,10 @@ BLOCK = re.compile(r"(?:[^.]+\.)+?([0-9]+)\.(.+)")
 LAYERS = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
 
 STORE_HELP = "Store, a directory or a URL; optional if stores/ has exactly one."
+PAIRED_HELP = (
+    "Second store, of another model on the same tokens; the sites of the two are then base:… and "
+    "chat:…."
+)
 LAYERS_HELP = "Blocks of the sites: 'all', or a list such as 0-3,8."
 HOOK_HELP = "Hook of the sites: the part after the block, a full name, or a glob; may be repeated."
 
@@ -24,6 +28,18 @@ class Site:
 
     hook_name: str
     width: int
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two sites of one block: what a part of the model reads there, and what it writes."""
+
+    name: str
+    """Which part: ``mlp`` and others of :data:`rkstore.harvest.pairs.PAIRS`."""
+    layer: int
+    reads: str
+    writes: str
+    """Hook names of the two sites."""
 
 
 def block_of(hook_name: str) -> tuple[int | None, str]:
