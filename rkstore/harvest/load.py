@@ -48,7 +48,7 @@ def load_model(
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    words = _load_tokenizer(tokenizer or name, None if tokenizer else revision)
+    words = load_tokenizer(tokenizer or name, None if tokenizer else revision)
     plain, headless = _load_plain(name, device, getattr(torch, dtype), revision)
     try:
         bridge, widths, repeated = hook(name, plain, words, headless)
@@ -80,9 +80,16 @@ def _load_plain(
     return plain.eval(), headless
 
 
-def _load_tokenizer(name: str, revision: str | None) -> Any:
+def load_tokenizer(name: str, revision: str | None) -> Any:
+    """Load a tokenizer from the Hub, from a local directory, or that of ``demo``.
+
+    Raises:
+        BadInput: the directory has none.
+        RkstoreError: the Hub cannot be reached, or has none of this name.
+    """
     import transformers
 
+    name = str(EMBEDDED_PATH) if name == EMBEDDED else name
     local = Path(name).is_dir()
     if local and not any((Path(name) / file).is_file() for file in TOKENIZER_FILES):
         raise BadInput(f"{name} has no tokenizer (no tokenizer.json): save one, or use --tokenizer")
