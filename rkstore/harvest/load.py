@@ -44,7 +44,7 @@ def load_model(
     elif Path(name).is_absolute() or name.startswith("."):
         raise BadInput(f"there is no directory {name}: give --model a directory or a Hub name")
     _quiet()
-    words = _load_tokenizer(tokenizer or name, None if tokenizer else revision)
+    words = load_tokenizer(tokenizer or name, None if tokenizer else revision)
     plain, headless = _load_plain(name, device, getattr(torch, dtype), revision)
     try:
         bridge, widths, repeated = hook(name, plain, words, headless)
@@ -68,7 +68,7 @@ def load_plain(name: str) -> tuple[Any, Any]:
     if Path(name).is_dir():
         _check_directory(Path(name))
     _quiet()
-    words = _load_tokenizer(name, None)
+    words = load_tokenizer(name, None)
     return _load_plain(name, "cpu", torch.float32, None)[0], words
 
 
@@ -99,9 +99,16 @@ def _load_plain(
     return plain.eval(), headless
 
 
-def _load_tokenizer(name: str, revision: str | None) -> Any:
+def load_tokenizer(name: str, revision: str | None) -> Any:
+    """Load a tokenizer from the Hub, from a local directory, or that of ``demo``.
+
+    Raises:
+        BadInput: the directory has none.
+        RkstoreError: the Hub cannot be reached, or has none of this name.
+    """
     import transformers
 
+    name = str(EMBEDDED_PATH) if name == EMBEDDED else name
     local = Path(name).is_dir()
     if local and not any((Path(name) / file).is_file() for file in TOKENIZER_FILES):
         raise BadInput(f"{name} has no tokenizer (no tokenizer.json): save one, or use --tokenizer")
