@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
+from rkstore.errors import BadInput, few
 from rkstore.planted.directions import draw_directions
 from rkstore.planted.forest import Doubles, Forest, Indices, forest, zipf
 from rkstore.planted.settings import PlantSettings, resolved
@@ -104,6 +105,27 @@ class Planted:
             bias = self.settings.bias * drawn / np.linalg.norm(drawn)
             found[site.name] = bias.astype(np.float32)
         return found
+
+    def at(self, *names: str) -> tuple[Indices, Floats]:
+        """The features that are part of any of some sites, and their directions there.
+
+        Args:
+            names: of the sites, all by default; several are concatenated.
+
+        Returns:
+            numbers of the features ``(n,)``, columns of :meth:`codes`; and directions
+            ``(n, Σ d_in)``.
+
+        Raises:
+            BadInput: there is no site of a name.
+        """
+        chosen = names or tuple(self.directions)
+        for name in chosen:
+            if name not in self.directions:
+                raise BadInput(f"'{name}' is no planted site: choose of {few([*self.directions])}")
+        joined = np.concatenate([self.directions[name] for name in chosen], axis=1)
+        part = np.flatnonzero(joined.any(axis=1))
+        return part, joined[part]
 
     def codes(self, first: int, last: int) -> Floats:
         """The true code of rows ``first`` to ``last``, ``(last - first, F)``."""
