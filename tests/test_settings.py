@@ -307,9 +307,10 @@ def test_a_list_will_do_where_several_are_asked_for():
 
 @pytest.mark.parametrize(("kind", "spec"), fields_of(tuple))
 def test_one_text_will_do_where_several_may_be_given(kind, spec, tmp_path):
-    assert getattr(kind(**{spec.name: "hook_z"}), spec.name) == ("hook_z",)
-    path = write(tmp_path, f"{spec.name}: hook_z\n")
-    assert getattr(from_yaml(kind, path, {}), spec.name) == ("hook_z",)
+    text = next(iter(spec.choices), "hook_z")
+    assert getattr(kind(**{spec.name: text}), spec.name) == (text,)
+    path = write(tmp_path, f"{spec.name}: {text}\n")
+    assert getattr(from_yaml(kind, path, {}), spec.name) == (text,)
 
 
 @pytest.mark.parametrize("kind", [HarvestSettings, PullSettings, ExportSettings])

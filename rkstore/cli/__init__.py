@@ -79,7 +79,7 @@ def run(command: click.Command, name: str) -> None:
     """Run a command. Every expected failure is one sentence on stderr, after the program's name."""
     streams.prepare()
     try:
-        command(standalone_mode=False)
+        command(prog_name=name, standalone_mode=False)
     except RkstoreError as error:
         fail(f"{name}: {error.sentence}", error.status)
     except click.ClickException as error:

@@ -8,6 +8,7 @@ from rkstore.errors import few, size
 from rkstore.store.codecs import SCHEMA_1
 from rkstore.store.facts import store_facts
 from rkstore.store.manifest import Manifest
+from rkstore.store.sites import Pair
 from rkstore.store.store import Store
 
 if TYPE_CHECKING:
@@ -20,11 +21,14 @@ def describe_harvest(harvest: "Harvest") -> str:
     """What is about to be written."""
     manifest = harvest.manifest
     widths = sorted({site.width for site in manifest.sites})
+    names = dict.fromkeys(pair.name for pair in manifest.pairs)
+    pairs = [f"pairs   {len(manifest.pairs)}: {', '.join(names)}"] if names else []
     wide = "/".join(str(width) for width in widths)
     return "\n".join(
         [
             f"model   {harvest.model.name}, {manifest.source['model']['dtype']}",
             f"sites   {len(manifest.sites)}: {_span(manifest.hook_names)}, {wide} wide",
+            *pairs,
             f"text    {_text(manifest.source['text'])}",
             f"rows    {manifest.rows:,} in blocks of {manifest.context_size}{_short(manifest)}",
             f"store   {harvest.out}, {manifest.codec} in {manifest.format}, "
@@ -86,6 +90,8 @@ def describe_store(store: Store) -> str:
     ]
     if store.part is not None:
         lines.append(f"  {part_line(store)}")
+    if store.pairs:
+        lines += ["", *map(_pair_line, store.pairs)]
     if facts["sites"] and store.shards:
         lines += ["", *_site_table(facts["sites"])]
     if short := _short(manifest):
@@ -155,6 +161,10 @@ def _site_table(sites: list[dict[str, Any]]) -> list[str]:
             f"  of the others; of the massive ones the codec loses {worst:.0e} of ‖x‖² at most.",
         ]
     return [head, *lines]
+
+
+def _pair_line(pair: Pair) -> str:
+    return f"  pair    {pair.name} of layer {pair.layer}: {pair.reads} → {pair.writes}"
 
 
 def _or_dash(value: float | None, form: str) -> str:

@@ -90,12 +90,25 @@ class Model:
 
         Args, and errors: see :meth:`Among.chosen`.
         """
-        among = Among(list(self.widths), self.name, lambda asked: self._has(asked, layers))
-        return [Site(name, self.widths[name]) for name in among.chosen(layers, hook)]
+        return [Site(name, self.widths[name]) for name in self._among(layers).chosen(layers, hook)]
+
+    def blocks(self, layers: str) -> dict[str, int]:
+        """The blocks of these layers, such as ``blocks.8``, each with its number, in order.
+
+        Raises:
+            BadInput: see :meth:`Among.layers`.
+        """
+        chosen = self._among(layers).layers(layers)
+        found = ((name, *block_of(name)) for name in self.widths)
+        return {
+            name.removesuffix(f".{part}"): number
+            for name, number, part in found
+            if number is not None and (chosen is None or number in chosen)
+        }
 
     def hooks(self, layers: str) -> list[str]:
         """Every name that :meth:`sites` takes for these layers: parts and full names, no globs."""
-        chosen = Among(list(self.widths), self.name, lambda _: "").layers(layers)
+        chosen = self._among(layers).layers(layers)
         blocks: dict[str, set[int | None]] = {}
         for name in self.widths:
             number, part = block_of(name)
@@ -161,6 +174,9 @@ class Model:
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
         return digest.hexdigest()
+
+    def _among(self, layers: str) -> Among:
+        return Among(list(self.widths), self.name, lambda asked: self._has(asked, layers))
 
     def _has(self, hook: str, layers: str) -> str:
         """The alternatives to a hook; to a layer, if that is ""."""

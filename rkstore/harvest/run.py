@@ -16,14 +16,16 @@ from tqdm import tqdm
 from rkstore.errors import BadInput
 from rkstore.harvest.load import load_model
 from rkstore.harvest.model import Model, nearest
+from rkstore.harvest.pairs import pairs_of
 from rkstore.harvest.settings import HarvestSettings
 from rkstore.harvest.text.documents import Text
 from rkstore.harvest.text.open import check_text, open_text
 from rkstore.harvest.tokens import TokenBlocks, token_blocks, whole_blocks
+from rkstore.settings import check_distinct
 from rkstore.store.codecs import codec_named
 from rkstore.store.formats import compression_for
 from rkstore.store.manifest import CHUNK_ROWS, Manifest, largest_divisor
-from rkstore.store.sites import Site, block_of
+from rkstore.store.sites import Pair, Site, block_of
 from rkstore.store.store import Store
 from rkstore.store.writing.encoder import ShardEncoder
 from rkstore.store.writing.writer import StoreWriter
@@ -62,6 +64,8 @@ def prepare(settings: HarvestSettings) -> Harvest:
         BadInput, RkstoreError: anything that makes the harvest impossible.
     """
     check_text(settings)
+    check_distinct("--hook", settings.hook)
+    check_distinct("--pair", settings.pair)
     whole_blocks(settings.tokens, settings.context_size)  # refused before anything is loaded
     model = load_model(
         settings.model,
@@ -70,7 +74,9 @@ def prepare(settings: HarvestSettings) -> Harvest:
         revision=settings.revision,
         tokenizer=settings.tokenizer,
     )
-    sites = model.sites(settings.hook, settings.layers)
+    pairs = pairs_of(model, settings.pair, settings.layers)
+    paired = [name for pair in pairs for name in (pair.reads, pair.writes)]
+    sites = model.sites([*settings.hooks, *paired], settings.layers)
     _check_widths(model, sites, settings)
     if settings.context_size > model.longest_context:
         raise BadInput(
@@ -89,13 +95,18 @@ def prepare(settings: HarvestSettings) -> Harvest:
         tokens=settings.tokens,
     )
     model.check_tokens(blocks)
-    manifest = _manifest(model, sites, text, blocks, settings)
+    manifest = _manifest(model, sites, pairs, text, blocks, settings)
     out = Path(settings.out or Path("stores") / model.name.split("/")[-1])
     return Harvest(model, blocks, manifest, out, settings.batch_size)
 
 
 def _manifest(
-    model: Model, sites: list[Site], text: Text, blocks: TokenBlocks, settings: HarvestSettings
+    model: Model,
+    sites: list[Site],
+    pairs: tuple[Pair, ...],
+    text: Text,
+    blocks: TokenBlocks,
+    settings: HarvestSettings,
 ) -> Manifest:
     asked = whole_blocks(settings.tokens, settings.context_size) * settings.context_size
     shard_rows = max(1, round(settings.shard_rows / settings.context_size)) * settings.context_size
@@ -110,6 +121,7 @@ def _manifest(
             settings.format, codec_named(settings.codec).dtype, settings.compression
         ),
         sites=tuple(sites),
+        pairs=pairs,
         source={
             **model.describe(),
             "text": text.source,

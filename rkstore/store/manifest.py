@@ -8,8 +8,8 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -20,7 +20,7 @@ from rkstore.store.codecs import CODECS, Codec, codec_named
 from rkstore.store.files import JOURNAL, LARGEST_MANIFEST, MANIFEST, PART
 from rkstore.store.formats import FORMATS, ArraySpec, format_named
 from rkstore.store.jsontext import canonical
-from rkstore.store.sites import Site
+from rkstore.store.sites import Pair, Site
 
 # 2: massive rows and out-of-range entries are kept apart; errors exclude massive rows.
 SCHEMA = 2
@@ -63,6 +63,8 @@ class Manifest:
     """Where the values came from: model, tokenizer, text, tokens, libraries."""
     compression: str = ""
     """Of the activations; by default, and for all other arrays, the first of the format's."""
+    pairs: tuple[Pair, ...] = ()
+    """Sites that belong together: what an MLP reads, and what it writes."""
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
@@ -87,6 +89,10 @@ class Manifest:
     @cached_property
     def _widths(self) -> dict[str, int]:
         return {site.hook_name: site.width for site in self.sites}
+
+    def pairs_among(self, hook_names: Collection[str]) -> tuple[Pair, ...]:
+        """The pairs whose two sites are both among these."""
+        return tuple(pair for pair in self.pairs if {pair.reads, pair.writes} <= {*hook_names})
 
     @property
     def _usual_compression(self) -> str:
@@ -227,6 +233,8 @@ class Manifest:
                 else {"compression": self.compression}
             ),
             "sites": [{"hook_name": site.hook_name, "d_in": site.width} for site in self.sites],
+            # Written only if there are any: earlier stores lacked the key.
+            **({"pairs": [asdict(pair) for pair in self.pairs]} if self.pairs else {}),
             "source": self.source,
         }
 
@@ -274,7 +282,8 @@ def _manifest(document: dict[str, Any]) -> Manifest:
     keys = ("rows", "context_size", "shard_rows", "chunk_rows", "codec", "format", "source")
     stated = {"compression": document["compression"]} if "compression" in document else {}
     stated["schema"] = document["rkstore_schema"]
-    return Manifest(sites=sites, **{key: document[key] for key in keys}, **stated)
+    pairs = tuple(Pair(**pair) for pair in document.get("pairs", []))
+    return Manifest(sites=sites, pairs=pairs, **{key: document[key] for key in keys}, **stated)
 
 
 def check_manifest(manifest: Manifest) -> None:
@@ -316,6 +325,19 @@ def check_manifest(manifest: Manifest) -> None:
     for name in names:
         if not SITE_NAME.fullmatch(name) or name in (MANIFEST, JOURNAL, PART, "zarr.json"):
             raise ValueError(f"{name!r} cannot be the name of a site")
+    _check_pairs(manifest)
+
+
+def _check_pairs(manifest: Manifest) -> None:
+    """Raise ValueError if a pair has a site that the store lacks, or is there twice."""
+    for pair in manifest.pairs:
+        if type(pair.name) is not str or type(pair.layer) is not int:
+            raise ValueError(f"a pair is named {pair.name!r}, of layer {pair.layer!r}")
+        for hook_name in (pair.reads, pair.writes):
+            if hook_name not in manifest.hook_names:
+                raise ValueError(f"pair {pair.name} has {hook_name!r}, which is no site")
+        if manifest.pairs.count(pair) > 1:
+            raise ValueError(f"pair {pair.name} of layer {pair.layer} is there twice")
 
 
 def largest_divisor(n: int, most: int) -> int:

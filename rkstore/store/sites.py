@@ -26,6 +26,18 @@ class Site:
     width: int
 
 
+@dataclass(frozen=True)
+class Pair:
+    """Two sites of one block: what a part of the model reads there, and what it writes."""
+
+    name: str
+    """Which part: ``mlp`` and others of :data:`rkstore.harvest.pairs.PAIRS`."""
+    layer: int
+    reads: str
+    writes: str
+    """Hook names of the two sites."""
+
+
 def block_of(hook_name: str) -> tuple[int | None, str]:
     """Block number of a hook, and the part of its name after the block.
 

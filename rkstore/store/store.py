@@ -35,7 +35,7 @@ class Store:
 
     The directory may hold a part of a store. Rows and chunks keep the numbers they have in
     the whole: ``rows`` and ``chunks`` count those of the whole, ``first_row``, ``stop_row``
-    and ``chunk_range`` say which are here, ``hook_names`` the sites that are.
+    and ``chunk_range`` say which are here, ``hook_names`` the sites, ``pairs`` the pairs of them.
 
     Reading is safe from many threads at once. A store can be pickled, for another process:
     the copy sees the same shards.
@@ -56,6 +56,7 @@ class Store:
     def _hold(self, contents: Contents) -> None:
         self.manifest, self.records = contents.manifest, contents.records
         self.part, self.held = contents.part, contents.held
+        self.pairs = self.manifest.pairs_among(self.held.sites)
         self.rows = self.manifest.rows_recorded(len(self.records))
         self.codec = self.manifest.stored_codec
         self._format = format_named(self.manifest.format)
