@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from rkstore.errors import BadInput
 from rkstore.planted.settings import PlantSettings
+from rkstore.store.sites import Pair
 
 Flags = NDArray[np.bool_]
 
@@ -57,13 +58,10 @@ def planted_sites(
     )
 
 
-def pairs_of(settings: PlantSettings) -> list[dict[str, str | int]]:
-    """Which site each MLP reads and which it writes, as a manifest has it."""
+def pairs_of(settings: PlantSettings) -> tuple[Pair, ...]:
+    """Which site each MLP reads and which it writes."""
     layers = {"transcoder": 1, "layers": settings.layers or 0}.get(settings.kind, 0)
-    return [
-        {"name": "mlp", "layer": n, "reads": READS.format(n), "writes": WRITES.format(n)}
-        for n in range(layers)
-    ]
+    return tuple(Pair("mlp", n, READS.format(n), WRITES.format(n)) for n in range(layers))
 
 
 def _names(settings: PlantSettings) -> list[tuple[str, str]]:
@@ -71,7 +69,8 @@ def _names(settings: PlantSettings) -> list[tuple[str, str]]:
     if settings.kind == "models":
         return [(STREAM.format(0), model) for model in MODELS]
     if settings.kind in ("transcoder", "layers"):
-        return [(str(pair[end]), "") for pair in pairs_of(settings) for end in ("reads", "writes")]
+        pairs = pairs_of(settings)
+        return [(hook_name, "") for pair in pairs for hook_name in (pair.reads, pair.writes)]
     return [(STREAM.format(n), "") for n in range(settings.layers or 1)]
 
 

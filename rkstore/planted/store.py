@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from rkstore.planted.features import Fired, Planted, plant_features
 from rkstore.planted.settings import PlantSettings
-from rkstore.planted.sites import PlantedSite
+from rkstore.planted.sites import PlantedSite, pairs_of
 from rkstore.planted.truth import settings_record, truth_digest, truth_file, truth_path
 from rkstore.store.codecs import codec_named
 from rkstore.store.files import named, write_together
@@ -82,6 +82,7 @@ def _manifest(planted: Planted, sites: tuple[PlantedSite, ...], model: str) -> M
             settings.format, codec_named(settings.codec).dtype, settings.compression
         ),
         sites=tuple(Site(site.hook_name, site.width) for site in sites),
+        pairs=pairs_of(settings),
         source={
             "model": {"name": model},
             "planted": {

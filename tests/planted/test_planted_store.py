@@ -10,6 +10,7 @@ from rkstore.errors import BadInput
 from rkstore.planted.settings import KINDS, PlantSettings
 from rkstore.planted.store import plant
 from rkstore.planted.truth import planted_in, truth_path
+from rkstore.store.sites import Pair
 
 SMALL = {
     "features": 48,
@@ -62,21 +63,28 @@ def test_directions_are_unit_where_a_feature_is_part_of_a_site_and_zero_elsewher
 
 
 def test_what_a_planted_mlp_writes_is_linear_in_the_code_of_what_it_reads(make):
-    planted = planted_in(make(kind="transcoder", d_in=(12, 7))[0])
+    [store] = make(kind="transcoder", d_in=(12, 7))
+    planted = planted_in(store)
     reads, writes = planted.sites
     assert (reads.hook_name, writes.hook_name) == ("blocks.0.mlp.hook_in", "blocks.0.hook_mlp_out")
     assert (reads.width, writes.width) == (12, 7)
     assert reads.has.all()
     assert writes.has.all()
+    assert store.pairs == (Pair("mlp", 0, reads.hook_name, writes.hook_name),)
 
 
 def test_in_layers_each_feature_is_read_once_and_written_there_and_in_all_later_ones(make):
-    planted = planted_in(make(kind="layers", layers=4)[0])
+    [store] = make(kind="layers", layers=4)
+    planted = planted_in(store)
     reads = np.stack([site.has for site in planted.sites[::2]])
     writes = np.stack([site.has for site in planted.sites[1::2]])
     assert (reads.sum(axis=0) == 1).all()
     assert (reads.sum(axis=1) == 12).all()
     assert (writes == np.maximum.accumulate(reads, axis=0)).all()
+    names = [site.name for site in planted.sites]
+    assert [(p.reads, p.writes) for p in store.pairs] == list(
+        zip(names[::2], names[1::2], strict=True)
+    )
     own = [planted.directions[site.name] for site in planted.sites[1::2]]
     assert not np.allclose(own[2][writes[1]], own[3][writes[1]])  # each layer by its own directions
 
