@@ -73,7 +73,7 @@ def describe_store(store: Store) -> str:
     imported = "imported_from" in manifest.source
     rows = f"{store.rows:,}"
     if not store.complete:
-        again = "import" if imported else "harvest"
+        again = "import" if imported else "plant" if "planted" in manifest.source else "harvest"
         rows += f" of {manifest.rows:,} ({again} again to continue)"
     if manifest.more_columns:
         pass  # single rows, which the line of the partner explains
@@ -203,7 +203,12 @@ def _span(names: list[str]) -> str:
 
 
 def _origin(source: dict[str, Any]) -> list[str]:
-    """Where the values came from: a model over a text, the files of another program, or both."""
+    """Where the values came from: a model over a text, the files of another program, or both; or
+    planted features.
+    """
+    if "planted" in source:
+        of = source["planted"]["settings"]
+        return [f"  planted {of['kind']}, {of['features']:,} features, seed {of['seed']}"]
     model, imported = source.get("model", {}), "imported_from" in source
     name = f"  model   {model.get('name', 'unknown')}"
     if not imported or "weights_sha256" in model:
