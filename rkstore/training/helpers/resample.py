@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from rkstore.dictionaries.dictionary import Dictionary, Rows
+    from rkstore.dictionaries.dictionary import Dictionary
+    from rkstore.dictionaries.rows import Rows
     from rkstore.training.run import Run
 
 # Norm of a resampled encoder row, as a fraction of the mean norm of the living ones.
@@ -78,7 +79,7 @@ def resample(
     import torch
     from torch.nn import functional as F
 
-    from rkstore.dictionaries.dictionary import side_by_side
+    from rkstore.dictionaries.rows import side_by_side
 
     if not len(dead):
         return

@@ -12,7 +12,8 @@ if TYPE_CHECKING:  # reading an init's options must not import torch
     import torch
     from torch import Tensor
 
-    from rkstore.dictionaries.dictionary import Rows, Weights
+    from rkstore.dictionaries.dictionary import Weights
+    from rkstore.dictionaries.rows import Rows
     from rkstore.dictionaries.wirings import Bank
     from rkstore.training.reading import Reading
 
@@ -52,7 +53,7 @@ class Start:
         W_dec.div_(W_dec.norm(dim=1, keepdim=True).clamp_min(1e-12))
 
     def _read(self, rows: Rows) -> Tensor:
-        from rkstore.dictionaries.dictionary import side_by_side
+        from rkstore.dictionaries.rows import side_by_side
 
         return side_by_side(rows, self.bank.reads)
 
