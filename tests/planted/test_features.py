@@ -165,7 +165,7 @@ def test_noise_has_the_deviation_asked_for_and_is_fresh_at_every_site():
         ({"p_max": 0.1, "p_min": 0.2}, "the most frequent feature has the larger"),
         ({"p_max": 1.5}, "probabilities are above 0"),
         ({"correlation": 0.5}, "its square times the rank"),
-        ({"overlap": 0.05}, "directions in 64 dimensions overlap by"),
+        ({"overlap": 0.05, "features": 64, "d_in": 8}, "64 directions in 8 dimensions overlap by"),
         ({"overlap": 1.0}, "it is a cosine, below 1"),
         ({"overlap": 0.5, "features": 1}, "a single feature overlaps with no other"),
         ({"features": 4, "roots": 5}, "there are 4 features"),
