@@ -208,7 +208,8 @@ def _origin(source: dict[str, Any]) -> list[str]:
     """
     if "planted" in source:
         of = source["planted"]["settings"]
-        return [f"  planted {of['kind']}, {of['features']:,} features, seed {of['seed']}"]
+        told = f"{of.get('kind')}, {of.get('features')} features, seed {of.get('seed')}"
+        return [f"  planted {told}"]
     model, imported = source.get("model", {}), "imported_from" in source
     name = f"  model   {model.get('name', 'unknown')}"
     if not imported or "weights_sha256" in model:

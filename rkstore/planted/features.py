@@ -58,7 +58,7 @@ class Planted:
         """Which features fire under which, and how often."""
         s, usual = self.settings, self.settings.usual
         nominal = zipf(usual.features, usual.p_max, usual.p_min, usual.zipf)
-        return forest(nominal, usual.roots, s.branching, s.depth)
+        return forest(nominal, usual.roots, s.branching or 0, s.depth or 0)
 
     @cached_property
     def loadings(self) -> Doubles:
@@ -67,7 +67,7 @@ class Planted:
         This is the Gaussian copula of SynthSAEBench, there for all features, here for those whose
         firing is not drawn by their parent.
         """
-        shape = (self.features, self.settings.rank)
+        shape = (self.features, self.settings.rank or 0)
         drawn = self._generator(LOADINGS).standard_normal(shape) * self.settings.usual.correlation
         # A feature keeps a variance of its own, however large its loadings are.
         kept: Doubles = drawn / np.maximum(1.0, np.linalg.norm(drawn, axis=1)[:, None] / 0.95)
@@ -169,7 +169,7 @@ class Planted:
         fires = np.zeros((BLOCK_ROWS, self.features), bool)
         free = np.flatnonzero(trees.parent < 0)
         own = np.sqrt(1 - np.square(self.loadings[free]).sum(axis=1))
-        shared = generator.standard_normal((BLOCK_ROWS, self.settings.rank))
+        shared = generator.standard_normal((BLOCK_ROWS, self.settings.rank or 0))
         normal = generator.standard_normal((BLOCK_ROWS, len(free))) * own
         normal += shared @ self.loadings[free].T
         fires[:, free] = normal > ndtri(1 - trees.given_parent[free])

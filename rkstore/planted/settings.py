@@ -10,6 +10,13 @@ from rkstore.store.formats import COMPRESSION_HELP, COMPRESSIONS, FORMATS
 KINDS = ("sae", "transcoder", "layers", "crosscoder", "models")
 
 
+# Of the correlations, as in SynthSAEBench-16k.
+RANK = 25
+
+# The largest number of a document.
+INT32 = 2**31 - 1
+
+
 class Usual(NamedTuple):
     """What ``--easy`` changes: statistics of the features."""
 
@@ -76,17 +83,17 @@ class PlantSettings(Settings):
         "Trees of features; by default 1 for each 128 features, or none if --easy.",
         least=0,
     )
-    branching: int = option(
-        4, "Children of a feature in a tree; at most one of them fires.", least=1
+    branching: int | None = option(
+        None, "Children of a feature in a tree, of which at most one fires; by default 4.", least=1
     )
-    depth: int = option(3, "Levels of a tree below its root.", least=1)
+    depth: int | None = option(None, "Levels of a tree below its root; by default 3.", least=1)
     correlation: float | None = option(
         None,
         "Standard deviation of the loadings by which the firing of features outside the trees, and "
         "of roots, correlates; by default 0.1, or 0 if --easy.",
         least=0.0,
     )
-    rank: int = option(25, "Rank of these correlations.", least=1)
+    rank: int | None = option(None, "Rank of these correlations; by default 25.", least=1)
     overlap: float | None = option(
         None,
         "Mean over the features of the largest |cosine| with another; by default what random "
@@ -136,16 +143,33 @@ class PlantSettings(Settings):
 def resolved(settings: PlantSettings) -> PlantSettings:
     """The same settings with every default filled in, so that a manifest says all.
 
+    Options that have no effect stay None.
+
     Raises:
-        BadInput: options that contradict each other, or have no effect on the kind.
+        BadInput: options that contradict each other, or have no effect.
     """
     kind, usual = settings.kind, settings.usual
-    _check_kind(settings)
-    more: dict[str, object] = {}
-    if kind in ("layers", "crosscoder") and settings.layers is None:
-        more["layers"] = 3
-    if kind in ("crosscoder", "models") and settings.exclusive is None:
-        more["exclusive"] = 0.25
+    _check_statistics(settings, usual)
+    _check_rows(settings)
+    found: dict[str, object] = {**usual._asdict()}
+    trees, shared = "trees (--roots)", "a --correlation above 0"
+    for name, default, used, needed in (
+        ("layers", 3, kind in ("layers", "crosscoder"), "--kind layers or crosscoder"),
+        ("exclusive", 0.25, kind in ("crosscoder", "models"), "--kind crosscoder or models"),
+        ("branching", 4, usual.roots > 0, trees),
+        ("depth", 3, usual.roots > 0, trees),
+        ("rank", RANK, usual.correlation > 0, shared),
+    ):
+        given = getattr(settings, name)
+        if given is not None and not used:
+            raise BadInput(f"{flag_of(name)} has no effect without {needed}: leave it out")
+        if used:
+            found[name] = default if given is None else given
+    return replace(settings, **found)
+
+
+def _check_statistics(settings: PlantSettings, usual: Usual) -> None:
+    """Raise BadInput unless features can have these statistics."""
     if usual.p_max > 1 or not 0 < usual.p_min <= usual.p_max:
         raise BadInput(
             f"--p-max is {usual.p_max} and --p-min {usual.p_min}: probabilities are above 0 and at "
@@ -155,29 +179,27 @@ def resolved(settings: PlantSettings) -> PlantSettings:
         raise BadInput(f"--exclusive is {settings.exclusive}: it is a fraction, at most 1")
     if settings.overlap is not None and settings.overlap >= 1:
         raise BadInput(f"--overlap is {settings.overlap}: it is a cosine, below 1")
-    if settings.rank * usual.correlation**2 > 0.5:
+    rank = settings.rank or RANK
+    if rank * usual.correlation**2 > 0.5:
         raise BadInput(
-            f"--correlation is {usual.correlation} with --rank {settings.rank}: at most half of a "
-            "feature's variance may be shared, so their square times rank is at most 0.5"
+            f"--correlation is {usual.correlation} with --rank {rank}: its square times the rank, "
+            "the share of a feature's variance that is common, is at most 0.5"
         )
     if not settings.magnitude_first or not settings.magnitude_last:
         raise BadInput("--magnitude-first and --magnitude-last are above 0: what fires is not zero")
     if usual.roots > usual.features:
         raise BadInput(f"--roots is {usual.roots}: there are {usual.features} features")
-    if settings.rows < settings.context_size:
+
+
+def _check_rows(settings: PlantSettings) -> None:
+    """Raise BadInput unless the rows are whole contexts that can be numbered."""
+    rows, size = settings.rows, settings.context_size
+    if rows < size:
         raise BadInput(
-            f"--rows is {settings.rows}: it must be at least one context of "
-            f"{settings.context_size} rows (--context-size)"
+            f"--rows is {rows}: it must be at least one context of {size} rows (--context-size)"
         )
-    return replace(settings, **{**usual._asdict(), **more})
-
-
-def _check_kind(settings: PlantSettings) -> None:
-    """Raise BadInput if an option of other kinds is given."""
-    fitting = {"layers": ("layers", "crosscoder"), "exclusive": ("crosscoder", "models")}
-    for name, kinds in fitting.items():
-        if getattr(settings, name) is not None and settings.kind not in kinds:
-            raise BadInput(
-                f"{flag_of(name)} has no effect with --kind {settings.kind}: leave it out, or give "
-                f"--kind {' or '.join(kinds)}"
-            )
+    if rows // size > INT32:
+        raise BadInput(
+            f"--rows is {rows}: in contexts of {size} rows these are more than {INT32:,} "
+            "documents: give a larger --context-size"
+        )

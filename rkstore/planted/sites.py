@@ -42,7 +42,8 @@ def planted_sites(
     """The sites of a kind; for ``layers``, each layer's input before its output.
 
     Raises:
-        BadInput: ``d_in`` lists neither one width nor one for each site.
+        BadInput: ``d_in`` lists neither one width nor one for each site; or a site has no
+            feature.
     """
     named = _names(settings)
     widths = settings.d_in * len(named) if len(settings.d_in) == 1 else settings.d_in
@@ -52,6 +53,10 @@ def planted_sites(
             f"{len(named)} sites of --kind {settings.kind}"
         )
     has = _membership(settings, features, generator)
+    for (hook_name, model), flags in zip(named, has, strict=True):
+        if not flags.any():
+            name = f"{model}:{hook_name}" if model else hook_name
+            raise BadInput(f"--features is {features}, of which {name} has none: give more")
     return tuple(
         PlantedSite(hook_name, width, flags, model)
         for (hook_name, model), width, flags in zip(named, widths, has, strict=True)

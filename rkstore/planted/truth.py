@@ -77,7 +77,8 @@ def planted_in(store: Store) -> Planted:
     So a copy of the store needs no other file. Codes of any rows are ``planted.codes(a, b)``.
 
     Raises:
-        BadInput: the store was not planted, or this version draws other features.
+        BadInput: the store was not planted but harvested or imported, or this version draws other
+            features.
     """
     source = store.manifest.source
     stated = source.get("planted")
@@ -85,6 +86,11 @@ def planted_in(store: Store) -> Planted:
         raise BadInput(
             f"{store.where} was not planted, so nobody knows its features: make a store whose "
             "features are known with 'rkstore plant'"
+        )
+    if "imported_from" in source:
+        raise BadInput(
+            f"{store.where} was imported, so its rows may be others than were planted: use the "
+            "store that was exported, or a copy made with 'rkstore pull'"
         )
     planted = Planted(PlantSettings(**stated["settings"]))
     if truth_digest(planted) != stated.get("truth_sha256"):

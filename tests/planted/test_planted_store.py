@@ -205,9 +205,24 @@ def test_the_command_refuses_in_one_sentence(rkstore):
     status, out, err = rkstore("plant", "--layers", "3")
     assert (status, out) == (2, "")
     assert err == (
-        "rkstore: --layers has no effect with --kind sae: leave it out, or give --kind layers or "
-        "crosscoder\n"
+        "rkstore: --layers has no effect without --kind layers or crosscoder: leave it out\n"
     )
+
+
+def test_easy_on_the_command_line_counts_beside_a_file(rkstore, tmp_path):
+    (tmp_path / "p.yaml").write_text("rows: 256\nseed: 3\n")
+    status, out, err = rkstore("plant", "--config", "p.yaml", "--easy")
+    assert status == 0, err
+    assert "planted sae, 96 features, seed 3" in out
+
+
+def test_an_import_of_an_export_has_no_truth_because_its_rows_may_be_others(make, rkstore):
+    [store] = make()
+    assert rkstore("export", store.root, "--to", "npy", "--out", "away")[0] == 0
+    status, _, err = rkstore("import", "away", "--from", "npy", "--out", "back")
+    assert status == 0, err
+    with pytest.raises(BadInput, match="was imported"):
+        planted_in(type(store)("back"))
 
 
 @pytest.mark.parametrize("options", [("topk", "--k", "3"), ("relu", "--l1", "2")])
