@@ -33,12 +33,12 @@ ORDER = (
     ("massive", "formats"),
     ("apart", "descriptors"),
     ("codecs",),
-    ("manifest",),
+    ("manifest", "readable"),
     ("journal",),
     ("part",),
     ("contents",),
     ("store",),
-    (*APART, "facts"),
+    (*APART, "facts", "paired"),
     ("verify", "open"),
 )
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}

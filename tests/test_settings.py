@@ -422,7 +422,7 @@ def test_what_is_replaced_is_checked_and_the_rest_stays():
 
 
 def test_what_may_change_when_a_run_is_resumed_is_no_part_of_its_identity():
-    free = {"store", "out", "name", "device", "checkpoint_every"}
+    free = {"store", "paired_with", "out", "name", "device", "checkpoint_every"}
     newer = {name for name, spec in options_in(TrainSettings).items() if spec.newer}
     assert identity_of(TrainSettings(k=8)) == {
         key: value for key, value in dict(TrainSettings(k=8)).items() if key not in free | newer

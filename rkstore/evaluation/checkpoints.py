@@ -9,13 +9,13 @@ from typing import Any
 from rkstore.dictionaries.disk import CHECKPOINTS, CONFIG
 from rkstore.errors import BadInput
 from rkstore.store.files import named
-from rkstore.store.store import Store
+from rkstore.store.readable import Readable
 
 # Modules in which TransformerLens releases define model aliases.
 NAME_LISTS = ("transformer_lens.supported_models", "transformer_lens.loading_from_pretrained")
 
 
-def newest(store: Store, root: Path = Path(CHECKPOINTS)) -> list[Path]:
+def newest(store: Readable, root: Path = Path(CHECKPOINTS)) -> list[Path]:
     """The last checkpoint of each run under ``root`` that was trained on this store.
 
     Raises:
@@ -67,7 +67,7 @@ def names(paths: Sequence[str | Path]) -> list[str]:
 
 
 def doubts(
-    path: str | Path, metadata: dict[str, Any], store: Store, *, any_model: bool = False
+    path: str | Path, metadata: dict[str, Any], store: Readable, *, any_model: bool = False
 ) -> list[str]:
     """Reasons to doubt that a dictionary can be measured on a store, one sentence each.
 
@@ -129,7 +129,7 @@ def _of_text(
         yield "trained on another store"
 
 
-def _of_tokens(metadata: dict[str, Any], store: Store) -> Iterator[str]:
+def _of_tokens(metadata: dict[str, Any], store: Readable) -> Iterator[str]:
     ours = {
         "context_size": store.manifest.context_size,
         "prepend_bos": _object(store.manifest.source.get("tokens")).get("prepend_bos"),

@@ -20,9 +20,9 @@ from rkstore.store.batches.kept import LeftOut, left_out
 from rkstore.store.batches.plan import split_chunks
 from rkstore.store.files import write_together
 from rkstore.store.jsontext import existing, to_json
-from rkstore.store.open import open_store
+from rkstore.store.open import open_readable
+from rkstore.store.readable import Readable
 from rkstore.store.statistics import Statistics
-from rkstore.store.store import Store
 
 # Edges of the histogram of firing frequency: log10 of the fraction of tokens.
 DENSITY_EDGES = np.arange(-6.0, 0.25, 0.25)
@@ -165,7 +165,7 @@ def measured(
 ) -> list[tuple[Evaluation, Measure]]:
     """The results of :func:`evaluate`, each with its sums."""
     check_device(settings.device)
-    store = open_store(settings.store)
+    store = open_readable(settings.store, settings.paired_with)
     chunks = _first_chunks(store, split_chunks(store)[1], settings.rows)
     if not chunks:
         raise BadInput(
@@ -206,7 +206,7 @@ class _Measured:
     measure: Measure
 
 
-def _prepare(path: str | Path, name: str, store: Store, settings: EvaluateSettings) -> _Measured:
+def _prepare(path: str | Path, name: str, store: Readable, settings: EvaluateSettings) -> _Measured:
     """Load a dictionary, or raise BadInput if it cannot be measured on that store."""
     dictionary, metadata = load_dictionary(path)
     if len(dictionary.wiring.sites) > 1:
@@ -227,7 +227,7 @@ def _prepare(path: str | Path, name: str, store: Store, settings: EvaluateSettin
     return _Measured(str(path), name, hook_name, tuple(notes), measure)
 
 
-def write_results(results: list[Evaluation], store: Store, path: Path) -> None:
+def write_results(results: list[Evaluation], store: Readable, path: Path) -> None:
     """Write the metrics as JSON, with the fingerprint of the store."""
     document = {
         "store_fingerprint": store.manifest.fingerprint,
@@ -238,7 +238,7 @@ def write_results(results: list[Evaluation], store: Store, path: Path) -> None:
 
 
 def _held_out(
-    store: Store, hook_name: str, chunks: list[int], size: int, rows: LeftOut
+    store: Readable, hook_name: str, chunks: list[int], size: int, rows: LeftOut
 ) -> Iterable[Batch]:
     total = sum(stop - start for start, stop in map(store.rows_of_chunk, chunks))
     with tqdm(total=total, unit="row", desc=f"evaluate {hook_name}", disable=None) as bar:
@@ -247,7 +247,7 @@ def _held_out(
             bar.update(len(batch.rows))
 
 
-def _first_chunks(store: Store, chunks: list[int], rows: int | None) -> list[int]:
+def _first_chunks(store: Readable, chunks: list[int], rows: int | None) -> list[int]:
     """The first chunks that hold at least ``rows`` rows; all by default."""
     if rows is None:
         return chunks

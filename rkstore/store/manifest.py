@@ -25,6 +25,10 @@ from rkstore.store.sites import Pair, Site
 # 2: massive rows and out-of-range entries are kept apart; errors exclude massive rows.
 SCHEMA = 2
 
+# 3: has columns besides the three that every store has. Only such a store states it, so that an
+# older rkstore refuses it and reads all others.
+MORE_COLUMNS_SCHEMA = 3
+
 # Rows decoded at once. Large enough for compression and threads, small enough that a shuffled
 # window of many chunks fits in memory: 3 MB of float16 at GPT-2's width.
 CHUNK_ROWS = 512
@@ -35,6 +39,12 @@ COLUMNS = {
     "document": np.dtype("<i4"),
     "position": np.dtype("<i4"),
 }
+
+# The row of another store with the same token, in a store that is aligned to it.
+PARTNER_ROW = "partner_row"
+
+# Columns that only some stores have.
+MORE_COLUMNS = {PARTNER_ROW: np.dtype("<i8")}
 
 # A name becomes a directory: no separators, no leading dot, no special characters.
 SITE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -66,6 +76,8 @@ class Manifest:
     pairs: tuple[Pair, ...] = ()
     """Sites that belong together: what an MLP reads, and what it writes."""
     schema: int = SCHEMA
+    more_columns: tuple[str, ...] = ()
+    """Which of ``MORE_COLUMNS`` there are; they need schema 3."""
 
     def __post_init__(self) -> None:
         if self.compression == "":
@@ -81,6 +93,11 @@ class Manifest:
     def stored_codec(self) -> Codec:
         """The codec of that name in this store's schema."""
         return codec_named(self.codec, self.schema)
+
+    @cached_property
+    def columns(self) -> dict[str, np.dtype]:
+        """The dtype of each column."""
+        return COLUMNS | {name: MORE_COLUMNS[name] for name in self.more_columns}
 
     @cached_property
     def hook_names(self) -> list[str]:
@@ -154,12 +171,12 @@ class Manifest:
         return {"": values} | sides
 
     def column_specs(self) -> dict[str, ArraySpec]:
-        """The arrays of token id, document and position."""
+        """The arrays of token id, document, position, and of more columns if there are any."""
         return {
             name: ArraySpec(
                 name, dtype, None, self.shard_rows, self.chunk_rows, self._usual_compression
             )
-            for name, dtype in COLUMNS.items()
+            for name, dtype in self.columns.items()
         }
 
     def array_rows(self, spec: ArraySpec, rows: int) -> int:
@@ -235,6 +252,7 @@ class Manifest:
             "sites": [{"hook_name": site.hook_name, "d_in": site.width} for site in self.sites],
             # Written only if there are any: earlier stores lacked the key.
             **({"pairs": [asdict(pair) for pair in self.pairs]} if self.pairs else {}),
+            **({"more_columns": list(self.more_columns)} if self.more_columns else {}),
             "source": self.source,
         }
 
@@ -258,9 +276,9 @@ def parse_manifest(raw: bytes, where: str) -> Manifest:
         schema = document["rkstore_schema"]
     except (ValueError, KeyError, TypeError, RecursionError):
         raise DamagedStore(f"{path} is not a manifest that rkstore wrote") from None
-    if isinstance(schema, int) and schema > SCHEMA:
+    if isinstance(schema, int) and schema > MORE_COLUMNS_SCHEMA:
         raise BadInput(
-            f"{where} has schema {schema} and this rkstore reads up to {SCHEMA}: "
+            f"{where} has schema {schema} and this rkstore reads up to {MORE_COLUMNS_SCHEMA}: "
             "upgrade with 'pip install --upgrade rkstore'"
         )
     try:
@@ -282,6 +300,7 @@ def _manifest(document: dict[str, Any]) -> Manifest:
     keys = ("rows", "context_size", "shard_rows", "chunk_rows", "codec", "format", "source")
     stated = {"compression": document["compression"]} if "compression" in document else {}
     stated["schema"] = document["rkstore_schema"]
+    stated["more_columns"] = tuple(document.get("more_columns", ()))
     pairs = tuple(Pair(**pair) for pair in document.get("pairs", []))
     return Manifest(sites=sites, pairs=pairs, **{key: document[key] for key in keys}, **stated)
 
@@ -299,6 +318,11 @@ def check_manifest(manifest: Manifest) -> None:
             raise ValueError(f"{name} is {size!r}, not a positive number")
     if type(manifest.schema) is not int or manifest.schema < 1:
         raise ValueError(f"unknown schema {manifest.schema!r}")
+    more = manifest.more_columns
+    if len(set(more)) != len(more) or not set(more) <= MORE_COLUMNS.keys():
+        raise ValueError(f"unknown columns {', '.join(map(str, more))}")
+    if bool(more) != (manifest.schema >= MORE_COLUMNS_SCHEMA):
+        raise ValueError(f"schema {manifest.schema} does not go with columns {more}")
     if manifest.shard_rows % manifest.chunk_rows:
         raise ValueError("shard_rows is not a multiple of chunk_rows")
     if manifest.codec not in CODECS:

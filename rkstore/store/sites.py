@@ -11,6 +11,10 @@ BLOCK = re.compile(r"(?:[^.]+\.)+?([0-9]+)\.(.+)")
 LAYERS = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
 
 STORE_HELP = "Store, a directory or a URL; optional if stores/ has exactly one."
+PAIRED_HELP = (
+    "Second store, of another model on the same tokens; the sites of the two are then base:… and "
+    "chat:…."
+)
 LAYERS_HELP = "Blocks of the sites: 'all', or a list such as 0-3,8."
 HOOK_HELP = "Hook of the sites: the part after the block, a full name, or a glob; may be repeated."
 

@@ -21,9 +21,9 @@ from rkstore.rkcnn.mine import Probed, probed
 from rkstore.settings import check_device, identity_of
 from rkstore.store.batches.kept import at_any, left_out
 from rkstore.store.batches.plan import BatchPlan, split_chunks
-from rkstore.store.open import open_store
+from rkstore.store.open import open_readable
+from rkstore.store.readable import Readable
 from rkstore.store.sites import Site
-from rkstore.store.store import Store
 from rkstore.training.dead import dead_after
 from rkstore.training.fast import Scratch
 from rkstore.training.helpers import HELPERS
@@ -57,7 +57,7 @@ class Run:
     """Digest of the directions of a probe that it was initialised with."""
 
     @property
-    def store(self) -> Store:
+    def store(self) -> Readable:
         """The store that it reads."""
         return self.reading.store
 
@@ -141,7 +141,7 @@ def prepare(settings: TrainSettings) -> Run:
     check_device(settings.device)
     if settings.name is not None:
         check_name(settings.name)
-    store = open_store(settings.store)
+    store = open_readable(settings.store, settings.paired_with)
     given = directions_given(settings)
     found = None if given is None else probed(given, store)
     reads, writes = _sites(settings, store, found)
@@ -173,7 +173,7 @@ def _wiring(settings: TrainSettings, reads: Sites, writes: Sites) -> Wiring:
     return replace(wiring, norm=settings.code_norm)
 
 
-def _sites(settings: TrainSettings, store: Store, found: Probed | None) -> tuple[Sites, Sites]:
+def _sites(settings: TrainSettings, store: Readable, found: Probed | None) -> tuple[Sites, Sites]:
     """The requested sites to read, and those to write; a given probe must be of the same site."""
     if found is not None and settings.layer is None and not settings.hook:
         names = [found.hook_name]
@@ -190,7 +190,7 @@ def _sites(settings: TrainSettings, store: Store, found: Probed | None) -> tuple
     return sites, sites
 
 
-def _reading(settings: TrainSettings, store: Store, sites: tuple[Site, ...]) -> Reading:
+def _reading(settings: TrainSettings, store: Readable, sites: tuple[Site, ...]) -> Reading:
     """The data of the run, scaled as ``--norm`` says."""
     chunks, _ = split_chunks(store)
     rows = [

@@ -4,9 +4,9 @@ from rkstore.dictionaries.wirings import WIRINGS
 from rkstore.errors import BadInput, few
 from rkstore.rkcnn.mine import last_probed
 from rkstore.settings import replace
-from rkstore.store.open import open_store
+from rkstore.store.open import open_readable
+from rkstore.store.readable import Readable
 from rkstore.store.sites import Hooks, block_of
-from rkstore.store.store import Store
 from rkstore.training.settings import TrainSettings, directions_given
 
 
@@ -23,7 +23,7 @@ def at_probed_site(settings: TrainSettings) -> tuple[TrainSettings, str | None]:
     said = (settings.layer, settings.hook, settings.layers, directions_given(settings))
     if any(value is not None for value in said):
         return settings, None
-    store = open_store(settings.store)
+    store = open_readable(settings.store, settings.paired_with)
     try:
         store.site()
     except BadInput as error:
@@ -63,7 +63,7 @@ def one_a_layer(settings: TrainSettings) -> list[TrainSettings]:
         raise BadInput("--layers trains one dictionary per layer: leave out --layer")
     if directions_given(settings) is not None:
         raise BadInput("--layers trains one dictionary per layer: leave out --directions")
-    store = open_store(settings.store)
+    store = open_readable(settings.store, settings.paired_with)
     sites = [store.site(n, settings.hook) for n in layers_of(store, layers, settings.hook)]
     return [
         replace(
@@ -77,7 +77,7 @@ def one_a_layer(settings: TrainSettings) -> list[TrainSettings]:
     ]
 
 
-def layers_of(store: Store, layers: str, hook: Hooks = None) -> list[int]:
+def layers_of(store: Readable, layers: str, hook: Hooks = None) -> list[int]:
     """The layers that ``all`` or a list names, of those at which a store has the hook.
 
     Raises:
