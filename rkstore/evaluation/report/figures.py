@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from rkstore.dictionaries.disk import TRAINING
-from rkstore.evaluation.evaluate import DENSITY_EDGES, Evaluation
+from rkstore.evaluation.measure import DENSITY_EDGES, Evaluation
 from rkstore.evaluation.report import tables
 from rkstore.store.files import write_together
 
