@@ -21,6 +21,7 @@ from rkstore import __version__
 from rkstore.cli.options import Command
 from rkstore.cli.zoo import evaluated, kinds, table, trained
 from rkstore.errors import BadInput
+from rkstore.evaluation.measure import Evaluation
 from rkstore.evaluation.record import as_json
 from rkstore.evaluation.report.tables import number
 from rkstore.evaluation.report.tables import table as as_table
@@ -30,7 +31,7 @@ from rkstore.store.store import Store
 
 BEGIN, END = "<!-- measured -->", "<!-- end of measured -->"
 
-# The cross-layer transcoder has as many latents per layer as others have published for small models.
+# Latents in each layer of the cross-layer transcoder: six encoders and 21 decoders are enough work.
 WIDTHS = {"clt": 2048}
 
 
@@ -70,7 +71,8 @@ def main(
     chosen = {name: kind for name, kind in kinds(layers, layer).items() if not only or name in only}
     if not chosen:
         raise BadInput(f"--only {', '.join(only)}: choose among {', '.join(kinds(layers, layer))}")
-    paths, found = {}, {}
+    paths: dict[str, list[Path]] = {}
+    found: dict[str, list[Evaluation]] = {}
     for name, kind in chosen.items():
         here = {**shared, "d_sae": WIDTHS.get(name, d_sae), "out": out}
         paths |= trained({name: kind}, store, second, here)

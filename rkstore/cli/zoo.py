@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rkstore.evaluation.evaluate import Evaluation
+    from rkstore.evaluation.measure import Evaluation
 
 # Shares of the latents of the nested ones.
 NESTED = (0.125, 0.25, 0.5, 1.0)
@@ -113,7 +113,7 @@ def table(chosen: Mapping[str, Kind], results: Mapping[str, Sequence["Evaluation
                     number(result.l0, ".1f"),
                     number(result.fvu, ".3f"),
                     number(100 * result.dead_share, ".1f") + " %",
-                    number(first and first.fvu, ".3f"),
+                    number(first.fvu if first else None, ".3f"),
                 ]
             )
     return as_table(head, rows)
