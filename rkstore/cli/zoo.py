@@ -8,8 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rkstore.cli.streams import echo
+
 if TYPE_CHECKING:
     from rkstore.evaluation.measure import Evaluation
+
+# Layers of the demo's dictionaries of several layers, and of the bundled model.
+SEVERAL, ALL = 4, 12
+
+# Steps of tuning that make the demo's second model: about a minute on two cores.
+TUNED = 60
 
 # Shares of the latents of the nested ones.
 NESTED = (0.125, 0.25, 0.5, 1.0)
@@ -47,6 +55,58 @@ def kinds(layers: str, layer: int) -> dict[str, Kind]:
         "diff": Kind("crosscoder of models", {"wiring": "crosscoder", **residual}, True),
         "dfc": Kind("dedicated features", {"wiring": "dfc", **residual}, True),
     }
+
+
+def run(out: Path, *, tokens: int, steps: int, layer: int) -> None:
+    """Train one of each on the bundled model and a copy of it tuned on other text; compare them."""
+    import time
+
+    from rkstore.evaluation.evaluate import write_results
+    from rkstore.store.open import open_store
+
+    began = time.monotonic()
+    first = max(0, min(layer - SEVERAL // 2, ALL - SEVERAL))
+    layers = f"{first}-{first + SEVERAL - 1}"
+    echo("[1/4] harvest: what the MLPs of four layers read and write, and the residual stream")
+    base = out / "stores" / "demo-zoo"
+    _harvest(base, layers=layers, pair="mlp", hook=RESIDUAL, tokens=tokens)
+    echo("[2/4] a second model: a copy tuned on other text, run over the same tokens")
+    second = _second(out, base, layer)
+    echo("[3/4] train: one dictionary of each wiring, plain and nested")
+    chosen = kinds(layers, layer)
+    shared = {"dictionary": "batchtopk", "k": 16, "steps": steps, "batch_size": 512}
+    shared |= {"expansion": 4, "out": str(out / "checkpoints")}
+    paths = trained(chosen, base, second, shared)
+    echo("[4/4] evaluate: on held-out rows\n")
+    results = evaluated(chosen, paths, base, second)
+    written = out / "results" / "zoo.json"
+    of_all = [one for several in results.values() for one in several]
+    write_results(of_all, open_store(str(base)), written)
+    echo(table(chosen, results))
+    echo(f"\nFinished in {time.monotonic() - began:.0f} s.\nresults   {written}")
+
+
+def _harvest(out: Path, **options: Any) -> None:
+    """A harvest of the demo's text, with the bundled model unless another is named."""
+    from rkstore.harvest import run as harvest
+    from rkstore.harvest.settings import HarvestSettings
+    from rkstore.harvest.text.open import PYTHON_CORPUS
+
+    if "paired_with" not in options:
+        options |= {"model": "demo", "dataset": PYTHON_CORPUS, "seed": 1}
+    harvest.run(harvest.prepare(HarvestSettings(out=str(out), **options)))
+
+
+def _second(out: Path, base: Path, layer: int) -> Path:
+    """The store of the second model, which is tuned if it is not there yet."""
+    from rkstore.harvest.tuned import RECORD, readmes, tune
+
+    model, store = out / "models" / "demo-tuned", out / "stores" / "demo-tuned"
+    if not (model / RECORD).is_file():
+        record = tune("demo", readmes(), model, steps=TUNED)
+        echo(f"loss on its text {record['loss_before']:.2f} → {record['loss_after']:.2f} nats")
+    _harvest(store, model=str(model), paired_with=str(base), layers=str(layer), hook=RESIDUAL)
+    return store
 
 
 def trained(
