@@ -160,6 +160,8 @@ class _Encoder:
                 f"the tokenizer of {whose} does not say where in a text its tokens are, which "
                 "--align text needs: it must be a fast one, with a tokenizer.json"
             )
+        self.unknown: int | None = tokenizer.unk_token_id
+        """The token of what is in no other one, whose text is lost."""
         self._backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
         self._backend.no_truncation()
         self._backend.no_padding()
@@ -199,7 +201,8 @@ def _texts(blocks: TokenBlocks, theirs: _Encoder, bos: int | None) -> Iterator[l
     # BOS never stands for text: a spelled-out one is other tokens.
     rows = np.flatnonzero(ids != (-1 if bos is None else bos))
     edges = np.flatnonzero(np.diff(document[rows])) + 1
-    of_each = np.split(rows, edges) if len(rows) else []
+    known = (_until(some, ids[some] == theirs.unknown) for some in np.split(rows, edges))
+    of_each = [some for some in known if len(some)]
     for start in range(0, len(of_each), DOCUMENTS_AT_ONCE):
         group = of_each[start : start + DOCUMENTS_AT_ONCE]
         texts = theirs.decode([ids[some] for some in group])
@@ -223,10 +226,13 @@ def _verified(
     """
     found, ends = again
     length = min(len(ids), len(found))
-    differ = np.flatnonzero(found[:length] != ids[:length])
-    same = int(differ[0]) if len(differ) else length
-    stop = int(ends[same - 1]) if same else 0
-    return _Text(document, text[:stop], rows[:same], ends[:same])
+    ends = _until(ends[:length], found[:length] != ids[:length])
+    return _Text(document, text[: ends[-1] if len(ends) else 0], rows[: len(ends)], ends)
+
+
+def _until(numbers: NDArray[np.int64], ending: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The numbers before the first that is marked."""
+    return numbers[: ending.argmax()] if ending.any() else numbers
 
 
 def _aligned(

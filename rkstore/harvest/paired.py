@@ -77,7 +77,8 @@ def paired_tokens(
     if not same and not settings.align:
         raise BadInput(
             f"{model.name} has another tokenizer than {partner.where}: use --align text to pair "
-            "the rows whose tokens end at the same character"
+            "the rows whose tokens end at the same character, or --tokenizer with that of the "
+            "store if its tokens mean the same to this model"
         )
     name = (source.get("model") or {}).get("name")
     known: dict[str, Any] = {"fingerprint": partner.manifest.fingerprint, "name": name}

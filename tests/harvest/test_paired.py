@@ -224,6 +224,34 @@ def test_aligned_rows_are_those_that_end_at_the_same_character(
     assert list(verify(store)) == []
 
 
+def test_nothing_is_paired_from_an_unknown_token_on(
+    paired_settings, harvest_settings, documents, chat_dir, tmp_path
+):
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = {END: 0, "[?]": 1, "the": 2, "cat": 3, "sat": 4, "42": 5, "rivers": 6}
+    backend = Tokenizer(models.WordLevel(words, unk_token="[?]"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    shutil.copytree(chat_dir, tmp_path / "words")
+    PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token=END, unk_token="[?]", model_max_length=32
+    ).save_pretrained(tmp_path / "words")
+    options = {"model": str(tmp_path / "words"), "out": str(tmp_path / "base"), "context_size": 4}
+    base = run(prepare(harvest_settings(text=(str(documents),), tokens=5000, **options)))
+    aligned = prepare(
+        paired_settings(
+            paired_with=str(base.root),
+            align="text",
+            partner_tokenizer=str(tmp_path / "words"),
+        )
+    )
+    partners = aligned.blocks.partner[aligned.blocks.partner >= 0]
+    # "the cat sat", then "on"; "42 rivers", then what spells a special token. The block of
+    # "rivers" is not filled.
+    assert [int(base.column("token_id")[row]) for row in partners] == [2, 3, 4, 5]
+
+
 def test_aligned_rows_hold_what_the_model_computes_from_whole_blocks(paired_settings, other_dir):
     harvest = prepare(paired_settings(model=str(other_dir), align="text"))
     store = run(harvest)
@@ -262,6 +290,16 @@ def test_the_command_pairs_and_prints_the_partner(rkstore, base, chat_dir):
     assert status == 0, err
     assert f"partner tiny (store {base.manifest.fingerprint})" in out
     assert rkstore("harvest", *words[1:])[0] == 0
+
+
+def test_the_command_aligns_and_plans_for_the_rows_it_keeps(rkstore, base, other_dir, model_dir):
+    words = ["--model", other_dir, "--paired-with", base.root, "--out", "other"]
+    words += ["--align", "text", "--partner-tokenizer", model_dir]
+    for command in ("plan", "harvest", "info"):
+        status, out, err = rkstore(command, *(words if command != "info" else ["other"]))
+        assert status == 0, err
+        assert f"of its {base.rows:,} rows end at the same character" in out
+        assert "in blocks of 1" not in out
 
 
 @pytest.mark.parametrize(
