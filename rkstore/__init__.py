@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rkstore.store.batches.assemble import read_batches
     from rkstore.store.batches.kept import left_out
     from rkstore.store.batches.plan import plan_batches, split_chunks
+    from rkstore.store.open import open_paired
     from rkstore.store.store import Store
     from rkstore.store.verify import verify
 
@@ -36,6 +37,7 @@ __all__ = [
     "left_out",
     "load_dictionary",
     "open",
+    "open_paired",
     "plan_batches",
     "read_batches",
     "split_chunks",
@@ -53,6 +55,7 @@ __getattr__ = door(
         "rkstore.store.batches.assemble": "read_batches",
         "rkstore.store.batches.kept": "left_out",
         "rkstore.store.batches.plan": "plan_batches split_chunks",
+        "rkstore.store.open": "open_paired",
         "rkstore.store.verify": "verify",
     },
 )

@@ -385,6 +385,13 @@ def flag_of(name: str) -> str:
     return "--" + name.rstrip("_").replace("_", "-")
 
 
+def check_distinct(flag: str, given: tuple[str, ...]) -> None:
+    """Raise BadInput if an option names the same thing twice."""
+    for name in given:
+        if given.count(name) > 1:
+            raise BadInput(f"{flag} {name} is given {given.count(name)} times: give each once")
+
+
 def check_device(device: str) -> None:
     """Raise BadInput unless a tensor can be made on that device."""
     import torch

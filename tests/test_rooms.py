@@ -21,7 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "door": set(),
     "settings": {"errors"},
     "store": {"errors", "door"},
-    **dict.fromkeys(("harvest", "share", "rkcnn", "dictionaries"), LOW),
+    **dict.fromkeys(("harvest", "planted", "share", "rkcnn", "dictionaries"), LOW),
     "training": LOW | {"dictionaries", "rkcnn"},
     "evaluation": LOW | {"dictionaries", "rkcnn"},
 }
@@ -33,12 +33,12 @@ ORDER = (
     ("massive", "formats"),
     ("apart", "descriptors"),
     ("codecs",),
-    ("manifest",),
+    ("manifest", "readable"),
     ("journal",),
     ("part",),
     ("contents",),
     ("store",),
-    (*APART, "facts"),
+    (*APART, "facts", "paired"),
     ("verify", "open"),
 )
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}

@@ -255,7 +255,7 @@ def test_a_key_given_twice_in_a_yaml_file_is_refused(kind, spec, tmp_path):
 # Text that is not, and cannot be, a path. Whatever is not listed here must be marked as one.
 NO_PATHS = {
     *("revision", "layer", "layers", "hook", "dataset_config", "split", "device", "name", "rows"),
-    *("hook_name", "model_name"),
+    *("hook_name", "model_name", "hook_out", "pair"),
 }
 
 
@@ -309,9 +309,10 @@ def test_a_list_will_do_where_several_are_asked_for():
 
 @pytest.mark.parametrize(("kind", "spec"), fields_of(tuple[str, ...]))
 def test_one_text_will_do_where_several_may_be_given(kind, spec, tmp_path):
-    assert getattr(kind(**{spec.name: "hook_z"}), spec.name) == ("hook_z",)
-    path = write(tmp_path, f"{spec.name}: hook_z\n")
-    assert getattr(from_yaml(kind, path, {}), spec.name) == ("hook_z",)
+    text = next(iter(spec.choices), "hook_z")
+    assert getattr(kind(**{spec.name: text}), spec.name) == (text,)
+    path = write(tmp_path, f"{spec.name}: {text}\n")
+    assert getattr(from_yaml(kind, path, {}), spec.name) == (text,)
 
 
 @pytest.mark.parametrize("kind", [HarvestSettings, PullSettings, ExportSettings])
@@ -423,7 +424,7 @@ def test_what_is_replaced_is_checked_and_the_rest_stays():
 
 
 def test_what_may_change_when_a_run_is_resumed_is_no_part_of_its_identity():
-    free = {"store", "out", "name", "device", "checkpoint_every"}
+    free = {"store", "paired_with", "out", "name", "device", "checkpoint_every"}
     newer = {name for name, spec in options_in(TrainSettings).items() if spec.newer}
     assert identity_of(TrainSettings(k=8)) == {
         key: value for key, value in dict(TrainSettings(k=8)).items() if key not in free | newer

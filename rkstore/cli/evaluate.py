@@ -21,9 +21,9 @@ def evaluate(settings: EvaluateSettings, checkpoints: tuple[str, ...]) -> None:
     from rkstore.evaluation.evaluate import evaluate as evaluate_dictionaries
     from rkstore.evaluation.evaluate import write_results
     from rkstore.evaluation.report.figures import comparison, table
-    from rkstore.store.open import open_store
+    from rkstore.store.open import open_readable
 
-    store = open_store(settings.store)
+    store = open_readable(settings.store, settings.paired_with)
     paths = [Path(path) for path in checkpoints] or newest(store)
     if not checkpoints:
         which = f"the last checkpoint of each run under {CHECKPOINTS}/ that trained on"

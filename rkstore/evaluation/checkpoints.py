@@ -7,15 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from rkstore.dictionaries.disk import CHECKPOINTS, CONFIG
+from rkstore.dictionaries.prefixes import ORDERS, WHOLE, Prefixes
 from rkstore.errors import BadInput
 from rkstore.store.files import named
-from rkstore.store.store import Store
+from rkstore.store.readable import Readable
 
 # Modules in which TransformerLens releases define model aliases.
 NAME_LISTS = ("transformer_lens.supported_models", "transformer_lens.loading_from_pretrained")
 
+# Options of a training that its checkpoint records, and what they are in Prefixes.
+RECORDED_PREFIXES = {"prefixes": "shares", "prefix_order": "order", "prefix_draws": "draws"}
 
-def newest(store: Store, root: Path = Path(CHECKPOINTS)) -> list[Path]:
+
+def newest(store: Readable, root: Path = Path(CHECKPOINTS)) -> list[Path]:
     """The last checkpoint of each run under ``root`` that was trained on this store.
 
     Raises:
@@ -66,8 +70,30 @@ def names(paths: Sequence[str | Path]) -> list[str]:
     return [shortest(own) for own in parts]
 
 
+def prefixes_of(path: str | Path, metadata: dict[str, Any]) -> Prefixes:
+    """The prefixes that a dictionary was trained with; one of another program has none.
+
+    Raises:
+        BadInput: what its metadata says of them means nothing.
+    """
+    run = _object(metadata.get("rkstore"))
+    shares, order, draws = (
+        run.get(key, getattr(WHOLE, field)) for key, field in RECORDED_PREFIXES.items()
+    )
+    numbers = isinstance(shares, list | tuple) and all(type(s) in (int, float) for s in shares)
+    if not numbers or order not in ORDERS or type(draws) is not int or draws < 0:
+        raise BadInput(
+            f"{path} records prefixes {shares}, order {order} and {draws} draws, which are not "
+            "those of a training: restore the metadata of its cfg.json"
+        )
+    try:
+        return Prefixes(tuple(map(float, shares)), order, draws)
+    except BadInput as error:
+        raise BadInput(f"cannot read the prefixes of {path}: {error.sentence}") from None
+
+
 def doubts(
-    path: str | Path, metadata: dict[str, Any], store: Store, *, any_model: bool = False
+    path: str | Path, metadata: dict[str, Any], store: Readable, *, any_model: bool = False
 ) -> list[str]:
     """Reasons to doubt that a dictionary can be measured on a store, one sentence each.
 
@@ -129,7 +155,7 @@ def _of_text(
         yield "trained on another store"
 
 
-def _of_tokens(metadata: dict[str, Any], store: Store) -> Iterator[str]:
+def _of_tokens(metadata: dict[str, Any], store: Readable) -> Iterator[str]:
     ours = {
         "context_size": store.manifest.context_size,
         "prepend_bos": _object(store.manifest.source.get("tokens")).get("prepend_bos"),

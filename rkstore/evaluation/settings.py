@@ -2,13 +2,14 @@
 
 from rkstore.rkcnn.settings import MAX_NORM_HELP, SPECIAL_TOKENS_HELP
 from rkstore.settings import Settings, option
-from rkstore.store.sites import STORE_HELP
+from rkstore.store.sites import PAIRED_HELP, STORE_HELP
 
 
 class EvaluateSettings(Settings):
     """What to measure dictionaries on."""
 
     store: str | None = option(None, STORE_HELP, path=True)
+    paired_with: str | None = option(None, PAIRED_HELP, path=True)
     rows: int | None = option(None, "Held-out rows to use; all by default.", least=1)
     special_tokens: bool = option(False, SPECIAL_TOKENS_HELP)
     max_norm: float | None = option(None, MAX_NORM_HELP, least=1.0)

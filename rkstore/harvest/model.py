@@ -90,12 +90,25 @@ class Model:
 
         Args, and errors: see :meth:`Among.chosen`.
         """
-        among = Among(list(self.widths), self.name, lambda asked: self._has(asked, layers))
-        return [Site(name, self.widths[name]) for name in among.chosen(layers, hook)]
+        return [Site(name, self.widths[name]) for name in self._among(layers).chosen(layers, hook)]
+
+    def blocks(self, layers: str) -> dict[str, int]:
+        """The blocks of these layers, such as ``blocks.8``, each with its number, in order.
+
+        Raises:
+            BadInput: see :meth:`Among.layers`.
+        """
+        chosen = self._among(layers).layers(layers)
+        found = ((name, *block_of(name)) for name in self.widths)
+        return {
+            name.removesuffix(f".{part}"): number
+            for name, number, part in found
+            if number is not None and (chosen is None or number in chosen)
+        }
 
     def hooks(self, layers: str) -> list[str]:
         """Every name that :meth:`sites` takes for these layers: parts and full names, no globs."""
-        chosen = Among(list(self.widths), self.name, lambda _: "").layers(layers)
+        chosen = self._among(layers).layers(layers)
         blocks: dict[str, set[int | None]] = {}
         for name in self.widths:
             number, part = block_of(name)
@@ -127,8 +140,6 @@ class Model:
 
     def describe(self) -> dict[str, Any]:
         """What a manifest records of model and tokenizer."""
-        tokenizer = getattr(self.tokenizer, "backend_tokenizer", None)
-        text = tokenizer.to_str() if tokenizer else repr(sorted(self.tokenizer.get_vocab().items()))
         return {
             "model": {
                 "name": self.name,
@@ -139,7 +150,7 @@ class Model:
                 "weights_sha256": self._weights_sha256(),
             },
             "tokenizer": {
-                "sha256": hashlib.sha256(text.encode()).hexdigest(),
+                "sha256": tokenizer_sha256(self.tokenizer),
                 "tokens": len(self.tokenizer),
                 "bos_token_id": self.bos,
                 "special_token_ids": self.special_tokens,
@@ -162,6 +173,9 @@ class Model:
             digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
         return digest.hexdigest()
 
+    def _among(self, layers: str) -> Among:
+        return Among(list(self.widths), self.name, lambda asked: self._has(asked, layers))
+
     def _has(self, hook: str, layers: str) -> str:
         """The alternatives to a hook; to a layer, if that is ""."""
         if not hook:
@@ -175,6 +189,13 @@ class Model:
         # Full names are shown only if a full name was started.
         others = [name for name in near if name not in guesses and block_of(name)[0] is None]
         return f"has no such hook with one row a token: {meant} {few(others, SHOWN)}"
+
+
+def tokenizer_sha256(tokenizer: Any) -> str:
+    """Digest of everything by which a tokenizer turns text into tokens."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    text = backend.to_str() if backend else repr(sorted(tokenizer.get_vocab().items()))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def nearest(name: str, names: Iterable[str]) -> list[str]:

@@ -1,9 +1,13 @@
 """Options of a harvest."""
 
+from rkstore.harvest.pairs import PAIR_HELP, PAIRS
 from rkstore.settings import Settings, option
 from rkstore.store.codecs import CODECS
 from rkstore.store.formats import COMPRESSION_HELP, COMPRESSIONS, FORMATS
 from rkstore.store.sites import HOOK_HELP, LAYERS_HELP
+
+# The layer inside the MLP: what RkCNN was made for.
+USUAL_HOOK = "mlp.hook_post"
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -17,7 +21,8 @@ class HarvestSettings(Settings):
         None, "Hub name or directory of the tokenizer, if not the model's.", path=True
     )
     layers: str = option("all", LAYERS_HELP, also="layer")
-    hook: tuple[str, ...] = option(("mlp.hook_post",), HOOK_HELP)
+    hook: tuple[str, ...] = option((), f"{HOOK_HELP} {USUAL_HOOK} without --hook and --pair.")
+    pair: tuple[str, ...] = option((), PAIR_HELP, choices=PAIRS)
     d_in: int | None = option(None, "Refuse sites that are not this wide.", least=1)
     text: tuple[str, ...] = option(
         (),
@@ -43,6 +48,24 @@ class HarvestSettings(Settings):
         "the one used is printed and recorded.",
         path=True,
     )
+    paired_with: str | None = option(
+        None,
+        "Store of another model, whose tokens are run through this one instead of a text: row i "
+        "of both is then the same token.",
+        path=True,
+    )
+    align: str | None = option(
+        None,
+        "With another tokenizer than that of --paired-with: text pairs rows whose tokens end at "
+        "the same character, and stores only those.",
+        choices=("text",),
+    )
+    partner_tokenizer: str | None = option(
+        None,
+        "Hub name or directory of the tokenizer of --paired-with, for --align; by default, that "
+        "of its model.",
+        path=True,
+    )
     tokens: int = option(100_000, "Rows to store, rounded down to whole blocks.", least=1)
     context_size: int = option(128, "Tokens in one context.", least=2)
     prepend_bos: bool = option(True, "Start every block with the BOS token.")
@@ -57,3 +80,8 @@ class HarvestSettings(Settings):
     device: str = option("cpu", "Torch device of the model.")
     seed: int = option(0, "Seed of the order of documents; 0 keeps their order.", least=0)
     out: str | None = option(None, "Directory of the store; stores/<model> by default.", path=True)
+
+    @property
+    def hooks(self) -> tuple[str, ...]:
+        """The hooks to store besides the pairs."""
+        return self.hook or (() if self.pair else (USUAL_HOOK,))

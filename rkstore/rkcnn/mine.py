@@ -17,8 +17,8 @@ from rkstore.rkcnn.source import StoreSite
 from rkstore.rkcnn.subsets import SUBSETS
 from rkstore.store.batches.kept import left_out
 from rkstore.store.batches.plan import split_chunks
-from rkstore.store.open import open_store
-from rkstore.store.store import Store
+from rkstore.store.open import open_readable
+from rkstore.store.readable import Readable
 
 # The default directory of results.
 RESULTS = "results/probe"
@@ -69,7 +69,7 @@ def probe(settings: ProbeSettings) -> tuple[RkCNNResult, Path]:
     Raises:
         BadInput: a setting does not fit the site.
     """
-    store = open_store(settings.store)
+    store = open_readable(settings.store, settings.paired_with)
     hook_name = store.site(settings.layer, settings.hook)
     chunks, _ = split_chunks(store)
     finder = RkCNNProbe(
@@ -96,7 +96,7 @@ def probe(settings: ProbeSettings) -> tuple[RkCNNResult, Path]:
     return result, path
 
 
-def last_probed(store: Store, under: str | Path = RESULTS) -> tuple[str, Path] | None:
+def last_probed(store: Readable, under: str | Path = RESULTS) -> tuple[str, Path] | None:
     """The site of a store that was probed last, and the path of the result; None if none was.
 
     By the time of the file: a time inside it would make results of the same rows differ.
@@ -113,7 +113,7 @@ def last_probed(store: Store, under: str | Path = RESULTS) -> tuple[str, Path] |
     return None
 
 
-def probed(path: str | Path, store: Store) -> Probed:
+def probed(path: str | Path, store: Readable) -> Probed:
     """The directions in a saved result, to initialise a dictionary of that store.
 
     Raises:

@@ -4,7 +4,7 @@ from rkstore.rkcnn.directions import DIRECTIONS
 from rkstore.rkcnn.scores import SCORES
 from rkstore.rkcnn.subsets import SUBSETS
 from rkstore.settings import Settings, combined, option
-from rkstore.store.sites import HOOK_HELP, LAYERS_HELP, STORE_HELP
+from rkstore.store.sites import HOOK_HELP, LAYERS_HELP, PAIRED_HELP, STORE_HELP
 
 SPECIAL_TOKENS_HELP = (
     "Also use the rows of special tokens, such as BOS; they are left out by default, because they "
@@ -20,6 +20,7 @@ class SiteSettings(Settings):
     """Which site of which store."""
 
     store: str | None = option(None, STORE_HELP, path=True, identity=False)
+    paired_with: str | None = option(None, PAIRED_HELP, path=True, identity=False)
     layer: str | None = option(None, LAYERS_HELP)
     hook: tuple[str, ...] | None = option(None, HOOK_HELP)
     special_tokens: bool = option(False, SPECIAL_TOKENS_HELP)

@@ -17,7 +17,7 @@ from rkstore.errors import BadInput
 from rkstore.rkcnn.moments import Floats
 from rkstore.rkcnn.subsets import Indices
 from rkstore.store.batches.kept import ALL_KEPT, LeftOut
-from rkstore.store.store import Store
+from rkstore.store.readable import Readable
 
 # 2048 rows of 3072 dimensions are 25 MB, and enough for the matrix product to dominate adding its
 # result to the sum.
@@ -35,7 +35,7 @@ class StoreSite:
         BadInput: the store lacks the site or a chunk.
     """
 
-    store: Store
+    store: Readable
     hook_name: str
     chunks: Sequence[int] | None = None
     """Which chunks of the store to read, in this order; all by default."""

@@ -14,11 +14,14 @@ from rkstore.door import door
 if TYPE_CHECKING:
     from rkstore.store.facts import store_facts
     from rkstore.store.manifest import Manifest
-    from rkstore.store.open import find_store, open_store
-    from rkstore.store.sites import Site
+    from rkstore.store.open import find_store, open_paired, open_store
+    from rkstore.store.paired import PairedStore
+    from rkstore.store.readable import Readable
+    from rkstore.store.sites import Pair, Site
     from rkstore.store.store import Store
 
-__all__ = ["Manifest", "Site", "Store", "find_store", "open_store", "store_facts"]
+__all__ = ["Manifest", "Pair", "PairedStore", "Readable", "Site", "Store"]
+__all__ += ["find_store", "open_paired", "open_store", "store_facts"]
 
 # Imported on first use: code that needs only file names must not import NumPy.
 __getattr__ = door(
@@ -26,8 +29,10 @@ __getattr__ = door(
     {
         "rkstore.store.facts": "store_facts",
         "rkstore.store.manifest": "Manifest",
-        "rkstore.store.open": "find_store open_store",
-        "rkstore.store.sites": "Site",
+        "rkstore.store.open": "find_store open_paired open_store",
+        "rkstore.store.paired": "PairedStore",
+        "rkstore.store.readable": "Readable",
+        "rkstore.store.sites": "Pair Site",
         "rkstore.store.store": "Store",
     },
 )

@@ -1,6 +1,7 @@
 """A summary of a store, as a dict, for ``rkstore info`` and its ``--json``."""
 
 import math
+from dataclasses import asdict
 from typing import Any
 
 from rkstore.store.statistics import Statistics
@@ -53,6 +54,7 @@ def store_facts(store: Store) -> dict[str, Any]:
         "chunk_rows": manifest.chunk_rows,
         "bytes": store.stored_bytes(),
         "sites": sites,
+        "pairs": [asdict(pair) for pair in store.pairs],
         "source": manifest.source,
     }
 

@@ -8,8 +8,8 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -20,10 +20,14 @@ from rkstore.store.codecs import CODECS, Codec, codec_named
 from rkstore.store.files import JOURNAL, LARGEST_MANIFEST, MANIFEST, PART
 from rkstore.store.formats import FORMATS, ArraySpec, format_named
 from rkstore.store.jsontext import canonical
-from rkstore.store.sites import Site
+from rkstore.store.sites import Pair, Site
 
 # 2: massive rows and out-of-range entries are kept apart; errors exclude massive rows.
 SCHEMA = 2
+
+# 3: has columns besides the three that every store has. Only such a store states it, so that an
+# older rkstore refuses it and reads all others.
+MORE_COLUMNS_SCHEMA = 3
 
 # Rows decoded at once. Large enough for compression and threads, small enough that a shuffled
 # window of many chunks fits in memory: 3 MB of float16 at GPT-2's width.
@@ -35,6 +39,12 @@ COLUMNS = {
     "document": np.dtype("<i4"),
     "position": np.dtype("<i4"),
 }
+
+# The row of another store with the same token, in a store that is aligned to it.
+PARTNER_ROW = "partner_row"
+
+# Columns that only some stores have.
+MORE_COLUMNS = {PARTNER_ROW: np.dtype("<i8")}
 
 # A name becomes a directory: no separators, no leading dot, no special characters.
 SITE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -63,7 +73,11 @@ class Manifest:
     """Where the values came from: model, tokenizer, text, tokens, libraries."""
     compression: str = ""
     """Of the activations; by default, and for all other arrays, the first of the format's."""
+    pairs: tuple[Pair, ...] = ()
+    """Sites that belong together: what an MLP reads, and what it writes."""
     schema: int = SCHEMA
+    more_columns: tuple[str, ...] = ()
+    """Which of ``MORE_COLUMNS`` there are; they need schema 3."""
 
     def __post_init__(self) -> None:
         if self.compression == "":
@@ -81,12 +95,21 @@ class Manifest:
         return codec_named(self.codec, self.schema)
 
     @cached_property
+    def columns(self) -> dict[str, np.dtype]:
+        """The dtype of each column."""
+        return COLUMNS | {name: MORE_COLUMNS[name] for name in self.more_columns}
+
+    @cached_property
     def hook_names(self) -> list[str]:
         return [site.hook_name for site in self.sites]
 
     @cached_property
     def _widths(self) -> dict[str, int]:
         return {site.hook_name: site.width for site in self.sites}
+
+    def pairs_among(self, hook_names: Collection[str]) -> tuple[Pair, ...]:
+        """The pairs whose two sites are both among these."""
+        return tuple(pair for pair in self.pairs if {pair.reads, pair.writes} <= {*hook_names})
 
     @property
     def _usual_compression(self) -> str:
@@ -148,12 +171,12 @@ class Manifest:
         return {"": values} | sides
 
     def column_specs(self) -> dict[str, ArraySpec]:
-        """The arrays of token id, document and position."""
+        """The arrays of token id, document, position, and of more columns if there are any."""
         return {
             name: ArraySpec(
                 name, dtype, None, self.shard_rows, self.chunk_rows, self._usual_compression
             )
-            for name, dtype in COLUMNS.items()
+            for name, dtype in self.columns.items()
         }
 
     def array_rows(self, spec: ArraySpec, rows: int) -> int:
@@ -227,6 +250,9 @@ class Manifest:
                 else {"compression": self.compression}
             ),
             "sites": [{"hook_name": site.hook_name, "d_in": site.width} for site in self.sites],
+            # Written only if there are any: earlier stores lacked the key.
+            **({"pairs": [asdict(pair) for pair in self.pairs]} if self.pairs else {}),
+            **({"more_columns": list(self.more_columns)} if self.more_columns else {}),
             "source": self.source,
         }
 
@@ -250,9 +276,9 @@ def parse_manifest(raw: bytes, where: str) -> Manifest:
         schema = document["rkstore_schema"]
     except (ValueError, KeyError, TypeError, RecursionError):
         raise DamagedStore(f"{path} is not a manifest that rkstore wrote") from None
-    if isinstance(schema, int) and schema > SCHEMA:
+    if isinstance(schema, int) and schema > MORE_COLUMNS_SCHEMA:
         raise BadInput(
-            f"{where} has schema {schema} and this rkstore reads up to {SCHEMA}: "
+            f"{where} has schema {schema} and this rkstore reads up to {MORE_COLUMNS_SCHEMA}: "
             "upgrade with 'pip install --upgrade rkstore'"
         )
     try:
@@ -274,7 +300,9 @@ def _manifest(document: dict[str, Any]) -> Manifest:
     keys = ("rows", "context_size", "shard_rows", "chunk_rows", "codec", "format", "source")
     stated = {"compression": document["compression"]} if "compression" in document else {}
     stated["schema"] = document["rkstore_schema"]
-    return Manifest(sites=sites, **{key: document[key] for key in keys}, **stated)
+    stated["more_columns"] = tuple(document.get("more_columns", ()))
+    pairs = tuple(Pair(**pair) for pair in document.get("pairs", []))
+    return Manifest(sites=sites, pairs=pairs, **{key: document[key] for key in keys}, **stated)
 
 
 def check_manifest(manifest: Manifest) -> None:
@@ -290,6 +318,11 @@ def check_manifest(manifest: Manifest) -> None:
             raise ValueError(f"{name} is {size!r}, not a positive number")
     if type(manifest.schema) is not int or manifest.schema < 1:
         raise ValueError(f"unknown schema {manifest.schema!r}")
+    more = manifest.more_columns
+    if len(set(more)) != len(more) or not set(more) <= MORE_COLUMNS.keys():
+        raise ValueError(f"unknown columns {', '.join(map(str, more))}")
+    if bool(more) != (manifest.schema >= MORE_COLUMNS_SCHEMA):
+        raise ValueError(f"schema {manifest.schema} does not go with columns {more}")
     if manifest.shard_rows % manifest.chunk_rows:
         raise ValueError("shard_rows is not a multiple of chunk_rows")
     if manifest.codec not in CODECS:
@@ -316,6 +349,19 @@ def check_manifest(manifest: Manifest) -> None:
     for name in names:
         if not SITE_NAME.fullmatch(name) or name in (MANIFEST, JOURNAL, PART, "zarr.json"):
             raise ValueError(f"{name!r} cannot be the name of a site")
+    _check_pairs(manifest)
+
+
+def _check_pairs(manifest: Manifest) -> None:
+    """Raise ValueError if a pair has a site that the store lacks, or is there twice."""
+    for pair in manifest.pairs:
+        if type(pair.name) is not str or type(pair.layer) is not int:
+            raise ValueError(f"a pair is named {pair.name!r}, of layer {pair.layer!r}")
+        for hook_name in (pair.reads, pair.writes):
+            if hook_name not in manifest.hook_names:
+                raise ValueError(f"pair {pair.name} has {hook_name!r}, which is no site")
+        if manifest.pairs.count(pair) > 1:
+            raise ValueError(f"pair {pair.name} of layer {pair.layer} is there twice")
 
 
 def largest_divisor(n: int, most: int) -> int:

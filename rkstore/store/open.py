@@ -2,11 +2,14 @@
 
 import functools
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rkstore.errors import BadInput
 from rkstore.store.files import MANIFEST, named
+from rkstore.store.paired import NAMES, PairedStore
+from rkstore.store.readable import Readable
 from rkstore.store.store import Store
 
 
@@ -27,6 +30,33 @@ def open_store(asked: str | Path | None, **cache: Any) -> Store:
 
         return say_if_short(RemoteStore(str(asked), **cache))
     return say_if_short(Store(find_store(asked)))
+
+
+def open_paired(
+    first: str | Path, second: str | Path, names: Sequence[str] = NAMES, **cache: Any
+) -> PairedStore:
+    """Open two stores of the same tokens as one, such as those of a base model and its chat model.
+
+    Args:
+        names: what the sites of each begin with: ``base:blocks.8.mlp.hook_post``.
+        cache: see :func:`open_store`.
+
+    Raises:
+        BadInput: one cannot be opened, the names are the same, or the rows are not of the same
+            tokens.
+        DamagedStore: a manifest or a journal was changed.
+    """
+    return PairedStore(open_store(first, **cache), open_store(second, **cache), names)
+
+
+def open_readable(asked: str | Path | None, paired_with: str | Path | None = None) -> Readable:
+    """The store of a command, or the pair if a second one is given.
+
+    Raises:
+        BadInput: see :func:`open_store` and :func:`open_paired`.
+    """
+    store = open_store(asked)
+    return store if paired_with is None else PairedStore(store, open_store(paired_with))
 
 
 def say_if_short(store: Store) -> Store:

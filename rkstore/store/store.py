@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 
 from rkstore.errors import BadInput, DamagedStore, RkstoreError, few
 from rkstore.store.apart import Apart
-from rkstore.store.codecs import Encoded
+from rkstore.store.codecs import Codec, Encoded
 from rkstore.store.contents import Contents, read_contents
 from rkstore.store.descriptors import OPEN
 from rkstore.store.files import FileRecord, inside, named, read_small, reading, record_of
 from rkstore.store.formats import ArraySpec, Shard, format_named
-from rkstore.store.manifest import COLUMNS
 from rkstore.store.recent import Recent
 from rkstore.store.sites import Among, Hooks
 from rkstore.store.statistics import ShardStatistics, Statistics
@@ -35,7 +34,7 @@ class Store:
 
     The directory may hold a part of a store. Rows and chunks keep the numbers they have in
     the whole: ``rows`` and ``chunks`` count those of the whole, ``first_row``, ``stop_row``
-    and ``chunk_range`` say which are here, ``hook_names`` the sites that are.
+    and ``chunk_range`` say which are here, ``hook_names`` the sites, ``pairs`` the pairs of them.
 
     Reading is safe from many threads at once. A store can be pickled, for another process:
     the copy sees the same shards.
@@ -56,6 +55,7 @@ class Store:
     def _hold(self, contents: Contents) -> None:
         self.manifest, self.records = contents.manifest, contents.records
         self.part, self.held = contents.part, contents.held
+        self.pairs = self.manifest.pairs_among(self.held.sites)
         self.rows = self.manifest.rows_recorded(len(self.records))
         self.codec = self.manifest.stored_codec
         self._format = format_named(self.manifest.format)
@@ -124,6 +124,10 @@ class Store:
         """
         return self.codec.decode(self.stored_chunk(hook_name, chunk))
 
+    def codec_of(self, hook_name: str) -> Codec:  # noqa: ARG002 - in a pair, sites may differ
+        """The codec of a site's chunks."""
+        return self.codec
+
     def stored_chunk(self, hook_name: str, chunk: int) -> Encoded:
         """One encoded chunk, ``(rows of the chunk, d_in)``, for the store's ``codec``.
 
@@ -161,18 +165,19 @@ class Store:
 
     def column(
         self, name: str, start: int | None = None, stop: int | None = None
-    ) -> NDArray[np.int32]:
+    ) -> NDArray[np.signedinteger[Any]]:
         """``token_id``, ``document`` or ``position`` of rows ``start`` to ``stop``, int32.
 
         ``position`` counts from 0 within the block; ``document`` is the number of the file, or of
-        the row of the split, that the text came from.
+        the row of the split, that the text came from. An aligned store also has ``partner_row``.
         """
-        if name not in COLUMNS:
-            raise BadInput(f"unknown column '{name}': choose one of {', '.join(COLUMNS)}")
+        specs = self.manifest.column_specs()
+        if name not in specs:
+            raise BadInput(f"unknown column '{name}': choose one of {', '.join(specs)}")
         start, stop = self._check_rows(start, stop)
-        spec = self.manifest.column_specs()[name]
+        spec = specs[name]
         per_shard = spec.chunks_per_shard
-        out = np.empty(stop - start, COLUMNS[name])
+        out = np.empty(stop - start, spec.dtype)
         self._fill(out, start, lambda chunk: self._read(spec, *divmod(chunk, per_shard)))
         return out
 
@@ -276,11 +281,7 @@ class Store:
             raise BadInput(f"chunk {chunk} is not in the store at {self.where}, which {has}")
 
     def open_array(self, hook_name: str) -> Any:
-        """The encoded numbers of a site, as Zarr or h5py arrays.
-
-        Raises:
-            BadInput, RkstoreError: see :meth:`chunk`.
-        """
+        """The encoded numbers of a site, as Zarr or h5py arrays; raises as :meth:`chunk`."""
         self.check_site(hook_name)
         spec = self.manifest.specs(hook_name)[""]
         try:

@@ -20,10 +20,10 @@ from rkstore.store.batches.plan import BatchPlan, plan_batches
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from rkstore.dictionaries.dictionary import Rows
+    from rkstore.dictionaries.rows import Rows
+    from rkstore.store.readable import Readable
     from rkstore.store.sites import Site
     from rkstore.store.statistics import Statistics
-    from rkstore.store.store import Store
 
 # Enough rows for a variance, a quantile or a median: 100 MB at 3,072 dimensions.
 SAMPLE_ROWS = 8192
@@ -42,7 +42,7 @@ class Reading:
         left_out: rows that are not trained on.
     """
 
-    store: Store
+    store: Readable
     sites: tuple[Site, ...]
     chunks: Sequence[int]
     scales: Mapping[str, float] = field(default_factory=dict)

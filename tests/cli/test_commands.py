@@ -89,3 +89,12 @@ def test_the_four_commands_as_written(shell, hub, tmp_path):
     assert row["hook_name"] == "blocks.8.mlp.hook_post"
     assert row["notes"] == []
     assert re.search(rf"{row['name']} .*{row['fvu']:.4f}", evaluated.stdout)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["info", "--help"], ["info", "nowhere"], ["--no"]])
+def test_the_package_run_as_a_module_is_the_command(rkstore, tmp_path, words):
+    command = [sys.executable, "-m", "rkstore", *words]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout, ran.stderr) == rkstore(*words)
+    assert "rkstore" in ran.stdout + ran.stderr
+    assert "-m rkstore" not in ran.stdout + ran.stderr

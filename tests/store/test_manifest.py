@@ -15,8 +15,8 @@ from rkstore.store.codecs import CODECS
 from rkstore.store.files import LARGEST_JOURNAL, LARGEST_MANIFEST, FileRecord
 from rkstore.store.formats import FORMATS
 from rkstore.store.journal import ShardRecord, largest_journal, needed_journal, parse_journal
-from rkstore.store.manifest import SCHEMA, Manifest
-from rkstore.store.sites import Site
+from rkstore.store.manifest import MORE_COLUMNS_SCHEMA, SCHEMA, Manifest
+from rkstore.store.sites import Pair, Site
 from rkstore.store.store import Store
 
 SOURCE = {
@@ -24,6 +24,8 @@ SOURCE = {
     "text": {"files": [{"name": "a.txt", "bytes": 12}]},
     "tokens": {"prepend_bos": True, "seed": 0},
 }
+
+PAIR = Pair("mlp", 1, "blocks.1.mlp.hook_post", "blocks.1.hook_mlp_out")
 
 
 def save(root: Path, manifest: Manifest) -> Path:
@@ -73,6 +75,36 @@ def test_a_manifest_read_back_is_the_one_that_was_written(tmp_path, codec, forma
     assert read_manifest(tmp_path).to_bytes() == manifest.to_bytes()
 
 
+def test_a_manifest_states_its_pairs_and_without_any_has_no_such_key(tmp_path):
+    plain = make_manifest()
+    assert "pairs" not in json.loads(plain.to_bytes())
+    paired = dataclasses.replace(plain, pairs=(PAIR,))
+    assert read_manifest(save(tmp_path, paired)) == paired
+    [stated] = json.loads(paired.to_bytes())["pairs"]
+    assert stated == {
+        "name": "mlp",
+        "layer": 1,
+        "reads": "blocks.1.mlp.hook_post",
+        "writes": "blocks.1.hook_mlp_out",
+    }
+
+
+@pytest.mark.parametrize(
+    ("pairs", "what"),
+    [
+        ((dataclasses.replace(PAIR, reads="nothing"),), "pair mlp has 'nothing', which is no site"),
+        ((dataclasses.replace(PAIR, writes=3),), "pair mlp has 3, which is no site"),
+        ((dataclasses.replace(PAIR, layer="1"),), "of layer '1'"),
+        ((dataclasses.replace(PAIR, name=None),), "a pair is named None"),
+        ((PAIR, PAIR), "pair mlp of layer 1 is there twice"),
+    ],
+)
+def test_a_pair_that_is_not_two_sites_of_the_store_is_refused(tmp_path, pairs, what):
+    save(tmp_path, dataclasses.replace(make_manifest(), pairs=pairs))
+    with pytest.raises(DamagedStore, match=what):
+        read_manifest(tmp_path)
+
+
 def test_a_manifest_states_its_schema_and_its_fingerprint():
     manifest = make_manifest(source=SOURCE)
     document = json.loads(manifest.to_bytes())
@@ -94,6 +126,7 @@ def test_a_manifest_states_its_schema_and_its_fingerprint():
         {"format": "hdf5", "compression": "deflate"},
         {"compression": "blosc-lz4"},
         {"sites": (Site("blocks.0.mlp.hook_post", 12),)},
+        {"pairs": (PAIR,)},
         {"source": {"model": {"name": "random", "revision": "main"}}},
     ],
     ids=lambda change: next(iter(change)),
@@ -192,10 +225,10 @@ def test_a_changed_value_is_answered_with_both_fingerprints(tmp_path):
 
 def test_a_newer_schema_asks_for_an_upgrade(tmp_path):
     document = json.loads(make_manifest().to_bytes())
-    save_json(tmp_path, document | {"rkstore_schema": SCHEMA + 1, "something": "new"})
+    save_json(tmp_path, document | {"rkstore_schema": MORE_COLUMNS_SCHEMA + 1, "something": "new"})
     with pytest.raises(BadInput, match="upgrade") as error:
         read_manifest(tmp_path)
-    assert f"schema {SCHEMA + 1}" in str(error.value)
+    assert f"schema {MORE_COLUMNS_SCHEMA + 1}" in str(error.value)
 
 
 def test_where_there_is_no_manifest_there_is_no_store(tmp_path):
@@ -284,6 +317,10 @@ def test_a_width_that_is_not_a_positive_number_is_refused(tmp_path, d_in):
         ({"sites": "abc"}, "not a valid manifest"),
         ({"sites": [{"hook_name": 1, "d_in": 1}]}, "not a valid manifest"),
         ({"sites": None}, "not a valid manifest"),
+        ({"pairs": None}, "not a valid manifest"),
+        ({"pairs": ["mlp"]}, "not a valid manifest"),
+        ({"pairs": [{"name": "mlp"}]}, "not a valid manifest"),
+        ({"pairs": []}, "was changed after it was written"),
         ({"shard_rows": 65}, "multiple"),
     ],
 )

@@ -8,12 +8,11 @@ import h5py
 import numpy as np
 
 from rkstore.errors import BadInput, one_line
-from rkstore.settings import option
+from rkstore.settings import check_distinct, option
 from rkstore.share.exchange.base import Exporter, Floats, Importer, Source
 from rkstore.share.exchange.facts import LARGEST, Facts, parse_facts
 from rkstore.share.exchange.matrices import (
     Ids,
-    check_distinct,
     check_ids,
     float32,
     matrix,

@@ -12,10 +12,9 @@ import numpy as np
 from tqdm import tqdm
 
 from rkstore.errors import BadInput, RkstoreError, one_line
-from rkstore.settings import flag_of, member_named, options_in, unread
+from rkstore.settings import check_distinct, flag_of, member_named, options_in, unread
 from rkstore.share.exchange import IMPORTERS
 from rkstore.share.exchange.base import Floats, Source
-from rkstore.share.exchange.matrices import check_distinct
 from rkstore.share.settings import ImportSettings
 from rkstore.store.codecs import codec_named
 from rkstore.store.files import named, sha256

@@ -126,13 +126,6 @@ def check_ids(where: str, ids: Ids, like: Matrix) -> None:
         )
 
 
-def check_distinct(flag: str, given: tuple[str, ...]) -> None:
-    """Raise BadInput if an option names the same thing twice."""
-    for name in given:
-        if given.count(name) > 1:
-            raise BadInput(f"{flag} {name} is given {given.count(name)} times: give each once")
-
-
 def names_of(found: list[str], asked: tuple[str, ...]) -> dict[str, str]:
     """The array of each site: under the given names, in the order found, or its own.
 

@@ -21,7 +21,7 @@ from rkstore.store.apart import Apart, joined
 from rkstore.store.batches.kept import ALL_KEPT, LeftOut
 from rkstore.store.batches.plan import BatchPlan
 from rkstore.store.codecs import Encoded
-from rkstore.store.store import Store
+from rkstore.store.readable import Readable
 
 # Rows decoded at once: at GPT-2's width they fit in a megabyte of cache.
 GATHER_ROWS = 64
@@ -40,7 +40,7 @@ class Batch:
 
 
 def read_batches(
-    store: Store, hook_names: Sequence[str], plan: BatchPlan, start: int = 0
+    store: Readable, hook_names: Sequence[str], plan: BatchPlan, start: int = 0
 ) -> Iterator[Batch]:
     """Read batch ``start`` and all later ones, epoch after epoch, endlessly.
 
@@ -72,7 +72,7 @@ def read_batches(
 
 
 def read_rows(
-    store: Store,
+    store: Readable,
     hook_names: Sequence[str],
     chunks: Sequence[int],
     batch_size: int,
@@ -154,7 +154,7 @@ class _Reader:
     """Reads the chunks of a window shortly before its first row is needed."""
 
     def __init__(
-        self, store: Store, hook_names: Sequence[str], plan: BatchPlan, pool: ThreadPoolExecutor
+        self, store: Readable, hook_names: Sequence[str], plan: BatchPlan, pool: ThreadPoolExecutor
     ) -> None:
         self._store, self._names, self._plan, self._pool = store, hook_names, plan, pool
         self._windows: dict[tuple[int, int], _Window] = {}
@@ -195,8 +195,8 @@ class _Reader:
         for piece, window in zip(pieces, windows, strict=True):
             here = slice(piece.first, piece.first + len(piece.rows))
             among = self._gather(piece, window, gathers, [x[name][here] for name in self._names])
-            if self._store.codec.keeps_apart:
-                for site, name in enumerate(self._names):
+            for site, name in enumerate(self._names):
+                if self._store.codec_of(name).keeps_apart:
                     window.apart(site).put(x[name][here], among)
         return Batch(rows, x)
 
@@ -260,11 +260,11 @@ class _Gather:
     Values kept apart are not filled in.
     """
 
-    def __init__(self, store: Store, name: str) -> None:
-        self._codec = store.codec
+    def __init__(self, store: Readable, name: str) -> None:
+        self._codec = store.codec_of(name)
         shape = (GATHER_ROWS, store.manifest.width(name))
         self._stored, self._decoded = (
-            np.empty(shape, store.codec.dtype),
+            np.empty(shape, self._codec.dtype),
             np.empty(shape, np.float32),
         )
 

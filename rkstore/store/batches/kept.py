@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkstore.errors import BadInput
-from rkstore.store.store import Store
+from rkstore.store.readable import Readable
 
 # Rows, evenly spread over the store, whose norms give the median of a site.
 MEDIAN_ROWS = 8192
@@ -33,7 +33,7 @@ class LeftOut:
         """The other rows from ``first`` to ``stop``, ascending."""
         return np.delete(np.arange(first, stop), self.within(first, stop) - first)
 
-    def read(self, store: Store, hook_name: str, chunk: int) -> NDArray[np.float32]:
+    def read(self, store: Readable, hook_name: str, chunk: int) -> NDArray[np.float32]:
         """Activations of the rows of a chunk that are kept, ``(rows, d_in)``."""
         first, stop = store.rows_of_chunk(chunk)
         x = store.chunk(hook_name, chunk)
@@ -49,7 +49,7 @@ def at_any(found: Sequence[LeftOut]) -> LeftOut:
 
 
 def left_out(
-    store: Store,
+    store: Readable,
     hook_name: str,
     chunks: Sequence[int],
     *,
@@ -79,7 +79,7 @@ def left_out(
     return LeftOut(np.sort(rows))
 
 
-def special_ids(store: Store) -> tuple[int, ...]:
+def special_ids(store: Readable) -> tuple[int, ...]:
     """The ids of the tokenizer's special tokens; an older store may record only BOS.
 
     Empty if no tokenizer is recorded, as in most imports.
@@ -90,7 +90,7 @@ def special_ids(store: Store) -> tuple[int, ...]:
 
 
 def _of_chunk(
-    store: Store,
+    store: Readable,
     hook_name: str,
     chunk: int,
     special: NDArray[np.int32],
@@ -105,7 +105,7 @@ def _of_chunk(
     return first + np.flatnonzero(out)
 
 
-def _median(store: Store, hook_name: str) -> float:
+def _median(store: Readable, hook_name: str) -> float:
     """The median norm of rows evenly spread over all readable rows."""
     count = -(-MEDIAN_ROWS // store.manifest.chunk_rows)
     chunks = store.chunk_range[:: max(1, len(store.chunk_range) // count)]

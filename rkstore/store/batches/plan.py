@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from rkstore.errors import BadInput
 from rkstore.store.batches.kept import ALL_KEPT, LeftOut
-from rkstore.store.store import Store
+from rkstore.store.readable import Readable
 
 # One chunk in ten is held out.
 HELD_OUT_EVERY = 10
@@ -81,7 +81,7 @@ class BatchPlan:
             yield rows[start : start + self.batch_size]
 
 
-def split_chunks(store: Store) -> tuple[list[int], list[int]]:
+def split_chunks(store: Readable) -> tuple[list[int], list[int]]:
     """Chunks to train on and chunks held out, the same for every user of a store.
 
     One chunk in ten is held out (one of all, if the store has fewer than ten). Whole
@@ -103,7 +103,7 @@ def split_chunks(store: Store) -> tuple[list[int], list[int]]:
 
 
 def plan_batches(
-    store: Store,
+    store: Readable,
     chunks: Sequence[int],
     batch_size: int,
     seed: int = 0,

@@ -29,6 +29,7 @@ DATA_TYPES = {
     np.dtype("<u2"): "uint16",
     np.dtype("u1"): "uint8",
     np.dtype("<i4"): "int32",
+    np.dtype("<i8"): "int64",
 }
 
 

@@ -15,7 +15,7 @@ from rkstore.errors import BadInput
 from rkstore.store.apart import Apart
 from rkstore.store.codecs import Codec, Encoded
 from rkstore.store.formats import format_named
-from rkstore.store.manifest import COLUMNS, Manifest
+from rkstore.store.manifest import Manifest
 from rkstore.store.massive import Usual, squared_lengths
 from rkstore.store.statistics import ShardStatistics
 
@@ -84,7 +84,7 @@ class ShardEncoder:
         self._first, last = manifest.rows_of_shard(shard)
         self._rows = last - self._first
         self._sites = {name: _Rows() for name in manifest.hook_names}
-        self._columns: dict[str, list[np.ndarray]] = {name: [] for name in COLUMNS}
+        self._columns: dict[str, list[np.ndarray]] = {name: [] for name in manifest.columns}
         self._count = 0
         self._before: list[Future[EncodedChunk]] = []
 
@@ -100,8 +100,8 @@ class ShardEncoder:
                 before, that is not finite or that the codec cannot hold; names site and row.
         """
         rows = self._check(values, columns)
-        for name in COLUMNS:
-            self._columns[name].append(columns[name].astype(COLUMNS[name]))
+        for name, dtype in self._manifest.columns.items():
+            self._columns[name].append(columns[name].astype(dtype))
         # All sites first, so that no thread waits for another's fit.
         for name, site in self._sites.items():
             self._take(site, values[name])
@@ -132,7 +132,7 @@ class ShardEncoder:
 
     def _check(self, values: dict[str, np.ndarray], columns: dict[str, np.ndarray]) -> int:
         missing = [n for n in self._sites if n not in values]
-        missing += [n for n in COLUMNS if n not in columns]
+        missing += [n for n in self._columns if n not in columns]
         if missing:
             raise BadInput(f"the shard lacks {', '.join(missing)}")
         rows = len(columns["position"])
@@ -146,7 +146,7 @@ class ShardEncoder:
                     f"{name}: got activations of shape {values[name].shape}, expected {expected} "
                     f"({expected[1]} wide, rows {first}:{first + rows})"
                 )
-        for name in COLUMNS:
+        for name in self._columns:
             if columns[name].shape != (rows,):
                 raise BadInput(f"{name} has shape {columns[name].shape}, not ({rows},)")
         return rows

@@ -28,7 +28,8 @@ from itertools import cycle, pairwise
 import torch
 from torch import Tensor
 
-from rkstore.dictionaries.dictionary import Dictionary, Rows, side_by_side
+from rkstore.dictionaries.dictionary import Dictionary
+from rkstore.dictionaries.rows import Rows, side_by_side
 from rkstore.training.fast.auxk import add_gradients
 from rkstore.training.fast.codes import Code, by_prefix, codes, pre_activations
 from rkstore.training.fast.parts import Dense, Listed, Part

@@ -1,0 +1,373 @@
+"""Two stores of the same tokens, read as one: what two models make of each token.
+
+A site is named after its store, ``base:blocks.8.mlp.hook_post``. Row *i* is the same token at
+every site.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rkstore.errors import BadInput, DamagedStore, few
+from rkstore.store.codecs import CODECS, Codec, Encoded
+from rkstore.store.jsontext import canonical
+from rkstore.store.manifest import PARTNER_ROW
+from rkstore.store.sites import Among, Hooks, Pair
+from rkstore.store.statistics import Statistics
+from rkstore.store.store import Store
+
+NAMES = ("base", "chat")
+
+# In front of the colon: no dot or colon, so that a block's number is still found.
+NAME = re.compile(r"[A-Za-z0-9_-]+")
+
+Integers = NDArray[np.signedinteger[Any]]
+
+# Rows whose tokens are compared at once: 8 MB of two columns.
+COMPARED_ROWS = 2**20
+
+
+@dataclass(frozen=True)
+class PairedManifest:
+    """What the manifests of two stores say of the pair."""
+
+    rows: int
+    context_size: int
+    chunk_rows: int
+    source: dict[str, Any]
+    """Text, tokens and tokenizer are the first store's; the model stands for both."""
+    fingerprint: str
+    """Depends on both stores, their order and their names."""
+    widths: Mapping[str, int]
+
+    def width(self, hook_name: str) -> int:
+        return self.widths[hook_name]
+
+
+class PairedStore:
+    """Two stores as one, read-only: a :class:`~rkstore.store.readable.Readable`.
+
+    Rows and chunks are the second store's. Where it was harvested with ``--align text`` it has
+    fewer rows than the first, and ``partner_row`` says which of the first's each belongs to.
+    Columns are the first store's; statistics are those of each store.
+    """
+
+    def __init__(self, first: Store, second: Store, names: Sequence[str] = NAMES) -> None:
+        """Pair two stores.
+
+        Args:
+            names: what the sites of each begin with.
+
+        Raises:
+            BadInput: the names are the same, or the rows are not of the same tokens.
+        """
+        _check_names(names)
+        self.first, self.second, self.names = first, second, tuple(names)
+        self.where = f"{first.where} paired with {second.where}"
+        self.aligned = PARTNER_ROW in second.manifest.columns
+        if self.aligned or PARTNER_ROW in first.manifest.columns:
+            _check_aligned(first, second)
+        else:
+            _check_same_rows(first, second)
+            _check_same_tokens(first, second)
+        self._sites = {
+            f"{name}:{own}": (store, own)
+            for name, store in zip(self.names, (first, second), strict=True)
+            for own in store.hook_names
+        }
+        self.manifest = self._describe()
+
+    @property
+    def hook_names(self) -> list[str]:
+        """The sites, those of the first store first."""
+        return list(self._sites)
+
+    @property
+    def pairs(self) -> tuple[Pair, ...]:
+        """What each store says belongs together."""
+        return tuple(
+            replace(pair, reads=f"{name}:{pair.reads}", writes=f"{name}:{pair.writes}")
+            for name, store in zip(self.names, (self.first, self.second), strict=True)
+            for pair in store.pairs
+        )
+
+    @property
+    def rows(self) -> int:
+        """Recorded rows of the pair."""
+        return self.second.rows
+
+    @property
+    def first_row(self) -> int:
+        return self.second.first_row
+
+    @property
+    def stop_row(self) -> int:
+        return self.second.stop_row
+
+    @property
+    def chunks(self) -> int:
+        return self.second.chunks
+
+    @property
+    def chunk_range(self) -> range:
+        return self.second.chunk_range
+
+    def rows_of_chunk(self, chunk: int) -> tuple[int, int]:
+        return self.second.rows_of_chunk(chunk)
+
+    def codec_of(self, hook_name: str) -> Codec:
+        """The codec in which :meth:`stored_chunk` returns a site.
+
+        float32 for a site whose rows have to be put together from other chunks.
+        """
+        store, _ = self._site(hook_name)
+        return store.codec if self._as_stored(store) else CODECS["float32"]
+
+    def stored_chunk(self, hook_name: str, chunk: int) -> Encoded:
+        """One chunk of the pair's rows, encoded in :meth:`codec_of`.
+
+        Raises:
+            BadInput: the site or the chunk is not in the pair.
+            DamagedStore: the bytes are not what was written.
+        """
+        store, own = self._site(hook_name)
+        self.check_chunk(chunk)
+        if self._as_stored(store):
+            return store.stored_chunk(own, chunk)
+        return Encoded(self._gathered(store, own, *self.rows_of_chunk(chunk)))
+
+    def chunk(self, hook_name: str, chunk: int) -> NDArray[np.float32]:
+        """The same decoded, ``(rows of the chunk, d_in)`` float32."""
+        return self.codec_of(hook_name).decode(self.stored_chunk(hook_name, chunk))
+
+    def read(
+        self, hook_name: str, start: int | None = None, stop: int | None = None
+    ) -> NDArray[np.float32]:
+        """Activations of rows ``start`` to ``stop``, ``(stop - start, d_in)`` float32.
+
+        By default, all readable rows. Raises as :meth:`stored_chunk`.
+        """
+        return self._gathered(*self._site(hook_name), start, stop)
+
+    def column(self, name: str, start: int | None = None, stop: int | None = None) -> Integers:
+        """A column of the first store, at the rows of the pair.
+
+        ``partner_row``, where the second store has it, is the row of the first.
+        """
+        if not self.aligned:
+            return self.first.column(name, start, stop)
+        rows = self._partner_rows(start, stop)
+        if name == PARTNER_ROW:
+            return rows
+        first = int(rows[0]) if len(rows) else self.first.first_row
+        stop = int(rows[-1]) + 1 if len(rows) else first
+        between: Integers = self.first.column(name, first, stop)
+        return between[rows - first]
+
+    def statistics(self, hook_name: str) -> Statistics:
+        """Exact statistics of a site over all rows of its own store.
+
+        Those of the first store over its ordinary rows, if the second is aligned to it: the rows
+        without a partner are above all those of BOS, which are massive.
+        """
+        store, own = self._site(hook_name)
+        if self.aligned and store is self.first:
+            return store.ordinary_statistics(own)
+        return store.statistics(own)
+
+    def ordinary_statistics(self, hook_name: str) -> Statistics:
+        """The same over the rows that are not massive."""
+        store, own = self._site(hook_name)
+        return store.ordinary_statistics(own)
+
+    def codec_fvu(self, hook_name: str) -> float:
+        """See :meth:`Store.codec_fvu`; over all rows of the site's own store."""
+        store, own = self._site(hook_name)
+        return store.codec_fvu(own)
+
+    def site(self, layer: str | int | None = None, hook: Hooks = None) -> str:
+        """See :meth:`Store.site`; ``base:*`` is a hook of the first store alone."""
+        return self._among.one(layer, hook)
+
+    def sites(self, layers: str | int | None = None, hooks: Hooks = None) -> list[str]:
+        """See :meth:`Store.sites`."""
+        return self._among.chosen(layers, hooks)
+
+    def check_site(self, hook_name: str) -> None:
+        """Raise BadInput with the alternatives unless one of the stores has the site."""
+        if hook_name not in self._sites:
+            raise BadInput(f"'{hook_name}' is not in {self.where}, which {self._has}")
+
+    def check_chunk(self, chunk: int) -> None:
+        """Raise BadInput with the alternatives unless the chunk can be read."""
+        self.second.check_chunk(chunk)
+
+    @property
+    def _among(self) -> Among:
+        return Among(self.hook_names, self.where, lambda _: self._has)
+
+    @property
+    def _has(self) -> str:
+        return f"has {few(self.hook_names)}"
+
+    def _site(self, hook_name: str) -> tuple[Store, str]:
+        """The store of a site, and its name there."""
+        self.check_site(hook_name)
+        return self._sites[hook_name]
+
+    def _as_stored(self, store: Store) -> bool:
+        """Whether a chunk of the pair is a chunk of that store."""
+        same = store.manifest.chunk_rows == self.second.manifest.chunk_rows
+        return store is self.second or (same and not self.aligned)
+
+    def _gathered(
+        self, store: Store, own: str, start: int | None, stop: int | None
+    ) -> NDArray[np.float32]:
+        """Rows of the pair from one of its stores, with one chunk of it in memory at a time."""
+        if store is self.second or not self.aligned:
+            return store.read(own, start, stop)
+        rows = self._partner_rows(start, stop)
+        out = np.empty((len(rows), store.manifest.width(own)), np.float32)
+        chunks, begins = np.unique(rows // store.manifest.chunk_rows, return_index=True)
+        for chunk, begin, end in zip(chunks, begins, [*begins[1:], len(rows)], strict=True):
+            first, _ = store.rows_of_chunk(int(chunk))
+            out[begin:end] = store.chunk(own, int(chunk))[rows[begin:end] - first]
+        return out
+
+    def _partner_rows(self, start: int | None, stop: int | None) -> Integers:
+        """The rows of the first store that belong to rows of the pair, rising."""
+        rows = self.second.column(PARTNER_ROW, start, stop)
+        if len(rows) and (
+            rows[0] < self.first.first_row
+            or rows[-1] >= self.first.stop_row
+            or (np.diff(rows) <= 0).any()
+        ):
+            here = f"rows {self.first.first_row}:{self.first.stop_row} of {self.first.where}"
+            raise DamagedStore(
+                f"{PARTNER_ROW} of {self.second.where} does not rise within {here}: pull all rows "
+                "of both, or harvest the second again"
+            )
+        return rows
+
+    def _describe(self) -> PairedManifest:
+        stores = dict(zip(self.names, (self.first, self.second), strict=True))
+        prints = [[name, store.manifest.fingerprint] for name, store in stores.items()]
+        source = self.first.manifest.source
+        return PairedManifest(
+            self.second.manifest.rows,
+            self.second.manifest.context_size,
+            self.second.manifest.chunk_rows,
+            {key: source[key] for key in ("text", "tokens", "tokenizer") if key in source}
+            | {"model": _both(list(stores.values())), "paired": prints},
+            hashlib.sha256(canonical({"paired": prints}).encode()).hexdigest()[:16],
+            {name: store.manifest.width(own) for name, (store, own) in self._sites.items()},
+        )
+
+
+def _both(stores: Sequence[Store]) -> dict[str, Any]:
+    """Name and digest that stand for two models."""
+    models = [_object(store.manifest.source.get("model")) for store in stores]
+    digests = [model.get("weights_sha256") for model in models]
+    both = hashlib.sha256(canonical(digests).encode()).hexdigest()
+    return {
+        "name": "+".join(str(model.get("name", "unknown")).split("/")[-1] for model in models),
+        "weights_sha256": both if all(digests) else None,
+    }
+
+
+def _check_names(names: Sequence[str]) -> None:
+    if isinstance(names, str) or len(names) != 2:
+        raise BadInput(f"a pair of stores needs two names, not {names!r}: give one for each")
+    for name in names:
+        if not NAME.fullmatch(name):
+            raise BadInput(
+                f"'{name}' cannot name a store of a pair: use letters, digits, _ and - only"
+            )
+    if names[0] == names[1]:
+        raise BadInput(f"both stores of the pair are named {names[0]}: give two different names")
+
+
+def _check_aligned(first: Store, second: Store) -> None:
+    """Raise BadInput unless the rows of the second are aligned to those of the first."""
+    if PARTNER_ROW in first.manifest.columns:
+        raise BadInput(
+            f"{first.where} is aligned to another store: give that one first, and this one second"
+        )
+    partner = _object(second.manifest.source.get("paired_with"))
+    if partner.get("fingerprint") != first.manifest.fingerprint:
+        raise BadInput(
+            f"{second.where} is aligned to {partner.get('name')} ({partner.get('fingerprint')}), "
+            f"not to {first.where} ({first.manifest.fingerprint}): give that one first"
+        )
+
+
+def _check_same_rows(first: Store, second: Store) -> None:
+    for what, one, other in (
+        ("rows", first.rows, second.rows),
+        (
+            "readable rows",
+            f"{first.first_row}:{first.stop_row}",
+            f"{second.first_row}:{second.stop_row}",
+        ),
+        ("tokens in a block", first.manifest.context_size, second.manifest.context_size),
+    ):
+        if one != other:
+            raise BadInput(
+                f"{first.where} and {second.where} cannot be paired, {what} are {one} and {other}: "
+                f"{_again(first)}"
+            )
+
+
+def _check_same_tokens(first: Store, second: Store) -> None:
+    """Raise BadInput unless both stores have the same token in every row.
+
+    By the digests of the harvests, if both recorded one; otherwise the columns are read.
+    """
+    digests = [_digest(store) for store in (first, second)]
+    if all(digests):
+        if digests[0] != digests[1]:
+            raise BadInput(
+                f"{first.where} and {second.where} are not of the same tokens: {_again(first)}"
+            )
+        return
+    known = False
+    for start, tokens in _compared(first, second):
+        differ = np.flatnonzero(tokens[0] != tokens[1])
+        if len(differ):
+            raise BadInput(
+                f"{first.where} and {second.where} are not of the same tokens, from row "
+                f"{start + int(differ[0])} on: {_again(first)}"
+            )
+        known = known or bool((tokens[0] >= 0).any())
+    if not known:
+        raise BadInput(
+            f"the tokens of {first.where} are not known, so it cannot be paired: import both "
+            "stores with their token ids"
+        )
+
+
+def _compared(first: Store, second: Store) -> Iterator[tuple[int, list[Integers]]]:
+    """The tokens of both stores, some rows at a time."""
+    for start in range(first.first_row, first.stop_row, COMPARED_ROWS):
+        stop = min(start + COMPARED_ROWS, first.stop_row)
+        yield start, [store.column("token_id", start, stop) for store in (first, second)]
+
+
+def _digest(store: Store) -> str | None:
+    """The digest of a harvest's tokens; the files of an import may not be what it says."""
+    source = store.manifest.source
+    found = _object(source.get("tokens")).get("sha256")
+    return found if isinstance(found, str) and "imported_from" not in source else None
+
+
+def _again(first: Store) -> str:
+    return f"run the second model with 'rkstore harvest --paired-with {first.where}'"
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
