@@ -242,7 +242,9 @@ def test_null_is_none_and_a_quoted_null_is_a_text(tmp_path):
     assert made.revision == "null"
 
 
-@pytest.mark.parametrize(("kind", "spec"), fields_of(str, int, float, bool, tuple[str, ...], tuple[float, ...]))
+@pytest.mark.parametrize(
+    ("kind", "spec"), fields_of(str, int, float, bool, tuple[str, ...], tuple[float, ...])
+)
 def test_a_key_given_twice_in_a_yaml_file_is_refused(kind, spec, tmp_path):
     key = spec.name.rstrip("_")
     path = write(tmp_path, f"{key}: 1\n'{key}': 1\n")

@@ -39,7 +39,7 @@ class Evaluation:
     d_in: int
     d_sae: int
     l0: float
-    """Latents above zero, mean over tokens."""
+    """Latents that are on, not zero, mean over tokens."""
     dead: int
     """Latents that fired on none of the ``rows`` tokens, which are the window."""
     dense: int
@@ -105,7 +105,7 @@ class Measure:
     def add(self, x: Tensor) -> None:
         """Measure one batch of activations ``(n, d_in)``."""
         f, reconstruction = self.dictionary.reconstruct(x)
-        self.fired += (f > 0).sum(dim=0).cpu()
+        self.fired += (f != 0).sum(dim=0).cpu()
         x64, found = x.double(), reconstruction.double()
         self.squared_error += (found - x64).square().sum().item()
         norms = x64.norm(dim=-1)

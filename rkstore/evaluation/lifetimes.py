@@ -1,9 +1,9 @@
 """When each latent first fires: dead latents at every window, from one pass over the rows.
 
-After some thousand tokens nearly all latents have fired, and only the others matter. A latent
-fires only if it is above zero and above the k-th largest pre-activation, which is at least
-the k-th largest of any subset of the latents. For most tokens a subset rules out all remaining
-latents; the other tokens are encoded in full, so the result is exact.
+After some thousand tokens nearly all latents have fired, and only the others matter. With TopK and
+ReLU a latent fires only if it is above zero and above the k-th largest pre-activation, which is at
+least the k-th largest of any subset of the latents. For most tokens a subset rules out all
+remaining latents; the other tokens are encoded in full, so the result is exact.
 """
 
 import torch
@@ -45,7 +45,7 @@ class Lifetimes:
         if len(waiting) < FEW * self.dictionary.d_sae:
             rows = _undecided(self.dictionary, x, waiting, self._counts)
         if len(rows):
-            tokens, latents = (self.dictionary.encode(x[rows]) > 0).nonzero(as_tuple=True)
+            tokens, latents = (self.dictionary.encode(x[rows]) != 0).nonzero(as_tuple=True)
             self._first.scatter_reduce_(0, latents, self.tokens + rows[tokens], "amin")
             self._counts += torch.bincount(latents, minlength=self.dictionary.d_sae)
         self.tokens += len(x)
@@ -76,10 +76,11 @@ def _undecided(dictionary: Dictionary, x: Tensor, waiting: Tensor, counts: Tenso
     """Indices of the rows of ``x`` on which a latent that has not fired yet may fire."""
     if not len(waiting):
         return waiting
-    select = dictionary.select.rule
-    if not isinstance(select, TopK | ReLU):
+    select = dictionary.pools[0].rule
+    ranked_otherwise = select.signed or dictionary.wiring.norm != "none"
+    if ranked_otherwise or not isinstance(select, TopK | ReLU):
         return torch.arange(len(x), device=x.device)
-    centred = x - dictionary.b_dec
+    centred = dictionary.read(dictionary.rows(x), dictionary.wiring.banks[0])
     best = _pre(dictionary, centred, waiting).amax(dim=1)
     bound = torch.zeros(len(x), device=x.device)
     if type(select) is TopK:
