@@ -7,7 +7,6 @@ from rkstore.training import fast
 from rkstore.training.checkpoint import check_finite, diverged
 from rkstore.training.dead import idle_after
 from rkstore.training.fast import Measured
-from rkstore.training.helpers.auxk import AuxK
 from rkstore.training.run import Run
 from rkstore.training.schedules import learning_rate, pressure
 
@@ -44,10 +43,8 @@ def _differentiated(run: Run, rows: Rows) -> Measured:
     dictionary, dtype = run.dictionary, getattr(torch, run.settings.dtype)
     asked, dead = pressure(run.step, run.settings.warmup), run.idle >= run.dead_after
     if fast.covers(dictionary, run.objective):
-        auxk = sum(helper.auxk for helper in run.objective.helpers if isinstance(helper, AuxK))
-        order = run.objective.prefixes.order
         return fast.gradients(
-            dictionary, rows, run.scratch, asked, dtype, dead, auxk, run.shares, order
+            dictionary, rows, run.scratch, run.objective, dead, asked, run.shares, dtype
         )
     run.optimizer.zero_grad()
     with torch.autocast(run.dictionary.b_dec.device.type, dtype, dtype != torch.float32):

@@ -14,12 +14,19 @@ from rkstore.store.sites import Site
 from rkstore.training.fast import Scratch, covers, gradients
 from rkstore.training.helpers.auxk import AuxK
 from rkstore.training.helpers.base import Helper
+from rkstore.training.helpers.delta import Delta
 from rkstore.training.helpers.resample import Resampling
 from rkstore.training.objective import Objective
 
 # Of 40 latents 5 are too many for a list, of 160 they are few; a relu is sparse by its bias.
 DENSE = [("relu", 40, 0.0), ("topk", 40, 0.0)]
-SPARSE = [("relu", 160, -9.0), ("topk", 160, 0.0), ("batchtopk", 160, 0.0), ("batchtopk", 40, 0.0)]
+SPARSE = [
+    ("relu", 160, -9.0),
+    ("topk", 160, 0.0),
+    ("batchtopk", 160, 0.0),
+    ("batchtopk", 40, 0.0),
+    ("abstopk", 160, 0.0),
+]
 BOTH = pytest.mark.parametrize(("select", "d_sae", "bias"), DENSE + SPARSE)
 
 A, B, C = Site("a", 12), Site("b", 5), Site("c", 7)
@@ -85,18 +92,18 @@ def make_rows(n=64, seed=1):
     return {site.hook_name: torch.randn(n, site.width, generator=generator) for site in (A, B, C)}
 
 
-def differentiated(dictionary, rows, pressure, dead=None, auxk=0, prefixes=WHOLE):
+def differentiated(dictionary, rows, prefixes=WHOLE, helpers=(), pressure=0.7, every=3):
     """The slow, obvious way: the objective, and autograd."""
-    helpers = [AuxK(auxk=auxk)] if auxk else []
-    dead = torch.zeros(dictionary.d_sae) > 0 if dead is None else dead
-    objective = Objective(prefixes, helpers)
-    losses, now = objective(dictionary, rows, dead, pressure, prefixes.at(step=3, seed=1))
+    dead, shares = some_dead(dictionary.d_sae, every), prefixes.at(step=3, seed=1)
+    losses, now = Objective(prefixes, helpers)(dictionary, rows, dead, pressure, shares)
     return torch.autograd.grad(sum(losses.values()), list(dictionary.parameters())), now.f
 
 
-def by_hand(dictionary, rows, prefixes=WHOLE, **options):
-    shares = prefixes.at(step=3, seed=1)
-    return gradients(dictionary, rows, Scratch(), shares=shares, order=prefixes.order, **options)
+def by_hand(dictionary, rows, prefixes=WHOLE, helpers=(), *, scratch=None, every=3, **options):
+    objective, shares = Objective(prefixes, helpers), prefixes.at(step=3, seed=1)
+    dead, scratch = some_dead(dictionary.d_sae, every), scratch or Scratch()
+    options = {"pressure": 0.7} | options
+    return gradients(dictionary, rows, scratch, objective, dead, shares=shares, **options)
 
 
 def check_gradients(dictionary, expected):
@@ -106,8 +113,8 @@ def check_gradients(dictionary, expected):
 
 
 def some_dead(d_sae, every=3):
-    """One latent in so many is dead, whether it fires or not."""
-    return torch.arange(d_sae) % every == 0
+    """One latent in so many is dead, whether it fires or not; with 0 none is."""
+    return torch.arange(d_sae) % every == 0 if every else torch.zeros(d_sae, dtype=torch.bool)
 
 
 def distance(found, expected):
@@ -153,8 +160,8 @@ def test_the_gradients_are_those_of_automatic_differentiation(
     assert covers(dictionary, Objective(prefixes)) == (select != "relu" or not listed)
     if not covers(dictionary, Objective(prefixes)):
         return
-    expected, f = differentiated(dictionary, x, pressure=0.7, prefixes=prefixes)
-    found = by_hand(dictionary, x, prefixes, pressure=0.7)
+    expected, f = differentiated(dictionary, x, prefixes)
+    found = by_hand(dictionary, x, prefixes)
     check_gradients(dictionary, expected)
     on = f != 0 if f.dim() == 2 else (f != 0).any(dim=0)
     assert torch.equal(found.fired, on.any(dim=0))
@@ -207,26 +214,19 @@ def test_dense_codes_are_not(select, d_sae, bias):
 @pytest.mark.parametrize("select", ["relu", "topk", "batchtopk"])
 def test_a_code_of_nothing_moves_the_decoder_bias_alone(select):
     dictionary, x = make_dictionary(select, 160, bias=-1000.0), make_rows()
-    found = gradients(dictionary, x, Scratch())
+    found = by_hand(dictionary, x)
     assert found.l0 == 0
     assert not any(p.grad.any() for p in dictionary.parameters() if p is not dictionary.b_dec)
     torch.testing.assert_close(dictionary.b_dec.grad, 2 * (dictionary.b_dec - x["a"]).mean(dim=0))
 
 
 @BOTH
-def test_gradients_lie_in_memory_as_their_parameters_do(select, d_sae, bias):
-    dictionary = make_dictionary(select, d_sae, bias)
-    gradients(dictionary, make_rows(), Scratch())
-    assert all(p.grad.stride() == p.stride() for p in dictionary.parameters())
-
-
-@BOTH
 def test_what_a_step_leaves_behind_changes_no_later_one(select, d_sae, bias):
     used, fresh = (make_dictionary(select, d_sae, bias) for _ in range(2))
     scratch = Scratch()
-    gradients(used, make_rows(100, seed=2), scratch)
+    by_hand(used, make_rows(100, seed=2), scratch=scratch)
     for dictionary, memory in ((used, scratch), (fresh, Scratch())):
-        gradients(dictionary, make_rows(30), memory)
+        by_hand(dictionary, make_rows(30), scratch=memory)
     for a, b in zip(used.parameters(), fresh.parameters(), strict=True):
         assert torch.equal(a.grad, b.grad)
 
@@ -234,25 +234,31 @@ def test_what_a_step_leaves_behind_changes_no_later_one(select, d_sae, bias):
 @BOTH
 def test_bfloat16_products_give_float32_gradients_about_as_right_as_autocast(select, d_sae, bias):
     dictionary, x = make_dictionary(select, d_sae, bias), make_rows(512)
-    exact, _ = differentiated(dictionary, x, pressure=0.7)
+    exact, _ = differentiated(dictionary, x)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        rounded, _ = differentiated(dictionary, x, pressure=0.7)
-    gradients(dictionary, x, Scratch(), pressure=0.7, dtype=torch.bfloat16)
+        rounded, _ = differentiated(dictionary, x)
+    by_hand(dictionary, x, dtype=torch.bfloat16)
     for parameter, truth, usual in zip(dictionary.parameters(), exact, rounded, strict=True):
         assert parameter.grad.dtype == torch.float32
         assert 0 < distance(parameter.grad, truth) < 1.5 * distance(usual, truth) + 1e-3
 
 
+HELPERS = {
+    "one": AuxK(auxk=1),
+    "more than are dead": AuxK(auxk=1000),
+    "by level": AuxK(auxk=4, auxk_levels=True),
+}
+
+
 @pytest.mark.parametrize("wiring", WIRINGS.values(), ids=WIRINGS)
-@pytest.mark.parametrize("k", [1, 4, 1000])
+@pytest.mark.parametrize("auxk", HELPERS.values(), ids=HELPERS)
 @BOTH
-def test_with_auxk_they_are_those_of_the_loss_with_its_term(select, d_sae, bias, k, wiring):
+def test_with_auxk_they_are_those_of_the_loss_with_its_term(select, d_sae, bias, auxk, wiring):
     dictionary, x = make_dictionary(select, d_sae, bias, wiring), make_rows()
-    dead, prefixes = some_dead(d_sae), Prefixes((0.5, 1.0))
-    terms = {"pressure": 0.7, "dead": dead, "auxk": k}
-    expected, _ = differentiated(dictionary, x, prefixes=prefixes, **terms)
-    without, _ = differentiated(dictionary, x, pressure=0.7, prefixes=prefixes)
-    by_hand(dictionary, x, prefixes, **terms)
+    prefixes = Prefixes((0.5, 1.0))
+    expected, _ = differentiated(dictionary, x, prefixes, [auxk])
+    without, _ = differentiated(dictionary, x, prefixes)
+    by_hand(dictionary, x, prefixes, [auxk])
     check_gradients(dictionary, expected)
     if bias == 0:
         assert any(distance(a, b) > 1e-4 for a, b in zip(without, expected, strict=True))
@@ -261,37 +267,47 @@ def test_with_auxk_they_are_those_of_the_loss_with_its_term(select, d_sae, bias,
 @pytest.mark.parametrize("wiring", NORMED.values(), ids=NORMED)
 @pytest.mark.parametrize("select", ["topk", "batchtopk"])
 def test_auxk_ranks_dead_latents_without_the_code_norm(select, wiring):
-    dictionary, x, dead = make_dictionary(select, 40, 0.0, wiring), make_rows(), some_dead(40)
-    expected, _ = differentiated(dictionary, x, pressure=0.7, dead=dead, auxk=4)
-    by_hand(dictionary, x, dead=dead, auxk=4)
+    dictionary, x = make_dictionary(select, 40, 0.0, wiring), make_rows()
+    expected, _ = differentiated(dictionary, x, helpers=[AuxK(auxk=4)])
+    by_hand(dictionary, x, helpers=[AuxK(auxk=4)])
+    check_gradients(dictionary, expected)
+
+
+@in_prefixes
+@pytest.mark.parametrize("select", ["topk", "batchtopk", "abstopk"])
+def test_the_loss_on_the_difference_of_two_sites_is_in_them(select, prefixes):
+    a, b = Site("a", 12), Site("d", 12)
+    dictionary = make_dictionary(select, 160, wiring=one((a, b), (a, b)))
+    x = make_rows() | {"d": make_rows(seed=2)["a"]}
+    expected, _ = differentiated(dictionary, x, prefixes, [Delta(delta=0.7)])
+    assert covers(dictionary, Objective(prefixes, [Delta(delta=0.7)]))
+    by_hand(dictionary, x, prefixes, [Delta(delta=0.7)])
     check_gradients(dictionary, expected)
 
 
 @BOTH
 def test_auxk_changes_no_latent_that_lives(select, d_sae, bias):
     with_term, without = (make_dictionary(select, d_sae, bias) for _ in range(2))
-    dead = some_dead(d_sae)
-    gradients(with_term, make_rows(), Scratch(), dead=dead, auxk=4)
-    gradients(without, make_rows(), Scratch())
-    assert torch.equal(with_term.W_dec.grad[~dead], without.W_dec.grad[~dead])
-    assert torch.equal(with_term.W_enc.grad[:, ~dead], without.W_enc.grad[:, ~dead])
+    alive = ~some_dead(d_sae)
+    by_hand(with_term, make_rows(), helpers=[AuxK(auxk=4)])
+    by_hand(without, make_rows())
+    assert torch.equal(with_term.W_dec.grad[alive], without.W_dec.grad[alive])
+    assert torch.equal(with_term.W_enc.grad[:, alive], without.W_enc.grad[:, alive])
 
 
 @BOTH
 def test_where_no_latent_is_dead_auxk_changes_nothing(select, d_sae, bias):
     with_term, without = (make_dictionary(select, d_sae, bias) for _ in range(2))
-    nothing_dead = torch.zeros(d_sae, dtype=torch.bool)
-    gradients(with_term, make_rows(), Scratch(), dead=nothing_dead, auxk=4)
-    gradients(without, make_rows(), Scratch())
+    by_hand(with_term, make_rows(), helpers=[AuxK(auxk=4)], every=0)
+    by_hand(without, make_rows())
     for a, b in zip(with_term.parameters(), without.parameters(), strict=True):
         assert torch.equal(a.grad, b.grad)
 
 
 def test_auxk_in_bfloat16_gives_about_the_same_in_float32():
     dictionary, x = make_dictionary("topk", 160), make_rows(512)
-    dead = some_dead(160)
-    exact, _ = differentiated(dictionary, x, pressure=0.0, dead=dead, auxk=20)
-    gradients(dictionary, x, Scratch(), dtype=torch.bfloat16, dead=dead, auxk=20)
+    exact, _ = differentiated(dictionary, x, helpers=[AuxK(auxk=20)])
+    by_hand(dictionary, x, helpers=[AuxK(auxk=20)], dtype=torch.bfloat16)
     for parameter, truth in zip(dictionary.parameters(), exact, strict=True):
         assert parameter.grad.dtype == torch.float32
         assert 0 < distance(parameter.grad, truth) < 0.05

@@ -1,15 +1,17 @@
 """Which runs the hand-written gradient supports."""
 
 from rkstore.dictionaries.dictionary import Dictionary
+from rkstore.dictionaries.selects.abstopk import AbsTopK
 from rkstore.dictionaries.selects.batchtopk import BatchTopK
 from rkstore.dictionaries.selects.relu import ReLU
 from rkstore.dictionaries.selects.topk import TopK
 from rkstore.training.helpers.auxk import AuxK
 from rkstore.training.helpers.base import Helper
+from rkstore.training.helpers.delta import Delta
 from rkstore.training.objective import Objective
 
 # The derivative of these is 1 where a latent is on, and they have no losses.
-FEW = (TopK, BatchTopK)
+FEW = (TopK, BatchTopK, AbsTopK)
 
 
 def covers(dictionary: Dictionary, objective: Objective) -> bool:
@@ -30,4 +32,4 @@ def covers(dictionary: Dictionary, objective: Objective) -> bool:
 
 def _is_known(helper: Helper) -> bool:
     """Whether a helper adds nothing to the loss, or a term whose gradient is written here."""
-    return type(helper) is AuxK or type(helper).loss is Helper.loss
+    return type(helper) in (AuxK, Delta) or type(helper).loss is Helper.loss

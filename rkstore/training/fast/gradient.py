@@ -18,7 +18,8 @@ That is five products of the size batch · d_in · d_sae however many prefixes t
 automatic differentiation needs a sixth, ``h W_encᵀ``, only to sum its rows for ``b_dec``. For a
 sparse code all products but the first, which computes the code, are sums over the few latents that
 are on. A code norm ranks by ``pre · c`` and keeps ``pre``, so the derivatives are the same. The
-term of AuxK is in ``auxk.py``.
+delta loss is a function of the last errors, so it adds to the last D. The term of AuxK is in
+``auxk.py``.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,11 +31,13 @@ from torch import Tensor
 
 from rkstore.dictionaries.dictionary import Dictionary
 from rkstore.dictionaries.rows import Rows, side_by_side
-from rkstore.training.fast.auxk import add_gradients
+from rkstore.training.fast.auxk import add_gradients, codes_of_dead
 from rkstore.training.fast.codes import Code, by_prefix, codes, pre_activations
 from rkstore.training.fast.parts import Dense, Listed, Part
 from rkstore.training.fast.scratch import Columns, Scratch, grad_of
-from rkstore.training.helpers.auxk import code_of_dead
+from rkstore.training.helpers.auxk import AuxK
+from rkstore.training.helpers.delta import Delta
+from rkstore.training.objective import Objective
 
 
 @dataclass(frozen=True)
@@ -62,48 +65,48 @@ def gradients(
     dictionary: Dictionary,
     rows: Rows,
     scratch: Scratch,
+    objective: Objective,
+    dead: Tensor,
     pressure: float = 1.0,
+    shares: tuple[float, ...] | None = None,
     dtype: torch.dtype = torch.float32,
-    dead: Tensor | None = None,
-    auxk: int = 0,
-    shares: Sequence[float] = (1.0,),
-    order: str = "latents",
 ) -> Measured:
     """Set the ``grad`` of each parameter to the derivative of the loss over a batch.
 
     Args:
         rows: activations by site, float32 ``(batch, width)``.
         scratch: memory for the large intermediate matrices.
+        objective: the loss, which must be covered.
+        dead: which latents are dead, bool ``(d_sae,)``.
         pressure: fraction of the L1 penalty to apply.
+        shares: the prefixes of this batch; those of the objective by default.
         dtype: of the products; all sums and results are float32.
-        dead: which latents are dead, bool ``(d_sae,)``; needed for AuxK.
-        auxk: how many of them reconstruct the error of each token; 0 is off.
-        shares: the prefixes of this batch.
-        order: of the latents in a prefix.
     """
     for parameter in dictionary.parameters():
         if parameter.grad is None:
             parameter.grad = torch.empty_like(parameter)
-    wiring = dictionary.wiring
+    wiring, order = dictionary.wiring, objective.prefixes.order
+    shares = shares or objective.prefixes.shares
     inputs = [dictionary.read(rows, bank) for bank in wiring.banks]
     n = len(inputs[0])
     blocks = pre_activations(dictionary, inputs, scratch, dtype)
     # Before the full code, which may overwrite the pre-activations.
-    of_dead = None
-    if auxk and dead is not None and dead.any():
-        of_dead = code_of_dead(torch.cat(blocks, dim=1) if blocks[1:] else blocks[0], dead, auxk)
+    of_dead = [
+        code
+        for helper in objective.helpers
+        if isinstance(helper, AuxK)
+        for code in codes_of_dead(dictionary, blocks, helper, dead, shares)
+    ]
     found = codes(dictionary, blocks, lists=order == "activations" and len(shares) > 1)
     l1 = pressure * dictionary.pools[0].rule.l1_weight / n
     parts = _parts(dictionary, inputs, found, (shares, order), scratch, l1)
     levels = _errors(dictionary, rows, inputs, parts, len(shares))
-    D = levels * (2 / (len(shares) * n))
-    for i in reversed(range(1, len(D))):
-        D[i - 1] += D[i]
+    D = _derivatives(levels, objective)
     sums = [part.differentiate(D) for part in parts]
     _fill_others(dictionary, inputs, D[0], sums)
-    if of_dead is not None:
-        y = [rows[site.hook_name] for site in wiring.writes]
-        add_gradients(dictionary, y, inputs, levels[-1], *of_dead)
+    y = [rows[site.hook_name] for site in wiring.writes]
+    for code in of_dead:
+        add_gradients(dictionary, y, inputs, levels[code.level], code)
     return _measured(parts, levels[-1], wiring.views)
 
 
@@ -148,6 +151,19 @@ def _errors(
     for before, level in pairwise(levels):
         level += before
     return levels
+
+
+def _derivatives(levels: Tensor, objective: Objective) -> Tensor:
+    """``D``: of the loss by what the latents of each prefix write, ``(prefixes, batch, d_out)``."""
+    D = levels * (2 / (len(levels) * levels.shape[1]))
+    for helper in objective.helpers:
+        if isinstance(helper, Delta):
+            first, second = levels[-1].chunk(2, dim=1)
+            push = (second - first) * (2 * helper.delta / len(first))
+            D[-1] += torch.cat([-push, push], dim=1)
+    for i in reversed(range(1, len(D))):
+        D[i - 1] += D[i]
+    return D
 
 
 def _skips(dictionary: Dictionary) -> list[Tensor]:
