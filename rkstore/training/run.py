@@ -35,6 +35,7 @@ from rkstore.training.naming import (
     tree_of,
 )
 from rkstore.training.objective import Objective
+from rkstore.training.optim import Adam
 from rkstore.training.reading import Reading
 from rkstore.training.settings import TrainSettings, directions_given
 from rkstore.training.sites import Sites, sites_of
@@ -173,7 +174,7 @@ def prepare(settings: TrainSettings) -> Run:
         reading,
         dictionary,
         Objective(prefixes, [helper for helper in helpers if helper.asked_for]),
-        torch.optim.Adam(dictionary.parameters(), lr=settings.lr, fused=True),
+        Adam(dictionary.parameters(), settings.lr),
         idle=torch.zeros(wiring.latents, dtype=torch.int64, device=settings.device),
         directions=None if found is None else found.sha256,
     )
