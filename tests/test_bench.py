@@ -15,6 +15,7 @@ from harness.page import from_numbers, page, table, to_numbers
 from harness.row import Bench, NotMeasured, Row, Sides, Target
 from harness.scaling import section
 from rows import NAMES, row_named
+from rows.steps import ARCHITECTURES, KINDS
 
 ROWS = Path(__file__).parents[1] / "benchmarks" / "rows"
 MACHINE = {"cpu": "abacus", "cores": 2, "memory_gb": 1, "threads": 2, "python": "3.11"}
@@ -51,7 +52,8 @@ def test_every_file_of_rows_is_read_and_every_row_is_in_the_list():
         if isinstance(function, ast.FunctionDef)
         and any("compared" in ast.unparse(decorator) for decorator in function.decorator_list)
     ]
-    assert sorted(written) == sorted(NAMES)
+    tables = [*(f"step_{kind}" for kind in KINDS), *(f"saelens_{name}" for name in ARCHITECTURES)]
+    assert sorted([*written, *tables]) == sorted(NAMES)
     assert NAMES[0] == "harvest_fp32"
     assert NAMES[-1] == "end_to_end"
 
