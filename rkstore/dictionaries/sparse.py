@@ -21,7 +21,7 @@ class SparseCode:
     Args:
         tokens: the token of each entry, int64 ``(n,)``, ascending.
         latents: the latent that is on, int64 ``(n,)``.
-        values: its activation, ``(n,)``, above zero.
+        values: its activation, ``(n,)``, not zero.
         shape: of the dense code, ``(batch, d_sae)``.
     """
 

@@ -10,7 +10,7 @@ from rkstore.training.helpers import HELPERS
 from rkstore.training.inits import INITS
 from rkstore.training.inits.rkcnn import RkCNN
 
-TRAINED = tuple(name for name, select in SELECTS.items() if select.trained)
+TRAINED = tuple(SELECTS)
 
 
 @combined(dictionary=SELECTS, init=INITS, wiring=WIRINGS, helpers=HELPERS)
