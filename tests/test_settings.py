@@ -242,7 +242,9 @@ def test_null_is_none_and_a_quoted_null_is_a_text(tmp_path):
     assert made.revision == "null"
 
 
-@pytest.mark.parametrize(("kind", "spec"), fields_of(str, int, float, bool, tuple[str, ...], tuple[float, ...]))
+@pytest.mark.parametrize(
+    ("kind", "spec"), fields_of(str, int, float, bool, tuple[str, ...], tuple[float, ...])
+)
 def test_a_key_given_twice_in_a_yaml_file_is_refused(kind, spec, tmp_path):
     key = spec.name.rstrip("_")
     path = write(tmp_path, f"{key}: 1\n'{key}': 1\n")
@@ -253,7 +255,7 @@ def test_a_key_given_twice_in_a_yaml_file_is_refused(kind, spec, tmp_path):
 # Text that is not, and cannot be, a path. Whatever is not listed here must be marked as one.
 NO_PATHS = {
     *("revision", "layer", "layers", "hook", "dataset_config", "split", "device", "name", "rows"),
-    *("hook_name", "model_name"),
+    *("hook_name", "model_name", "hook_out", "pair"),
 }
 
 

@@ -22,6 +22,10 @@ HOOK_HELP = "Hook of the sites: the part after the block, a full name, or a glob
 Hooks = str | Sequence[str] | None
 
 
+class Lacking(BadInput):
+    """A site that a store or a model does not have."""
+
+
 @dataclass(frozen=True)
 class Site:
     """A hook point and the width of its activations."""
@@ -79,7 +83,8 @@ class Among:
             hooks: parts after the block (``mlp.hook_post``), full names or globs; None for any.
 
         Raises:
-            BadInput: a layer or a hook matches nothing; lists the alternatives.
+            Lacking: a layer or a hook matches nothing; lists the alternatives.
+            BadInput: the layers are no list of layers.
         """
         asked = _several(hooks)
         listed: Sequence[int | None] = self.layers(layers) or [None]
@@ -89,11 +94,11 @@ class Among:
             for layer in [own] if own in listed else listed:
                 fitting = {name for name in self.names if _fits(name, layer, hook)}
                 if not fitting:
-                    raise BadInput(self._lacking(layer, [hook]))
+                    raise Lacking(self._lacking(layer, [hook]))
                 found |= fitting
         for layer in listed:  # full names may all be in other layers
             if not any(_fits(name, layer) for name in found):
-                raise BadInput(self._lacking(layer, asked))
+                raise Lacking(self._lacking(layer, asked))
         return [name for name in self.names if name in found]
 
     def one(self, layers: str | int | None = None, hooks: Hooks = None) -> str:
@@ -115,7 +120,8 @@ class Among:
         """The layers that a list such as ``0-3,8`` names, each once, in order; None for ``all``.
 
         Raises:
-            BadInput: the text is not such a list, or a layer does not exist.
+            Lacking: a layer does not exist.
+            BadInput: the text is not such a list.
         """
         if asked in (None, "all"):
             return None
@@ -128,7 +134,7 @@ class Among:
                 raise BadInput(f"--layers is '{asked}': give 'all' or a list such as 0-3,8")
             for layer in range(first, last + 1):
                 if layer not in there:
-                    raise BadInput(self._lacking(layer, [], there))
+                    raise Lacking(self._lacking(layer, [], there))
                 chosen.add(layer)
         return sorted(chosen)
 

@@ -80,6 +80,7 @@ def _write(run: Run, directory: Path) -> None:
     metadata = {
         "model_name": run.model["name"],
         "hook_name": run.hook_name,
+        **({"hook_name_out": run.hook_name_out} if run.hook_name_out else {}),
         "context_size": run.store.manifest.context_size,
         "prepend_bos": source.get("tokens", {}).get("prepend_bos"),
         "dataset_path": source.get("text", {}).get("dataset"),

@@ -1,16 +1,22 @@
-"""Names of runs, and the paths of their checkpoints: ``<out>/sae/<model>/<name>_<step>``.
+"""Names of runs, and the paths of their checkpoints: ``<out>/<tree>/<model>/<name>_<step>``.
 
-A name is literal text, never a pattern; the number after the last ``_`` is the step, so no two
-names share a checkpoint.
+The tree is sae, transcoder (also for per-layer and clt) or crosscoder (also for dfc). A name is
+literal text, never a pattern; the number after the last ``_`` is the step, so no two names share a
+checkpoint.
 """
 
+import hashlib
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rkstore.dictionaries.disk import TRAINING
+from rkstore.dictionaries.wirings import Wires
 from rkstore.errors import BadInput
 from rkstore.store.files import named
+from rkstore.store.sites import block_of, written
 
 # The longest path component on common file systems, minus room for a step and a temporary name.
 LONGEST = 255 - 40
@@ -25,10 +31,41 @@ def check_name(name: str) -> None:
             )
 
 
-def parent_of(out: str | Path, model: str | None) -> Path:
+def tree_of(wires: type[Wires]) -> str:
+    """The directory for dictionaries of that kind."""
+    return "transcoder" if wires.paired else "crosscoder" if wires.of_several else "sae"
+
+
+def parent_of(out: str | Path, model: str | None, tree: str = "sae") -> Path:
     """The directory for the runs on a model, by the last part of its name."""
     last = str(model or "").rstrip("/").split("/")[-1]
-    return named(out) / "sae" / ("unknown" if _unfit(last) else last)
+    return named(out) / tree / ("unknown" if _unfit(last) else last)
+
+
+def default_name(identity: Mapping[str, Any]) -> str:
+    """A name that describes the run, different for different runs."""
+    digest = hashlib.sha256(
+        json.dumps(identity, sort_keys=True, allow_nan=False).encode()
+    ).hexdigest()
+    words = [identity[key] for key in ("wiring", "dictionary", "init") if key in identity]
+    end = "-".join(["", *words, digest[:8]])
+    site = _briefly(identity["hook"].split(",")).encode()[: LONGEST - len(end)]
+    return site.decode(errors="ignore") + end
+
+
+def _briefly(hook_names: Sequence[str]) -> str:
+    """Sites in few words: the same hook of several layers as ``blocks.0-3,8.mlp.hook_post``."""
+    if len(hook_names) == 1:
+        return hook_names[0]
+    layers: dict[str, list[int]] = {}
+    for name in hook_names:
+        layer, rest = block_of(name)
+        begin = "" if layer is None else name.removesuffix(f"{layer}.{rest}")
+        layers.setdefault(f"{begin}{{}}{rest}", []).extend([] if layer is None else [layer])
+    return ",".join(
+        form.replace("{}", f"{written(found)}." if found else "", 1)
+        for form, found in layers.items()
+    )
 
 
 def checkpoint_of(parent: Path, name: str, step: int) -> Path:

@@ -1,7 +1,5 @@
 """The state of a training run, and how it is prepared."""
 
-import hashlib
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -17,7 +15,7 @@ from rkstore.dictionaries.prefixes import Prefixes
 from rkstore.dictionaries.selects import SELECTS
 from rkstore.dictionaries.wirings import WIRINGS, Wiring
 from rkstore.errors import BadInput
-from rkstore.rkcnn.mine import Probed, probed
+from rkstore.rkcnn.mine import probed
 from rkstore.settings import check_device, identity_of
 from rkstore.store.batches.kept import at_any, left_out
 from rkstore.store.batches.plan import BatchPlan, split_chunks
@@ -28,15 +26,20 @@ from rkstore.training.dead import dead_after
 from rkstore.training.fast import Scratch
 from rkstore.training.helpers import HELPERS
 from rkstore.training.inits import initialise
-from rkstore.training.naming import check_name, checkpoint_of, parent_of
+from rkstore.training.naming import (
+    check_name,
+    checkpoint_of,
+    default_name,
+    parent_of,
+    tree_of,
+)
 from rkstore.training.objective import Objective
 from rkstore.training.reading import Reading
 from rkstore.training.settings import TrainSettings, directions_given
+from rkstore.training.sites import Sites, sites_of
 
-Sites = tuple[Site, ...]
-
-# Settings that the identity replaces by their result: the site, and a digest.
-RESOLVED = ("layer", "layers", "hook", "directions")
+# Settings that the identity replaces by their result: the sites, and a digest.
+RESOLVED = ("layer", "layers", "hook", "hook_out", "pair", "directions")
 
 
 @dataclass(eq=False)
@@ -63,8 +66,14 @@ class Run:
 
     @property
     def hook_name(self) -> str:
-        """The site, or the sites, it is trained on."""
-        return ",".join(self.reading.hook_names)
+        """The site, or the sites, that it reads."""
+        return _joined(self.dictionary.wiring.reads)
+
+    @property
+    def hook_name_out(self) -> str | None:
+        """The site, or the sites, that it writes; None if it writes what it reads."""
+        wiring = self.dictionary.wiring
+        return None if wiring.writes == wiring.reads else _joined(wiring.writes)
 
     @property
     def dead_after(self) -> int:
@@ -109,6 +118,7 @@ class Run:
             del chosen["wiring"]
         rows = [self.store.first_row, self.store.stop_row]
         given = {"directions_sha256": self.directions} if self.directions else {}
+        given |= {"hook_out": self.hook_name_out} if self.hook_name_out else {}
         return (chosen | given) | {
             "hook": self.hook_name,
             "store_fingerprint": self.store.manifest.fingerprint,
@@ -123,7 +133,8 @@ class Run:
     @property
     def parent(self) -> Path:
         """The directory of this model's runs."""
-        return parent_of(self.settings.out, self.model["name"])
+        tree = tree_of(WIRINGS[self.settings.wiring])
+        return parent_of(self.settings.out, self.model["name"], tree)
 
     @property
     def model(self) -> dict[str, Any]:
@@ -144,13 +155,13 @@ def prepare(settings: TrainSettings) -> Run:
     store = open_readable(settings.store, settings.paired_with)
     given = directions_given(settings)
     found = None if given is None else probed(given, store)
-    reads, writes = _sites(settings, store, found)
+    reads, writes = sites_of(settings, store, found)
     wiring = _wiring(settings, reads, writes)
     reading = _reading(settings, store, wiring.sites)
     prefixes = Prefixes(settings.prefixes, settings.prefix_order, settings.prefix_draws)
     helpers = [settings.options(helper) for helper in HELPERS.values()]
     for helper in helpers:
-        helper.check(wiring.latents)
+        helper.check(wiring)
     dictionary = Dictionary(wiring, settings.options(SELECTS[settings.dictionary]))
     initialise(dictionary, reading, settings, None if found is None else found.directions)
     dictionary.to(settings.device)
@@ -171,23 +182,6 @@ def _wiring(settings: TrainSettings, reads: Sites, writes: Sites) -> Wiring:
     latents = settings.d_sae or int(width * settings.expansion)
     wiring = settings.options(WIRINGS[settings.wiring]).over(reads, writes, latents)
     return replace(wiring, norm=settings.code_norm)
-
-
-def _sites(settings: TrainSettings, store: Readable, found: Probed | None) -> tuple[Sites, Sites]:
-    """The requested sites to read, and those to write; a given probe must be of the same site."""
-    if found is not None and settings.layer is None and not settings.hook:
-        names = [found.hook_name]
-    elif WIRINGS[settings.wiring].of_several:
-        names = store.sites(settings.layers or settings.layer, settings.hook)
-    else:
-        names = [store.site(settings.layer, settings.hook)]
-    if found is not None and names != [found.hook_name]:
-        raise BadInput(
-            f"the probe in {directions_given(settings)} is of {found.hook_name}, "
-            f"not of {', '.join(names)}: give one of the same site"
-        )
-    sites = tuple(Site(name, store.manifest.width(name)) for name in names)
-    return sites, sites
 
 
 def _reading(settings: TrainSettings, store: Readable, sites: tuple[Site, ...]) -> Reading:
@@ -219,9 +213,5 @@ def _scales(reading: Reading, norm: str) -> Mapping[str, float]:
     return scales
 
 
-def default_name(identity: dict[str, Any]) -> str:
-    """A name that describes the run, different for different runs."""
-    digest = hashlib.sha256(
-        json.dumps(identity, sort_keys=True, allow_nan=False).encode()
-    ).hexdigest()
-    return f"{identity['hook']}-{identity['dictionary']}-{identity['init']}-{digest[:8]}"
+def _joined(sites: Sites) -> str:
+    return ",".join(site.hook_name for site in sites)

@@ -18,10 +18,17 @@ class TrainSettings(SiteSettings):
     """One dictionary and how it is trained."""
 
     layers: str | None = option(
-        None, "Train one dictionary per layer, in turn: 'all', or a list such as 0-3,8."
+        None,
+        "Train one dictionary per layer, in turn, or one of all of them where the wiring takes "
+        "several: 'all', or a list such as 0-3,8.",
     )
     dictionary: str = option("topk", "Kind of sparse code.", choices=TRAINED, also="select")
-    wiring: str = option("sae", "Which sites the latents read and write.", choices=WIRINGS)
+    wiring: str = option(
+        "sae",
+        "Which sites the latents read and write: sae, their own; transcoder, per-layer and clt, "
+        "from what a part of the model reads what it writes; crosscoder and dfc, several.",
+        choices=WIRINGS,
+    )
     code_norm: str = option(
         "none",
         "Decoder norms that weigh a latent's activation where latents are ranked and penalised; "
@@ -54,7 +61,7 @@ class TrainSettings(SiteSettings):
     init: str = option("datapoint", "How the latents are initialised.", choices=INITS)
     center: str | None = option(
         None,
-        "Initial b_dec: the store's mean, the geometric median of a sample of rows, or zero "
+        "Initial b_dec, and what encoders begin relative to: the store's mean, the geometric median of a sample of rows, or zero "
         "(none). By default zero for random and rkcnn-decoder, whose encoders do not depend on the "
         "data, and the mean for all others.",
         choices=("mean", "geometric-median", "none"),
@@ -73,8 +80,14 @@ class TrainSettings(SiteSettings):
         "except rkcnn-decoder) and none for all others.",
         choices=("none", "reconstruction"),
     )
-    expansion: float = option(8.0, "Latents for each input dimension.", least=0.0)
-    d_sae: int | None = option(None, "Latents; overrides --expansion.", least=1)
+    expansion: float = option(
+        8.0, "Latents for each dimension of the widest site that is read.", least=0.0
+    )
+    d_sae: int | None = option(
+        None,
+        "Latents, overrides --expansion; of per-layer and clt in each layer.",
+        least=1,
+    )
     norm: str = option(
         "d_in",
         "Mean of ‖x‖² that inputs are scaled to for training: the number of dimensions, one, or "

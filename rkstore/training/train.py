@@ -119,7 +119,9 @@ def _check_same_reading(one: Run, other: Run) -> None:
     for flag, value, found in (
         ("--store", one.identity["store_fingerprint"], other.identity["store_fingerprint"]),
         ("--store (its rows)", one.identity["store_rows"], other.identity["store_rows"]),
-        ("--hook or --layer", one.hook_name, other.hook_name),
+        ("--hook or --layer", _sites(one), _sites(other)),
+        ("--special-tokens", one.settings.special_tokens, other.settings.special_tokens),
+        ("--max-norm", one.settings.max_norm, other.settings.max_norm),
         ("--batch-size", one.settings.batch_size, other.settings.batch_size),
         ("--data-seed", one.data_seed, other.data_seed),
     ):
@@ -128,6 +130,10 @@ def _check_same_reading(one: Run, other: Run) -> None:
                 f"dictionaries trained in one pass need the same {flag}, "
                 f"not {value} and {found}: train them separately, or make it the same"
             )
+
+
+def _sites(run: Run) -> str:
+    return ",".join(run.reading.hook_names)
 
 
 def _check_names(runs: Sequence[Run]) -> None:

@@ -303,7 +303,7 @@ def test_directions_are_mined_from_chunks_spread_over_the_store(data, monkeypatc
     )
     monkeypatch.setattr("rkstore.rkcnn.mine.MINED_ROWS", 3 * data.store.manifest.chunk_rows)
     bank, weights = make_dictionary().banks[0]
-    start = Start(bank, weights, mean_of(data), data, seed=0)
+    start = Start(bank, weights, mean_of(data), mean_of(data), data, seed=0)
     RkCNN(rkcnn_m=M).mine(start, drawn=10, kept=5)
     assert read == data.chunks[:21:7]
 

@@ -324,6 +324,8 @@ def other_value(spec):
         return next(choice for choice in spec.choices if choice != spec.default)
     if spec.kind is bool:
         return not spec.default
+    if spec.several and spec.kind is float:
+        return (0.25, 1.0)
     return "other" if spec.kind is str else (spec.default or 1) + 1
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from rkstore.dictionaries.norms import NORMS
-from rkstore.errors import BadInput
-from rkstore.settings import Settings
+from rkstore.errors import BadInput, few
+from rkstore.settings import Settings, option
 from rkstore.store.sites import Site
 
 
@@ -165,12 +165,44 @@ class Wires(Settings, ABC):
 
     @abstractmethod
     def over(self, reads: Sequence[Site], writes: Sequence[Site], latents: int) -> Wiring:
-        """The wiring over these sites, with that many latents in all.
+        """The wiring over these sites.
 
         Args:
             writes: for each site that is read, in the order of the layers, the one to be
                 reconstructed: itself, or the second of its pair.
+            latents: as many as ``--expansion`` or ``--d-sae`` says: in all, or, where each layer
+                has a bank of its own, of each layer.
 
         Raises:
             BadInput: such a dictionary needs other sites, or more latents.
         """
+
+
+class Paired(Wires):
+    """A kind that learns what a part of the model computes: from what it reads, what it writes."""
+
+    paired = True
+    pair: str | None = option(
+        None,
+        "Which of the store's pairs of sites a transcoder reads and writes, such as mlp, if it "
+        "has several kinds.",
+        newer=True,
+    )
+    hook_out: tuple[str, ...] | None = option(
+        None,
+        "Hook that a transcoder writes, instead of a recorded pair; --hook is then the one it "
+        "reads. May be repeated with it, in the same order.",
+        newer=True,
+    )
+
+
+def check_sites(
+    name: str, needs: str, sites: Sequence[Site], *, least: int, most: int | None = None
+) -> None:
+    """Raise BadInput unless a wiring can be made over so many sites."""
+    if len(sites) < least or (most is not None and len(sites) > most):
+        found = few([site.hook_name for site in sites])
+        raise BadInput(
+            f"--wiring {name} needs {needs}, not {len(sites)} ({found}): choose them with "
+            "--layers and --hook"
+        )

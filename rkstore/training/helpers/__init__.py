@@ -1,12 +1,13 @@
-"""Helpers: losses and changes that revive dead latents. One file each.
+"""Helpers: more losses, and changes after a step, as against dead latents. One file each.
 
 To add one, write its file and add it to ``HELPERS``.
 """
 
 from rkstore.training.helpers.auxk import AuxK
 from rkstore.training.helpers.base import Helper
+from rkstore.training.helpers.delta import Delta
 from rkstore.training.helpers.resample import Resampling
 
-HELPERS: dict[str, type[Helper]] = {helper.name: helper for helper in (AuxK, Resampling)}
+HELPERS: dict[str, type[Helper]] = {helper.name: helper for helper in (AuxK, Resampling, Delta)}
 
 __all__ = ["HELPERS", "Helper"]

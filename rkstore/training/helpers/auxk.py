@@ -20,6 +20,7 @@ from rkstore.training.helpers.base import Helper
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from rkstore.dictionaries.wirings import Wiring
     from rkstore.training.objective import Pass
 
 COEFFICIENT = 1 / 32
@@ -40,9 +41,11 @@ class AuxK(Helper):
     def asked_for(self) -> bool:
         return self.auxk > 0
 
-    def check(self, latents: int) -> None:
-        if self.auxk > latents:
-            raise BadInput(f"--auxk is {self.auxk}: it must be from 0 to the {latents} latents")
+    def check(self, wiring: Wiring) -> None:
+        if self.auxk > wiring.latents:
+            raise BadInput(
+                f"--auxk is {self.auxk}: it must be from 0 to the {wiring.latents} latents"
+            )
 
     def loss(self, now: Pass) -> Tensor | None:
         found = code_of_dead(now.pre, now.dead, self.auxk)

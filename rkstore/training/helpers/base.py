@@ -10,12 +10,13 @@ from rkstore.settings import Settings
 if TYPE_CHECKING:  # reading a helper's options must not import torch
     from torch import Tensor
 
+    from rkstore.dictionaries.wirings import Wiring
     from rkstore.training.objective import Pass
     from rkstore.training.run import Run
 
 
 class Helper(Settings, ABC):
-    """Help for dead latents. Its fields are its options, off by default."""
+    """An addition to a training. Its fields are its options, off by default."""
 
     name: ClassVar[str]
 
@@ -24,8 +25,8 @@ class Helper(Settings, ABC):
     def asked_for(self) -> bool:
         """Whether its options enable it."""
 
-    def check(self, latents: int) -> None:
-        """Raise BadInput unless it can help a dictionary of so many latents."""
+    def check(self, wiring: Wiring) -> None:
+        """Raise BadInput unless it can help such a dictionary."""
 
     def loss(self, now: Pass) -> Tensor | None:  # noqa: ARG002
         """What it adds to the loss, a scalar; None if nothing."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from rkstore.dictionaries.dictionary import Dictionary, Rows
+    from rkstore.dictionaries.wirings import Bank
     from rkstore.training.run import Run
 
 # Norm of a resampled encoder row, as a fraction of the mean norm of the living ones.
@@ -71,9 +72,11 @@ def resample(
 ) -> None:
     """Reinitialise the latents ``dead (n,)`` as directions of rows, ``(n, width)``.
 
-    A row is drawn with probability proportional to its squared loss, without replacement unless
-    there are too few. Its direction, relative to ``b_dec``, becomes the decoder row and, shorter,
-    the encoder row; the bias becomes zero, and Adam's moments are reset.
+    A row is drawn with probability proportional to its squared loss at the sites that the latent
+    writes, without replacement unless there are too few. Its direction, relative to ``b_dec``,
+    becomes the decoder row and, shorter, the encoder row; the bias becomes zero, and Adam's moments
+    are reset. An encoder that does not read ``x - b_dec`` gets the direction relative to the mean
+    of the rows, and the bias for it.
     """
     import torch
     from torch.nn import functional as F
@@ -83,18 +86,22 @@ def resample(
     if not len(dead):
         return
     with torch.no_grad():
-        odds = _losses(dictionary, rows).square().clamp_min(1e-30)
+        losses = _losses(dictionary, rows)
         first = 0
         for bank, (W_enc, b_enc, W_dec) in dictionary.banks:
             mine = dead[(dead >= first) & (dead < first + bank.latents)] - first
             first += bank.latents
             if not len(mine):
                 continue
+            # Of the sites it writes: what is wrong elsewhere is no reason to read a row here.
+            of_sites = [losses[site.hook_name] for site in bank.writes]
+            odds = sum(of_sites[1:], of_sites[0]).square().clamp_min(1e-30)
             drawn = torch.multinomial(
                 odds, len(mine), replacement=len(mine) > len(odds), generator=generator
             )
             chosen = {name: x[drawn.to(x.device)] for name, x in rows.items()}
-            read = dictionary.read(chosen, bank)
+            middle = _middle(dictionary, rows, bank)
+            read = dictionary.read(chosen, bank) - middle
             written = side_by_side(chosen, bank.writes) - dictionary.bias(bank.writes)
             living = torch.ones(bank.latents, dtype=torch.bool, device=dead.device)
             living[mine] = False
@@ -102,25 +109,31 @@ def resample(
             typical = (norms[living] if living.any() else norms).mean()
             W_dec[mine] = F.normalize(written, dim=1)
             W_enc.T[mine] = ENCODER_NORM * typical * F.normalize(read, dim=1)
-            b_enc[mine] = 0
+            b_enc[mine] = -middle @ W_enc[:, mine]
             for moment in ("exp_avg", "exp_avg_sq"):
                 optimizer.state[W_dec][moment][mine] = 0
                 optimizer.state[W_enc][moment].T[mine] = 0
                 optimizer.state[b_enc][moment][mine] = 0
 
 
-def _losses(dictionary: Dictionary, rows: Rows) -> Tensor:
-    """``Σ ‖ŷ - y‖²`` over the written sites of each row, float64 ``(rows,)`` on the CPU."""
+def _middle(dictionary: Dictionary, rows: Rows, bank: Bank) -> Tensor:
+    """What new encoder rows are relative to, ``(d_in,)``, where it is not ``b_dec`` already."""
+    mean = dictionary.read(rows, bank).mean(dim=0)
+    return mean.zero_() if dictionary.wiring.centred else mean
+
+
+def _losses(dictionary: Dictionary, rows: Rows) -> dict[str, Tensor]:
+    """``‖ŷ - y‖²`` of each row at each written site, float64 ``(rows,)`` on the CPU."""
     import torch
 
     # As at inference: in training every batch updates batchtopk's threshold.
     dictionary.eval()
     split = {name: torch.split(x, BLOCK_ROWS) for name, x in rows.items()}
-    losses = []
+    losses: dict[str, list[Tensor]] = {}
     for i in range(len(next(iter(split.values())))):
         block = {name: parts[i] for name, parts in split.items()}
         _, decoded = dictionary.reconstruct(block)
-        of_sites = [(y - block[name]).square().sum(dim=1) for name, y in decoded.items()]
-        losses.append(sum(of_sites[1:], of_sites[0]))
+        for name, y in decoded.items():
+            losses.setdefault(name, []).append((y - block[name]).square().sum(dim=1))
     dictionary.train()
-    return torch.cat(losses).double().cpu()
+    return {name: torch.cat(parts).double().cpu() for name, parts in losses.items()}

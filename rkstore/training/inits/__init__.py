@@ -2,8 +2,9 @@
 
 To add one, write its file and add it to ``INITS``. An init is given random unit rows in the
 decoder, the same for every init with one seed, so that two inits differ only in what they do, and
-``b_dec`` as set by ``--center`` (``centre.py``). ``--init-bias`` and ``--init-scale`` may follow
-(``calibration.py``).
+``b_dec`` as set by ``--center`` (``centre.py``). Where encoders do not read ``x - b_dec``, as in
+transcoders and crosscoders, ``b_enc`` begins as if they read ``x`` relative to its centre.
+``--init-bias`` and ``--init-scale`` may follow (``calibration.py``).
 """
 
 from __future__ import annotations
@@ -58,25 +59,37 @@ def initialise(
     init = member_named("init", INITS, settings.init, dict(settings))
     if directions is not None:
         _check_directed(init)
-    generator = torch.Generator().manual_seed(settings.seed)
+    generator, wiring = torch.Generator().manual_seed(settings.seed), dictionary.wiring
     with torch.no_grad():
         for _, weights in dictionary.banks:
             weights.W_dec.normal_(generator=generator)
         dictionary.normalise_decoder()
         kind = settings.center or ("mean" if init.centred else "none")
-        dictionary.b_dec.copy_(centre(reading, dictionary.wiring.writes, kind))
+        dictionary.b_dec.copy_(centre(reading, wiring.writes, kind))
         for bank, weights in dictionary.banks:
             if bank.reads != bank.writes and not init.any_sites:
-                raise BadInput(f"--init {init.name} needs latents that write what they read")
+                raise BadInput(_needs_ties(init, settings.wiring))
             b_dec = dictionary.bias(bank.writes)
-            start = Start(bank, weights, b_dec, reading, settings.seed, directions)
+            middle = b_dec if bank.reads == bank.writes else centre(reading, bank.reads, kind)
+            start = Start(bank, weights, b_dec, middle, reading, settings.seed, directions)
             init.fill(start, generator)
+            if not wiring.centred:
+                # As if the encoder read x - centre, as that of an autoencoder does.
+                weights.b_enc.sub_(middle @ weights.W_enc)
         dictionary.normalise_decoder()
         if settings.init_bias == "quantile":
-            rate = settings.options(TopK).k / dictionary.d_sae
+            rate = settings.options(TopK).k / dictionary.pools[0].latents
             fire_at_rate(dictionary, reading.sample(), rate)
         if (settings.init_scale or ("reconstruction" if init.scaled else "none")) != "none":
             match_reconstruction(dictionary, reading.sample(SCALE_ROWS))
+
+
+def _needs_ties(init: Init, wiring: str) -> str:
+    able = [name for name, other in INITS.items() if other.any_sites]
+    return (
+        f"--init {init.name} needs latents that write what they read, unlike those of --wiring "
+        f"{wiring}: choose --init {' or '.join(able)}"
+    )
 
 
 def _check_directed(init: Init) -> None:

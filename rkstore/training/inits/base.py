@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from rkstore.settings import Settings
@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # reading an init's options must not import torch
 
     from rkstore.dictionaries.dictionary import Rows, Weights
     from rkstore.dictionaries.wirings import Bank
+    from rkstore.store.sites import Site
     from rkstore.training.reading import Reading
 
 
@@ -24,23 +25,37 @@ class Start:
     Args:
         weights: to be filled; its decoder holds random unit rows.
         b_dec: the initial decoder bias of the sites it writes, ``(d_out,)``.
+        centre: what its encoder reads relative to, ``(d_in,)``; ``b_dec`` where it writes what it
+            reads.
         directions: of a probe, ``(n, d_in)``, the best first, instead of mined ones.
     """
 
     bank: Bank
     weights: Weights
     b_dec: Tensor
+    centre: Tensor
     reading: Reading
     seed: int
     directions: Tensor | None = None
 
     def sample(self, rows: int) -> Tensor:
         """About that many of the rows that it reads, evenly spread, ``(n, d_in)``."""
-        return self._read(self.reading.sample(rows))
+        return self._side_by_side(self.reading.sample(rows), self.bank.reads)
 
-    def draw(self, rows: int, generator: torch.Generator) -> Tensor:
-        """That many different rows that it reads, at random, ``(rows, d_in)``."""
-        return self._read(self.reading.draw(rows, generator))
+    def draw(self, rows: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """What it reads and what it writes of that many different tokens, at random.
+
+        ``(rows, d_in)`` and ``(rows, d_out)``; one matrix if it writes what it reads.
+        """
+        sites = tuple(dict.fromkeys((*self.bank.reads, *self.bank.writes)))
+        drawn = replace(self.reading, sites=sites).draw(rows, generator)
+        x = self._side_by_side(drawn, self.bank.reads)
+        return x, x if self.ties else self._side_by_side(drawn, self.bank.writes)
+
+    @property
+    def ties(self) -> bool:
+        """Whether it writes what it reads, so that encoder and decoder may be tied."""
+        return self.bank.reads == self.bank.writes
 
     def tie(self) -> None:
         """Make the encoder the transpose of the decoder."""
@@ -51,10 +66,11 @@ class Start:
         W_dec = self.weights.W_dec
         W_dec.div_(W_dec.norm(dim=1, keepdim=True).clamp_min(1e-12))
 
-    def _read(self, rows: Rows) -> Tensor:
+    @staticmethod
+    def _side_by_side(rows: Rows, sites: tuple[Site, ...]) -> Tensor:
         from rkstore.dictionaries.dictionary import side_by_side
 
-        return side_by_side(rows, self.bank.reads)
+        return side_by_side(rows, sites)
 
 
 class Init(Settings, ABC):

@@ -1,4 +1,8 @@
-"""datapoint: every latent is initialised as the direction of a row of the data; encoder tied."""
+"""datapoint: every latent is initialised as the direction of a row of the data.
+
+Where a latent writes what it reads, encoder and decoder are tied. In a transcoder its encoder is
+the direction of what the part reads for a token, its decoder that of what it writes for the token.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from rkstore.training.inits.base import Init, Start
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
 
 class Blended(Init):
@@ -31,10 +36,12 @@ class Blended(Init):
     )
 
     def blend_rows(self, start: Start, generator: torch.Generator) -> None:
-        """Replace every decoder row by ``p · (x - b_dec) + (1 - p) · row``, all of norm 1; tie.
+        """Replace every decoder row by ``p · (y - b_dec) + (1 - p) · row``, all of norm 1; tie.
 
-        Each gets a row ``x`` of the data that no other latent has. The previous decoder row
-        separates latents whose rows are identical, as BOS rows are.
+        Each gets a row ``y`` of the data that no other latent has. The previous decoder row
+        separates latents whose rows are identical, as BOS rows are. If the bank reads other sites
+        than it writes, the encoder becomes the same of what it reads of the same token, with a
+        random direction for the previous row.
 
         Raises:
             BadInput: the share is above 1, or there are fewer rows than latents.
@@ -43,24 +50,38 @@ class Blended(Init):
         if share > 1:
             raise BadInput(f"--datapoint-share is {share}: it must be from 0 to 1")
         latents, W_dec = start.bank.latents, start.weights.W_dec
-        rows = start.draw(latents, generator) - start.b_dec
-        if len(rows) < latents:
+        x, y = start.draw(latents, generator)
+        if len(y) < latents:
             raise BadInput(
                 f"--init {self.name} needs a row for each of {latents} latents and there are "
-                f"{len(rows)} to train on: lower --expansion or harvest more tokens"
+                f"{len(y)} to train on: lower --expansion or harvest more tokens"
             )
-        norms = rows.norm(dim=1, keepdim=True)
-        blend = share * rows / norms.clamp_min(1e-12) + (1 - share) * W_dec
-        # A row that is b_dec itself has no direction.
-        W_dec.copy_(blend.where(norms > 0, W_dec))
+        W_dec.copy_(blended(y - start.b_dec, W_dec, share))
         start.normalise()
-        start.tie()
+        if start.ties:
+            start.tie()
+        else:
+            import torch
+            from torch.nn import functional as F
+
+            drawn = F.normalize(torch.randn(x.shape, generator=generator), dim=1)
+            blend = blended(x - start.centre, drawn, share)
+            start.weights.W_enc.copy_(F.normalize(blend, dim=1).T)
+
+
+def blended(rows: Tensor, others: Tensor, share: float) -> Tensor:
+    """Unit rows and others ``(n, d)``, mixed; the others where a row has no direction."""
+    norms = rows.norm(dim=1, keepdim=True)
+    blend = share * rows / norms.clamp_min(1e-12) + (1 - share) * others
+    mixed: Tensor = blend.where(norms > 0, others)
+    return mixed
 
 
 class Datapoint(Blended):
     """Anthropic, "Circuits Updates, October 2025", on data-point initialisation."""
 
     name = "datapoint"
+    any_sites = True
     # What they suggest for autoencoders.
     usual_share = 0.8
 
