@@ -51,6 +51,8 @@ class Faulty(http.server.BaseHTTPRequestHandler):
         content = bytearray(file.read_bytes())
         if fault == "replaced":
             content = bytearray(b"x" * len(content))
+        if fault == "empty":
+            content = bytearray()
         tag = f'"{hash(bytes(content))}"'
         start = 0
         asked = self.headers.get("Range", "")
@@ -143,6 +145,12 @@ def test_a_journal_that_stays_cut_is_no_smaller_store(make_store, tmp_path, faul
     with pytest.raises(DamagedStore, match=r"the last line of .*shards.jsonl has no end"):
         pulled(faulty, tmp_path / "copy")
     assert not (tmp_path / "copy").exists()
+
+
+def test_a_journal_that_came_empty_once_is_no_store_without_rows(make_store, tmp_path, faulty):
+    store, _ = make_store()
+    faulty.fault = first({JOURNAL: ["empty"]})
+    assert tree(pulled(faulty, tmp_path / "copy").root) == tree(store.root)
 
 
 def test_whoever_reads_fewer_shards_than_there_will_be_says_so(make_store, rkstore, caplog):

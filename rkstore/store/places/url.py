@@ -138,7 +138,7 @@ class Location:
                 f"the last line of {self.url}/{path} has no end: the file was cut in transit, "
                 "or is being written; run the same command again"
             )
-        if path == PART:
+        if path == PART or not content:  # an empty journal is that of a store without rows
             with suppress(NotThere):
                 if self.read(path, len(content)) == content:
                     return
