@@ -95,3 +95,14 @@ def test_whatever_disk_fails_it_is_noticed(disturbed):
 def test_every_reader_of_a_small_cache_reads_everything(disturbed):
     (tally,) = disturbed["readers"].values()
     assert tally["survived"] == 4
+
+
+def test_the_figures_of_the_page_are_those_of_the_long_run():
+    docs = Path(__file__).parents[1] / "docs"
+    page = (docs / "sharing.md").read_text("utf-8")
+    for part, found in json.loads((docs / "torture.json").read_text("utf-8")).items():
+        if part in ("network", "disks", "signals", "writers", "readers"):
+            keys = ("kinds", "tried", "survived", "refused", "wrong", "lost")
+            [row] = [line for line in page.splitlines() if line.startswith(f"| {part}: ")]
+            assert row.endswith("| " + " | ".join(f"{found[key]:,}" for key in keys) + " |")
+            assert (found["wrong"], found["lost"], found["unsaid"]) == (0, 0, 0)

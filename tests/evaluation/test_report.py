@@ -146,6 +146,12 @@ def test_training_that_is_not_on_record_is_said(checkpoints, tmp_path):
         assert said in legible_texts(figure)
 
 
+@pytest.mark.parametrize("history", [[], [(20, None)], [(20, 0.0)]], ids=str)
+def test_a_run_that_reported_nothing_above_zero_is_not_on_record(checkpoints, history):
+    figure = comparison_figure([result(0)], checkpoints([result(0)], lambda _: history))
+    assert "Training: not recorded" in legible_texts(figure)
+
+
 def test_a_curve_looks_as_the_line_beside_its_name(checkpoints):
     results = [result(i) for i in range(9)]
     figure = comparison_figure(results, checkpoints(results))

@@ -74,7 +74,8 @@ def main(seed: int, as_json: bool, out: Path | None, **amounts: Any) -> None:
             report[part] = work()
             click.echo(f"{part}: {time.monotonic() - started:.0f} s", err=True)
     if out:
-        out.write_text(json.dumps(figures(report) | {"seed": seed}, indent=1) + "\n", "utf-8")
+        made = {"command": " ".join(["python tests/torture", *sys.argv[1:]])}
+        out.write_text(json.dumps(made | figures(report), indent=1) + "\n", "utf-8")
     if as_json:
         click.echo(json.dumps(report))
     else:
