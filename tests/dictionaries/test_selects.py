@@ -155,7 +155,7 @@ def test_thresholds_stay_at_zero_or_above():
     ("options", "said"),
     [
         ({"bandwidth": 0}, "bandwidth is 0"),
-        ({"sparsity": "quadratic", "target_l0": 41}, "target_l0 is 41: .* 40 latents"),
+        ({"sparsity": "quadratic", "target_l0": 41}, r"target_l0 is 41: .* 40 latents"),
     ],
 )
 def test_a_jumprelu_that_cannot_learn_is_refused(options, said):
@@ -329,7 +329,7 @@ PENALISED = [("relu", {}), ("gated", {}), ("jumprelu", {}), ("jumprelu", {"l0": 
 def test_a_penalty_that_could_be_evaded_is_refused(make_store, select, options):
     store, _ = make_store(rows=400)
     given = {"store": str(store.root), "layer": "0", "dictionary": select, "d_sae": 24} | options
-    with pytest.raises(BadInput, match="evaded .* give a code_norm, such as sae"):
+    with pytest.raises(BadInput, match=r"evaded .* give a code_norm, such as sae"):
         prepare(TrainSettings(**given, unit_decoder=False))
     prepare(TrainSettings(**given, unit_decoder=False, code_norm="sae"))
     prepare(TrainSettings(**given))
