@@ -28,8 +28,8 @@ from tqdm import tqdm
 from rkstore.cli.options import Command, options_of
 from rkstore.dictionaries import load_dictionary
 from rkstore.errors import BadInput
-from rkstore.evaluation.evaluate import Measure
 from rkstore.evaluation.lifetimes import Lifetimes
+from rkstore.evaluation.measure import Measure
 from rkstore.evaluation.record import Row, Runs
 from rkstore.settings import Settings, option
 from rkstore.store.batches.assemble import read_rows
@@ -221,7 +221,7 @@ def _runs(settings: StudySettings, cell: Cell) -> list[Row]:
             life.add(x)
     runs = []
     for arm, trained, life, measure in zip(cell.arms, chosen, lives, measures, strict=True):
-        found = measure.result(arm, site, held_out.codec_fvu(site))
+        found = measure.result(arm, {site: held_out.codec_fvu(site)})
         mined = round(settings.d_sae * trained.options(RkCNN).rkcnn_fraction)
         runs.append(
             {"layer": cell.layer, "seed": cell.seed, "arm": arm}

@@ -34,6 +34,9 @@ SAE_LENS_VERSION = "6.0.0"
 # The architecture of a dictionary whose wiring only rkstore writes.
 WIRED = "rkstore"
 
+# The site of an autoencoder whose file names none.
+UNNAMED = "x"
+
 Read = tuple[Dictionary, dict[str, Tensor], dict[str, Any]]
 
 
@@ -124,7 +127,9 @@ def _read_saelens(document: Any, path: Path) -> Read:
     config = read_config(document)
     tensors = fold(load_file(path / WEIGHTS), config, path)
     select = select_named(config.select, config.options)
-    dictionary = Dictionary.of_site(config.d_in, config.d_sae, select, config.row_norm)
+    hook_name = str(config.metadata.get("hook_name") or UNNAMED)
+    sizes = config.d_in, config.d_sae
+    dictionary = Dictionary.of_site(*sizes, select, config.row_norm, hook_name)
     kept = dictionary.pools[0].state_dict()
     # On disk the select's state is next to the weights: SAELens has one flat list.
     named = {f"select.{k}" if k in kept else k: tensor for k, tensor in tensors.items()}

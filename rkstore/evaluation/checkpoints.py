@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from rkstore.dictionaries.disk import CHECKPOINTS, CONFIG
+from rkstore.dictionaries.prefixes import ORDERS, WHOLE, Prefixes
 from rkstore.errors import BadInput
 from rkstore.store.files import named
 from rkstore.store.readable import Readable
 
 # Modules in which TransformerLens releases define model aliases.
 NAME_LISTS = ("transformer_lens.supported_models", "transformer_lens.loading_from_pretrained")
+
+# Options of a training that its checkpoint records, and what they are in Prefixes.
+RECORDED_PREFIXES = {"prefixes": "shares", "prefix_order": "order", "prefix_draws": "draws"}
 
 
 def newest(store: Readable, root: Path = Path(CHECKPOINTS)) -> list[Path]:
@@ -64,6 +68,28 @@ def names(paths: Sequence[str | Path]) -> list[str]:
         )
 
     return [shortest(own) for own in parts]
+
+
+def prefixes_of(path: str | Path, metadata: dict[str, Any]) -> Prefixes:
+    """The prefixes that a dictionary was trained with; one of another program has none.
+
+    Raises:
+        BadInput: what its metadata says of them means nothing.
+    """
+    run = _object(metadata.get("rkstore"))
+    shares, order, draws = (
+        run.get(key, getattr(WHOLE, field)) for key, field in RECORDED_PREFIXES.items()
+    )
+    numbers = isinstance(shares, list | tuple) and all(type(s) in (int, float) for s in shares)
+    if not numbers or order not in ORDERS or type(draws) is not int or draws < 0:
+        raise BadInput(
+            f"{path} records prefixes {shares}, order {order} and {draws} draws, which are not "
+            "those of a training: restore the metadata of its cfg.json"
+        )
+    try:
+        return Prefixes(tuple(map(float, shares)), order, draws)
+    except BadInput as error:
+        raise BadInput(f"cannot read the prefixes of {path}: {error.sentence}") from None
 
 
 def doubts(

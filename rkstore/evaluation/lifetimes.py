@@ -3,16 +3,20 @@
 After some thousand tokens nearly all latents have fired, and only the others matter. A latent
 fires only if it is above zero and above the k-th largest pre-activation, which is at least
 the k-th largest of any subset of the latents. For most tokens a subset rules out all remaining
-latents; the other tokens are encoded in full, so the result is exact.
+latents; the other tokens are encoded in full, so the result is exact. Where there is no such
+bound (a signed code, a code norm, several banks), every token is.
 """
 
 import torch
 from torch import Tensor
 
-from rkstore.dictionaries import Dictionary
+from rkstore.dictionaries.dictionary import Dictionary
+from rkstore.dictionaries.rows import Rows
+from rkstore.dictionaries.selects.batchtopk import BatchTopK
 from rkstore.dictionaries.selects.relu import ReLU
 from rkstore.dictionaries.selects.topk import TopK
 from rkstore.errors import BadInput
+from rkstore.evaluation.measure import fires
 
 # Latents computed for the bound, per latent that a TopK code keeps.
 BOUNDING = 16
@@ -33,22 +37,25 @@ class Lifetimes:
     def __init__(self, dictionary: Dictionary) -> None:
         self.dictionary = dictionary
         self.tokens = 0
-        device = dictionary.W_enc.device
+        device = dictionary.b_dec.device
         self._first = torch.full((dictionary.d_sae,), NEVER, device=device)
         self._counts = torch.zeros(dictionary.d_sae, dtype=torch.int64, device=device)
 
     @torch.no_grad()
-    def add(self, x: Tensor) -> None:
-        """Add the next activations, ``(n, d_in)``."""
+    def add(self, x: Tensor | Rows) -> None:
+        """Add the next activations, ``(n, d_in)``, of several sites by name."""
+        x = self.dictionary.rows(x)
+        count = len(next(iter(x.values())))
         waiting = (self._first == NEVER).nonzero().squeeze(1)
-        rows = torch.arange(len(x), device=x.device)
-        if len(waiting) < FEW * self.dictionary.d_sae:
+        rows = torch.arange(count, device=self._first.device)
+        if len(waiting) < FEW * self.dictionary.d_sae and _is_bounded(self.dictionary):
             rows = _undecided(self.dictionary, x, waiting, self._counts)
         if len(rows):
-            tokens, latents = (self.dictionary.encode(x[rows]) > 0).nonzero(as_tuple=True)
+            some = {name: of_site[rows] for name, of_site in x.items()}
+            tokens, latents = fires(self.dictionary.encode(some)).nonzero(as_tuple=True)
             self._first.scatter_reduce_(0, latents, self.tokens + rows[tokens], "amin")
             self._counts += torch.bincount(latents, minlength=self.dictionary.d_sae)
-        self.tokens += len(x)
+        self.tokens += count
 
     @property
     def first(self) -> Tensor:
@@ -72,24 +79,31 @@ class Lifetimes:
         return self.first >= window
 
 
-def _undecided(dictionary: Dictionary, x: Tensor, waiting: Tensor, counts: Tensor) -> Tensor:
+def _is_bounded(dictionary: Dictionary) -> bool:
+    """Whether a latent fires only above a bound that some of the latents give."""
+    wiring = dictionary.wiring
+    if len(wiring.banks) > 1 or wiring.norm != "none":
+        return False
+    # A rule derived from one of these may let others fire.
+    return type(dictionary.select.rule) in (TopK, BatchTopK, ReLU)
+
+
+def _undecided(dictionary: Dictionary, x: Rows, waiting: Tensor, counts: Tensor) -> Tensor:
     """Indices of the rows of ``x`` on which a latent that has not fired yet may fire."""
     if not len(waiting):
         return waiting
-    select = dictionary.select.rule
-    if not isinstance(select, TopK | ReLU):
-        return torch.arange(len(x), device=x.device)
-    centred = x - dictionary.b_dec
-    best = _pre(dictionary, centred, waiting).amax(dim=1)
-    bound = torch.zeros(len(x), device=x.device)
+    select, (bank,) = dictionary.select.rule, dictionary.wiring.banks
+    read = dictionary.read(x, bank)
+    best = _pre(dictionary, read, waiting).amax(dim=1)
+    bound = torch.zeros(len(read), device=read.device)
     if type(select) is TopK:
         busiest = counts.topk(min(BOUNDING * select.k, dictionary.d_sae)).indices
-        kth = _pre(dictionary, centred, busiest).topk(select.k, dim=1).values.amin(dim=1)
+        kth = _pre(dictionary, read, busiest).topk(select.k, dim=1).values.amin(dim=1)
         # The full product sums in another order and may differ in the last digits.
         bound = (kth - 1e-4 * kth.abs()).clamp_min(0)
     return (best > bound).nonzero().squeeze(1)
 
 
-def _pre(dictionary: Dictionary, centred: Tensor, latents: Tensor) -> Tensor:
+def _pre(dictionary: Dictionary, read: Tensor, latents: Tensor) -> Tensor:
     """Pre-activations of some latents, ``(n, len(latents))``."""
-    return centred @ dictionary.W_enc[:, latents] + dictionary.b_enc[latents]
+    return read @ dictionary.W_enc[:, latents] + dictionary.b_enc[latents]

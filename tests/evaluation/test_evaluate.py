@@ -10,12 +10,15 @@ import pytest
 import torch
 
 from rkstore.dictionaries import Dictionary, save_dictionary, select_named
+from rkstore.dictionaries.wirings import Bank, Wiring
 from rkstore.errors import BadInput
 from rkstore.evaluation.checkpoints import doubts, names, newest
-from rkstore.evaluation.evaluate import Measure, evaluate, write_results
+from rkstore.evaluation.evaluate import evaluate, write_results
+from rkstore.evaluation.measure import Measure
 from rkstore.evaluation.report.figures import comparison, table
 from rkstore.evaluation.settings import EvaluateSettings
 from rkstore.store.batches.plan import split_chunks
+from rkstore.store.sites import Site
 from rkstore.training.settings import TrainSettings
 from rkstore.training.train import train
 
@@ -28,10 +31,12 @@ class Fixed(torch.nn.Module):
     def __init__(self, d_in, code, reconstruct):
         super().__init__()
         self.d_in, self.d_sae = d_in, code.shape[-1]
+        site = (Site(SITE, d_in),)
+        self.wiring = Wiring((Bank(self.d_sae, site, site),), centred=True)
         self.code, self.remade = code, reconstruct
 
-    def reconstruct(self, x):
-        return self.code.expand(len(x), -1), self.remade(x)
+    def reconstruct(self, rows):
+        return self.code.expand(len(rows[SITE]), -1), {SITE: self.remade(rows[SITE])}
 
 
 def measured(x, reconstruct, code=None, batch=7):
@@ -39,7 +44,7 @@ def measured(x, reconstruct, code=None, batch=7):
     measure = Measure(Fixed(x.shape[1], code, reconstruct))
     for part in x.split(batch):
         measure.add(part)
-    return measure.result("fixed", SITE, 0.0)
+    return measure.result("fixed", {SITE: 0.0})
 
 
 @pytest.fixture
@@ -86,7 +91,7 @@ def test_l0_dead_and_dense_count_latents_above_zero(x):
     for part, code in zip(x.split(10), codes.split(10), strict=True):
         measure.dictionary.code = code
         measure.add(part)
-    result = measure.result("fixed", SITE, 0.0)
+    result = measure.result("fixed", {SITE: 0.0})
     assert result.l0 == pytest.approx((60 + 3 + 30) / 60)
     assert (result.dead, result.dense) == (1, 2)
     assert sum(result.density) == 4

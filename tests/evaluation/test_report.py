@@ -8,7 +8,7 @@ import pytest
 from matplotlib.lines import Line2D
 from pictures import drawn, legible_texts
 
-from rkstore.evaluation.evaluate import DENSITY_EDGES, Evaluation
+from rkstore.evaluation.measure import DENSITY_EDGES, Evaluation
 from rkstore.evaluation.report.figures import comparison, comparison_figure, look, table
 
 LONG = "blocks.11.attn.hook_result-batchtopk-rkcnn-decoder $x$, with a name_that goes on_{}000"
