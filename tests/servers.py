@@ -1,5 +1,6 @@
 """Servers on loopback, and lines to them that break, as fixtures."""
 
+import hashlib
 import http.server
 import socket
 import threading
@@ -28,12 +29,15 @@ class Handler(http.server.SimpleHTTPRequestHandler):
             return
         content = file.read_bytes()
         start, stop, status = 0, len(content), 200
+        tag = f'"{hashlib.sha1(content).hexdigest()}"'
         asked = self.headers.get("Range", "")
-        if asked.startswith("bytes=") and self.server.ranges:
+        same = self.headers.get("If-Range", tag) == tag
+        if asked.startswith("bytes=") and self.server.ranges and same:
             first, _, last = asked.removeprefix("bytes=").partition("-")
             start, stop, status = int(first), min(int(last or stop - 1) + 1, stop), 206
         self.send_response(status)
         self.send_header("Accept-Ranges", "bytes")
+        self.send_header("ETag", tag)
         self.send_header("Content-Length", str(stop - start))
         if status == 206:
             self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{len(content)}")

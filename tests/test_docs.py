@@ -27,7 +27,10 @@ def load(path):
 
 console = load(ROOT / "docs" / "console.py")
 
-PAGES = ["README.md", *(f"docs/{name}.md" for name in ("adding", "exchange", "probing", "sharing"))]
+PAGES = [
+    "README.md",
+    *(f"docs/{name}.md" for name in ("adding", "exchange", "planted", "probing", "sharing")),
+]
 COMMANDS = {
     "harvest": HarvestSettings,
     "probe": ProbeSettings,

@@ -21,7 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "door": set(),
     "settings": {"errors"},
     "store": {"errors", "door"},
-    **dict.fromkeys(("harvest", "share", "rkcnn", "dictionaries"), LOW),
+    **dict.fromkeys(("harvest", "planted", "share", "rkcnn", "dictionaries"), LOW),
     "training": LOW | {"dictionaries", "rkcnn"},
     "evaluation": LOW | {"dictionaries", "rkcnn"},
 }

@@ -21,6 +21,7 @@ COMMANDS = {
     "demo": ("demo", "Run everything once, without a network: harvest, probe, train, compare."),
     "plan": ("harvest", "Estimate what a harvest would cost with each codec, from a sample."),
     "harvest": ("harvest", "Run a model over text once and store the activations of its sites."),
+    "plant": ("plant", "Make a store whose features are known, to see what a dictionary finds."),
     "info": ("store", "Show what a store contains and where it came from."),
     "verify": ("store", "Compare every file of a store with the digest recorded for it."),
     "probe": ("probe", "Mine directions of a site with RkCNN: score subsets, keep the best."),

@@ -26,9 +26,17 @@ if TYPE_CHECKING:
 @click.option(
     "--layer", type=Number(int), default=6, show_default=True, help="Block to probe and train on."
 )
-def demo(out: str, tokens: int, steps: int, layer: int) -> None:
+@click.option(
+    "--zoo", is_flag=True, help="Instead, train one dictionary of each wiring and compare them."
+)
+def demo(out: str, tokens: int, steps: int, layer: int, zoo: bool) -> None:
     """All output is written under --out."""
-    run(Path(out), tokens=tokens, steps=steps, layer=layer)
+    if zoo:
+        from rkstore.cli.zoo import run as run_zoo
+
+        run_zoo(Path(out), tokens=tokens, steps=steps, layer=layer)
+    else:
+        run(Path(out), tokens=tokens, steps=steps, layer=layer)
 
 
 def run(out: Path, *, tokens: int, steps: int, layer: int) -> None:

@@ -30,7 +30,8 @@ def describe_harvest(harvest: "Harvest") -> str:
             f"sites   {len(manifest.sites)}: {_span(manifest.hook_names)}, {wide} wide",
             *pairs,
             f"text    {_text(manifest.source['text'])}",
-            f"rows    {manifest.rows:,} in blocks of {manifest.context_size}{_short(manifest)}",
+            f"rows    {_rows(manifest)}{_short(manifest)}",
+            *_partner(manifest.source),
             f"store   {harvest.out}, {manifest.codec} in {manifest.format}, "
             f"{manifest.shards} shards, at most {size(harvest.largest_bytes)} "
             f"({size(harvest.free_bytes)} free)",
@@ -72,9 +73,11 @@ def describe_store(store: Store) -> str:
     imported = "imported_from" in manifest.source
     rows = f"{store.rows:,}"
     if not store.complete:
-        again = "import" if imported else "harvest"
+        again = "import" if imported else "plant" if "planted" in manifest.source else "harvest"
         rows += f" of {manifest.rows:,} ({again} again to continue)"
-    if not imported or "tokens" in manifest.source:
+    if manifest.more_columns:
+        pass  # single rows, which the line of the partner explains
+    elif not imported or "tokens" in manifest.source:
         bos = manifest.source.get("tokens", {}).get("prepend_bos")
         rows += (
             f" in blocks of {manifest.context_size}, BOS {'first in each' if bos else 'not added'}"
@@ -85,6 +88,7 @@ def describe_store(store: Store) -> str:
         f"{store.where}  {manifest.fingerprint}",
         *_origin(manifest.source),
         f"  rows    {rows}",
+        *(f"  {line}" for line in _partner(manifest.source)),
         f"  files   {_codec(manifest)} ({manifest.stored_codec.dtype}, {manifest.compression}) "
         f"in {manifest.format}, {len(store.shards)} shards, {size(facts['bytes'])}",
     ]
@@ -97,6 +101,23 @@ def describe_store(store: Store) -> str:
     if short := _short(manifest):
         lines += ["", f"  {manifest.rows:,} rows{short}"]
     return "\n".join(map(plain, lines))
+
+
+def _rows(manifest: Manifest) -> str:
+    rows = f"{manifest.rows:,}"
+    return rows if manifest.more_columns else f"{rows} in blocks of {manifest.context_size}"
+
+
+def _partner(source: dict[str, Any]) -> list[str]:
+    """The store whose tokens these are, if there is one, and how many of its rows."""
+    partner = source.get("paired_with")
+    if not isinstance(partner, dict):
+        return []
+    line = f"partner {partner.get('name')} (store {partner.get('fingerprint')})"
+    share, rows = partner.get("share"), partner.get("rows")
+    if isinstance(share, float) and isinstance(rows, int):
+        line += f", {share:.1%} of its {rows:,} rows end at the same character"
+    return [line]
 
 
 def part_line(store: Store) -> str:
@@ -182,7 +203,13 @@ def _span(names: list[str]) -> str:
 
 
 def _origin(source: dict[str, Any]) -> list[str]:
-    """Where the values came from: a model over a text, the files of another program, or both."""
+    """Where the values came from: a model over a text, the files of another program, or both; or
+    planted features.
+    """
+    if "planted" in source:
+        of = source["planted"]["settings"]
+        told = f"{of.get('kind')}, {of.get('features')} features, seed {of.get('seed')}"
+        return [f"  planted {told}"]
     model, imported = source.get("model", {}), "imported_from" in source
     name = f"  model   {model.get('name', 'unknown')}"
     if not imported or "weights_sha256" in model:

@@ -10,14 +10,12 @@ from torch.nn import functional as F
 
 from rkstore.dictionaries.norms import NORMS
 from rkstore.dictionaries.rownorm import ROW_NORMS
+from rkstore.dictionaries.rows import Rows, side_by_side, split
 from rkstore.dictionaries.selection import Selection
 from rkstore.dictionaries.selects import Select
 from rkstore.dictionaries.wirings import Bank, Wiring
 from rkstore.errors import BadInput
 from rkstore.store.sites import Site
-
-# Site → activations (n, width): the same tokens at every site.
-Rows = Mapping[str, Tensor]
 
 
 class Weights(NamedTuple):
@@ -168,9 +166,7 @@ class Dictionary(nn.Module):
         """
         units = dict(zip(self.wiring.writes, self._units, strict=True))
         return [
-            torch.stack(
-                [part.norm(dim=1) * units[site] for site, part in _split(w.W_dec, b.writes)]
-            )
+            torch.stack([part.norm(dim=1) * units[site] for site, part in split(w.W_dec, b.writes)])
             for b, w in self.banks
         ]
 
@@ -238,9 +234,9 @@ class Dictionary(nn.Module):
     ) -> list[tuple[Site, Tensor]]:
         """A part of a code, decoded for each site; a code per site each by its own columns."""
         if self.wiring.views == 1:
-            return _split(F.linear(f, W_dec.T, bias), writes)
-        columns = _split(W_dec, writes)
-        biases = [part for _, part in _split(bias, writes)] if bias is not None else [None] * len(f)
+            return split(F.linear(f, W_dec.T, bias), writes)
+        columns = split(W_dec, writes)
+        biases = [part for _, part in split(bias, writes)] if bias is not None else [None] * len(f)
         return [
             (site, F.linear(code, part.T, start))
             for (site, part), code, start in zip(columns, f, biases, strict=True)
@@ -253,7 +249,7 @@ class Dictionary(nn.Module):
         total: dict[str, Tensor] = {}
         for i, (bank, _) in enumerate(self.banks):
             W_skip = hold(self.get_parameter(self._named("W_skip", i)))
-            for site, y in _split(F.linear(self.read(rows, bank), W_skip), bank.writes):
+            for site, y in split(F.linear(self.read(rows, bank), W_skip), bank.writes):
                 name = site.hook_name
                 total[name] = y + (total[name] if name in total else hold(self.bias((site,))))
         return total
@@ -281,6 +277,19 @@ class Dictionary(nn.Module):
         """
         f, decoded = self.reconstruct(x)
         return (decoded, f) if output_features else decoded
+
+    def loss(self, x: Tensor | Rows, pressure: float = 1.0) -> dict[str, Tensor]:
+        """The losses of a batch by name, scalars whose sum is minimised.
+
+        Those of the error and of the select; a training may add some (``training.objective``).
+
+        Args:
+            x: activations of every site that is read or written.
+            pressure: fraction of the sparsity losses to apply.
+        """
+        from rkstore.dictionaries.losses import losses
+
+        return losses(self, self.rows(x), pressure)
 
     def rows(self, x: Tensor | Rows) -> Rows:
         """Activations by site; a tensor stands for the only site that is read.
@@ -337,18 +346,18 @@ class Dictionary(nn.Module):
                 (weights.W_enc.T, bank.reads, 1),
                 (weights.W_dec, bank.writes, -1),
             ):
-                for site, part in _split(matrix, sites):
+                for site, part in split(matrix, sites):
                     if scales[site.hook_name] != common:
                         part.mul_((scales[site.hook_name] / common) ** power)
         for i, bank in enumerate(self.wiring.banks if self.wiring.skip else ()):
             W_skip = other.get_parameter(self._named("W_skip", i))
-            for site, part in _split(W_skip, bank.reads):
+            for site, part in split(W_skip, bank.reads):
                 part.mul_(scales[site.hook_name])
-            for site, part in _split(W_skip.T, bank.writes):
+            for site, part in split(W_skip.T, bank.writes):
                 part.div_(scales[site.hook_name])
         for site, unit in zip(self.wiring.writes, other._units, strict=True):
             unit.mul_(scales[site.hook_name] / common)
-        for site, part in _split(other.b_dec, self.wiring.writes):
+        for site, part in split(other.b_dec, self.wiring.writes):
             part.div_(scales[site.hook_name])
         for pool in other.pools:
             pool.rescale(common)
@@ -379,18 +388,6 @@ def _selected(pre: Tensor, pools: Sequence[Selection]) -> Tensor:
         return code
     split = torch.split(pre, [pool.latents for pool in pools], dim=-1)
     return torch.cat([pool(part) for pool, part in zip(pools, split, strict=True)], dim=-1)
-
-
-def side_by_side(rows: Rows, sites: Sequence[Site]) -> Tensor:
-    """Activations of some sites as one matrix, ``(..., Σ width)``."""
-    parts = [rows[site.hook_name] for site in sites]
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
-
-
-def _split(x: Tensor, sites: Sequence[Site]) -> list[tuple[Site, Tensor]]:
-    """Views of ``x (..., Σ width)``, one for each site."""
-    widths = [site.width for site in sites]
-    return list(zip(sites, torch.split(x, widths, dim=-1), strict=True))
 
 
 def _alone(decoded: dict[str, Tensor]) -> Tensor:

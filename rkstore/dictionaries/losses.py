@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rkstore.dictionaries.dictionary import Dictionary, Rows
+from rkstore.dictionaries.dictionary import Dictionary
+from rkstore.dictionaries.rows import Rows
 from rkstore.dictionaries.selection import Selection
 
 
@@ -40,6 +41,16 @@ def error(decoded: Rows, rows: Rows) -> Tensor:
     """``Σ ‖ŷ - y‖²`` over the decoded sites, mean over tokens."""
     of_sites = [(y - rows[name]).square().sum() for name, y in decoded.items()]
     return torch.stack(of_sites).sum() / len(next(iter(decoded.values())))
+
+
+def losses(dictionary: Dictionary, rows: Rows, pressure: float = 1.0) -> dict[str, Tensor]:
+    """What a plain dictionary minimises, by name."""
+    pre = dictionary.pre(rows)
+    f = dictionary.code(pre)
+    (decoded,) = dictionary.decodings(f, rows=rows)
+    dead = torch.zeros(dictionary.d_sae, dtype=torch.bool, device=pre.device)
+    found = {"reconstruction": error(decoded, rows)}
+    return found | select_losses(dictionary, rows, pre, f, dead, pressure)
 
 
 def select_losses(

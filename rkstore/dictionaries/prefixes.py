@@ -25,7 +25,8 @@ from rkstore.errors import BadInput
 if TYPE_CHECKING:  # reading the options must not import torch
     from torch import Tensor
 
-    from rkstore.dictionaries.dictionary import Dictionary, Rows
+    from rkstore.dictionaries.dictionary import Dictionary
+    from rkstore.dictionaries.rows import Rows
 
 ORDERS = ("latents", "activations")
 

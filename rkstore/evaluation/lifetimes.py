@@ -10,7 +10,8 @@ bound (a signed code, a code norm, several banks), every token is.
 import torch
 from torch import Tensor
 
-from rkstore.dictionaries.dictionary import Dictionary, Rows
+from rkstore.dictionaries.dictionary import Dictionary
+from rkstore.dictionaries.rows import Rows
 from rkstore.dictionaries.selects.batchtopk import BatchTopK
 from rkstore.dictionaries.selects.relu import ReLU
 from rkstore.dictionaries.selects.topk import TopK

@@ -9,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rkstore.dictionaries.dictionary import Dictionary, Rows
+from rkstore.dictionaries.dictionary import Dictionary
 from rkstore.dictionaries.prefixes import WHOLE, Prefixes, by_activation
+from rkstore.dictionaries.rows import Rows
 from rkstore.errors import BadInput
 from rkstore.store.jsontext import existing
 from rkstore.store.statistics import Statistics

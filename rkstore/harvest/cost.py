@@ -18,7 +18,6 @@ from rkstore.errors import BadInput, RkstoreError
 from rkstore.harvest.run import Harvest
 from rkstore.store.codecs import codec_named
 from rkstore.store.formats import compression_for
-from rkstore.store.manifest import COLUMNS
 from rkstore.store.store import Store
 from rkstore.store.writing.writer import StoreWriter
 
@@ -57,6 +56,8 @@ class HarvestCost:
     free_bytes: int
     written_bytes: int
     """Recorded by an earlier run, not written again."""
+    paired: bool = False
+    """Whether another store determines the tokens."""
 
     @property
     def chosen(self) -> CodecCost:
@@ -116,7 +117,7 @@ class HarvestCost:
         sites = int(room / self.bytes_of(self.chosen) * sum(self.widths) / max(self.widths))
         codecs = [cost.codec for cost in self.costs[1:] if self.bytes_of(cost) <= room]
         options = [
-            *([f"--tokens {tokens}"] if tokens else []),
+            *([f"--tokens {tokens}"] if tokens and not self.paired else []),
             *([f"--codec {codecs[0]}"] if codecs else []),
             *([f"{sites} of the {len(self.widths)} sites (--layers, --hook)"] if sites else []),
         ]
@@ -136,7 +137,9 @@ def plan(harvest: Harvest, codecs: Sequence[str] = ()) -> HarvestCost:
     harvest.model.activations(ids[:1], sites)  # the first call is slower
     began = time.perf_counter()
     values = harvest.model.activations(ids, sites)
-    model_seconds = (time.perf_counter() - began) / ids.size
+    seconds = (time.perf_counter() - began) / ids.size
+    # Of the tokens of an aligned store, not all become rows.
+    model_seconds = seconds * harvest.blocks.ids.size / harvest.blocks.rows
     asked = [manifest.codec, *(codec for codec in codecs if codec != manifest.codec)]
     costs = [_cost(harvest, asked[0], ids, values)]
     for codec in asked[1:]:
@@ -144,7 +147,7 @@ def plan(harvest: Harvest, codecs: Sequence[str] = ()) -> HarvestCost:
             costs.append(_cost(harvest, codec, ids, values))
     width = sum(site.width for site in sites)
     shard = min(manifest.shard_rows, manifest.rows)
-    batch = harvest.batch_size * manifest.context_size
+    batch = harvest.batch_size * harvest.blocks.context_size
     return HarvestCost(
         rows=manifest.rows,
         context_size=manifest.context_size,
@@ -155,6 +158,7 @@ def plan(harvest: Harvest, codecs: Sequence[str] = ()) -> HarvestCost:
         + harvest.model.parameter_bytes,
         free_bytes=harvest.free_bytes,
         written_bytes=_written(harvest.out),
+        paired="paired_with" in manifest.source,
     )
 
 
@@ -177,7 +181,7 @@ def _cost(
         codec=codec,
         compression=compression,
     )
-    columns = {name: ids.reshape(-1) for name in COLUMNS}
+    columns = {name: ids.reshape(-1) for name in sample.columns}
     with tempfile.TemporaryDirectory() as directory:
         began = time.perf_counter()
         with StoreWriter(Path(directory) / "sample", sample) as writer:

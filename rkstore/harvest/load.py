@@ -43,12 +43,8 @@ def load_model(
         _check_directory(Path(name))
     elif Path(name).is_absolute() or name.startswith("."):
         raise BadInput(f"there is no directory {name}: give --model a directory or a Hub name")
-    hub.fail_fast()
-    import transformers
-
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    words = _load_tokenizer(tokenizer or name, None if tokenizer else revision)
+    _quiet()
+    words = load_tokenizer(tokenizer or name, None if tokenizer else revision)
     plain, headless = _load_plain(name, device, getattr(torch, dtype), revision)
     try:
         bridge, widths, repeated = hook(name, plain, words, headless)
@@ -60,6 +56,29 @@ def load_model(
     known = Path(name).resolve().name if local else name
     commit = None if local else hub.commit_of(name, revision)
     return Model(known, bridge, words, widths, repeated, commit)
+
+
+def load_plain(name: str) -> tuple[Any, Any]:
+    """The transformers model of a name, without hooks, in float32, and its tokenizer.
+
+    Raises:
+        BadInput, RkstoreError: as :func:`load_model`.
+    """
+    name = str(EMBEDDED_PATH) if name == EMBEDDED else expanded(name)
+    if Path(name).is_dir():
+        _check_directory(Path(name))
+    _quiet()
+    words = load_tokenizer(name, None)
+    return _load_plain(name, "cpu", torch.float32, None)[0], words
+
+
+def _quiet() -> None:
+    """Let a Hub that cannot be reached fail at once, and transformers say only errors."""
+    hub.fail_fast()
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
 
 
 def _load_plain(
@@ -80,9 +99,16 @@ def _load_plain(
     return plain.eval(), headless
 
 
-def _load_tokenizer(name: str, revision: str | None) -> Any:
+def load_tokenizer(name: str, revision: str | None) -> Any:
+    """Load a tokenizer from the Hub, from a local directory, or that of ``demo``.
+
+    Raises:
+        BadInput: the directory has none.
+        RkstoreError: the Hub cannot be reached, or has none of this name.
+    """
     import transformers
 
+    name = str(EMBEDDED_PATH) if name == EMBEDDED else name
     local = Path(name).is_dir()
     if local and not any((Path(name) / file).is_file() for file in TOKENIZER_FILES):
         raise BadInput(f"{name} has no tokenizer (no tokenizer.json): save one, or use --tokenizer")

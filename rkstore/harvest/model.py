@@ -140,8 +140,6 @@ class Model:
 
     def describe(self) -> dict[str, Any]:
         """What a manifest records of model and tokenizer."""
-        tokenizer = getattr(self.tokenizer, "backend_tokenizer", None)
-        text = tokenizer.to_str() if tokenizer else repr(sorted(self.tokenizer.get_vocab().items()))
         return {
             "model": {
                 "name": self.name,
@@ -152,7 +150,7 @@ class Model:
                 "weights_sha256": self._weights_sha256(),
             },
             "tokenizer": {
-                "sha256": hashlib.sha256(text.encode()).hexdigest(),
+                "sha256": tokenizer_sha256(self.tokenizer),
                 "tokens": len(self.tokenizer),
                 "bos_token_id": self.bos,
                 "special_token_ids": self.special_tokens,
@@ -191,6 +189,13 @@ class Model:
         # Full names are shown only if a full name was started.
         others = [name for name in near if name not in guesses and block_of(name)[0] is None]
         return f"has no such hook with one row a token: {meant} {few(others, SHOWN)}"
+
+
+def tokenizer_sha256(tokenizer: Any) -> str:
+    """Digest of everything by which a tokenizer turns text into tokens."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    text = backend.to_str() if backend else repr(sorted(tokenizer.get_vocab().items()))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def nearest(name: str, names: Iterable[str]) -> list[str]:

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -16,15 +17,21 @@ from tqdm import tqdm
 from rkstore.errors import BadInput
 from rkstore.harvest.load import load_model
 from rkstore.harvest.model import Model, nearest
+from rkstore.harvest.paired import open_partner, paired_tokens
 from rkstore.harvest.pairs import pairs_of
 from rkstore.harvest.settings import HarvestSettings
-from rkstore.harvest.text.documents import Text
 from rkstore.harvest.text.open import check_text, open_text
 from rkstore.harvest.tokens import TokenBlocks, token_blocks, whole_blocks
 from rkstore.settings import check_distinct
 from rkstore.store.codecs import codec_named
 from rkstore.store.formats import compression_for
-from rkstore.store.manifest import CHUNK_ROWS, Manifest, largest_divisor
+from rkstore.store.manifest import (
+    CHUNK_ROWS,
+    MORE_COLUMNS_SCHEMA,
+    SCHEMA,
+    Manifest,
+    largest_divisor,
+)
 from rkstore.store.sites import Pair, Site, block_of
 from rkstore.store.store import Store
 from rkstore.store.writing.encoder import ShardEncoder
@@ -32,6 +39,9 @@ from rkstore.store.writing.writer import StoreWriter
 
 # A difference in any of these may change the last bit of a value.
 LIBRARIES = ("rkstore", "torch", "transformers", "transformer-lens", "tokenizers", "numpy")
+
+# Activations of a batch by site, by the number of its first block.
+Left = dict[int, dict[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -66,7 +76,9 @@ def prepare(settings: HarvestSettings) -> Harvest:
     check_text(settings)
     check_distinct("--hook", settings.hook)
     check_distinct("--pair", settings.pair)
-    whole_blocks(settings.tokens, settings.context_size)  # refused before anything is loaded
+    # What can be refused before anything is loaded.
+    whole_blocks(settings.tokens, settings.context_size)
+    partner = None if settings.paired_with is None else open_partner(settings.paired_with)
     model = load_model(
         settings.model,
         device=settings.device,
@@ -78,6 +90,18 @@ def prepare(settings: HarvestSettings) -> Harvest:
     paired = [name for pair in pairs for name in (pair.reads, pair.writes)]
     sites = model.sites([*settings.hooks, *paired], settings.layers)
     _check_widths(model, sites, settings)
+    if partner is None:
+        blocks, source = _from_text(model, settings)
+    else:
+        blocks, source = paired_tokens(partner, model, settings)
+    model.check_tokens(blocks)
+    manifest = _manifest(model, sites, pairs, blocks, source, settings)
+    out = Path(settings.out or Path("stores") / model.name.split("/")[-1])
+    return Harvest(model, blocks, manifest, out, settings.batch_size)
+
+
+def _from_text(model: Model, settings: HarvestSettings) -> tuple[TokenBlocks, dict[str, Any]]:
+    """The blocks of the text, and what a manifest records of them."""
     if settings.context_size > model.longest_context:
         raise BadInput(
             f"--context-size is {settings.context_size}: {model.name} sees at most "
@@ -94,25 +118,33 @@ def prepare(settings: HarvestSettings) -> Harvest:
         prepend_bos=settings.prepend_bos,
         tokens=settings.tokens,
     )
-    model.check_tokens(blocks)
-    manifest = _manifest(model, sites, pairs, text, blocks, settings)
-    out = Path(settings.out or Path("stores") / model.name.split("/")[-1])
-    return Harvest(model, blocks, manifest, out, settings.batch_size)
+    asked = whole_blocks(settings.tokens, settings.context_size) * settings.context_size
+    return blocks, {
+        "text": text.source,
+        "tokens": {
+            "prepend_bos": settings.prepend_bos,
+            "seed": settings.seed,
+            "sha256": blocks.sha256,
+            # Written only where it is unusual, so that older stores keep their bytes.
+            **({} if blocks.counts_up else {"document_sha256": blocks.document_sha256}),
+            **({} if blocks.rows == asked else {"asked": settings.tokens}),
+        },
+    }
 
 
 def _manifest(
     model: Model,
     sites: list[Site],
     pairs: tuple[Pair, ...],
-    text: Text,
     blocks: TokenBlocks,
+    source: dict[str, Any],
     settings: HarvestSettings,
 ) -> Manifest:
-    asked = whole_blocks(settings.tokens, settings.context_size) * settings.context_size
-    shard_rows = max(1, round(settings.shard_rows / settings.context_size)) * settings.context_size
+    whole = blocks.rows_in_block
+    shard_rows = max(1, round(settings.shard_rows / whole)) * whole
     return Manifest(
         rows=blocks.rows,
-        context_size=settings.context_size,
+        context_size=whole,
         shard_rows=shard_rows,
         chunk_rows=largest_divisor(shard_rows, CHUNK_ROWS),
         codec=settings.codec,
@@ -122,17 +154,11 @@ def _manifest(
         ),
         sites=tuple(sites),
         pairs=pairs,
+        more_columns=blocks.more_columns,
+        schema=MORE_COLUMNS_SCHEMA if blocks.more_columns else SCHEMA,
         source={
             **model.describe(),
-            "text": text.source,
-            "tokens": {
-                "prepend_bos": settings.prepend_bos,
-                "seed": settings.seed,
-                "sha256": blocks.sha256,
-                # Written only where it is unusual, so that older stores keep their bytes.
-                **({} if blocks.counts_up else {"document_sha256": blocks.document_sha256}),
-                **({} if blocks.rows == asked else {"asked": settings.tokens}),
-            },
+            **source,
             "run": {"batch_size": settings.batch_size, "device": settings.device},
             "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
         },
@@ -150,6 +176,7 @@ def run(harvest: Harvest, on_shard: Callable[[int], object] = lambda _: None) ->
         RkstoreError: the disk is full.
     """
     manifest = harvest.manifest
+    left: Left = {}
     with StoreWriter(harvest.out, manifest) as writer:
         done = manifest.rows_recorded(writer.next_shard)
         with tqdm(
@@ -162,31 +189,36 @@ def run(harvest: Harvest, on_shard: Callable[[int], object] = lambda _: None) ->
         ) as bar:
             while writer.next_shard < manifest.shards:
                 shard = writer.begin_shard()
-                _fill(shard, harvest, bar.update)
+                _fill(shard, harvest, left, bar.update)
                 writer.finish_shard(shard)
                 on_shard(shard.shard)
     return Store(harvest.out)
 
 
-def _fill(shard: ShardEncoder, harvest: Harvest, advance: Callable[[int], object]) -> None:
-    """Run the model over the blocks of one shard; each batch is encoded immediately."""
-    manifest, blocks = harvest.manifest, harvest.blocks
-    size = manifest.context_size
-    first, last = (row // size for row in manifest.rows_of_shard(shard.shard))
-    for begin in range(first, last, harvest.batch_size):
-        batch = slice(begin, min(begin + harvest.batch_size, last))
-        ids = blocks.ids[batch]
-        columns: dict[str, np.ndarray] = {
-            "token_id": ids.reshape(-1),
-            "document": blocks.document[batch].reshape(-1),
-            "position": np.broadcast_to(np.arange(size), ids.shape).reshape(-1),
-        }
-        shard.add(harvest.model.activations(ids, list(manifest.sites)), columns)
+def _fill(
+    shard: ShardEncoder, harvest: Harvest, left: Left, advance: Callable[[int], object]
+) -> None:
+    """Run the model over the blocks of one shard; each batch is encoded immediately.
+
+    Args:
+        left: what was computed of a batch for the previous shard, and the same for the next one.
+    """
+    manifest = harvest.manifest
+    rows = manifest.rows_of_shard(shard.shard)
+    for batch in harvest.blocks.batches(*rows, harvest.batch_size):
+        x = left.pop(batch.first, None)
+        if x is None:
+            x = harvest.model.activations(batch.ids, list(manifest.sites))
+        if batch.cut:
+            left[batch.first] = x
+        if batch.rows is not None:
+            x = {name: values[batch.rows] for name, values in x.items()}
+        shard.add(x, batch.columns)
         # An accelerator computes the next batch meanwhile. On a CPU, the model and the threads
         # that encode would compete for the same cores.
         if harvest.model.device == "cpu":
             shard.settle()
-        advance(ids.size)
+        advance(len(batch.columns["token_id"]))
 
 
 def _check_widths(model: Model, sites: list[Site], settings: HarvestSettings) -> None:

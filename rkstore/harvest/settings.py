@@ -48,6 +48,24 @@ class HarvestSettings(Settings):
         "the one used is printed and recorded.",
         path=True,
     )
+    paired_with: str | None = option(
+        None,
+        "Store of another model, whose tokens are run through this one instead of a text: row i "
+        "of both is then the same token.",
+        path=True,
+    )
+    align: str | None = option(
+        None,
+        "With another tokenizer than that of --paired-with: text pairs rows whose tokens end at "
+        "the same character, and stores only those.",
+        choices=("text",),
+    )
+    partner_tokenizer: str | None = option(
+        None,
+        "Hub name or directory of the tokenizer of --paired-with, for --align; by default, that "
+        "of its model.",
+        path=True,
+    )
     tokens: int = option(100_000, "Rows to store, rounded down to whole blocks.", least=1)
     context_size: int = option(128, "Tokens in one context.", least=2)
     prepend_bos: bool = option(True, "Start every block with the BOS token.")

@@ -2,8 +2,9 @@
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,22 @@ DOCUMENTS_AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
+class BlockBatch:
+    """The blocks of one forward pass, and which of their tokens become rows."""
+
+    first: int
+    """Number of the first block."""
+    ids: NDArray[np.int32]
+    """``(blocks, context_size)``"""
+    columns: dict[str, NDArray[Any]]
+    """Columns of the rows, by name."""
+    rows: NDArray[np.int64] | None = None
+    """The tokens stored, counted through the batch, ascending; None for all of them."""
+    cut: bool = False
+    """Whether the next shard stores more of its tokens."""
+
+
+@dataclass(frozen=True)
 class TokenBlocks:
     """What the model reads.
 
@@ -31,17 +48,46 @@ class TokenBlocks:
 
     @property
     def rows(self) -> int:
+        """Rows of the store."""
         return self.ids.size
+
+    @property
+    def context_size(self) -> int:
+        """Tokens in a block."""
+        return int(self.ids.shape[1])
+
+    @property
+    def rows_in_block(self) -> int:
+        """Rows of the store that are always one block."""
+        return self.context_size
+
+    @property
+    def more_columns(self) -> tuple[str, ...]:
+        """Columns besides the three that every store has."""
+        return ()
+
+    def batches(self, first: int, last: int, size: int) -> Iterator[BlockBatch]:
+        """The blocks of rows ``first`` to ``last``, which are whole blocks, ``size`` at a time."""
+        last //= self.context_size
+        for begin in range(first // self.context_size, last, size):
+            here = slice(begin, min(begin + size, last))
+            ids = self.ids[here]
+            columns: dict[str, NDArray[Any]] = {
+                "token_id": ids.reshape(-1),
+                "document": self.document[here].reshape(-1),
+                "position": np.broadcast_to(np.arange(self.context_size), ids.shape).reshape(-1),
+            }
+            yield BlockBatch(begin, ids, columns)
 
     @property
     def sha256(self) -> str:
         """Digest of the token ids."""
-        return _sha256(self.ids)
+        return digest(self.ids)
 
     @property
     def document_sha256(self) -> str:
         """Digest of the documents' numbers."""
-        return _sha256(self.document)
+        return digest(self.document)
 
     @property
     def counts_up(self) -> bool:
@@ -73,6 +119,28 @@ def token_blocks(
     prepend_bos: bool,
     tokens: int,
 ) -> TokenBlocks:
+    """Tokenise documents and cut them into blocks: see :func:`cut`.
+
+    Args:
+        encode: texts → token ids without special tokens.
+    """
+    return cut(
+        _encoded(documents, encode),
+        separator=separator,
+        context_size=context_size,
+        prepend_bos=prepend_bos,
+        tokens=tokens,
+    )
+
+
+def cut(
+    documents: Iterator[tuple[int, Sequence[int]]],
+    *,
+    separator: int | None,
+    context_size: int,
+    prepend_bos: bool,
+    tokens: int,
+) -> TokenBlocks:
     """Cut documents into as many whole blocks as ``tokens`` has, or as the text has.
 
     Within a block one ``separator`` stands between two documents, as in GPT-2's own training.
@@ -82,7 +150,7 @@ def token_blocks(
     The rest at the end, shorter than a block, is dropped.
 
     Args:
-        encode: texts → token ids without special tokens.
+        documents: number and tokens of each, at least one token.
         separator: id of the BOS token; also begins each block if ``prepend_bos``.
 
     Raises:
@@ -94,7 +162,7 @@ def token_blocks(
     owners: list[NDArray[np.int32]] = []
     found = read = 0
     with tqdm(total=wanted, unit="tok", unit_scale=True, desc="tokens", disable=None) as bar:
-        for number, encoded in _encoded(documents, encode):
+        for number, encoded in documents:
             piece = _joined(encoded, found, own, separator)
             ids.append(np.array(piece, np.int32))
             owners.append(np.full(len(piece), number, np.int32))
@@ -127,7 +195,7 @@ def _encoded(documents: Iterator[Document], encode: Encode) -> Iterator[tuple[in
                 yield number, encoded
 
 
-def _joined(encoded: list[int], found: int, own: int, separator: int | None) -> list[int]:
+def _joined(encoded: Sequence[int], found: int, own: int, separator: int | None) -> Sequence[int]:
     """A document as it follows ``found`` tokens that are cut into blocks of ``own``."""
     if separator is None:
         return encoded
@@ -138,5 +206,6 @@ def _joined(encoded: list[int], found: int, own: int, separator: int | None) -> 
     return [] if piece == [separator] and not begins_a_block else piece
 
 
-def _sha256(numbers: NDArray[np.int32]) -> str:
+def digest(numbers: NDArray[np.int32]) -> str:
+    """SHA-256 of numbers as little-endian int32."""
     return hashlib.sha256(numbers.astype("<i4").tobytes()).hexdigest()

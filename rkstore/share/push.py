@@ -41,7 +41,9 @@ def push(path: str | Path, url: str | Path) -> Moved:
     with location.writing(store.manifest.fingerprint) as found:
         listed = _already_there(store, location, found)
         sent = _send(store, location, found, len(listed.records))
+        location.check_written()
         _send_what_counts(store, location, found, listed)
+        location.check_written()
     return Moved(len(sent), sum(sent), len(store.files()) - len(sent))
 
 
@@ -120,7 +122,7 @@ def _send_what_counts(
     """Once all files are there, write the metadata that lists them, the manifest last."""
     grown = listed.held != store.held
     for path, content in _metadata(store).items():
-        if grown or path not in found or location.read(path, len(content)) != content:
+        if grown or path not in found or not location.has_bytes(path, content):
             location.put_bytes(path, content)
     if JOURNAL not in found or len(listed.records) < len(store.records):
         _send_journal(store, location, len(store.records))

@@ -25,14 +25,15 @@ def repair(store: Store, problems: Iterable[Problem], url: str | Path) -> list[P
     location = Location(url)
     listed = location.contents()
     check_same(listed.manifest, store.manifest, location.url, store.where)
-    recorded, metadata = store.files(), store.held.metadata(store.manifest)
     there = listed.held.files(listed.manifest, listed.records)
     found = list(problems)
-    wanted = {p.path: recorded[p.path] for p in found if p.path in recorded}
-    absent = [path for path in wanted if path not in there]
-    if absent:
-        raise BadInput(f"{location.url} lacks {absent[0]}: repair from the whole store")
     with writing(store.root), claimed(store.root, store.manifest, location):
+        now = Store(store.root)  # a writer may have recorded more since it was verified
+        recorded, metadata = now.files(), now.held.metadata(now.manifest)
+        wanted = {p.path: recorded[p.path] for p in found if p.path in recorded}
+        absent = [path for path in wanted if path not in there]
+        if absent:
+            raise BadInput(f"{location.url} lacks {absent[0]}: repair from the whole store")
         fetch_missing(location, wanted, store.root)
         for problem in found:
             if problem.path in metadata:

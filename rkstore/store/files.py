@@ -331,7 +331,11 @@ def directory_aside(target: Path, replaces: bool = False) -> Iterator[Path]:
         if replaces:
             remove(target)
         waiting.replace(target)
-        sync(target.parent)
+        try:
+            sync(target.parent)
+        except OSError:  # it must not be there and refused by who runs the command again
+            target.replace(waiting)
+            raise
     finally:
         remove(waiting)
 

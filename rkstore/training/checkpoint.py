@@ -70,8 +70,14 @@ def save(run: Run) -> None:
             if is_checkpoint(directory):
                 with suppress(Damaged):
                     _report(run, directory)
-        for path in before if run.finished else before[:-1]:
-            (path / STATE).unlink(missing_ok=True)
+        _drop_states(run)
+
+
+def _drop_states(run: Run) -> None:
+    """Remove the states of the checkpoints before this step, but the last of an unfinished run."""
+    before = [path for step, path in checkpoints_beside(run.directory(0)) if step < run.step]
+    for path in before if run.finished else before[:-1]:
+        (path / STATE).unlink(missing_ok=True)
 
 
 def _write(run: Run, directory: Path) -> None:
@@ -142,6 +148,7 @@ def resume(run: Run) -> None:
         print(f"{one}; going on from step {whole[0][0]['step']}", file=sys.stderr)
     if whole:
         _restore(run, *whole[0])
+        _drop_states(run)  # a kill may have come between a checkpoint and this
 
 
 def _restore(run: Run, report: dict[str, Any], tensors: dict[str, Tensor]) -> None:

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rkstore.dictionaries.dictionary import Dictionary, Rows
+from rkstore.dictionaries.dictionary import Dictionary
 from rkstore.dictionaries.losses import error, select_losses
 from rkstore.dictionaries.prefixes import WHOLE, Prefixes
+from rkstore.dictionaries.rows import Rows
 from rkstore.training.helpers.base import Helper
 
 

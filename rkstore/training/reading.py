@@ -20,7 +20,7 @@ from rkstore.store.batches.plan import BatchPlan, plan_batches
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from rkstore.dictionaries.dictionary import Rows
+    from rkstore.dictionaries.rows import Rows
     from rkstore.store.readable import Readable
     from rkstore.store.sites import Site
     from rkstore.store.statistics import Statistics

@@ -61,9 +61,9 @@ class TrainSettings(SiteSettings):
     init: str = option("datapoint", "How the latents are initialised.", choices=INITS)
     center: str | None = option(
         None,
-        "Initial b_dec, and what encoders begin relative to: the store's mean, the geometric median of a sample of rows, or zero "
-        "(none). By default zero for random and rkcnn-decoder, whose encoders do not depend on the "
-        "data, and the mean for all others.",
+        "Initial b_dec, and what encoders begin relative to: the store's mean, the geometric "
+        "median of a sample of rows, or zero (none). By default zero for random and "
+        "rkcnn-decoder, whose encoders do not depend on the data, and the mean for all others.",
         choices=("mean", "geometric-median", "none"),
     )
     init_bias: str = option(

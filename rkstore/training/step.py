@@ -2,7 +2,7 @@
 
 import torch
 
-from rkstore.dictionaries.dictionary import Rows
+from rkstore.dictionaries.rows import Rows
 from rkstore.training import fast
 from rkstore.training.checkpoint import check_finite, diverged
 from rkstore.training.dead import idle_after

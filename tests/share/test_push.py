@@ -144,7 +144,7 @@ def test_what_s3_says_of_a_file_of_parts_is_compared(tmp_path, bucket, monkeypat
         Destination, "blocks", lambda self, path: (read.append(path), plain(self, path))[1]
     )
     place._list()
-    assert place._tags["large"].endswith("-3")
+    assert place._listed["large"].tag.endswith("-3")
     assert place.has("large", record_of(content), file)
     assert read == [] if parts == 2**20 else ["large"]
 

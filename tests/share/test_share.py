@@ -673,6 +673,18 @@ def test_a_repair_fetches_the_damaged_files_alone(make_store, tmp_path, web):
     assert tree(copy.root) == whole
 
 
+def test_a_repair_keeps_what_a_writer_recorded_after_the_store_was_verified(make_store):
+    whole, _ = make_store("whole")
+    store, values = make_store(shards=2)
+    (store.root / OTHER / "zarr.json").write_text("{}")
+    (store.root / OTHER / "c" / "0" / "0").unlink()
+    found = list(verify(store))
+    write_store(store.root, store.manifest, values)
+    (store.root / OTHER / "c" / "0" / "0").unlink(missing_ok=True)
+    assert repair(store, found, str(whole.root)) == []
+    assert tree(store.root) == tree(whole.root)
+
+
 def test_a_repair_from_another_store_or_too_small_a_part_is_refused(make_store, tmp_path):
     store, _ = make_store()
     other, _ = make_store("other", codec="int8")

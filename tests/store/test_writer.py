@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -253,6 +254,7 @@ def test_a_second_writer_is_refused_with_the_number_of_the_process(tmp_path):
     manifest = make_manifest()
     code = f"""
 import sys
+import time
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
 from conftest import make_manifest
 from rkstore.store.writing.writer import StoreWriter
@@ -319,6 +321,14 @@ def test_one_who_asks_while_the_lock_is_released_never_writes_beside_another(tmp
     for writer in writing:
         writer.close()
     assert len(writing) == 1
+
+
+def test_one_who_only_asks_who_is_writing_is_in_nobodys_way(tmp_path, monkeypatch):
+    (tmp_path / ".lock").touch()
+    asking = (tmp_path / ".lock").open("rb")
+    fcntl.flock(asking, fcntl.LOCK_SH)  # as whoever verifies does, for a moment
+    monkeypatch.setattr(time, "sleep", lambda _: asking.close())
+    lock.unlock(lock.take_lock(tmp_path), tmp_path)
 
 
 def just_before_the_lock(monkeypatch: pytest.MonkeyPatch, work: Callable[[], object]) -> None:

@@ -211,7 +211,8 @@ def _training(checkpoint: Path) -> tuple[dict[str, Any], list[Point]] | None:
 
 
 def _draw_training(axis: Any, curves: Sequence[list[Point] | None]) -> None:
-    recorded = [(i, curve) for i, curve in enumerate(curves) if curve is not None]
+    # A checkpoint before the first report has none, and a logarithm has no zero.
+    recorded = [(i, c) for i, c in enumerate(curves) if c and any(fvu for _, fvu in c)]
     if not recorded:
         axis.set_axis_off()
         axis.set_title("Training: not recorded", color="grey", fontsize=10)

@@ -18,13 +18,22 @@ WIKITEXT, WIKITEXT_CONFIG = "wikitext", "wikitext-103-raw-v1"
 # The name of Python's own text, instead of a dataset's.
 PYTHON_CORPUS = "python"
 
+# Settings that come with the tokens of another store.
+OF_TOKENS = ("tokens", "context_size", "prepend_bos", "seed")
+
 # Settings of a dataset, which text files do not need; the corpus of Python needs its name only.
 OF_DATASETS: tuple[str, ...] = ("dataset", "dataset_config", "split", "fallback")
 
 
 def check_text(settings: HarvestSettings) -> None:
     """Raise BadInput if a setting would be ignored."""
-    if settings.text:
+    if settings.paired_with is not None:
+        instead, ignored = "--paired-with", ("text", *OF_DATASETS, *OF_TOKENS)
+        if settings.align is None:
+            ignored = (*ignored, "partner_tokenizer")
+    elif settings.align is not None or settings.partner_tokenizer is not None:
+        raise BadInput("--align and --partner-tokenizer are for two stores: give --paired-with")
+    elif settings.text:
         instead, ignored = "--text", OF_DATASETS
     elif settings.dataset == PYTHON_CORPUS:
         instead, ignored = f"--dataset {PYTHON_CORPUS}", OF_DATASETS[1:]

@@ -73,6 +73,8 @@ def until_whole(work: Callable[[], T]) -> T:
 
 def status_of(error: BaseException) -> int | None:
     """The HTTP status that an exception stands for."""
+    if type(error.__cause__).__module__ == "aiohttp.http_exceptions":
+        return None  # the answer was none: the status is aiohttp's own
     status: int | None = getattr(error, "status", None)
     return status
 

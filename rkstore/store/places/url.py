@@ -77,7 +77,7 @@ class Location:
             )
         self._given = url
         with self._one_sentence(""):
-            self._fs, self._root = _file_system(self.scheme, url)
+            self._fs, self._root = patiently(lambda: _file_system(self.scheme, url))
             self._fs.invalidate_cache()  # an earlier listing may be outdated
         # On the Hub, the URL may end with the repository and its revision.
         named = re.sub(r"@[^/]*", "", self.url) if self.scheme == "hf" else self._root
@@ -138,7 +138,10 @@ class Location:
                 f"the last line of {self.url}/{path} has no end: the file was cut in transit, "
                 "or is being written; run the same command again"
             )
-        if path == PART and self.read(path, len(content)) != content:
+        if path == PART:
+            with suppress(NotThere):
+                if self.read(path, len(content)) == content:
+                    return
             raise DamagedStore(f"{self.url}/{path} changes from one read to the next")
 
     def until_whole(self, work: Callable[[], T]) -> T:
@@ -165,11 +168,14 @@ class Location:
             found = file.stat()
             file.prefetch(found.st_size, max_concurrent_requests=64)
             return _Whole(file, found.st_size, at), f"{found.st_size} {found.st_mtime}"
-        return file, ""  # s3fs compares the tags itself
+        return file, str(file.details.get("ETag", "")) if self.scheme == "s3" else ""
 
     def _patiently(self, work: Callable[[], T]) -> T:
-        """Do what needs the connection, with retries if it breaks; never for a disk."""
-        if self.scheme in ("file", "s3"):  # s3fs retries by itself
+        """Do what needs the connection, with retries if it breaks; never for a disk.
+
+        s3fs retries by itself, but not what arrived damaged.
+        """
+        if self.scheme == "file":
             return work()
         return patiently(work, self._connect_again)
 
@@ -292,7 +298,12 @@ def _file_system(scheme: str, url: str) -> tuple[Any, str]:
         options = {"client_kwargs": client}
     elif scheme in SFTP:
         options = {"host_key_policy": _known_hosts_only(), "skip_instance_cache": True}
-    fs, root = fsspec.core.url_to_fs(url, **options)
+    try:
+        fs, root = fsspec.core.url_to_fs(url, **options)
+    except Exception as error:
+        if type(error).__name__ == "AuthenticationException":  # paramiko's: not to be repeated
+            raise PermissionError(str(error)) from None
+        raise
     if scheme in SFTP:
         fs.ftp.get_channel().settimeout(SILENT_SECONDS)
     return fs, str(root).rstrip("/")

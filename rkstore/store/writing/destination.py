@@ -7,10 +7,11 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rkstore.errors import BadInput
+from rkstore.errors import BadInput, RkstoreError
 from rkstore.store.files import (
     ASIDE,
     LOCK,
@@ -30,8 +31,24 @@ S3_PART_BYTES = 50 * 2**20
 COPIED_BYTES = 2**20
 
 
+@dataclass(frozen=True)
+class Listed:
+    """What a server's list says of a file."""
+
+    bytes: int
+    tag: str
+    """Of S3; empty elsewhere."""
+
+
 class Destination(Location):
     """A writable :class:`Location`; each file is written atomically."""
+
+    def __init__(self, url: str | Path) -> None:
+        """As for a :class:`Location`."""
+        super().__init__(url)
+        self._listed: dict[str, Listed] = {}
+        self._written: dict[str, Listed] = {}
+        """What was written since it was last looked at, with a tag if it replaced another."""
 
     @contextmanager
     def writing(self, store: str) -> Iterator[set[str]]:
@@ -107,21 +124,55 @@ class Destination(Location):
         """
         if self.scheme == "file":
             return intact(Path(self._root), path, recorded)
-        tag = self._tags.get(path)
+        tag = self._listed[path].tag if path in self._listed else ""
         if tag and tag == _tag(source, tag) and is_recorded(source, recorded):
             return True
         digest, received = hashlib.sha256(), 0
-        for block in self.blocks(path):
-            digest.update(block)
-            received += len(block)
-            if received > recorded.bytes:
-                return False
-        return digest.hexdigest() == recorded.sha256
+        with suppress(RkstoreError):  # what cannot be read is sent again
+            for block in self.blocks(path):
+                digest.update(block)
+                received += len(block)
+                if received > recorded.bytes:
+                    return False
+            return digest.hexdigest() == recorded.sha256
+        return False
+
+    def has_bytes(self, path: str, content: bytes) -> bool:
+        """Whether a small file there has that content."""
+        with suppress(RkstoreError):
+            return self.read(path, len(content)) == content
+        return False
+
+    def check_written(self) -> None:
+        """Look again at what S3 said it has written: a gateway may have lost it.
+
+        Over SFTP each file was looked at when it was sent; a local one was synced.
+
+        Raises:
+            RkstoreError: a file is not there, has another size, or is what it was before.
+        """
+        if self.scheme != "s3":
+            return
+        written, self._written = self._written, {}
+        before = self._listed
+        self._list()
+        for path, sent in written.items():
+            there = self._listed.get(path)
+            stale = sent.tag and there == before[path] != sent
+            if there is None or there.bytes != sent.bytes or stale:
+                raise RkstoreError(
+                    f"{path} was written to {self.url}, and it is not there: run the same command "
+                    "again, which sends what is missing"
+                )
 
     def put(self, path: str, source: Path) -> None:
         """Copy a local file there. A reader finds the old file or the new one, never a part."""
         with self._one_sentence(path, "write"):
             self._patiently(lambda: self._put(path, source))
+        if self.scheme == "s3":
+            before = self._listed[path].tag if path in self._listed else ""
+            tag = _tag(source, before) if before else ""
+            self._written[path] = Listed(source.stat().st_size, tag)
 
     def _put(self, path: str, source: Path) -> None:
         if self.scheme == "s3":  # an object appears as a whole
@@ -155,6 +206,7 @@ class Destination(Location):
 
     def _list(self) -> set[str]:
         with self._one_sentence(""):
+            self._fs.invalidate_cache()
             try:
                 found = self._patiently(lambda: self._fs.find(self._root, detail=True))
             except FileNotFoundError:
@@ -162,7 +214,10 @@ class Destination(Location):
                     raise
                 return set()
         paths = {path.removeprefix(f"{self._root}/"): info for path, info in found.items()}
-        self._tags = {path: str(info.get("ETag", "")).strip('"') for path, info in paths.items()}
+        self._listed = {
+            path: Listed(int(info["size"]), str(info.get("ETag", "")).strip('"'))
+            for path, info in paths.items()
+        }
         return set(paths)
 
 

@@ -7,6 +7,7 @@ the file's content only names that process.
 import errno
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,9 @@ from rkstore.store.files import KEPT, LOCK, MANIFEST, make_directory, writing
 
 # What the system says of a lock that another process has. Anything else is no lock at all.
 HELD = (errno.EWOULDBLOCK, errno.EACCES)
+
+# Whoever asks who writes here holds the lock for a moment: these are the seconds between tries.
+MOMENTS = (0.01, 0.05, 0.1)
 
 
 def holds_store(root: Path, begun: set[str]) -> bool:
@@ -76,7 +80,7 @@ def take_lock(root: Path, name: str = LOCK, what: str | None = None) -> BinaryIO
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
         lock = os.fdopen(os.open(root / name, flags, 0o644), "a+b")
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock_now(lock)
         except OSError as error:
             holder = _holder(lock)
             lock.close()
@@ -97,6 +101,18 @@ def take_lock(root: Path, name: str = LOCK, what: str | None = None) -> BinaryIO
             lock.flush()
             return lock
         lock.close()
+
+
+def _lock_now(lock: BinaryIO) -> None:
+    """Lock a file; raise what the system says if another process has it for more than a moment."""
+    for moment in MOMENTS:
+        try:
+            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in HELD:
+                raise
+        time.sleep(moment)
+    return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def writer_of(root: Path) -> str | None:

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rkstore.dictionaries.dictionary import Dictionary, Rows, side_by_side
+from rkstore.dictionaries.dictionary import Dictionary
+from rkstore.dictionaries.rows import Rows, side_by_side
 from rkstore.dictionaries.sparse import ByLatent, SparseCode
 from rkstore.training.fast.auxk import add_gradients
 from rkstore.training.fast.scratch import Scratch, grad_of

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from rkstore.dictionaries.dictionary import Dictionary, Rows
+    from rkstore.dictionaries.dictionary import Dictionary
+    from rkstore.dictionaries.rows import Rows
     from rkstore.dictionaries.wirings import Bank
     from rkstore.training.run import Run
 
@@ -81,7 +82,7 @@ def resample(
     import torch
     from torch.nn import functional as F
 
-    from rkstore.dictionaries.dictionary import side_by_side
+    from rkstore.dictionaries.rows import side_by_side
 
     if not len(dead):
         return

@@ -12,7 +12,8 @@ if TYPE_CHECKING:  # reading an init's options must not import torch
     import torch
     from torch import Tensor
 
-    from rkstore.dictionaries.dictionary import Rows, Weights
+    from rkstore.dictionaries.dictionary import Weights
+    from rkstore.dictionaries.rows import Rows
     from rkstore.dictionaries.wirings import Bank
     from rkstore.store.sites import Site
     from rkstore.training.reading import Reading
@@ -68,7 +69,7 @@ class Start:
 
     @staticmethod
     def _side_by_side(rows: Rows, sites: tuple[Site, ...]) -> Tensor:
-        from rkstore.dictionaries.dictionary import side_by_side
+        from rkstore.dictionaries.rows import side_by_side
 
         return side_by_side(rows, sites)
 

@@ -4,7 +4,8 @@ import copy
 
 import torch
 
-from rkstore.dictionaries.dictionary import Dictionary, Rows, side_by_side
+from rkstore.dictionaries.dictionary import Dictionary
+from rkstore.dictionaries.rows import Rows, side_by_side
 
 # Latents whose pre-activations on all sample rows are held in memory at once: 32 MB.
 BLOCK_LATENTS = 1024

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from rkstore.dictionaries.dictionary import side_by_side
+from rkstore.dictionaries.rows import side_by_side
 from rkstore.store.sites import Site
 from rkstore.training.reading import Reading
 
