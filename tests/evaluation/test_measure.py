@@ -349,7 +349,7 @@ def test_a_row_that_is_left_out_at_one_site_is_left_out_at_all(long_rows, tmp_pa
 def test_sites_that_leave_each_other_no_row_are_refused(long_rows, tmp_path):
     path = saved(tmp_path / "one", made(WIRINGS["transcoder"]))
     halves = {A.hook_name: slice(None, None, 2), C.hook_name: slice(1, None, 2)}
-    with pytest.raises(BadInput, match="every held-out row of .* is left out"):
+    with pytest.raises(BadInput, match=r"every held-out row of .* is left out"):
         evaluate([path], EvaluateSettings(store=long_rows(halves), max_norm=100.0))
 
 
