@@ -321,20 +321,36 @@ def test_each_set_of_sites_is_read_once(store, tmp_path, monkeypatch):
     assert together == [evaluate([path], settings)[0] for path in paths]
 
 
-def test_a_row_that_is_left_out_at_one_site_is_left_out_at_all(make_store, tmp_path):
-    sites = {site.hook_name: site.width for site in SITES}
-    values = make_store("plain", rows=400, sites=sites)[1]
-    held_out = split_chunks(make_store("plain", rows=400, sites=sites)[0])[1]
-    row = make_store("plain", rows=400, sites=sites)[0].rows_of_chunk(held_out[0])[0]
-    long = values[C.hook_name].copy()
-    long[row] = 1e4
-    store, _ = make_store("long", rows=400, sites=sites, values={C.hook_name: long})
+@pytest.fixture
+def long_rows(store, make_store):
+    """Call it with some of the held-out rows of each site: a store in which they are long."""
+    plain, values = store
+    held_out = np.concatenate([np.arange(*plain.rows_of_chunk(c)) for c in split_chunks(plain)[1]])
+
+    def make(chosen):
+        changed = {name: values[name].copy() for name in chosen}
+        for name, which in chosen.items():
+            changed[name][held_out[which]] = 1e4
+        sites = {site.hook_name: site.width for site in SITES}
+        return str(make_store("long", rows=400, sites=sites, values=changed)[0].root)
+
+    return make
+
+
+def test_a_row_that_is_left_out_at_one_site_is_left_out_at_all(long_rows, tmp_path):
     path = saved(tmp_path / "one", made(WIRINGS["transcoder"]))
+    store = long_rows({C.hook_name: slice(1)})
     whole, some = (
-        evaluate([path], EvaluateSettings(store=str(store.root), max_norm=most))[0]
-        for most in (None, 100.0)
+        evaluate([path], EvaluateSettings(store=store, max_norm=most))[0] for most in (None, 100.0)
     )
     assert (some.left_out, some.rows) == (1, whole.rows - 1)
+
+
+def test_sites_that_leave_each_other_no_row_are_refused(long_rows, tmp_path):
+    path = saved(tmp_path / "one", made(WIRINGS["transcoder"]))
+    halves = {A.hook_name: slice(None, None, 2), C.hook_name: slice(1, None, 2)}
+    with pytest.raises(BadInput, match=r"every held-out row of .* is left out"):
+        evaluate([path], EvaluateSettings(store=long_rows(halves), max_norm=100.0))
 
 
 def test_the_results_of_an_autoencoder_have_the_keys_that_they_had(store, tmp_path):
