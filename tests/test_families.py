@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from rkstore.dictionaries import SELECTS, Dictionary, load_dictionary
+from rkstore.dictionaries import SELECTS, Dictionary, Select, load_dictionary
+from rkstore.dictionaries.selection import Selection
 from rkstore.dictionaries.selects.jumprelu import JumpReLU
 from rkstore.dictionaries.wirings import WIRINGS, Bank, Wires, Wiring
 from rkstore.errors import BadInput
@@ -126,15 +127,17 @@ class ToText(Exporter):
             np.savetxt(out / f"{name}.txt", rows, f"%.{self.precision}f")
 
 
-class Floored(JumpReLU):
+class Floored(Select):
     """Pre-activations above one floor stay."""
 
     name = "floored"
-    trained = True
     floor: float = option(0.0, "What a floored code must be above.", least=0.0)
 
-    def state(self, latents: int) -> dict[str, torch.Tensor]:
-        return {"threshold": torch.full((latents,), self.floor)}
+    def code(self, pre: torch.Tensor, kept: Selection) -> torch.Tensor:  # noqa: ARG002
+        return pre.relu() * (pre > self.floor)
+
+    def at_inference(self, kept: Selection, latents: int) -> tuple[Select, dict[str, torch.Tensor]]:  # noqa: ARG002
+        return JumpReLU(), {"threshold": torch.full((latents,), self.floor)}
 
 
 class Split(Wires):

@@ -42,7 +42,8 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 # Keys that change a value and contain a number.
 NUMBERS = ("d_in", "d_sae", "k", "activation_fn_kwargs")
 
-# Active latents if a topk dictionary does not say.
+# Those with k active latents, which may be ranked by decoder norms; and k if one does not say.
+WITH_K = ("topk", "abstopk")
 TOPK_IF_UNSAID = 100
 
 # Other names of the same in flat files.
@@ -140,14 +141,14 @@ def read_config(document: Any) -> Config:
         architecture = "topk"  # its name before it had its own
     if chosen["activation_fn"] == "topk" and architecture != "topk":
         raise BadInput(f"activation_fn is 'topk', which a {architecture} dictionary does not have")
-    if architecture != "topk" and (k or chosen["rescale_acts_by_decoder_norm"]):
+    if architecture not in WITH_K and (k or chosen["rescale_acts_by_decoder_norm"]):
         key = "k" if k else "rescale_acts_by_decoder_norm"
         raise BadInput(f"{key} is {k or True}, which a {architecture} dictionary does not have")
     return Config(
         d_in=_size(config, "d_in"),
         d_sae=_size(config, "d_sae"),
         select=ARCHITECTURES[architecture],
-        options={"k": k or TOPK_IF_UNSAID} if architecture == "topk" else {},
+        options={"k": k or TOPK_IF_UNSAID} if architecture in WITH_K else {},
         dtype=DTYPES[chosen["dtype"]] if "dtype" in config else None,
         centred=chosen["apply_b_dec_to_input"],
         norm=chosen["normalize_activations"],

@@ -1,7 +1,8 @@
 """A dictionary on disk: ``cfg.json`` and ``sae_weights.safetensors``.
 
 An autoencoder of one site has SAELens' own layout: ``sae_lens.SAE.load_from_disk(path)`` loads
-the directory unchanged. Any other has the ``architecture`` rkstore, with its wiring as JSON.
+the directory unchanged. Any other has the ``architecture`` rkstore, with its wiring as JSON: also
+an autoencoder that ranks by decoder norms, unless these can be taken into its thresholds.
 """
 
 import json
@@ -15,6 +16,7 @@ from torch import Tensor
 from rkstore.dictionaries.config import read_config
 from rkstore.dictionaries.dictionary import Dictionary
 from rkstore.dictionaries.folding import fold
+from rkstore.dictionaries.selection import Selection
 from rkstore.dictionaries.selects import select_named
 from rkstore.dictionaries.wirings import Wiring
 from rkstore.errors import BadInput
@@ -47,7 +49,8 @@ def save_dictionary(dictionary: Dictionary, path: Path, metadata: dict[str, Any]
         metadata: model and hook it belongs to, under SAELens' names, and whatever else
             is worth keeping.
     """
-    config, tensors = _as_saelens(dictionary) if _is_sae(dictionary) else _as_wired(dictionary)
+    as_sae = _is_sae(dictionary)
+    config, tensors = _as_saelens(dictionary) if as_sae else _as_wired(dictionary)
     config["metadata"] = {"sae_lens_version": SAE_LENS_VERSION} | metadata
     save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, path / WEIGHTS)
     text = json.dumps(config, indent=2, allow_nan=False) + "\n"
@@ -57,13 +60,23 @@ def save_dictionary(dictionary: Dictionary, path: Path, metadata: dict[str, Any]
 def _is_sae(dictionary: Dictionary) -> bool:
     """Whether SAELens supports it: one bank, which writes the one site that it reads."""
     wiring = dictionary.wiring
-    return len(wiring.banks) == len(wiring.sites) == 1 and wiring.centred
+    if len(wiring.banks) > 1 or len(wiring.sites) > 1 or not wiring.centred or wiring.skip:
+        return False
+    (pool,) = dictionary.pools
+    select, _ = pool.rule.at_inference(pool, dictionary.d_sae)
+    return select.architecture is not None and (wiring.norm == "none" or select.by_latent)
 
 
 def _as_saelens(dictionary: Dictionary) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Configuration and tensors under SAELens' names."""
     (pool,) = dictionary.pools
     select, kept = pool.rule.at_inference(pool, dictionary.d_sae)
+    if dictionary.wiring.norm != "none":
+        # z c > θ is z > θ/c.
+        plain = Selection(select, dictionary.d_sae)
+        plain.load_state_dict(kept)
+        plain.rescale(dictionary.weights()[0].clamp_min(1e-12))
+        kept = plain.state_dict()
     config = {
         "architecture": select.architecture,
         "d_in": dictionary.d_in,
@@ -75,7 +88,8 @@ def _as_saelens(dictionary: Dictionary) -> tuple[dict[str, Any], dict[str, Tenso
         "reshape_activations": "none",
         **select.config(),
     }
-    return config, dict(dictionary.named_parameters()) | kept
+    weights = {"b_dec": dictionary.b_dec} | dictionary.banks[0][1]._asdict()
+    return config, select.to_saelens(weights | kept)
 
 
 def _as_wired(dictionary: Dictionary) -> tuple[dict[str, Any], dict[str, Tensor]]:

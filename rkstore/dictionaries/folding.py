@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rkstore.dictionaries.config import AVERAGE, Config
+from rkstore.dictionaries.selects import SELECTS
 from rkstore.errors import BadInput
 
 SCALER = "activation_scaler.json"
@@ -29,6 +30,7 @@ def fold(tensors: dict[str, Tensor], config: Config, directory: Path) -> dict[st
         BadInput: a factor is missing or unexpected, or a weight is not a finite number.
     """
     w = {name: t.to(config.dtype or t.dtype) for name, t in tensors.items()}
+    w = SELECTS[config.select].from_saelens(w)
     factor = _finetuning_factor(w, config)
     scale = _scale(directory) if config.norm == AVERAGE else 1.0
     if scale != 1 or config.by_decoder_norms or factor is not None or not config.centred:

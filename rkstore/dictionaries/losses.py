@@ -24,8 +24,8 @@ class Coded:
         kept: the select's state and parameters.
         dead: which latents count as dead, bool ``(latents,)``.
         pressure: fraction of the sparsity losses to apply, 0 to 1.
-        error_with: the reconstruction error with another code of this pool, of the sites that it
-            writes; no gradient reaches the decoders.
+        error_with: the reconstruction error with another code of this pool, weighed like ``f``, of
+            the sites that it writes; no gradient reaches the decoders.
     """
 
     pre: Tensor
@@ -78,8 +78,12 @@ def _pools(
             kept = next(pools)
             mine = slice(first, first := first + kept.latents)
 
-            def error_with(other: Tensor, view: int = view, mine: slice = mine) -> Tensor:
-                return _error_with(dictionary, rows, f.detach(), other, view, mine)
+            def error_with(
+                other: Tensor, view: int = view, mine: slice = mine, c: Tensor | None = c
+            ) -> Tensor:
+                # Dividing by the norms themselves cancels their gradient as well.
+                code = other if c is None else other / c[mine].clamp_min(1e-12)
+                return _error_with(dictionary, rows, f.detach(), code, view, mine)
 
             found.append(
                 Coded(

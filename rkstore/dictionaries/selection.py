@@ -41,7 +41,8 @@ class Selection(nn.Module):
         """The code ``(batch, latents)`` as a list, if a list is faster; else None."""
         return self.rule.sparse(pre, self)
 
-    def rescale(self, scale: float) -> None:
+    @torch.no_grad()
+    def rescale(self, scale: float | Tensor) -> None:
         """Work on pre-activations divided by ``scale`` from now on."""
         self.rule.rescale(self, scale)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rkstore.dictionaries.dictionary import Dictionary
 from rkstore.dictionaries.prefixes import Prefixes
-from rkstore.dictionaries.selects import SELECTS
+from rkstore.dictionaries.selects import SELECTS, Select
 from rkstore.dictionaries.wirings import WIRINGS, Wiring
 from rkstore.errors import BadInput
 from rkstore.rkcnn.mine import probed
@@ -25,6 +25,7 @@ from rkstore.store.sites import Site
 from rkstore.training.dead import dead_after
 from rkstore.training.fast import Scratch
 from rkstore.training.helpers import HELPERS
+from rkstore.training.helpers.auxk import AuxK
 from rkstore.training.inits import initialise
 from rkstore.training.naming import (
     check_name,
@@ -163,10 +164,12 @@ def prepare(settings: TrainSettings) -> Run:
     wiring = _wiring(settings, reads, writes)
     reading = _reading(settings, store, wiring.sites)
     prefixes = Prefixes(settings.prefixes, settings.prefix_order, settings.prefix_draws)
+    select = settings.options(SELECTS[settings.dictionary])
+    _check_together(settings, select)
     helpers = [settings.options(helper) for helper in HELPERS.values()]
     for helper in helpers:
         helper.check(wiring)
-    dictionary = Dictionary(wiring, settings.options(SELECTS[settings.dictionary]))
+    dictionary = Dictionary(wiring, select)
     initialise(dictionary, reading, settings, None if found is None else found.directions)
     dictionary.to(settings.device)
     return Run(
@@ -178,6 +181,19 @@ def prepare(settings: TrainSettings) -> Run:
         idle=torch.zeros(wiring.latents, dtype=torch.int64, device=settings.device),
         directions=None if found is None else found.sha256,
     )
+
+
+def _check_together(settings: TrainSettings, select: Select) -> None:
+    """Raise BadInput if two options defeat each other."""
+    if select.penalised and not settings.unit_decoder and settings.code_norm == "none":
+        raise BadInput(
+            f"the penalty of a {settings.dictionary} code could be evaded by a small code and a "
+            "large decoder: with --no-unit-decoder give a --code-norm, such as sae"
+        )
+    if settings.options(AuxK).auxk_levels and settings.prefix_order != "latents":
+        raise BadInput(
+            "--auxk-levels needs prefixes that are slices of the latents: leave out --prefix-order"
+        )
 
 
 def _wiring(settings: TrainSettings, reads: Sites, writes: Sites) -> Wiring:

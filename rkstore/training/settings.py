@@ -10,7 +10,7 @@ from rkstore.training.helpers import HELPERS
 from rkstore.training.inits import INITS
 from rkstore.training.inits.rkcnn import RkCNN
 
-TRAINED = tuple(name for name, select in SELECTS.items() if select.trained)
+TRAINED = tuple(SELECTS)
 
 
 @combined(dictionary=SELECTS, init=INITS, wiring=WIRINGS, helpers=HELPERS)
@@ -62,8 +62,8 @@ class TrainSettings(SiteSettings):
     center: str | None = option(
         None,
         "Initial b_dec, and what encoders begin relative to: the store's mean, the geometric "
-        "median of a sample of rows, or zero (none). By default zero for random and "
-        "rkcnn-decoder, whose encoders do not depend on the data, and the mean for all others.",
+        "median of a sample of rows, or zero (none). By default zero for random and rkcnn-decoder, "
+        "whose encoders do not depend on the data, and the mean for all others.",
         choices=("mean", "geometric-median", "none"),
     )
     init_bias: str = option(

@@ -20,6 +20,7 @@ from rkstore.dictionaries.config import (
     METADATA,
     NOT_A_ROW,
     NUMBERS,
+    WITH_K,
     WITHOUT_EFFECT,
 )
 from rkstore.errors import BadInput
@@ -31,7 +32,7 @@ METADATA_OF_ALL = {"model_name": "gpt2", "hook_name": "blocks.0.hook_z", "sae_le
 
 # A plain one of each architecture, to which a test adds.
 PLAIN = {
-    name: {"architecture": name} | ({"k": K} if name == "topk" else {}) for name in ARCHITECTURES
+    name: {"architecture": name} | ({"k": K} if name in WITH_K else {}) for name in ARCHITECTURES
 }
 
 # Every value of every key, with each architecture that has it.
@@ -41,14 +42,14 @@ ALONE = [
     if key not in ("architecture", "activation_fn")
     for value in values
     for architecture in ARCHITECTURES
-    if architecture == "topk" or key != "rescale_acts_by_decoder_norm"
+    if architecture in WITH_K or key != "rescale_acts_by_decoder_norm"
 ]
 
 
 def together(seed):
     """A configuration in which every key is chosen at random."""
     chosen = {key: random.Random(f"{seed}{key}").choice(CHOICES[key]) for key in CHOICES}
-    if chosen["architecture"] != "topk":
+    if chosen["architecture"] not in WITH_K:
         del chosen["rescale_acts_by_decoder_norm"]
     del chosen["activation_fn"]
     return PLAIN[chosen["architecture"]] | chosen
@@ -69,6 +70,9 @@ def make_tensors(config, seed=0):
     }
     if config["architecture"] == "jumprelu":
         tensors["threshold"] = randn(D_SAE).abs()
+    if config["architecture"] == "gated":
+        tensors["b_gate"] = tensors.pop("b_enc")
+        tensors |= {"b_mag": randn(D_SAE), "r_mag": randn(D_SAE) / 2}
     if config.get("finetuning_scaling_factor"):
         tensors["scaling_factor"] = 1 + randn(D_SAE).abs()
     return tensors
@@ -107,7 +111,8 @@ def reference(config, x):
     elif norm == AVERAGE:
         divisor = factor = 1 / SCALE
     z = (x - shift) / divisor - w["b_dec"] * config.get("apply_b_dec_to_input", True)
-    pre = z @ w["W_enc"] + w["b_enc"]
+    gated = config["architecture"] == "gated"
+    pre = z @ w["W_enc"] + w["b_gate" if gated else "b_enc"]
     # SAELens folds the factor into the weights, by which the code of this kind is divided.
     average = factor if norm == AVERAGE else 1.0
     norms = np.linalg.norm(w["W_dec"], axis=1) * average
@@ -116,9 +121,14 @@ def reference(config, x):
     if config["architecture"] == "topk":
         smallest = np.sort(pre, axis=1)[:, -K][:, None]
         f = np.where(pre >= smallest, pre, 0).clip(0)
+    elif config["architecture"] == "abstopk":
+        smallest = np.sort(np.abs(pre), axis=1)[:, -K][:, None]
+        f = np.where(np.abs(pre) >= smallest, pre, 0)
+    elif gated:
+        f = (pre > 0) * (z @ (w["W_enc"] * np.exp(w["r_mag"])) + w["b_mag"]).clip(0)
     else:
         f = pre.clip(0) * (pre > w.get("threshold", 0))
-    code = f / norms * average if rescale else f
+    code = f / norms if rescale else f
     code = code * w.get("scaling_factor", 1)
     return f, (code @ w["W_dec"] + w["b_dec"]) * factor + shift
 
@@ -142,7 +152,10 @@ def test_a_loaded_dictionary_that_is_saved_loads_the_same(tmp_path, config):
     (tmp_path / "ours").mkdir()
     save_dictionary(dictionary, tmp_path / "ours", metadata)
     again, _ = load_dictionary(tmp_path / "ours")
-    assert torch.equal(again(make_rows()), dictionary(make_rows()))
+    if config["architecture"] == "gated":  # the biases are those of other terms: gated.py
+        same(again(make_rows()), dictionary(make_rows()))
+    else:
+        assert torch.equal(again(make_rows()), dictionary(make_rows()))
 
 
 CHANGED = [

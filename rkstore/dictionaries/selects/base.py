@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rkstore.settings import Settings
@@ -25,10 +26,10 @@ class Select(Settings, ABC):
     name: ClassVar[str]
     architecture: ClassVar[str | None] = None
     """SAELens' name of a dictionary with this select; None if it is saved as another."""
-    trained: ClassVar[bool] = True
-    """Whether it can be trained; else it is only for loading and saving."""
     signed: ClassVar[bool] = False
     """Whether the code may be negative."""
+    by_latent: ClassVar[bool] = False
+    """Whether, at inference, each latent is on or off whatever the others are."""
 
     @abstractmethod
     def code(self, pre: Tensor, kept: Selection) -> Tensor:
@@ -45,6 +46,11 @@ class Select(Settings, ABC):
     def losses(self, now: Coded) -> dict[str, Tensor]:  # noqa: ARG002
         """Terms of the training loss, scalars by name."""
         return {}
+
+    @property
+    def penalised(self) -> bool:
+        """Whether its losses could be evaded by a small code and a large decoder."""
+        return False
 
     @property
     def l1_weight(self) -> float:
@@ -65,12 +71,22 @@ class Select(Settings, ABC):
     def constrain(self, kept: Selection) -> None:
         """Bring its parameters back to what is allowed, after a step."""
 
-    def rescale(self, kept: Selection, scale: float) -> None:
-        """Become the select for pre-activations divided by ``scale``."""
+    def rescale(self, kept: Selection, scale: float | Tensor) -> None:
+        """Become the select for pre-activations divided by ``scale``, one or one a latent."""
 
     def at_inference(self, kept: Selection, latents: int) -> tuple[Select, dict[str, Tensor]]:  # noqa: ARG002
         """The select that replaces this one after training, and its state."""
         return self, dict(kept.named_buffers()) | dict(kept.named_parameters())
+
+    @classmethod
+    def to_saelens(cls, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weights and its own tensors under SAELens' names and in its form."""
+        return dict(tensors)
+
+    @classmethod
+    def from_saelens(cls, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The inverse of :meth:`to_saelens`."""
+        return dict(tensors)
 
     def config(self) -> dict[str, Any]:
         """The entries of SAELens' ``cfg.json`` for this select besides its architecture."""

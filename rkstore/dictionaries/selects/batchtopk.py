@@ -29,6 +29,7 @@ class BatchTopK(TopK):
 
     name = "batchtopk"
     architecture = None
+    by_latent = True
 
     def code(self, pre: Tensor, kept: Selection) -> Tensor:
         if not kept.training:
@@ -57,7 +58,7 @@ class BatchTopK(TopK):
 
         return {"threshold": torch.zeros(()), "batches": torch.zeros((), dtype=torch.int64)}
 
-    def rescale(self, kept: Selection, scale: float) -> None:
+    def rescale(self, kept: Selection, scale: float | Tensor) -> None:
         kept.get_buffer("threshold").div_(scale)
 
     def at_inference(self, kept: Selection, latents: int) -> tuple[Select, dict[str, Tensor]]:

@@ -18,15 +18,24 @@ if TYPE_CHECKING:
 class ReLU(Select):
     """Everything above zero stays; the penalty ``l1 · Σ f`` controls how much that is.
 
-    The rows of ``W_dec`` have norm 1, so shrinking the code and scaling up the decoder cannot
-    evade the penalty.
+    The rows of ``W_dec`` have norm 1 (Bricken et al.), so shrinking the code and scaling up the
+    decoder cannot evade the penalty. With ``--code-norm sae --no-unit-decoder`` it is instead
+    ``l1 · Σ f ‖W_dec‖``, whose gradient reaches the decoder (Anthropic, "Circuits Updates - April
+    2024"); with another norm the penalty of a crosscoder.
+
+    Here the error is a sum over dimensions and the penalty one over latents, both means over
+    tokens. Where both are means also over dimensions and latents, as in a loss ``mse + l1' ·
+    mean|f|``, that weight is ``l1 = l1' · s · d_in / d_sae``, with ``s`` the factor of the inputs
+    (1 with ``--norm none``). Many a published ``l1'`` of 1e-3 is thus a penalty of next to nothing.
     """
 
     name = "relu"
     architecture = "standard"
+    by_latent = True
     l1: float = option(
         1.0,
-        "Weight of the L1 penalty of a relu code, per token, with inputs scaled as --norm says.",
+        "Weight of the L1 penalty of a relu code, or of a gated code's gates, per token, with "
+        "inputs scaled as --norm says.",
         least=0.0,
     )
 
@@ -52,6 +61,10 @@ class ReLU(Select):
 
     def losses(self, now: Coded) -> dict[str, Tensor]:
         return {"l1": now.pressure * self.l1 * now.f.sum(dim=-1).mean()}
+
+    @property
+    def penalised(self) -> bool:
+        return self.l1 > 0
 
     @property
     def l1_weight(self) -> float:

@@ -20,7 +20,9 @@ class TopK(Select):
 
     name = "topk"
     architecture: ClassVar[str | None] = "topk"
-    k: int = option(32, "Active latents of a topk code; of a batchtopk code on average.", least=1)
+    k: int = option(
+        32, "Active latents of a topk or abstopk code; of a batchtopk code on average.", least=1
+    )
 
     def code(self, pre: Tensor, kept: Selection) -> Tensor:  # noqa: ARG002
         values, indices = pre.topk(self.k, dim=-1, sorted=False)

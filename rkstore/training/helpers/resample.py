@@ -75,9 +75,10 @@ def resample(
 
     A row is drawn with probability proportional to its squared loss at the sites that the latent
     writes, without replacement unless there are too few. Its direction, relative to ``b_dec``,
-    becomes the decoder row and, shorter, the encoder row; the bias becomes zero, and Adam's moments
-    are reset. An encoder that does not read ``x - b_dec`` gets the direction relative to the mean
-    of the rows, and the bias for it.
+    becomes the decoder row and, shorter, the encoder row; the bias becomes zero, what the select
+    learned of the latent becomes as it was before the first step, and Adam's moments are reset. An
+    encoder that does not read ``x - b_dec`` gets the direction relative to the mean of the rows,
+    and the bias for it.
     """
     import torch
     from torch.nn import functional as F
@@ -115,6 +116,21 @@ def resample(
                 optimizer.state[W_dec][moment][mine] = 0
                 optimizer.state[W_enc][moment].T[mine] = 0
                 optimizer.state[b_enc][moment][mine] = 0
+        _restart_selects(dictionary, optimizer, dead)
+
+
+def _restart_selects(dictionary: Dictionary, optimizer: torch.optim.Adam, dead: Tensor) -> None:
+    """Reset what the selects learned of these latents, such as a threshold that none reaches."""
+    first = 0
+    for pool in dictionary.pools:
+        mine = dead[(dead >= first) & (dead < first + pool.latents)] - first
+        # With a code per site the next pool has the first latents again.
+        first = (first + pool.latents) % dictionary.d_sae
+        for name, begun in pool.rule.learned(pool.latents).items():
+            parameter = pool.get_parameter(name)
+            parameter[mine] = begun.to(parameter)[mine]
+            for moment in ("exp_avg", "exp_avg_sq"):
+                optimizer.state[parameter][moment][mine] = 0
 
 
 def _middle(dictionary: Dictionary, rows: Rows, bank: Bank) -> Tensor:

@@ -33,7 +33,7 @@ def match_reconstruction(dictionary: Dictionary, rows: Rows) -> None:
 
     Both relative to ``b_dec``, mean over the rows. Gao et al. (2024, arXiv 2406.04093) do so in
     their code, with random unit vectors for rows. Every select is positively homogeneous, except
-    for a threshold, which is zero here, so weights and biases take the same factor.
+    for its thresholds and biases, so these take the same factor as the weights.
     """
     # A copy: every batch updates the threshold of batchtopk.
     trial = copy.deepcopy(dictionary)
@@ -48,3 +48,5 @@ def match_reconstruction(dictionary: Dictionary, rows: Rows) -> None:
         for _, (W_enc, b_enc, _) in dictionary.banks:
             W_enc.mul_(factor)
             b_enc.mul_(factor)
+        for pool in dictionary.pools:
+            pool.rescale(1 / factor)

@@ -1,0 +1,75 @@
+"""Gated: whether a latent is on is decided apart from how much (arXiv 2404.16014)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from rkstore.dictionaries.selects.base import Select
+from rkstore.settings import option
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from rkstore.dictionaries.losses import Coded
+    from rkstore.dictionaries.selection import Selection
+
+
+class Gated(Select):
+    """``f = [z > 0] · ReLU(e^r z + b)`` of the pre-activations ``z``, which are the gates.
+
+    Rajamanoharan et al. (2024), with weights tied as there. The penalty is on the gates alone, so
+    it does not shrink the code: ``l1 · Σ ReLU(z)``. What teaches the gates is the error of the
+    reconstruction from ``ReLU(z)``, with the decoder held fixed.
+
+    The paper, and SAELens, give the magnitudes a bias apart from that of the gates: ``b_gate`` is
+    our ``b_enc``, and ``b_mag = b + e^r b_enc``. The functions are the same; a step of Adam is
+    not, since here a change of ``b_enc`` moves the magnitudes as well.
+    """
+
+    name = "gated"
+    architecture = "gated"
+    by_latent = True
+    l1: float = option(
+        1.0,
+        "Weight of the L1 penalty of a relu code, or of a gated code's gates, per token, with "
+        "inputs scaled as --norm says.",
+        least=0.0,
+    )
+
+    @property
+    def penalised(self) -> bool:
+        return self.l1 > 0
+
+    def code(self, pre: Tensor, kept: Selection) -> Tensor:
+        magnitude = pre * kept.get_parameter("r_mag").exp() + kept.get_parameter("b")
+        return magnitude.relu() * (pre > 0)
+
+    def losses(self, now: Coded) -> dict[str, Tensor]:
+        gates = now.pre.relu()
+        return {
+            "l1": now.pressure * self.l1 * gates.sum(dim=-1).mean(),
+            "gates": now.error_with(gates),
+        }
+
+    def learned(self, latents: int) -> dict[str, Tensor]:
+        import torch
+
+        return {"r_mag": torch.zeros(latents), "b": torch.zeros(latents)}
+
+    def rescale(self, kept: Selection, scale: float | Tensor) -> None:
+        kept.get_parameter("b").div_(scale)
+
+    @classmethod
+    def to_saelens(cls, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        w = dict(tensors)
+        w["b_gate"] = w.pop("b_enc")
+        w["b_mag"] = (w.pop("b") + w["r_mag"].double().exp() * w["b_gate"]).to(w["b_gate"])
+        return w
+
+    @classmethod
+    def from_saelens(cls, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        w = dict(tensors)
+        w["b_enc"] = w.pop("b_gate")
+        w["b"] = w.pop("b_mag") - w["r_mag"].double().exp() * w["b_enc"]
+        return w
