@@ -12,8 +12,10 @@ from rkstore.errors import BadInput
 from rkstore.store.sites import Pair
 from rkstore.training import train as training
 from rkstore.training.checkpoint import STATE, save
+from rkstore.training.helpers.resample import resample
 from rkstore.training.inits import INITS
 from rkstore.training.inits.centre import centre
+from rkstore.training.naming import LONGEST, default_name
 from rkstore.training.run import prepare
 from rkstore.training.settings import TrainSettings
 from rkstore.training.step import step
@@ -268,6 +270,23 @@ def test_two_kinds_of_pairs_are_told_apart_by_name(settings, make_store, tmp_pat
     assert sites(settings, **both, pair="resid-mid") == ([[*OUT][1]], [[*IN][1]])
 
 
+def test_pairs_of_two_models_are_chosen_by_the_name_of_the_model(settings, tmp_path):
+    two = {"wiring": "clt", "store": str(tmp_path / "one"), "paired_with": str(tmp_path / "one")}
+    with pytest.raises(BadInput, match=r"has 6 pairs .* some of one layer: say which with hook"):
+        prepare(settings(**two))
+    chat = [f"chat:{name}" for name in IN], [f"chat:{name}" for name in OUT]
+    assert sites(settings, **two, hook="chat:*.hook_in") == chat
+
+
+def test_a_name_of_many_sites_stays_short_enough_for_a_directory():
+    hooks = ",".join(f"blocks.{n}.part_{n}.hook" for n in range(60))
+    identity = {"hook": hooks, "wiring": "crosscoder", "dictionary": "topk", "init": "random"}
+    name, other = default_name(identity), default_name(identity | {"hook": hooks + "_out"})
+    assert len(name) == len(other) == LONGEST
+    assert name != other
+    assert name.rpartition("-")[0].endswith("-crosscoder-topk-random")
+
+
 # How it begins.
 
 
@@ -368,6 +387,27 @@ def test_nothing_of_one_model_reaches_the_latents_of_the_other(settings):
     (decoded - rows[a.hook_name]).square().sum().backward()
     for weight in dictionary.banks[1][1]:
         assert weight.grad is None or not weight.grad.any()
+
+
+def test_a_resampled_latent_begins_at_a_row_that_is_bad_at_the_sites_that_it_writes(settings):
+    """The row is far wrong in one model only: that model's latents alone begin there."""
+    run = prepare(settings(**KINDS["dfc"]))
+    for batch, _ in zip(run.reading.batches(32, seed=0), range(2), strict=False):
+        step(run, run.reading.rows(batch, "cpu"))
+    dictionary, generator = run.dictionary, torch.Generator().manual_seed(0)
+    rows = {
+        site.hook_name: torch.randn(50, site.width, generator=generator)
+        for site in run.reading.sites
+    }
+    for bad, name in enumerate(rows):
+        rows[name][bad] *= 1e4
+    dead = torch.tensor([0, dictionary.wiring.banks[0].latents])  # one of each model
+    resample(dictionary, run.optimizer, dead, rows, generator)
+    means = {name: x.mean(dim=0, keepdim=True) for name, x in rows.items()}
+    assert dictionary.pre(means)[0, dead].abs().max() < 0.01
+    for bad, (bank, (_, _, W_dec)) in enumerate(dictionary.banks[:2]):
+        written = rows[bank.writes[0].hook_name][bad] - dictionary.bias(bank.writes)
+        torch.testing.assert_close(W_dec[0], normalize(written, dim=0))
 
 
 def test_what_a_layer_writes_does_not_depend_on_later_layers(settings):
