@@ -1,6 +1,6 @@
 # make demo    the whole way once: harvest, probe, train, evaluate, a picture
 # make test    the test-suite
-# make torture kills, flipped bits and forged stores, for a quarter of an hour
+# make torture kills, full disks, bad networks, forged stores and more, for 20 minutes
 # make check   formatting, lint, types
 # make bench   speed, size and accuracy against what else there is, for a quarter of an hour
 # make bench-scale  speed and memory of stores of ten thousand to a million rows

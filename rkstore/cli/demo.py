@@ -43,7 +43,8 @@ def run(out: Path, *, tokens: int, steps: int, layer: int) -> None:
     """Harvest all layers of the demo model, probe one, train dictionaries on it, compare them."""
     from rkstore.cli.terminal import describe_probe, describe_store
     from rkstore.evaluation.evaluate import evaluate, write_results
-    from rkstore.evaluation.report.figures import comparison, table
+    from rkstore.evaluation.report.figures import comparison
+    from rkstore.evaluation.report.results import table
     from rkstore.evaluation.settings import EvaluateSettings
     from rkstore.rkcnn.mine import probe
     from rkstore.rkcnn.settings import ProbeSettings

@@ -20,7 +20,8 @@ def evaluate(settings: EvaluateSettings, checkpoints: tuple[str, ...]) -> None:
     from rkstore.evaluation.checkpoints import newest
     from rkstore.evaluation.evaluate import evaluate as evaluate_dictionaries
     from rkstore.evaluation.evaluate import write_results
-    from rkstore.evaluation.report.figures import comparison, table
+    from rkstore.evaluation.report.figures import comparison
+    from rkstore.evaluation.report.results import table
     from rkstore.store.open import open_readable
 
     store = open_readable(settings.store, settings.paired_with)

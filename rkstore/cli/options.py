@@ -40,6 +40,14 @@ class Number(click.ParamType):  # type: ignore[type-arg] # not generic in older 
         return number
 
 
+class Numbers(Number):
+    """Numbers with commas between them."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        parts = value.split(",") if isinstance(value, str) else value
+        return tuple(super(Numbers, self).convert(part, param, ctx) for part in parts)
+
+
 class PathOrName(click.ParamType):  # type: ignore[type-arg]
     """A path, or a URL or Hub name in its place. ``~`` is the home directory."""
 
@@ -174,7 +182,9 @@ def _option(option: Option, members: tuple[str, ...]) -> Callable[[F], F]:
     shown |= {"cls": OfMembers, "members": members}
     if option.kind is bool:
         return click.option(f"{option.flag}/--no-{option.flag[2:]}", option.name, **shown)
-    if option.several:
+    if option.several and option.kind is not str:
+        shown |= {"default": ",".join(f"{x:g}" for x in option.default), "metavar": "NUMBERS"}
+    elif option.several:
         shown |= {"multiple": True, "metavar": "NAME"}
     flags = [option.flag] + ([flag_of(option.also)] if option.also else [])
     return click.option(*flags, option.name, type=_param_type(option), **shown)
@@ -184,5 +194,5 @@ def _param_type(option: Option) -> Any:
     if option.choices:
         return click.Choice(tuple(option.choices))
     if option.kind in (int, float):
-        return Number(option.kind)
+        return (Numbers if option.several else Number)(option.kind)
     return PATH if option.path else click.STRING

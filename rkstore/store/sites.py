@@ -57,6 +57,21 @@ def block_of(hook_name: str) -> tuple[int | None, str]:
     return (int(found[1]), found[2]) if found else (None, hook_name)
 
 
+def briefly(hook_names: Sequence[str]) -> str:
+    """Sites in few words: the same hook of several layers as ``blocks.0-3,8.mlp.hook_post``."""
+    if len(hook_names) == 1:
+        return hook_names[0]
+    layers: dict[str, list[int]] = {}
+    for name in hook_names:
+        layer, rest = block_of(name)
+        begin = "" if layer is None else name.removesuffix(f"{layer}.{rest}")
+        layers.setdefault(f"{begin}{{}}{rest}", []).extend([] if layer is None else [layer])
+    return ",".join(
+        form.replace("{}", f"{written(found)}." if found else "", 1)
+        for form, found in layers.items()
+    )
+
+
 def is_named(hook_name: str, asked: str) -> bool:
     """Whether ``asked`` is the full name of a hook, the part after its block, or a glob of one."""
     return any(fnmatch.fnmatchcase(name, asked) for name in (hook_name, block_of(hook_name)[1]))

@@ -8,7 +8,7 @@ checkpoint.
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from rkstore.dictionaries.disk import TRAINING
 from rkstore.dictionaries.wirings import Wires
 from rkstore.errors import BadInput
 from rkstore.store.files import named
-from rkstore.store.sites import block_of, written
+from rkstore.store.sites import briefly
 
 # The longest path component on common file systems, minus room for a step and a temporary name.
 LONGEST = 255 - 40
@@ -49,23 +49,8 @@ def default_name(identity: Mapping[str, Any]) -> str:
     ).hexdigest()
     words = [identity[key] for key in ("wiring", "dictionary", "init") if key in identity]
     end = "-".join(["", *words, digest[:8]])
-    site = _briefly(identity["hook"].split(",")).encode()[: LONGEST - len(end)]
+    site = briefly(identity["hook"].split(",")).encode()[: LONGEST - len(end)]
     return site.decode(errors="ignore") + end
-
-
-def _briefly(hook_names: Sequence[str]) -> str:
-    """Sites in few words: the same hook of several layers as ``blocks.0-3,8.mlp.hook_post``."""
-    if len(hook_names) == 1:
-        return hook_names[0]
-    layers: dict[str, list[int]] = {}
-    for name in hook_names:
-        layer, rest = block_of(name)
-        begin = "" if layer is None else name.removesuffix(f"{layer}.{rest}")
-        layers.setdefault(f"{begin}{{}}{rest}", []).extend([] if layer is None else [layer])
-    return ",".join(
-        form.replace("{}", f"{written(found)}." if found else "", 1)
-        for form, found in layers.items()
-    )
 
 
 def checkpoint_of(parent: Path, name: str, step: int) -> Path:

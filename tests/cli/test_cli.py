@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from conftest import flip, tree
 
 from rkstore.cli import cli
-from rkstore.cli.options import Command, Number, PathOrName, options_of
+from rkstore.cli.options import Command, Number, Numbers, PathOrName, options_of
 from rkstore.settings import Settings, combined, option
 
 SITE = "blocks.0.mlp.hook_post"
@@ -204,9 +204,19 @@ def test_every_argument_and_every_option_that_is_a_path_knows_the_home_directory
 def test_every_number_on_the_command_line_may_be_written_with_an_exponent(parameter):
     assert not isinstance(parameter.type, type(click.INT) | type(click.FLOAT))
     if isinstance(parameter.type, Number):
-        assert parameter.type.convert("1e5", None, None) == 100_000
+        one = (100_000,) if isinstance(parameter.type, Numbers) else 100_000
+        assert parameter.type.convert("1e5", None, None) == one
         with pytest.raises(click.BadParameter, match="'many' is not a"):
             parameter.type.convert("many", None, None)
+
+
+def test_several_numbers_are_written_with_commas(rkstore, make_store):
+    store, _ = make_store(rows=400)
+    words = ("--store", store.root, "--d-sae", 16, "--k", 2, "--steps", 2, "--batch-size", 32)
+    status, out, err = rkstore("train", *words, "--prefixes", "0.25,1", "--name", "nested")
+    assert status == 0, err
+    path = Path(out.strip())
+    assert json.loads((path / "training.json").read_text())["identity"]["prefixes"] == [0.25, 1]
 
 
 def test_a_harvest_of_1e2_tokens_takes_a_path_at_home(rkstore, harvest, tmp_path, monkeypatch):

@@ -15,7 +15,8 @@ from rkstore.errors import BadInput
 from rkstore.evaluation.checkpoints import doubts, names, newest
 from rkstore.evaluation.evaluate import evaluate, write_results
 from rkstore.evaluation.measure import Measure
-from rkstore.evaluation.report.figures import comparison, table
+from rkstore.evaluation.report.figures import comparison
+from rkstore.evaluation.report.results import table
 from rkstore.evaluation.settings import EvaluateSettings
 from rkstore.store.batches.plan import split_chunks
 from rkstore.store.sites import Site

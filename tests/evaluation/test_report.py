@@ -8,8 +8,9 @@ import pytest
 from matplotlib.lines import Line2D
 from pictures import drawn, legible_texts
 
-from rkstore.evaluation.measure import DENSITY_EDGES, Evaluation
-from rkstore.evaluation.report.figures import comparison, comparison_figure, look, table
+from rkstore.evaluation.measure import DENSITY_EDGES, Evaluation, PrefixEvaluation, SiteEvaluation
+from rkstore.evaluation.report.figures import comparison, comparison_figure, look
+from rkstore.evaluation.report.results import table
 
 LONG = "blocks.11.attn.hook_result-batchtopk-rkcnn-decoder $x$, with a name_that goes on_{}000"
 
@@ -28,6 +29,23 @@ def result(i=0, **given):
     return Evaluation(**(usual | given))
 
 
+SITES = [f"blocks.{layer}.attn.hook_attn_out" for layer in range(12)]
+
+
+def written(sites, fvu=0.2):
+    """The numbers of a dictionary of several sites."""
+    each = {
+        name: SiteEvaluation(fvu * (1 + i / 9), 1.0, 0.9, 0.8, 0.0) for i, name in enumerate(sites)
+    }
+    return {"hook_name": ",".join(sites), "sites": each}
+
+
+def prefixes(i):
+    """The numbers of a nested dictionary."""
+    shares = (0.0, 0.125, 0.25, 0.5, 1.0)
+    return tuple(PrefixEvaluation(s, 32 * s, 1 - s * (0.9 - 0.01 * i)) for s in shares)
+
+
 KINDS = {
     "usual": lambda _: {},
     "negative": lambda i: {"fvu": 0.2 if i % 2 else 3.5},
@@ -37,6 +55,12 @@ KINDS = {
     "all dead": lambda _: {"dead": 512, "density": (512, *[0] * 24)},
     "few latents": lambda _: {"d_sae": 8},
     "long names": lambda i: {"name": LONG.format(i)},
+    "crosscoders": lambda _: written(SITES[:7]),
+    "two models": lambda _: written(["base:blocks.6.hook_out", "chat:blocks.6.hook_out"]),
+    "transcoders": lambda _: {"hook_name_out": "blocks.6.hook_mlp_out"},
+    "nested": lambda i: {"of_prefix": prefixes(i), "d_sae": 512 << i % 2},
+    "nested crosscoders": lambda i: written(SITES, 0.2 + 0.01 * i) | {"of_prefix": prefixes(i)},
+    "nothing finite by site": lambda _: written(SITES, float("nan")),
     "several sites": lambda i: {"hook_name": f"blocks.{i}.attn.hook_attn_out"},
 }
 
@@ -122,6 +146,12 @@ def test_training_that_is_not_on_record_is_said(checkpoints, tmp_path):
         assert said in legible_texts(figure)
 
 
+@pytest.mark.parametrize("history", [[], [(20, None)], [(20, 0.0)]], ids=str)
+def test_a_run_that_reported_nothing_above_zero_is_not_on_record(checkpoints, history):
+    figure = comparison_figure([result(0)], checkpoints([result(0)], lambda _: history))
+    assert "Training: not recorded" in legible_texts(figure)
+
+
 def test_a_curve_looks_as_the_line_beside_its_name(checkpoints):
     results = [result(i) for i in range(9)]
     figure = comparison_figure(results, checkpoints(results))
@@ -179,3 +209,22 @@ def test_the_settings_that_differ_are_the_names(checkpoints):
 def test_a_number_that_is_none_is_a_dash_in_the_table():
     lines = table([result(0, fvu=float("nan"), cosine=None)]).splitlines()
     assert lines[2].count(" - ") == 3
+
+
+def test_each_site_and_each_prefix_has_a_line_of_its_own():
+    one, plain = result(0, **written(SITES[:3]), of_prefix=prefixes(0)), result(1)
+    *tables, last = table([one, plain]).split("\n\n")
+    assert [line.split(" | ")[0] for line in tables[-1].splitlines()[2:]] == [
+        f"| {name}" for name in SITES[:3]
+    ]
+    assert tables[-1].startswith("| site of run-0")
+    assert "0.2444" in tables[-1].splitlines()[4]
+    assert last.startswith("| prefix of run-0")
+    assert [line.split("|")[1].strip() for line in last.splitlines()[2:]] == [
+        "0", "0.125", "0.25", "0.5", "1",
+    ]  # fmt: skip
+
+
+def test_one_of_one_site_has_one_line():
+    assert "site of" not in table([result(0), result(1)])
+    assert "several sites" not in table([result(0), result(1)])

@@ -9,7 +9,7 @@ from rkstore.errors import BadInput, RkstoreError
 from rkstore.share.pull import pull
 from rkstore.share.push import push
 from rkstore.share.settings import PullSettings
-from rkstore.store.files import JOURNAL, LOCK, record_of
+from rkstore.store.files import JOURNAL, LOCK, MANIFEST, record_of
 from rkstore.store.places import retry
 from rkstore.store.writing import destination
 from rkstore.store.writing.destination import Destination
@@ -175,3 +175,57 @@ def test_what_differs_here_and_is_right_there_is_left_alone(make_store, place):
     push(store.root, place)
     flip(store.root / SITE / "c" / "1" / "0", 5)
     assert push(store.root, place).files == 0
+
+
+def not_kept(monkeypatch, kept):
+    """Let S3 acknowledge what it does not keep."""
+    put = Destination._put
+    monkeypatch.setattr(
+        Destination, "_put", lambda self, path, file: kept(path) and put(self, path, file)
+    )
+
+
+@pytest.mark.parametrize("path", [f"{SITE}/c/1/0", JOURNAL, MANIFEST])
+def test_what_s3_acknowledged_and_did_not_keep_is_said_and_sent_again(
+    make_store, tmp_path, bucket, path, monkeypatch
+):
+    store, _ = make_store()
+    with monkeypatch.context() as losing:
+        not_kept(losing, lambda sent: sent != path)
+        with pytest.raises(RkstoreError, match=f"{path} was written to .* it is not there: run"):
+            push(store.root, bucket)
+    push(store.root, bucket)
+    assert pulled(bucket, tmp_path / "copy") == tree(store.root)
+
+
+def test_what_s3_did_not_replace_is_said(make_store, tmp_path, bucket, monkeypatch):
+    store, _ = make_store()
+    path = f"{SITE}/c/1/0"
+    content = bytearray((store.root / path).read_bytes())
+    push(store.root, bucket)
+    content[4:8] = b"four"
+    overwrite(bucket, path, content, tmp_path)
+    with monkeypatch.context() as losing:
+        not_kept(losing, lambda _: False)
+        with pytest.raises(RkstoreError, match=f"{path} was written to .* it is not there"):
+            push(store.root, bucket)
+    assert push(store.root, bucket).files == 1
+
+
+@pytest.mark.parametrize("kind", ["bucket", "sftp"])
+def test_what_cannot_be_read_there_is_sent_again(make_store, tmp_path, kind, request, monkeypatch):
+    place = request.getfixturevalue(kind)
+    store, _ = make_store()
+    push(store.root, place)
+    path, blocks = f"{SITE}/c/1/0", Destination.blocks
+    overwrite(place, path, b"other", tmp_path)
+
+    def damaged(self, asked):
+        if asked == path:
+            raise RkstoreError("the checksum of what arrived is another")
+        return blocks(self, asked)
+
+    with monkeypatch.context() as damaging:
+        damaging.setattr(Destination, "blocks", damaged)
+        assert push(store.root, place).files == 1
+    assert pulled(place, tmp_path / "copy") == tree(store.root)

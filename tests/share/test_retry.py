@@ -47,9 +47,16 @@ def test_what_may_pass_is_tried_four_times_after_longer_and_longer(error, waited
         patiently(failing(error, error, error, error))
 
 
+class NoCredentialsError(Exception):
+    """As botocore calls it."""
+
+
 @pytest.mark.parametrize(
     "error",
-    [FileNotFoundError(), PermissionError(), ValueError(), *map(Answer, (401, 403, 404, 416))],
+    [
+        *(FileNotFoundError(), PermissionError(), ValueError(), NoCredentialsError()),
+        *map(Answer, (401, 403, 404, 416)),
+    ],
 )
 def test_what_stays_is_not_tried_again(error, waited):
     with pytest.raises(type(error)):

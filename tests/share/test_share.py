@@ -22,7 +22,7 @@ from rkstore.store.batches.assemble import read_batches
 from rkstore.store.batches.plan import plan_batches, split_chunks
 from rkstore.store.files import JOURNAL, MANIFEST, PART
 from rkstore.store.manifest import COLUMNS
-from rkstore.store.places import retry
+from rkstore.store.places import retry, url
 from rkstore.store.places.remote import RemoteStore
 from rkstore.store.places.url import Location
 from rkstore.store.store import Store
@@ -781,6 +781,49 @@ def test_what_cannot_be_reached_or_written_is_one_sentence(make_store, tmp_path,
         push(store.root, "s3://no-such-bucket-here/store")
     with pytest.raises(BadInput, match="there is no store at s3://"):
         pulled(bucket, tmp_path / "copy")
+
+
+@pytest.mark.parametrize("kind", ["bucket", "sftp"])
+def test_what_arrives_damaged_is_asked_for_again(make_store, tmp_path, kind, request, monkeypatch):
+    """S3's library and SFTP's notice it themselves, and raise errors of their own."""
+    monkeypatch.setattr(retry, "WAITS", (0, 0, 0))
+    place = request.getfixturevalue(kind)
+    store, _ = make_store()
+    push(store.root, place)
+    opened, asked = Location._open, set()
+
+    def damaged_first(self, path, at, tag):
+        if path not in asked:
+            asked.add(path)
+            raise RuntimeError("expected checksum AAAA, calculated BBBB")
+        return opened(self, path, at, tag)
+
+    monkeypatch.setattr(Location, "_open", damaged_first)
+    copy, _ = pulled(place, tmp_path / "copy")
+    assert tree(copy.root) == tree(store.root)
+
+
+def test_an_sftp_server_that_refuses_the_first_connection_is_asked_again(sftp, monkeypatch):
+    monkeypatch.setattr(retry, "WAITS", (0, 0, 0))
+    real, tried = url._file_system, []
+
+    def refused_first(scheme, at):
+        tried.append(at)
+        if len(tried) == 1:
+            raise ConnectionRefusedError("refused")
+        return real(scheme, at)
+
+    monkeypatch.setattr(url, "_file_system", refused_first)
+    Location(sftp)
+    assert len(tried) == 2
+
+
+def test_a_wrong_password_is_tried_once(sftp, monkeypatch):
+    real, tried = url._file_system, []
+    monkeypatch.setattr(url, "_file_system", lambda *at: tried.append(at) or real(*at))
+    with pytest.raises(RkstoreError, match="Authentication failed"):
+        Location(sftp.replace("secret", "guessed"))
+    assert len(tried) == 1
 
 
 def test_an_sftp_server_whose_key_is_not_known_is_refused(sftp, tmp_path):

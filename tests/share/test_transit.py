@@ -42,12 +42,17 @@ class Faulty(http.server.BaseHTTPRequestHandler):
             self.send_header("Location", self.path)
             self.end_headers()
             return
-        if not file.is_file():
+        if fault == "garbage":
+            self.wfile.write(b"nothing that HTTP knows\r\n\r\n")
+            return
+        if not file.is_file() or fault == "gone":
             self.send_error(404)
             return
         content = bytearray(file.read_bytes())
         if fault == "replaced":
             content = bytearray(b"x" * len(content))
+        if fault == "empty":
+            content = bytearray()
         tag = f'"{hash(bytes(content))}"'
         start = 0
         asked = self.headers.get("Range", "")
@@ -142,6 +147,12 @@ def test_a_journal_that_stays_cut_is_no_smaller_store(make_store, tmp_path, faul
     assert not (tmp_path / "copy").exists()
 
 
+def test_a_journal_that_came_empty_once_is_no_store_without_rows(make_store, tmp_path, faulty):
+    store, _ = make_store()
+    faulty.fault = first({JOURNAL: ["empty"]})
+    assert tree(pulled(faulty, tmp_path / "copy").root) == tree(store.root)
+
+
 def test_whoever_reads_fewer_shards_than_there_will_be_says_so(make_store, rkstore, caplog):
     """A journal that is shorter by whole lines is a smaller store, which is nothing to hide."""
     make_store(shards=2)
@@ -159,6 +170,23 @@ def test_whoever_reads_fewer_shards_than_there_will_be_says_so(make_store, rksto
         status, out, err = rkstore(*line.split())
         assert status == 0, err
         assert (out + caplog.text).count("2 of 4 shards are there") == 1, line
+
+
+def test_a_part_that_is_there_at_the_first_look_alone_is_looked_for_again(
+    make_store, tmp_path, faulty
+):
+    """Then another file was sent for it, and there is none."""
+    store, _ = make_store()
+    whole = tree(store.root)
+    (store.root / PART).write_bytes((store.root / MANIFEST).read_bytes())
+    faulty.fault = lambda path, number: "gone" if path == PART and number > 1 else ""
+    assert tree(pulled(faulty, tmp_path / "copy").root) == whole
+
+
+def test_an_answer_that_is_none_is_asked_for_again(make_store, tmp_path, faulty):
+    store, _ = make_store()
+    faulty.fault = first({FILE: ["garbage", "garbage"]})
+    assert tree(pulled(faulty, tmp_path / "copy").root) == tree(store.root)
 
 
 @pytest.fixture

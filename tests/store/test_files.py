@@ -1,5 +1,6 @@
 """A file is there as a whole or not at all."""
 
+import errno
 from functools import partial
 from pathlib import Path
 
@@ -27,6 +28,19 @@ def test_of_a_directory_that_could_not_be_filled_nothing_is_left(tmp_path):
     target = tmp_path / "directory"
     with pytest.raises(IsADirectoryError), files.directory_aside(target) as aside:
         aside.write_bytes(b"1")
+    assert not names(tmp_path)
+
+
+def test_a_directory_that_could_not_be_synced_in_its_place_is_not_there(tmp_path, monkeypatch):
+    """Whoever was told that it failed can run the same command again."""
+
+    def fail_once_in_place(path):
+        if path == tmp_path and (tmp_path / "directory").exists():
+            raise OSError(errno.EIO, "failed")
+
+    monkeypatch.setattr(files, "sync", fail_once_in_place)
+    with pytest.raises(OSError, match="failed"), files.directory_aside(tmp_path / "directory"):
+        pass
     assert not names(tmp_path)
 
 

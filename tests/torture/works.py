@@ -118,7 +118,10 @@ def differences(found: Files, expected: Files) -> str:
 
 
 def works(root: Path) -> list[Work]:
-    """Import, pull, push, train, evaluate and export, small, each learned undisturbed."""
+    """Harvest (of the model that kills made), import, pull, push, export, train and evaluate.
+
+    Each is small, and learned undisturbed.
+    """
     manifest = make_manifest(codec="int8", rows=128, shard_rows=32, sites={HOOK: 12})
     values = make_values(manifest)
     write_store(root / "store", manifest, values)
@@ -135,6 +138,10 @@ def works(root: Path) -> list[Work]:
         Work("export", ["export", store, "--to", "npy", "--out", "out"], "out", once=True),
         Work("train", train, "checkpoints"),
     ]
+    if (root / "model").is_dir():  # kills made it
+        words = ["harvest", "--model", root / "model", "--text", root / "story.txt"]
+        words += ["--layers", "all", "--tokens", 384, "--context-size", 16, "--shard-rows", 64]
+        made.insert(0, Work("harvest", [*words, "--batch-size", 3, "--out", "out"], "out"))
     for work in made:
         work.learn(root / "learn")
     # In the end there is what another dictionary was measured to be.

@@ -268,6 +268,16 @@ def test_the_state_of_another_dictionary_is_damage(settings, tmp_path, capsys):
     assert f"{STATE} has no" in capsys.readouterr().err
 
 
+def test_states_that_a_kill_left_of_a_finished_run_are_removed(settings):
+    train_until(35, [settings()])
+    parent = prepare(settings()).parent
+    state = (parent / "k_30" / STATE).read_bytes()
+    finished = tree(train(settings()).parent)
+    (parent / "k_30" / STATE).write_bytes(state)  # as if it had ended before it removed it
+    train(settings())
+    assert tree(parent) == finished
+
+
 def test_two_states_are_kept_until_a_run_is_finished(settings):
     train_until(35, [settings()])
     parent = prepare(settings()).parent

@@ -7,7 +7,6 @@ import torch
 
 from rkstore.dictionaries import load_dictionary
 from rkstore.dictionaries.wirings import WIRINGS, Bank, Wires, Wiring
-from rkstore.errors import BadInput
 from rkstore.evaluation.evaluate import evaluate
 from rkstore.evaluation.settings import EvaluateSettings
 from rkstore.training import train as training
@@ -101,7 +100,9 @@ def test_one_of_one_site_is_trained_beside_it_on_a_reading_of_its_own(settings):
     assert len(train_all([settings(wiring="sae", layers="all")])) == 3
 
 
-def test_evaluation_says_that_it_cannot_measure_it(settings):
-    path = train(settings())
-    with pytest.raises(BadInput, match="reads or writes 3 sites"):
-        evaluate([path], EvaluateSettings(store=settings().store))
+def test_it_can_be_measured_at_each_of_its_sites(settings):
+    path = train(settings(prefixes=(0.5, 1.0)))
+    [result] = evaluate([path], EvaluateSettings(store=settings().store))
+    assert (result.hook_name, list(result.sites)) == (",".join(SITES), [*SITES])
+    assert [prefix.share for prefix in result.of_prefix] == [0.5, 1]
+    assert result.fvu < 1

@@ -5,7 +5,7 @@ import itertools
 import json
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ import numpy as np
 
 from rkstore.dictionaries.disk import TRAINING
 from rkstore.evaluation.measure import DENSITY_EDGES, Evaluation
-from rkstore.evaluation.report import tables
+from rkstore.evaluation.report.results import dead, number, sites_of, window
 from rkstore.store.files import write_together
+from rkstore.store.sites import briefly
 
 # Okabe & Ito's colours, distinguishable for colour-blind readers.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -36,39 +37,6 @@ def look(i: int) -> dict[str, Any]:
     both, so that two curves that coincide are both visible.
     """
     return {"color": COLOURS[i % len(COLOURS)], "linestyle": LINES[i % len(LINES)]}
-
-
-def table(results: list[Evaluation]) -> str:
-    """The metrics side by side, as a Markdown table."""
-    head = ["dictionary", "L0", "dead", "of latents", "FVU", "explained", "MSE", "cosine", "dense"]
-    rows = [
-        [
-            result.name,
-            _number(result.l0, ".1f"),
-            _dead(result),
-            str(result.d_sae),
-            _number(result.fvu, ".4f"),
-            _number(result.explained_variance, ".4f"),
-            _number(result.mse, ".4g"),
-            _number(result.cosine, ".4f"),
-            str(result.dense),
-        ]
-        for result in results
-    ]
-    note = f"Held-out rows only; a latent is dead if it fires on none of the {_window(results)}."
-    return "\n".join([tables.table(head, rows), "", note, *_left_out(results)])
-
-
-def _left_out(results: list[Evaluation]) -> list[str]:
-    """How many rows were not measured, site by site where that differs."""
-    counts = dict.fromkeys((result.hook_name, result.left_out) for result in results)
-    if not any(count for _, count in counts):
-        return []
-    if len({count for _, count in counts}) == 1:
-        [(_, count), *_] = counts
-        return [f"{count:,} rows of special tokens or of too large a norm are left out."]
-    by_site = ", ".join(f"{count:,} of {hook_name}" for hook_name, count in counts)
-    return [f"Rows of special tokens or of too large a norm are left out: {by_site}."]
 
 
 def comparison(results: list[Evaluation], checkpoints: list[Path], path: Path) -> None:
@@ -112,10 +80,10 @@ def png(figure: Any) -> bytes:
 
 
 def comparison_figure(results: list[Evaluation], checkpoints: list[Path]) -> Any:
-    """Training curves, metrics, and firing frequencies of the dictionaries.
+    """Training curves, metrics, firing frequencies, and FVU by site and by prefix.
 
     Each name appears once, beside its bars and a sample of its line; the figure grows with the
-    number of dictionaries.
+    number of dictionaries, and with their sites.
 
     Args:
         checkpoints: the checkpoint of each result. One without a record of its training, such as
@@ -131,26 +99,77 @@ def comparison_figure(results: list[Evaluation], checkpoints: list[Path]) -> Any
     row = max(0.14 + 0.15 * lines, min(0.6, 2.4 / len(names)))
     curves = [None if (found := _training(path)) is None else found[1] for path in checkpoints]
     heights = [3 if any(curve is not None for curve in curves) else 0.5, 0.9 + row * len(names)]
+    details = _details(results)
+    if details:
+        heights.append(max(2.8, 0.9 + 0.22 * len(_written(results))))
     figure: Any = Figure(figsize=(11, sum(heights)), layout="constrained")
     figure.suptitle(_site(results), parse_math=False)
-    above, below = figure.subfigures(2, 1, height_ratios=heights)
-    trained = above.subplots()
+    parts = figure.subfigures(len(heights), 1, height_ratios=heights)
+    trained = parts[0].subplots()
     _draw_training(trained, curves)
-    explained, dead, fired = below.subplots(1, 3, sharey=True)
+    _draw_metrics(parts[1].subplots(1, 3, sharey=True), names, results)
+    bare(trained)
+    if details:
+        axes = parts[2].subplots(1, len(details), squeeze=False)[0]
+        for axis, draw in zip(axes, details, strict=True):
+            draw(axis, results)
+            bare(axis)
+    return figure
+
+
+def _draw_metrics(axes: Any, names: Sequence[str], results: Sequence[Evaluation]) -> None:
+    """Explained variance, dead latents and firing frequencies, a line of each dictionary."""
+    explained, unused, fired = axes
     values = [result.explained_variance for result in results]
     lowest = min([0.0, *filter(math.isfinite, values)])
-    _draw_bars(explained, values, [_number(value, ".3f") for value in values])
+    _draw_bars(explained, values, [number(value, ".3f") for value in values])
     explained.set_title("Explained variance, held out", fontsize=10)
     explained.set_xlim(1.05 * lowest, 1)
     _draw_names(explained, names)
     shares = [100 * result.dead_share for result in results]
-    _draw_bars(dead, shares, [_dead(result) for result in results])
-    dead.set_title(f"Dead on {_window(results)}, %", fontsize=10)
-    dead.set_xlim(0, 1.05 * max(shares) or 1)
+    _draw_bars(unused, shares, [dead(result) for result in results])
+    unused.set_title(f"Dead on {window(results)}, %", fontsize=10)
+    unused.set_xlim(0, 1.05 * max(shares) or 1)
     _draw_density(fired, results)
-    for axis in (trained, explained, dead, fired):
+    for axis in axes:
         bare(axis)
-    return figure
+
+
+def _details(results: Sequence[Evaluation]) -> list[Callable[[Any, Sequence[Evaluation]], None]]:
+    """How to draw what only some dictionaries have."""
+    by_site = [_draw_sites] if _written(results) else []
+    by_prefix = [_draw_prefixes] if any(result.of_prefix for result in results) else []
+    return [*by_site, *by_prefix]
+
+
+def _written(results: Sequence[Evaluation]) -> list[str]:
+    """Sites of the dictionaries that write several, once."""
+    return list(dict.fromkeys(itertools.chain(*(result.sites for result in results))))
+
+
+def _draw_sites(axis: Any, results: Sequence[Evaluation]) -> None:
+    """A point for each written site, the first on top."""
+    places = {hook_name: place for place, hook_name in enumerate(_written(results))}
+    for i, result in enumerate(results):
+        fvus = [site.fvu for site in result.sites.values()]
+        there = [places[hook_name] for hook_name in result.sites]
+        axis.plot(fvus, there, marker="o", markersize=4, **look(i))
+    axis.set_yticks(range(len(places)), list(places), parse_math=False, fontsize=9)
+    axis.set_ylim(len(places) - 0.5, -0.5)
+    axis.set_xlim(0, 1.05 * axis.get_xlim()[1])
+    axis.locator_params(axis="x", nbins=5)
+    axis.set_title("FVU by site, held out", fontsize=10)
+
+
+def _draw_prefixes(axis: Any, results: Sequence[Evaluation]) -> None:
+    """A curve for each nested dictionary."""
+    for i, result in enumerate(results):
+        shares = [prefix.share for prefix in result.of_prefix]
+        axis.plot(shares, [p.fvu for p in result.of_prefix], marker="o", markersize=4, **look(i))
+    axis.set_xlim(-0.02, 1.02)
+    axis.set_ylim(bottom=0)
+    axis.set_xlabel("share of the latents")
+    axis.set_title("FVU by prefix, held out", fontsize=10)
 
 
 def draw_curve(
@@ -261,51 +280,43 @@ def _draw_names(axis: Any, names: Sequence[str]) -> None:
         axis.plot([-0.42, -0.06], [place] * 2, transform=across, clip_on=False, **look(place))
 
 
-def _number(value: float | None, form: str) -> str:
-    """A number, or a dash where there is none; large ones in three digits."""
-    large = value is not None and abs(value) >= 10_000
-    return tables.number(value, ".3g" if large else form)
-
-
-def _dead(result: Evaluation) -> str:
-    return f"{result.dead} ({result.dead_share:.1%})"
-
-
-def _window(results: Sequence[Evaluation]) -> str:
-    """The number of tokens in which a latent must fire to count as alive."""
-    return " or ".join(f"{rows:,}" for rows in sorted({r.rows for r in results})) + " tokens"
-
-
 def _site(results: Sequence[Evaluation]) -> str:
-    sites = {result.hook_name for result in results}
-    return sites.pop() if len(sites) == 1 else f"{len(sites)} sites"
+    sites = {sites_of(result) for result in results}
+    what = "sets of sites" if _written(results) else "sites"
+    return sites.pop() if len(sites) == 1 else f"{len(sites)} {what}"
 
 
 def _labels(results: Sequence[Evaluation], checkpoints: Sequence[Path]) -> list[str]:
     """What distinguishes the dictionaries: the settings they differ in, or else their names."""
     by_settings = _differences(checkpoints)
-    if len(set(by_settings)) == len(results) > 1:
+    if all(by_settings) and len(set(by_settings)) == len(results) > 1:
         return by_settings
-    several = len({result.hook_name for result in results}) > 1
+    several = len({sites_of(result) for result in results}) > 1
     return [
-        f"{result.name}, {result.hook_name}"
-        if several and result.hook_name not in result.name
+        f"{result.name}, {sites_of(result)}"
+        if several and sites_of(result) not in result.name
         else result.name
         for result in results
     ]
 
 
 def _differences(checkpoints: Sequence[Path]) -> list[str]:
-    """The settings in which the runs differ; none if one of them is not recorded."""
+    """The settings in which the runs differ; none if one is not recorded, or of another wiring.
+
+    Those of another wiring differ in too much.
+    """
     found = [_training(checkpoint) for checkpoint in checkpoints]
     identities = [report[0] for report in found if report is not None]
-    if len(identities) < len(found):
+    if len(identities) < len(found) or len({i.get("wiring") for i in identities}) > 1:
         return []
     # The name of the hook contains the layer.
     keys = [key for key in dict.fromkeys(itertools.chain(*identities)) if key != "layer"]
     differing = [key for key in keys if len({str(i.get(key)) for i in identities}) > 1]
 
     def text(key: str, value: Any) -> str:
-        return str(value) if key in ("hook", "dictionary", "init") else f"{key} {value}"
+        if key == "hook":
+            return briefly(str(value).split(","))
+        return str(value) if key in ("dictionary", "init") else f"{key} {value}"
 
-    return [", ".join(text(key, i.get(key)) for key in differing) for i in identities]
+    # Options newer than a run are in no record.
+    return [", ".join(text(key, i[key]) for key in differing if key in i) for i in identities]

@@ -38,6 +38,9 @@ LASTING = (
     ValueError,
 )
 
+# And those of libraries that need not be installed: who asks is not known.
+UNKNOWN = ("AuthenticationException", "NoCredentialsError", "PartialCredentialsError")
+
 
 def patiently(work: Callable[[], T], mend: Callable[[], object] = lambda: None) -> T:
     """Do the work; retry a few times if the failure may be temporary.
@@ -82,7 +85,7 @@ def status_of(error: BaseException) -> int | None:
 def _may_pass(error: Exception) -> bool:
     status = status_of(error)
     if status is None:
-        return not isinstance(error, LASTING)
+        return not isinstance(error, LASTING) and type(error).__name__ not in UNKNOWN
     return status in PASSING or status >= 500
 
 

@@ -138,7 +138,7 @@ class Location:
                 f"the last line of {self.url}/{path} has no end: the file was cut in transit, "
                 "or is being written; run the same command again"
             )
-        if path == PART:
+        if path == PART or not content:  # an empty journal is that of a store without rows
             with suppress(NotThere):
                 if self.read(path, len(content)) == content:
                     return
@@ -298,12 +298,7 @@ def _file_system(scheme: str, url: str) -> tuple[Any, str]:
         options = {"client_kwargs": client}
     elif scheme in SFTP:
         options = {"host_key_policy": _known_hosts_only(), "skip_instance_cache": True}
-    try:
-        fs, root = fsspec.core.url_to_fs(url, **options)
-    except Exception as error:
-        if type(error).__name__ == "AuthenticationException":  # paramiko's: not to be repeated
-            raise PermissionError(str(error)) from None
-        raise
+    fs, root = fsspec.core.url_to_fs(url, **options)
     if scheme in SFTP:
         fs.ftp.get_channel().settimeout(SILENT_SECONDS)
     return fs, str(root).rstrip("/")
