@@ -17,17 +17,29 @@ FEW = (TopK, BatchTopK, AbsTopK)
 def covers(dictionary: Dictionary, objective: Objective) -> bool:
     """Whether :func:`gradients` equals the gradient of the objective.
 
-    That is every wiring and every prefix of the selects that keep few latents. A ReLU, whose list
-    of latents may be long and whose penalty a code norm would weigh by the decoder, is covered
-    without a code norm and without prefixes by activation.
+    That is every wiring and every prefix, except, for a select that has no formula here: prefixes
+    by activation, a code per site, and a signed code.
+    """
+    prefixes, rule = objective.prefixes, dictionary.pools[0].rule
+    sliced = prefixes.order == "latents" or prefixes.whole
+    return (
+        dictionary.row_norm == "none"
+        and (
+            has_formula(dictionary, objective)
+            or (sliced and dictionary.wiring.views == 1 and not rule.signed)
+        )
+        and all(_is_known(helper) for helper in objective.helpers)
+    )
+
+
+def has_formula(dictionary: Dictionary, objective: Objective) -> bool:
+    """Whether the select's derivative is written here, or else is left to autograd.
+
+    ReLU's is, unless a code norm weighs its penalty by the decoder.
     """
     rule, prefixes = type(dictionary.pools[0].rule), objective.prefixes
     plain = dictionary.wiring.norm == "none" and (prefixes.order == "latents" or prefixes.whole)
-    return (
-        dictionary.row_norm == "none"
-        and (rule in FEW or (rule is ReLU and plain))
-        and all(_is_known(helper) for helper in objective.helpers)
-    )
+    return rule in FEW or (rule is ReLU and plain)
 
 
 def _is_known(helper: Helper) -> bool:

@@ -33,6 +33,8 @@ from rkstore.dictionaries.dictionary import Dictionary
 from rkstore.dictionaries.rows import Rows, side_by_side
 from rkstore.training.fast.auxk import add_gradients, codes_of_dead
 from rkstore.training.fast.codes import Code, by_prefix, codes, pre_activations
+from rkstore.training.fast.covers import has_formula
+from rkstore.training.fast.graph import Graph
 from rkstore.training.fast.parts import Dense, Listed, Part
 from rkstore.training.fast.scratch import Columns, Scratch, grad_of
 from rkstore.training.helpers.auxk import AuxK
@@ -85,6 +87,9 @@ def gradients(
     for parameter in dictionary.parameters():
         if parameter.grad is None:
             parameter.grad = torch.empty_like(parameter)
+    for pool in dictionary.pools:
+        for parameter in pool.parameters():
+            grad_of(parameter).zero_()
     wiring, order = dictionary.wiring, objective.prefixes.order
     shares = shares or objective.prefixes.shares
     inputs = [dictionary.read(rows, bank) for bank in wiring.banks]
@@ -97,17 +102,39 @@ def gradients(
         if isinstance(helper, AuxK)
         for code in codes_of_dead(dictionary, blocks, helper, dead, shares)
     ]
-    found = codes(dictionary, blocks, lists=order == "activations" and len(shares) > 1)
+    graph = None
+    if has_formula(dictionary, objective):
+        found = codes(dictionary, blocks, lists=order == "activations" and len(shares) > 1)
+    else:
+        graph = Graph(dictionary, rows, blocks, dead, pressure)
+        latents = [bank.latents for bank in wiring.banks]
+        found = list(torch.split(graph.f.detach().to(dtype), latents, dim=1))
     l1 = pressure * dictionary.pools[0].rule.l1_weight / n
     parts = _parts(dictionary, inputs, found, (shares, order), scratch, l1)
     levels = _errors(dictionary, rows, inputs, parts, len(shares))
     D = _derivatives(levels, objective)
-    sums = [part.differentiate(D) for part in parts]
+    if graph is None:
+        sums = [part.differentiate(D) for part in parts]
+    else:
+        sums = _through(graph, [part for part in parts if isinstance(part, Dense)], D)
     _fill_others(dictionary, inputs, D[0], sums)
+    if graph is not None:
+        graph.add()
     y = [rows[site.hook_name] for site in wiring.writes]
     for code in of_dead:
         add_gradients(dictionary, y, inputs, levels[code.level], code)
     return _measured(parts, levels[-1], wiring.views)
+
+
+def _through(graph: Graph, parts: Sequence[Dense], D: Tensor) -> list[Tensor]:
+    """The gradients of the parts, with the select's by autograd; ``Σ h`` of each."""
+    first = parts[0]
+    h = first.scratch.take("h", tuple(graph.f.shape), first.f.dtype, D.device)
+    latents = [part.f.shape[1] for part in parts]
+    for part, own in zip(parts, torch.split(h, latents, dim=1), strict=True):
+        part.back(D, own)
+    by_pre = torch.split(graph.back(h), latents, dim=1)
+    return [part.encoder(own) for part, own in zip(parts, by_pre, strict=True)]
 
 
 def _parts(

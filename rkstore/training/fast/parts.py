@@ -78,18 +78,26 @@ class Dense(Part):
             self.writes.add(level, (self.f[:, part] @ W_dec[part]).float())
 
     def differentiate(self, D: Tensor) -> Tensor:
+        h = self.scratch.take("h", (len(self.f), self.f.shape[1]), self.f.dtype, self.f.device)
+        self.back(D, h)
+        if self.l1:
+            h += self.l1
+        # One pass; multiplying by [f > 0] takes two and a mask.
+        torch.ops.aten.threshold_backward.grad_input(h, self.f, 0, grad_input=h)
+        return self.encoder(h)
+
+    def back(self, D: Tensor, h: Tensor) -> None:
+        """Set the gradient of ``W_dec``, and ``h`` to the derivative by the code."""
         f, dtype = self.f, self.f.dtype
-        h = self.scratch.take("h", (len(f), f.shape[1]), dtype, f.device)
         W_dec = self.weights.W_dec.to(dtype)
         for level, part in zip(D, self._slices, strict=True):
             g = self.writes.of(level).to(dtype)
             _product(f[:, part].T, g, out=grad_of(self.weights.W_dec)[part])
             torch.mm(g, W_dec[part].T, out=h[:, part])
-        if self.l1:
-            h += self.l1
-        # One pass; multiplying by [f > 0] takes two and a mask.
-        torch.ops.aten.threshold_backward.grad_input(h, f, 0, grad_input=h)
-        _product(h.T, self.x.to(dtype), out=grad_of(self.weights.W_enc).T)
+
+    def encoder(self, h: Tensor) -> Tensor:
+        """Set the gradients of the encoder from the derivative by the pre-activations."""
+        _product(h.T, self.x.to(h.dtype), out=grad_of(self.weights.W_enc).T)
         sums = h.sum(dim=0).float()
         self.weights.b_enc.grad = sums
         return sums

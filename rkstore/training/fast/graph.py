@@ -1,0 +1,59 @@
+"""A select and its losses differentiated automatically, between products that are not.
+
+For selects without a derivative of their own here: what they do to a code is elementwise, and only
+what surrounds it is large products.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from rkstore.dictionaries.dictionary import Dictionary
+from rkstore.dictionaries.losses import select_losses
+from rkstore.dictionaries.rows import Rows
+from rkstore.training.fast.scratch import grad_of
+
+
+class Graph:
+    """From pre-activations to a code ``f (batch, d_sae)`` and to the losses of the select."""
+
+    def __init__(
+        self,
+        dictionary: Dictionary,
+        rows: Rows,
+        blocks: Sequence[Tensor],
+        dead: Tensor,
+        pressure: float,
+    ) -> None:
+        self._parameters = list(dictionary.parameters())
+        with torch.enable_grad():
+            self._pre = [block.detach().requires_grad_() for block in blocks]
+            pre = self._pre[0] if len(blocks) == 1 else torch.cat(self._pre, dim=1)
+            pre = pre.float()
+            self.f = dictionary.code(pre)
+            losses = select_losses(dictionary, rows, pre, self.f, dead, pressure)
+            self._losses = [loss for loss in losses.values() if loss.requires_grad]
+
+    def back(self, by_code: Tensor) -> Tensor:
+        """The derivative by the pre-activations from that by the code, both ``(batch, d_sae)``.
+
+        Also keeps the derivatives by parameters, for :meth:`add`.
+        """
+        ones = [torch.ones_like(loss) for loss in self._losses]
+        found = torch.autograd.grad(
+            [self.f, *self._losses],
+            [*self._pre, *self._parameters],
+            [by_code.to(self.f.dtype), *ones],
+            allow_unused=True,
+        )
+        count = len(self._pre)
+        self._found = found[count:]
+        pre = [x for x in found[:count] if x is not None]
+        return pre[0] if count == 1 else torch.cat(pre, dim=1)
+
+    def add(self) -> None:
+        """Add the derivatives by parameters to their ``grad``."""
+        for parameter, gradient in zip(self._parameters, self._found, strict=True):
+            if gradient is not None:
+                grad_of(parameter).add_(gradient)
