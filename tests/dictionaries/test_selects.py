@@ -15,7 +15,6 @@ from rkstore.dictionaries.wirings import Bank, Wiring
 from rkstore.errors import BadInput
 from rkstore.evaluation.evaluate import Measure
 from rkstore.store.sites import Site
-from rkstore.training.fast import Scratch, covers, gradients
 from rkstore.training.helpers.auxk import AuxK, code_of_dead
 from rkstore.training.objective import Objective
 from rkstore.training.run import prepare
@@ -202,20 +201,6 @@ def test_abstopk_keeps_the_farthest_from_zero_with_their_signs():
         expected[farthest] = row[farthest]
         assert torch.equal(sparse, expected)
     assert (code < 0).any()
-
-
-@pytest.mark.parametrize("d_sae", [40, 160])
-def test_the_gradient_by_hand_of_a_signed_code_is_that_of_autograd(d_sae):
-    dictionary, x = make_dictionary("abstopk", d_sae=d_sae), {"x": randn(64, 12)}
-    assert covers(dictionary, Objective())
-    assert not covers(dictionary, Objective(helpers=[AuxK(auxk=4)]))
-    losses, now = Objective()(dictionary, x, torch.zeros(d_sae) > 0)
-    expected = torch.autograd.grad(sum(losses.values()), list(dictionary.parameters()))
-    found = gradients(dictionary, x, Scratch())
-    for parameter, gradient in zip(dictionary.parameters(), expected, strict=True):
-        assert (parameter.grad - gradient).norm() < 1e-6 * gradient.norm()
-    assert torch.equal(found.fired, (now.f != 0).any(dim=0))
-    assert found.l0 == 5
 
 
 def test_a_negative_code_counts_as_on():
