@@ -212,7 +212,20 @@ def test_every_number_on_the_command_line_may_be_written_with_an_exponent(parame
 
 def test_several_numbers_are_written_with_commas(rkstore, make_store):
     store, _ = make_store(rows=400)
-    words = ("--store", store.root, "--d-sae", 16, "--k", 2, "--steps", 2, "--batch-size", 32)
+    words = (
+        "--store",
+        store.root,
+        "--layer",
+        0,
+        "--d-sae",
+        16,
+        "--k",
+        2,
+        "--steps",
+        2,
+        "--batch-size",
+        32,
+    )
     status, out, err = rkstore("train", *words, "--prefixes", "0.25,1", "--name", "nested")
     assert status == 0, err
     path = Path(out.strip())
