@@ -13,7 +13,7 @@ from rkstore.dictionaries.prefixes import Prefixes
 from rkstore.dictionaries.selection import Selection
 from rkstore.dictionaries.wirings import Bank, Wiring
 from rkstore.errors import BadInput
-from rkstore.evaluation.evaluate import Measure
+from rkstore.evaluation.measure import Measure
 from rkstore.store.sites import Site
 from rkstore.training.helpers.auxk import AuxK, code_of_dead
 from rkstore.training.objective import Objective
@@ -206,8 +206,8 @@ def test_abstopk_keeps_the_farthest_from_zero_with_their_signs():
 def test_a_negative_code_counts_as_on():
     dictionary, x = make_dictionary("abstopk").eval(), randn(200, 12)
     measure = Measure(dictionary)
-    measure.add(x)
-    found = measure.result("a", "x", 0.0)
+    measure.add({"x": x})
+    found = measure.result("a", {"x": 0.0})
     assert found.l0 == 5
     assert found.dead == (dictionary.encode(x) == 0).all(dim=0).sum()
 
