@@ -327,7 +327,7 @@ class Dictionary(nn.Module):
         """
         for _, (_, _, W_dec) in self.banks:
             if W_dec.grad is not None:
-                along = torch.einsum("fd,fd->f", W_dec.grad, W_dec)
+                along = torch.linalg.vecdot(W_dec.grad, W_dec)
                 W_dec.grad.addcmul_(W_dec, along.unsqueeze(1), value=-1)
 
     @torch.no_grad()
