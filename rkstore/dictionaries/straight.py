@@ -34,13 +34,14 @@ class _Jump(torch.autograd.Function):
     def forward(ctx: Any, pre: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
         ctx.save_for_backward(pre, threshold)
         ctx.bandwidth = bandwidth
-        return pre.relu() * (pre > threshold)
+        return pre.relu().mul_(_numbers(pre > threshold, pre))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         pre, threshold = ctx.saved_tensors
         near = _near(grad, pre, threshold, ctx.bandwidth)
-        return grad * (pre > threshold.clamp_min(0)), near * (-threshold / ctx.bandwidth), None
+        above = grad * _numbers(pre > threshold.clamp_min(0), grad)
+        return above, near * (-threshold / ctx.bandwidth), None
 
 
 class _Step(torch.autograd.Function):
@@ -58,5 +59,10 @@ class _Step(torch.autograd.Function):
 
 def _near(grad: Tensor, pre: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
     """The sum of a gradient over where the kernel is 1, ``(latents,)``."""
-    inside = (pre - threshold).abs() < bandwidth / 2
-    return (grad * inside).to(threshold.dtype).sum_to_size(threshold.shape)
+    inside = (pre - threshold).abs_() < bandwidth / 2
+    return (grad * _numbers(inside, grad)).to(threshold.dtype).sum_to_size(threshold.shape)
+
+
+def _numbers(mask: Tensor, like: Tensor) -> Tensor:
+    """A mask as numbers: a product with it takes a third of the time of one with the mask."""
+    return mask.to(like.dtype)

@@ -43,7 +43,8 @@ class Gated(Select):
 
     def code(self, pre: Tensor, kept: Selection) -> Tensor:
         magnitude = pre * kept.get_parameter("r_mag").exp() + kept.get_parameter("b")
-        return magnitude.relu() * (pre > 0)
+        # Numbers, not a mask: a third of the time.
+        return magnitude.relu() * (pre > 0).to(pre.dtype)
 
     def losses(self, now: Coded) -> dict[str, Tensor]:
         gates = now.pre.relu()
