@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rkstore.store.store import Store
     from rkstore.store.verify import verify
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 
 __all__ = [
     "BadInput",

@@ -11,6 +11,7 @@ import torch
 
 from rkstore.dictionaries import SELECTS, Dictionary, Select, load_dictionary
 from rkstore.dictionaries.selection import Selection
+from rkstore.dictionaries.norms import NORMS
 from rkstore.dictionaries.selects.jumprelu import JumpReLU
 from rkstore.dictionaries.wirings import WIRINGS, Bank, Wires, Wiring
 from rkstore.errors import BadInput
@@ -294,6 +295,14 @@ def test_a_wiring_with_an_option(learn: Any, monkeypatch: pytest.MonkeyPatch) ->
     assert [bank.latents for bank in found.wiring.banks] == [8, 8, 8]
     assert len(found.pools) == 3
     assert (identity["wiring"], identity["parts"]) == ("split", 3)
+
+
+def test_a_code_norm(learn: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a function of the norms of a latent's decoder rows."""
+    monkeypatch.setitem(NORMS, "largest", lambda norms: norms.amax(dim=0, keepdim=True))
+    found, identity = learn(TrainSettings, code_norm="largest")
+    assert torch.equal(found.weights(), found.decoder_norms()[0])
+    assert identity["code_norm"] == "largest"
 
 
 def test_an_init_with_an_option(learn: Any, monkeypatch: pytest.MonkeyPatch) -> None:
