@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from rkstore.dictionaries import SELECTS, Dictionary, Select, load_dictionary
-from rkstore.dictionaries.selection import Selection
 from rkstore.dictionaries.norms import NORMS
+from rkstore.dictionaries.selection import Selection
 from rkstore.dictionaries.selects.jumprelu import JumpReLU
 from rkstore.dictionaries.wirings import WIRINGS, Bank, Wires, Wiring
 from rkstore.errors import BadInput
