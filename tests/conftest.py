@@ -19,7 +19,7 @@ from rkstore.errors import BadInput
 from rkstore.store.codecs import Codec, Encoded
 from rkstore.store.manifest import COLUMNS, SCHEMA, Manifest
 from rkstore.store.massive import Usual
-from rkstore.store.sites import Site
+from rkstore.store.sites import Pair, Site
 from rkstore.store.store import Store
 from rkstore.store.writing.encoder import FIT_ROWS
 from rkstore.store.writing.writer import StoreWriter
@@ -54,6 +54,7 @@ def make_manifest(
     chunk_rows: int = CHUNK_ROWS,
     context_size: int = CONTEXT,
     sites: dict[str, int] = SITES,
+    pairs: tuple[Pair, ...] = (),
     source: dict[str, Any] | None = None,
     schema: int = SCHEMA,
 ) -> Manifest:
@@ -69,6 +70,7 @@ def make_manifest(
         sites=tuple(Site(name, width) for name, width in sites.items()),
         source={"model": {"name": "random", "revision": None}} if source is None else source,
         schema=schema,
+        pairs=pairs,
     )
 
 

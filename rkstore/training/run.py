@@ -114,7 +114,11 @@ class Run:
     @property
     def identity(self) -> dict[str, Any]:
         """The options that identify the run."""
-        chosen = {k: v for k, v in identity_of(self.settings).items() if k not in RESOLVED}
+        chosen = {
+            key: list(value) if isinstance(value, tuple) else value  # as JSON gives it back
+            for key, value in identity_of(self.settings).items()
+            if key not in RESOLVED
+        }
         if chosen["wiring"] == "sae":  # as in runs from before there were others
             del chosen["wiring"]
         rows = [self.store.first_row, self.store.stop_row]

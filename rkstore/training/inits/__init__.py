@@ -70,7 +70,8 @@ def initialise(
             if bank.reads != bank.writes and not init.any_sites:
                 raise BadInput(_needs_ties(init, settings.wiring))
             b_dec = dictionary.bias(bank.writes)
-            middle = b_dec if bank.reads == bank.writes else centre(reading, bank.reads, kind)
+            tied = bank.reads == bank.writes
+            middle = b_dec if tied else centre(reading, bank.reads, kind).float()
             start = Start(bank, weights, b_dec, middle, reading, settings.seed, directions)
             init.fill(start, generator)
             if not wiring.centred:
