@@ -30,6 +30,12 @@ class SparseCode:
     values: Tensor
     shape: tuple[int, int]
 
+    @classmethod
+    def of(cls, f: Tensor) -> "SparseCode":
+        """The list of a dense code ``(batch, d_sae)``."""
+        tokens, latents = f.nonzero(as_tuple=True)
+        return cls(tokens, latents, f[tokens, latents].float(), (f.shape[0], f.shape[1]))
+
     def dense(self) -> Tensor:
         """The dense code, ``(batch, d_sae)``."""
         zeros = self.values.new_zeros(self.shape)
@@ -52,15 +58,20 @@ class ByLatent:
 
     @classmethod
     def of(cls, code: SparseCode) -> "ByLatent":
-        # As a matrix of one row, which one thread sorts: while threads prepare the next batch,
-        # sorting with all of them takes many times longer.
-        return cls(code, code.latents.unsqueeze(0).argsort(dim=1, stable=True).squeeze(0))
+        return cls(code, ascending(code.latents))
 
     def times(self, values: Tensor, rows: Tensor) -> Tensor:
         """``fᵀ rows`` for a code with these ``values (n,)``: ``(batch, d) → (d_sae, d)``."""
         code, order = self.code, self.order
         owners = code.latents[order]
         return _sums(owners, code.shape[1], code.tokens[order], values[order], rows)
+
+
+def ascending(keys: Tensor) -> Tensor:
+    """The order that sorts ``keys (n,)``, stable."""
+    # As a matrix of one row, which one thread sorts: while threads prepare the next batch,
+    # sorting with all of them takes many times longer.
+    return keys.unsqueeze(0).argsort(dim=1, stable=True).squeeze(0)
 
 
 def _sums(owners: Tensor, count: int, indices: Tensor, weights: Tensor, rows: Tensor) -> Tensor:

@@ -102,16 +102,9 @@ def _check_site(path: str | Path, site: Site, metadata: dict[str, Any], store: R
                 f"{path} does not say what it is for: write the hook_name of its activations into "
                 "the metadata of its cfg.json"
             )
-        pair, _, own = site.hook_name.rpartition(":")
-        here = f"'{site.hook_name}' is not in the store at {store.where}"
-        if pair and not any(":" in hook_name for hook_name in store.hook_names):
-            raise BadInput(
-                f"{here}, and {path} needs it: it is for two stores, so give the second one with "
-                "--paired-with"
-            )
         raise BadInput(
-            f"{here}, which has {few(store.hook_names)}, and {path} needs it: harvest it with "
-            f"--hook {own}, or pull it if this is a part of a store"
+            f"'{site.hook_name}' is not in the store at {store.where}, which has "
+            f"{few(store.hook_names)}, and {path} needs it: {_remedy(site.hook_name, store)}"
         )
     width = store.manifest.width(site.hook_name)
     if site.width != width:
@@ -119,6 +112,17 @@ def _check_site(path: str | Path, site: Site, metadata: dict[str, Any], store: R
             f"{path} is for activations {site.width} wide, "
             f"{site.hook_name} in {store.where} is {width} wide"
         )
+
+
+def _remedy(hook_name: str, store: Readable) -> str:
+    """What to do about a site that is not in a store."""
+    of_pair, paired = ":" in hook_name, any(":" in name for name in store.hook_names)
+    if of_pair and not paired:
+        return "it is for two stores, so give the second one with --paired-with"
+    if paired and not of_pair:
+        return "it is for one store, so leave out --paired-with"
+    own = hook_name.rpartition(":")[2]
+    return f"harvest it with --hook {own}, or pull it if this is a part of a store"
 
 
 def write_results(results: list[Evaluation], store: Readable, path: Path) -> None:

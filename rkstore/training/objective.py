@@ -4,7 +4,7 @@
     l1, …            losses of the select
     auxk, …          losses of the helpers
 
-The hand-written gradient (``fast/``) computes the same numbers faster for common cases.
+The hand-written gradient (``fast/``) computes the same numbers faster, where ``covers.py`` says so.
 """
 
 from collections.abc import Sequence

@@ -62,8 +62,8 @@ class TrainSettings(SiteSettings):
     center: str | None = option(
         None,
         "Initial b_dec, and what encoders begin relative to: the store's mean, the geometric "
-        "median of a sample of rows, or zero (none). By default zero for random and "
-        "rkcnn-decoder, whose encoders do not depend on the data, and the mean for all others.",
+        "median of a sample of rows, or zero (none). By default zero for random and rkcnn-decoder, "
+        "whose encoders do not depend on the data, and the mean for all others.",
         choices=("mean", "geometric-median", "none"),
     )
     init_bias: str = option(

@@ -7,7 +7,6 @@ from rkstore.training import fast
 from rkstore.training.checkpoint import check_finite, diverged
 from rkstore.training.dead import idle_after
 from rkstore.training.fast import Measured
-from rkstore.training.helpers.auxk import AuxK
 from rkstore.training.run import Run
 from rkstore.training.schedules import learning_rate, pressure
 
@@ -44,8 +43,9 @@ def _differentiated(run: Run, rows: Rows) -> Measured:
     dictionary, dtype = run.dictionary, getattr(torch, run.settings.dtype)
     asked, dead = pressure(run.step, run.settings.warmup), run.idle >= run.dead_after
     if fast.covers(dictionary, run.objective):
-        auxk = sum(helper.auxk for helper in run.objective.helpers if isinstance(helper, AuxK))
-        return fast.gradients(dictionary, rows, run.scratch, asked, dtype, dead, auxk)
+        return fast.gradients(
+            dictionary, rows, run.scratch, run.objective, dead, asked, run.shares, dtype
+        )
     run.optimizer.zero_grad()
     with torch.autocast(run.dictionary.b_dec.device.type, dtype, dtype != torch.float32):
         losses, now = run.objective(dictionary, rows, dead, asked, run.shares)
@@ -54,7 +54,7 @@ def _differentiated(run: Run, rows: Rows) -> Measured:
     if dictionary.wiring.views > 1:
         on = on.any(dim=0)
     residuals = [y.detach() - rows[name] for name, y in now.decoded.items()]
-    return Measured(torch.cat(residuals, dim=-1), on.any(dim=0), on)
+    return Measured(torch.cat(residuals, dim=-1), on.any(dim=0), lambda: int(on.count_nonzero()))
 
 
 def _measure(run: Run, rows: Rows, found: Measured) -> dict[str, float | None]:

@@ -155,7 +155,7 @@ def test_thresholds_stay_at_zero_or_above():
     ("options", "said"),
     [
         ({"bandwidth": 0}, "bandwidth is 0"),
-        ({"sparsity": "quadratic", "target_l0": 41}, "target_l0 is 41: .* 40 latents"),
+        ({"sparsity": "quadratic", "target_l0": 41}, r"target_l0 is 41: .* 40 latents"),
     ],
 )
 def test_a_jumprelu_that_cannot_learn_is_refused(options, said):

@@ -34,6 +34,8 @@ WIRINGS = {
     "dedicated": Wiring((Bank(4, (A,), (A,)), Bank(4, (B,), (B,)), Bank(4, (A, B), (A, B)))),
 }
 
+RELU = select_named("relu", {})
+
 SHARES = (0.0, 0.25, 0.5, 1.0)
 
 
@@ -191,7 +193,7 @@ def test_the_size_of_the_batches_changes_nothing(kind, batch):
 
 def test_an_identity_transcoder_leaves_nothing_unexplained():
     other = Site("other", A.width)
-    dictionary = Dictionary(Wiring((Bank(8, (A,), (other,)),)), select_named("relu", {}))
+    dictionary = Dictionary(Wiring((Bank(8, (A,), (other,)),)), RELU)
     eye = torch.eye(4)
     with torch.no_grad():
         dictionary.W_enc.copy_(torch.cat([eye, -eye], dim=1))
@@ -207,7 +209,7 @@ def test_the_mean_explains_nothing_at_any_site(kind):
     """To the last digits of float64: whole numbers, far from zero, with a whole mean."""
     half = {name: x[: N // 2].round() for name, x in rows().items()}
     x = {name: torch.cat([part, 300 - part]) for name, part in half.items()}
-    dictionary = Dictionary(WIRINGS[kind], select_named("relu", {}))
+    dictionary = Dictionary(WIRINGS[kind], RELU)
     with torch.no_grad():
         dictionary.b_dec.fill_(150)
     result = measured(dictionary, x)
@@ -239,7 +241,7 @@ def test_a_site_that_is_constant_is_named():
 def test_relative_norms_tell_the_latents_of_one_site_from_those_of_both():
     """The second site is a hundred times as large, and so are its decoder rows."""
     wiring = Wiring((Bank(5, (A, B), (A, B)),))
-    dictionary = Dictionary(wiring, select_named("relu", {}))
+    dictionary = Dictionary(wiring, RELU)
     with torch.no_grad():
         for latent, (a, b) in enumerate([(1, 0), (0, 100), (1, 100), (1, 300), (0, 0)]):
             dictionary.W_dec[latent, 0], dictionary.W_dec[latent, A.width] = a, b
@@ -370,6 +372,13 @@ def test_one_store_is_not_enough_for_sites_of_two(make_store, tmp_path):
         evaluate([path], EvaluateSettings(store=str(base.root)))
 
 
+def test_two_stores_are_too_many_for_a_site_of_one(make_store, tmp_path):
+    (base, chat), _ = paired(make_store, tmp_path)
+    path = saved(tmp_path / "one", Dictionary(Wiring((Bank(6, (A,), (A,)),)), RELU))
+    with pytest.raises(BadInput, match=r"'blocks\.0\.in' is not in .*leave out paired.with"):
+        evaluate([path], EvaluateSettings(store=str(base.root), paired_with=str(chat.root)))
+
+
 @pytest.mark.parametrize(
     ("site", "said"),
     [
@@ -381,9 +390,7 @@ def test_one_store_is_not_enough_for_sites_of_two(make_store, tmp_path):
     ],
 )
 def test_a_site_that_the_store_does_not_have_so_is_refused(store, tmp_path, site, said):
-    path = saved(
-        tmp_path / "one", Dictionary(Wiring((Bank(6, (A,), (site,)),)), select_named("relu", {}))
-    )
+    path = saved(tmp_path / "one", Dictionary(Wiring((Bank(6, (A,), (site,)),)), RELU))
     settings = EvaluateSettings(store=str(store[0].root))
     with pytest.raises(BadInput, match=said):
         evaluate([path], settings)

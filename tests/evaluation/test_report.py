@@ -209,3 +209,22 @@ def test_the_settings_that_differ_are_the_names(checkpoints):
 def test_a_number_that_is_none_is_a_dash_in_the_table():
     lines = table([result(0, fvu=float("nan"), cosine=None)]).splitlines()
     assert lines[2].count(" - ") == 3
+
+
+def test_each_site_and_each_prefix_has_a_line_of_its_own():
+    one, plain = result(0, **written(SITES[:3]), of_prefix=prefixes(0)), result(1)
+    *tables, last = table([one, plain]).split("\n\n")
+    assert [line.split(" | ")[0] for line in tables[-1].splitlines()[2:]] == [
+        f"| {name}" for name in SITES[:3]
+    ]
+    assert tables[-1].startswith("| site of run-0")
+    assert "0.2444" in tables[-1].splitlines()[4]
+    assert last.startswith("| prefix of run-0")
+    assert [line.split("|")[1].strip() for line in last.splitlines()[2:]] == [
+        "0", "0.125", "0.25", "0.5", "1",
+    ]  # fmt: skip
+
+
+def test_one_of_one_site_has_one_line():
+    assert "site of" not in table([result(0), result(1)])
+    assert "several sites" not in table([result(0), result(1)])

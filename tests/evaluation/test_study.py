@@ -14,10 +14,12 @@ from pictures import legible_texts
 from scipy import stats
 
 from rkstore.dictionaries import Dictionary, select_named
+from rkstore.dictionaries.wirings import Bank, Wiring
 from rkstore.errors import BadInput
 from rkstore.evaluation import lifetimes, paired
 from rkstore.evaluation.record import compact
 from rkstore.settings import from_yaml
+from rkstore.store.sites import Site
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
 
@@ -66,7 +68,10 @@ def test_of_few_pairs_the_interval_covers_less_than_it_says():
 
 def dictionary(kind: str, lowest: float = -12) -> Dictionary:
     generator = torch.Generator().manual_seed(0)
-    made = Dictionary.of_site(8, 64, select_named(kind, {"k": 4, "l1": 0.0}))
+    name, _, norms = kind.partition(" by ")
+    site = (Site("x", 8),)
+    wiring = Wiring((Bank(64, site, site),), centred=True, norm="sae" if norms else "none")
+    made = Dictionary(wiring, select_named(name, {"k": 4, "l1": 0.0}))
     with torch.no_grad():
         made.W_enc.normal_(generator=generator)
         made.W_dec.normal_(generator=generator)
@@ -75,7 +80,7 @@ def dictionary(kind: str, lowest: float = -12) -> Dictionary:
     return made.eval()
 
 
-@pytest.mark.parametrize("kind", ["topk", "relu", "jumprelu"])
+@pytest.mark.parametrize("kind", ["topk", "relu", "jumprelu", "abstopk", "topk by norms"])
 @pytest.mark.parametrize("size", [7, 100, 1000])
 def test_the_first_token_of_each_latent_is_that_of_the_whole_code(kind, size):
     made = dictionary(kind)
@@ -83,7 +88,7 @@ def test_the_first_token_of_each_latent_is_that_of_the_whole_code(kind, size):
     found = lifetimes.Lifetimes(made)
     for part in x.split(size):
         found.add(part)
-    on = made.encode(x) > 0
+    on = made.encode(x) != 0
     expected = torch.where(on.any(dim=0), on.int().argmax(dim=0), 1000)
     assert torch.equal(found.first, expected)
     for window in (1, 10, 500, 1000):

@@ -109,7 +109,7 @@ def _parts(
     if kill_count:
         yield "kills", killed
     if pairs or sent or disks != 0:
-        _import_all()
+        _import_all(s3)
     commands: list[Work] = works(root) if sent or disks != 0 else []
     if disks != 0:
         yield "disks", lambda: report_of(full_disks(root, commands, disks, seed))
@@ -128,8 +128,8 @@ def _parts(
         yield "network", lambda: report_of(network(root / "network", bad, seed, faults, s3))
 
 
-def _import_all() -> None:
-    for name in IMPORTED:
+def _import_all(s3: bool) -> None:
+    for name in IMPORTED if s3 else [name for name in IMPORTED if name != "s3fs"]:
         importlib.import_module(name)
     gc.freeze()  # a child copies no page to collect garbage
 

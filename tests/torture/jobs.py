@@ -61,14 +61,14 @@ class Network:
         self.rights = [placed(self.store), placed(self.older)]
 
     @contextmanager
-    def served(self) -> Iterator[None]:
+    def served(self, with_s3: bool) -> Iterator[None]:
         """The servers, each in a process of its own, and how they are reached."""
         home = self.root / "home"
         with ExitStack() as stack:
             for line, server in (
                 (self.web, apart.web(self.root / "web")),
                 (self.hub, apart.hub(self.root / "web", f"http://127.0.0.1:{self.hub.port}")),
-                (self.s3, apart.s3()),
+                *([(self.s3, apart.s3())] if with_s3 else []),
                 (self.sftp, apart.sftp(home, self.sftp.port)),
             ):
                 line.to = stack.enter_context(server)
@@ -76,9 +76,10 @@ class Network:
             environment = apart.s3_environment(self.s3.port) | {"HOME": home}
             environment["RKSTORE_CACHE"] = self.root / "cache"
             stack.enter_context(_set(environment, f"http://127.0.0.1:{self.hub.port}"))
-            apart.make_bucket(BUCKET, environment)
-            push(self.store, f"s3://{BUCKET}/store")
-            push(self.older, f"s3://{BUCKET}/older")
+            if with_s3:
+                apart.make_bucket(BUCKET, environment)
+                push(self.store, f"s3://{BUCKET}/store")
+                push(self.older, f"s3://{BUCKET}/older")
             yield
 
     def jobs(self) -> list[Job]:

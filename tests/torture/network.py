@@ -44,7 +44,7 @@ def network(
     """
     net, rng = Network(root), random.Random(seed)
     found: Tallies = {}
-    with net.served():
+    with net.served(s3):
         for job in [job for job in net.jobs() if s3 or "S3" not in job.name]:
             known = cases(job)
             for kind in known if kinds is None else rng.sample(known, min(kinds, len(known))):
@@ -55,7 +55,7 @@ def network(
                     line = _bad(job.line, kind, measure, drawn)
                     _try(root / name, job, line, found.setdefault(kind, Tally()), measure)
         tally = found[MIXED] = Tally()
-        for number in range(5 * wanted):
+        for number in range(3 * wanted):
             line = _mixed(net.web, f"{seed} {number}")
             _try(root / f"mixed-{number}", net.mixed(), line, tally, "")
         tally.lost += ["one was refused"] * tally.refused

@@ -4,6 +4,7 @@ import itertools
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -109,15 +110,16 @@ def served(serve: Callable[[int], object]) -> Iterator[int]:
         serve: is given the descriptor to which it writes its port, and serves for ever.
     """
     told, tells = os.pipe()
+    parent = os.getpid()
 
     def work() -> None:
         os.close(told)
         quiet = os.open(os.devnull, os.O_WRONLY)
         os.dup2(quiet, 1)
         os.dup2(quiet, 2)
-        serve(tells)
-        while True:
-            time.sleep(60)
+        threading.Thread(target=serve, args=(tells,), daemon=True).start()
+        while os.getppid() == parent:  # it does not outlive who started it
+            time.sleep(0.2)
 
     child = in_child(work)
     os.close(tells)

@@ -59,7 +59,7 @@ class Contest:
 def writers(root: Path, wanted: int, seed: int = 0, s3: bool = True) -> Tallies:
     """Let two commands begin at once, so many times for each kind of place."""
     rng, found = random.Random(seed), {}
-    with _servers(root) as (urls, environment):
+    with _servers(root, s3) as (urls, environment):
         for contest in _contests(root, urls):
             if "S3" in contest.name and not s3:
                 continue
@@ -73,14 +73,15 @@ def writers(root: Path, wanted: int, seed: int = 0, s3: bool = True) -> Tallies:
 
 
 @contextmanager
-def _servers(root: Path) -> Iterator[tuple[dict[str, str], dict[str, object]]]:
+def _servers(root: Path, with_s3: bool) -> Iterator[tuple[dict[str, str], dict[str, object]]]:
     """Where pushes go, by a name for it, and the variables with which they get there."""
     home = root / "home"
     with ExitStack() as stack:
-        s3 = stack.enter_context(apart.s3())
+        s3 = stack.enter_context(apart.s3()) if with_s3 else 0
         sftp = stack.enter_context(apart.sftp(home))
         environment = apart.s3_environment(s3) | {"HOME": home}
-        apart.make_bucket(BUCKET, environment)
+        if with_s3:
+            apart.make_bucket(BUCKET, environment)
         at = f"sftp://me:secret@127.0.0.1:{sftp}{root}/sftp"
         yield {"S3": f"s3://{BUCKET}", "SFTP": at, "a directory": ""}, environment
 

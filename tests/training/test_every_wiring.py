@@ -6,7 +6,7 @@ import torch
 from torch.nn.functional import normalize
 
 from rkstore.dictionaries import load_dictionary
-from rkstore.dictionaries.dictionary import side_by_side
+from rkstore.dictionaries.rows import side_by_side
 from rkstore.dictionaries.wirings import WIRINGS
 from rkstore.errors import BadInput
 from rkstore.store.sites import Pair

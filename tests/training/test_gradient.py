@@ -6,41 +6,84 @@ import pytest
 import torch
 
 from rkstore.dictionaries import Dictionary, select_named
-from rkstore.dictionaries.prefixes import Prefixes
+from rkstore.dictionaries.norms import NORMS
+from rkstore.dictionaries.prefixes import WHOLE, Prefixes
 from rkstore.dictionaries.sparse import ByLatent, SparseCode
 from rkstore.dictionaries.wirings import Bank, Wiring
 from rkstore.store.sites import Site
 from rkstore.training.fast import Scratch, covers, gradients
 from rkstore.training.helpers.auxk import AuxK
 from rkstore.training.helpers.base import Helper
+from rkstore.training.helpers.delta import Delta
 from rkstore.training.helpers.resample import Resampling
 from rkstore.training.objective import Objective
 
 # Of 40 latents 5 are too many for a list, of 160 they are few; a relu is sparse by its bias.
 DENSE = [("relu", 40, 0.0), ("topk", 40, 0.0)]
-SPARSE = [("relu", 160, -9.0), ("topk", 160, 0.0), ("batchtopk", 160, 0.0), ("batchtopk", 40, 0.0)]
+SPARSE = [
+    ("relu", 160, -9.0),
+    ("topk", 160, 0.0),
+    ("batchtopk", 160, 0.0),
+    ("batchtopk", 40, 0.0),
+    ("abstopk", 160, 0.0),
+]
 BOTH = pytest.mark.parametrize(("select", "d_sae", "bias"), DENSE + SPARSE)
 
-# The kinds of one bank: an autoencoder, one that is not centred, one of two sites, a transcoder.
 A, B, C = Site("a", 12), Site("b", 5), Site("c", 7)
+
+
+def one(reads, writes, **more):
+    """One bank with all latents."""
+    return lambda latents: Wiring((Bank(latents, reads, writes),), **more)
+
+
+def some(*banks, **more):
+    """Banks ``(part, reads, writes)``, each with its part of the latents."""
+    return lambda latents: Wiring(
+        tuple(Bank(round(part * latents), reads, writes) for part, reads, writes in banks), **more
+    )
+
+
 WIRINGS = {
-    "sae": ((A,), (A,), True),
-    "uncentred": ((A,), (A,), False),
-    "two sites": ((A, B), (A, B), True),
-    "transcoder": ((A,), (C,), False),
-    "several targets": ((A, B), (B, C), False),
+    "sae": one((A,), (A,), centred=True),
+    "uncentred": one((A,), (A,)),
+    "two sites": one((A, B), (A, B), centred=True),
+    "reads one of two": one((B,), (A, B), centred=True),
+    "transcoder": one((A,), (C,)),
+    "several targets": one((A, B), (B, C)),
+    "with a skip": one((A,), (C,), skip=True),
+    "centred with a skip": one((A, B), (B, A), skip=True, centred=True),
+    "one a layer": some((0.5, (A,), (A,)), (0.5, (B,), (B,)), together=False, skip=True),
+    "cross-layer": some(
+        (0.5, (A,), (A, B, C)), (0.3, (B,), (B, C)), (0.2, (C,), (C,)), together=True
+    ),
+    "cross-layer, selects apart": some((0.5, (A,), (A, B)), (0.5, (B,), (B,)), together=False),
+    "dedicated": some(
+        (0.2, (A,), (A,)), (0.3, (B,), (B,)), (0.5, (A, B), (A, B)), centred=True, together=True
+    ),
 }
+NORMED = {norm: one((A, B), (A, B), norm=norm, centred=True) for norm in NORMS if norm != "none"}
+
+PREFIXES = {
+    "whole": WHOLE,
+    "by latent": Prefixes((0.25, 0.5, 1.0)),
+    "with the bias alone": Prefixes((0.0, 0.001, 1.0)),
+    "drawn": Prefixes(draws=3),
+    "by activation": Prefixes((0.0, 0.3, 1.0), order="activations"),
+}
+in_prefixes = pytest.mark.parametrize("prefixes", PREFIXES.values(), ids=PREFIXES)
 
 
-def make_dictionary(select, d_sae, bias=0.0, wiring="sae", row_norm="none"):
-    reads, writes, centred = WIRINGS[wiring]
-    made = Wiring((Bank(d_sae, reads, writes),), centred)
-    dictionary = Dictionary(made, select_named(select, {"k": 5, "l1": 0.3}), row_norm)
+def make_dictionary(select, d_sae, bias=0.0, wiring=WIRINGS["sae"], row_norm="none"):
+    rule = select_named(select, {"k": 5, "l1": 0.3})
+    dictionary = Dictionary(wiring(d_sae), rule, row_norm)
     generator = torch.Generator().manual_seed(0)
     for parameter in dictionary.parameters():
         parameter.data.normal_(generator=generator)
-    dictionary.b_enc.data += bias
-    dictionary.normalise_decoder()
+    for _, weights in dictionary.banks:
+        weights.b_enc.data += bias
+    if wiring in WIRINGS.values():
+        dictionary.normalise_decoder()
     return dictionary
 
 
@@ -49,17 +92,29 @@ def make_rows(n=64, seed=1):
     return {site.hook_name: torch.randn(n, site.width, generator=generator) for site in (A, B, C)}
 
 
-def differentiated(dictionary, rows, pressure, dead=None, auxk=0):
+def differentiated(dictionary, rows, prefixes=WHOLE, helpers=(), pressure=0.7, every=3):
     """The slow, obvious way: the objective, and autograd."""
-    helpers = [AuxK(auxk=auxk)] if auxk else []
-    dead = torch.zeros(dictionary.d_sae) > 0 if dead is None else dead
-    losses, now = Objective(helpers=helpers)(dictionary, rows, dead, pressure)
+    dead, shares = some_dead(dictionary.d_sae, every), prefixes.at(step=3, seed=1)
+    losses, now = Objective(prefixes, helpers)(dictionary, rows, dead, pressure, shares)
     return torch.autograd.grad(sum(losses.values()), list(dictionary.parameters())), now.f
 
 
+def by_hand(dictionary, rows, prefixes=WHOLE, helpers=(), *, scratch=None, every=3, **options):
+    objective, shares = Objective(prefixes, helpers), prefixes.at(step=3, seed=1)
+    dead, scratch = some_dead(dictionary.d_sae, every), scratch or Scratch()
+    options = {"pressure": 0.7} | options
+    return gradients(dictionary, rows, scratch, objective, dead, shares=shares, **options)
+
+
+def check_gradients(dictionary, expected):
+    for parameter, gradient in zip(dictionary.parameters(), expected, strict=True):
+        assert (parameter.grad - gradient).norm() <= 1e-6 * gradient.norm()
+        assert parameter.grad.stride() == parameter.stride()
+
+
 def some_dead(d_sae, every=3):
-    """One latent in so many is dead, whether it fires or not."""
-    return torch.arange(d_sae) % every == 0
+    """One latent in so many is dead, whether it fires or not; with 0 none is."""
+    return torch.arange(d_sae) % every == 0 if every else torch.zeros(d_sae, dtype=torch.bool)
 
 
 def distance(found, expected):
@@ -94,15 +149,23 @@ def centred(rows):
     return rows - rows.mean(dim=0)
 
 
-@pytest.mark.parametrize("wiring", WIRINGS)
+@in_prefixes
+@pytest.mark.parametrize("wiring", (WIRINGS | NORMED).values(), ids=WIRINGS | NORMED)
 @BOTH
-def test_the_gradients_are_those_of_automatic_differentiation(select, d_sae, bias, wiring):
+def test_the_gradients_are_those_of_automatic_differentiation(
+    select, d_sae, bias, wiring, prefixes
+):
     dictionary, x = make_dictionary(select, d_sae, bias, wiring), make_rows()
-    assert covers(dictionary, Objective())
-    expected, _ = differentiated(dictionary, x, pressure=0.7)
-    gradients(dictionary, x, Scratch(), pressure=0.7)
-    for parameter, gradient in zip(dictionary.parameters(), expected, strict=True):
-        assert distance(parameter.grad, gradient) < 1e-6
+    listed = wiring in NORMED.values() or prefixes.order == "activations"
+    assert covers(dictionary, Objective(prefixes)) == (select != "relu" or not listed)
+    if not covers(dictionary, Objective(prefixes)):
+        return
+    expected, f = differentiated(dictionary, x, prefixes)
+    found = by_hand(dictionary, x, prefixes)
+    check_gradients(dictionary, expected)
+    on = f != 0 if f.dim() == 2 else (f != 0).any(dim=0)
+    assert torch.equal(found.fired, on.any(dim=0))
+    assert found.l0 == pytest.approx(on.sum(dim=1).float().mean().item())
 
 
 class Other(Helper):
@@ -119,24 +182,19 @@ class Other(Helper):
 def test_what_is_not_covered_is_differentiated():
     dictionary = make_dictionary("topk", 40)
     assert covers(dictionary, Objective(helpers=[AuxK(auxk=4), Resampling(resample_every=5)]))
-    assert not covers(dictionary, Objective(Prefixes((0.5, 1.0))))
     assert not covers(dictionary, Objective(helpers=[Other()]))
     assert not covers(make_dictionary("jumprelu", 40), Objective())
     assert not covers(make_dictionary("topk", 40, row_norm="layer_norm"), Objective())
-    two = Wiring((Bank(20, (A,), (A,)), Bank(20, (A,), (A,))), centred=True)
-    assert not covers(Dictionary(two, select_named("topk", {"k": 5})), Objective())
-    partly = Wiring((Bank(20, (A,), (A, B)),), centred=True)
-    assert not covers(Dictionary(partly, select_named("topk", {"k": 5})), Objective())
 
 
+@pytest.mark.parametrize("wiring", WIRINGS.values(), ids=WIRINGS)
 @BOTH
-def test_a_step_tells_the_residual_the_latents_that_fired_and_l0(select, d_sae, bias):
-    dictionary, x = make_dictionary(select, d_sae, bias), make_rows()
-    _, f = differentiated(dictionary, x, pressure=1.0)
-    found = gradients(dictionary, x, Scratch())
-    torch.testing.assert_close(found.residual, (dictionary.decode(f) - x["a"]).detach())
-    assert torch.equal(found.fired, (f > 0).any(dim=0))
-    assert found.l0 == pytest.approx((f > 0).sum(dim=1).float().mean().item())
+def test_a_step_tells_the_residual_of_all_written_sites(select, d_sae, bias, wiring):
+    dictionary, x = make_dictionary(select, d_sae, bias, wiring), make_rows()
+    _, decoded = dictionary.reconstruct(x)
+    expected = torch.cat([y - x[name] for name, y in decoded.items()], dim=1).detach()
+    for prefixes in (WHOLE, Prefixes((0.25, 1.0))):
+        torch.testing.assert_close(by_hand(dictionary, x, prefixes).residual, expected)
 
 
 @pytest.mark.parametrize(("select", "d_sae", "bias"), SPARSE)
@@ -156,26 +214,19 @@ def test_dense_codes_are_not(select, d_sae, bias):
 @pytest.mark.parametrize("select", ["relu", "topk", "batchtopk"])
 def test_a_code_of_nothing_moves_the_decoder_bias_alone(select):
     dictionary, x = make_dictionary(select, 160, bias=-1000.0), make_rows()
-    found = gradients(dictionary, x, Scratch())
+    found = by_hand(dictionary, x)
     assert found.l0 == 0
     assert not any(p.grad.any() for p in dictionary.parameters() if p is not dictionary.b_dec)
     torch.testing.assert_close(dictionary.b_dec.grad, 2 * (dictionary.b_dec - x["a"]).mean(dim=0))
 
 
 @BOTH
-def test_gradients_lie_in_memory_as_their_parameters_do(select, d_sae, bias):
-    dictionary = make_dictionary(select, d_sae, bias)
-    gradients(dictionary, make_rows(), Scratch())
-    assert all(p.grad.stride() == p.stride() for p in dictionary.parameters())
-
-
-@BOTH
 def test_what_a_step_leaves_behind_changes_no_later_one(select, d_sae, bias):
     used, fresh = (make_dictionary(select, d_sae, bias) for _ in range(2))
     scratch = Scratch()
-    gradients(used, make_rows(100, seed=2), scratch)
+    by_hand(used, make_rows(100, seed=2), scratch=scratch)
     for dictionary, memory in ((used, scratch), (fresh, Scratch())):
-        gradients(dictionary, make_rows(30), memory)
+        by_hand(dictionary, make_rows(30), scratch=memory)
     for a, b in zip(used.parameters(), fresh.parameters(), strict=True):
         assert torch.equal(a.grad, b.grad)
 
@@ -183,56 +234,80 @@ def test_what_a_step_leaves_behind_changes_no_later_one(select, d_sae, bias):
 @BOTH
 def test_bfloat16_products_give_float32_gradients_about_as_right_as_autocast(select, d_sae, bias):
     dictionary, x = make_dictionary(select, d_sae, bias), make_rows(512)
-    exact, _ = differentiated(dictionary, x, pressure=0.7)
+    exact, _ = differentiated(dictionary, x)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        rounded, _ = differentiated(dictionary, x, pressure=0.7)
-    gradients(dictionary, x, Scratch(), pressure=0.7, dtype=torch.bfloat16)
+        rounded, _ = differentiated(dictionary, x)
+    by_hand(dictionary, x, dtype=torch.bfloat16)
     for parameter, truth, usual in zip(dictionary.parameters(), exact, rounded, strict=True):
         assert parameter.grad.dtype == torch.float32
         assert 0 < distance(parameter.grad, truth) < 1.5 * distance(usual, truth) + 1e-3
 
 
-@pytest.mark.parametrize("wiring", WIRINGS)
-@pytest.mark.parametrize("k", [1, 4, 1000])
+HELPERS = {
+    "one": AuxK(auxk=1),
+    "more than are dead": AuxK(auxk=1000),
+    "by level": AuxK(auxk=4, auxk_levels=True),
+}
+
+
+@pytest.mark.parametrize("wiring", WIRINGS.values(), ids=WIRINGS)
+@pytest.mark.parametrize("auxk", HELPERS.values(), ids=HELPERS)
 @BOTH
-def test_with_auxk_they_are_those_of_the_loss_with_its_term(select, d_sae, bias, k, wiring):
+def test_with_auxk_they_are_those_of_the_loss_with_its_term(select, d_sae, bias, auxk, wiring):
     dictionary, x = make_dictionary(select, d_sae, bias, wiring), make_rows()
-    dead = some_dead(d_sae)
-    expected, _ = differentiated(dictionary, x, pressure=0.7, dead=dead, auxk=k)
-    without, _ = differentiated(dictionary, x, pressure=0.7)
-    gradients(dictionary, x, Scratch(), pressure=0.7, dead=dead, auxk=k)
-    for parameter, gradient in zip(dictionary.parameters(), expected, strict=True):
-        assert distance(parameter.grad, gradient) < 1e-6
-        assert parameter.grad.stride() == parameter.stride()
+    prefixes = Prefixes((0.5, 1.0))
+    expected, _ = differentiated(dictionary, x, prefixes, [auxk])
+    without, _ = differentiated(dictionary, x, prefixes)
+    by_hand(dictionary, x, prefixes, [auxk])
+    check_gradients(dictionary, expected)
     if bias == 0:
-        assert distance(without[2][dead], expected[2][dead]) > 1e-4
+        assert any(distance(a, b) > 1e-4 for a, b in zip(without, expected, strict=True))
+
+
+@pytest.mark.parametrize("wiring", NORMED.values(), ids=NORMED)
+@pytest.mark.parametrize("select", ["topk", "batchtopk"])
+def test_auxk_ranks_dead_latents_without_the_code_norm(select, wiring):
+    dictionary, x = make_dictionary(select, 40, 0.0, wiring), make_rows()
+    expected, _ = differentiated(dictionary, x, helpers=[AuxK(auxk=4)])
+    by_hand(dictionary, x, helpers=[AuxK(auxk=4)])
+    check_gradients(dictionary, expected)
+
+
+@in_prefixes
+@pytest.mark.parametrize("select", ["topk", "batchtopk", "abstopk"])
+def test_the_loss_on_the_difference_of_two_sites_is_in_them(select, prefixes):
+    a, b = Site("a", 12), Site("d", 12)
+    dictionary = make_dictionary(select, 160, wiring=one((a, b), (a, b)))
+    x = make_rows() | {"d": make_rows(seed=2)["a"]}
+    expected, _ = differentiated(dictionary, x, prefixes, [Delta(delta=0.7)])
+    assert covers(dictionary, Objective(prefixes, [Delta(delta=0.7)]))
+    by_hand(dictionary, x, prefixes, [Delta(delta=0.7)])
+    check_gradients(dictionary, expected)
 
 
 @BOTH
 def test_auxk_changes_no_latent_that_lives(select, d_sae, bias):
     with_term, without = (make_dictionary(select, d_sae, bias) for _ in range(2))
-    dead = some_dead(d_sae)
-    gradients(with_term, make_rows(), Scratch(), dead=dead, auxk=4)
-    gradients(without, make_rows(), Scratch())
-    assert torch.equal(with_term.W_dec.grad[~dead], without.W_dec.grad[~dead])
-    assert torch.equal(with_term.W_enc.grad[:, ~dead], without.W_enc.grad[:, ~dead])
+    alive = ~some_dead(d_sae)
+    by_hand(with_term, make_rows(), helpers=[AuxK(auxk=4)])
+    by_hand(without, make_rows())
+    assert torch.equal(with_term.W_dec.grad[alive], without.W_dec.grad[alive])
+    assert torch.equal(with_term.W_enc.grad[:, alive], without.W_enc.grad[:, alive])
 
 
 @BOTH
 def test_where_no_latent_is_dead_auxk_changes_nothing(select, d_sae, bias):
     with_term, without = (make_dictionary(select, d_sae, bias) for _ in range(2))
-    nothing_dead = torch.zeros(d_sae, dtype=torch.bool)
-    gradients(with_term, make_rows(), Scratch(), dead=nothing_dead, auxk=4)
-    gradients(without, make_rows(), Scratch())
+    by_hand(with_term, make_rows(), helpers=[AuxK(auxk=4)], every=0)
+    by_hand(without, make_rows())
     for a, b in zip(with_term.parameters(), without.parameters(), strict=True):
         assert torch.equal(a.grad, b.grad)
 
 
 def test_auxk_in_bfloat16_gives_about_the_same_in_float32():
     dictionary, x = make_dictionary("topk", 160), make_rows(512)
-    dead = some_dead(160)
-    exact, _ = differentiated(dictionary, x, pressure=0.0, dead=dead, auxk=20)
-    gradients(dictionary, x, Scratch(), dtype=torch.bfloat16, dead=dead, auxk=20)
+    exact, _ = differentiated(dictionary, x, helpers=[AuxK(auxk=20)])
+    by_hand(dictionary, x, helpers=[AuxK(auxk=20)], dtype=torch.bfloat16)
     for parameter, truth in zip(dictionary.parameters(), exact, strict=True):
         assert parameter.grad.dtype == torch.float32
         assert 0 < distance(parameter.grad, truth) < 0.05

@@ -132,7 +132,7 @@ def test_an_option_is_said_to_have_no_part_exactly_where_it_changes_nothing(init
 
 
 @pytest.mark.parametrize("option", ["k", "l1"])
-@pytest.mark.parametrize("name", sorted(SELECTS.keys() - {"jumprelu"}))
+@pytest.mark.parametrize("name", sorted(SELECTS))
 def test_an_option_of_another_code_is_said_to_have_no_part(name, option):
     said = unused(TrainSettings(dictionary=name), [option])
     assert (option not in said) == (option in options_in(SELECTS[name]))

@@ -143,6 +143,27 @@ def test_a_stopped_run_that_helps_its_dead_latents_does_so_too(
         assert (taken_up / name).read_bytes() == (through / name).read_bytes(), name
 
 
+LEARNED = {
+    "jumprelu": {"l0": 3.0, "pre_act": 0.1},
+    "gated": {"l1": 3.0},
+    "abstopk": {"k": 2},
+}
+
+
+@pytest.mark.parametrize("dictionary", LEARNED)
+def test_so_does_one_whose_select_learns_or_whose_code_is_signed(settings, tmp_path, dictionary):
+    few_fire = {"d_sae": 96, "dead_after": 32, "init": "random", "auxk": 8, "resample_every": 10}
+    chosen = few_fire | LEARNED[dictionary] | {"dictionary": dictionary}
+    through = train(settings(**chosen, out=str(tmp_path / "through")))
+    stopping = settings(**chosen, out=str(tmp_path / "stopped"), checkpoint_every=8)
+    train_until(20, [stopping])
+    taken_up = train(stopping)
+    for name in FILES:
+        assert (taken_up / name).read_bytes() == (through / name).read_bytes(), name
+    fvu = [entry["fvu"] for entry in history(through)]
+    assert fvu[-1] < fvu[0]
+
+
 @pytest.mark.parametrize(("auxk", "learns"), [(0, False), (8, True)])
 def test_auxk_teaches_latents_that_never_fired(settings, auxk, learns):
     chosen = settings(d_sae=96, k=1, init="random", auxk=auxk, dead_after=64)

@@ -34,6 +34,9 @@ class JumpReLU(Select):
     up to their thresholds. Decoder rows have norm 1, or ``--code-norm`` weighs ``f``, ``z`` and so
     ``θ``; this is the ``‖W_dec‖`` in the original losses.
 
+    Adam moves a threshold by at most about ``--lr`` a step, so a short run with a small rate does
+    not reach the sparsity that the weight asks for, nor ``target_l0``.
+
     The defaults are for inputs with a mean ``‖x‖²`` of ``d_in``; Anthropic's own are a bandwidth of
     2, a threshold of 0.1 and 4 in the tanh, for the same scale.
     """

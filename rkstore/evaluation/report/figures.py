@@ -156,10 +156,9 @@ def _draw_sites(axis: Any, results: Sequence[Evaluation]) -> None:
         axis.plot(fvus, there, marker="o", markersize=4, **look(i))
     axis.set_yticks(range(len(places)), list(places), parse_math=False, fontsize=9)
     axis.set_ylim(len(places) - 0.5, -0.5)
-    axis.set_xlim(left=0)
+    axis.set_xlim(0, 1.05 * axis.get_xlim()[1])
     axis.locator_params(axis="x", nbins=5)
-    axis.set_xlabel("FVU, held out")
-    axis.set_title("By site", fontsize=10)
+    axis.set_title("FVU by site, held out", fontsize=10)
 
 
 def _draw_prefixes(axis: Any, results: Sequence[Evaluation]) -> None:
@@ -167,10 +166,10 @@ def _draw_prefixes(axis: Any, results: Sequence[Evaluation]) -> None:
     for i, result in enumerate(results):
         shares = [prefix.share for prefix in result.of_prefix]
         axis.plot(shares, [p.fvu for p in result.of_prefix], marker="o", markersize=4, **look(i))
-    axis.set_xlim(0, 1.02)
+    axis.set_xlim(-0.02, 1.02)
     axis.set_ylim(bottom=0)
-    axis.set(xlabel="share of the latents", ylabel="FVU, held out")
-    axis.set_title("By prefix", fontsize=10)
+    axis.set_xlabel("share of the latents")
+    axis.set_title("FVU by prefix, held out", fontsize=10)
 
 
 def draw_curve(
@@ -283,7 +282,8 @@ def _draw_names(axis: Any, names: Sequence[str]) -> None:
 
 def _site(results: Sequence[Evaluation]) -> str:
     sites = {sites_of(result) for result in results}
-    return sites.pop() if len(sites) == 1 else f"{len(sites)} sites"
+    what = "sets of sites" if _written(results) else "sites"
+    return sites.pop() if len(sites) == 1 else f"{len(sites)} {what}"
 
 
 def _labels(results: Sequence[Evaluation], checkpoints: Sequence[Path]) -> list[str]:

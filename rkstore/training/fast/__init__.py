@@ -1,4 +1,4 @@
-"""The hand-written gradient: the same numbers as ``objective.py``, faster, for common cases."""
+"""The hand-written gradient: the same numbers as ``objective.py``, faster."""
 
 from rkstore.training.fast.covers import covers
 from rkstore.training.fast.gradient import Measured, gradients

@@ -1,33 +1,98 @@
 """The gradient of AuxK's term by hand (:mod:`rkstore.training.helpers.auxk`)."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from rkstore.dictionaries.dictionary import Dictionary
-from rkstore.training.fast.scratch import grad_of
-from rkstore.training.helpers.auxk import weight
+from rkstore.training.fast.scratch import Columns, grad_of
+from rkstore.training.helpers.auxk import AuxK, added, code_of_dead, weight
+
+
+@dataclass(frozen=True)
+class DeadCode:
+    """A code of dead latents.
+
+    Args:
+        level: the prefix whose error it is to reconstruct.
+        dead: numbers of the dead latents, ``(d,)``.
+        z: their code, ``(batch, d)``.
+        share: of this term in the loss.
+    """
+
+    level: int
+    dead: Tensor
+    z: Tensor
+    share: float
+
+
+def codes_of_dead(
+    dictionary: Dictionary,
+    blocks: Sequence[Tensor],
+    helper: AuxK,
+    dead: Tensor,
+    shares: Sequence[float],
+) -> list[DeadCode]:
+    """The codes of the term: one, or, by level, one for each prefix that adds dead latents.
+
+    Args:
+        blocks: pre-activations, ``(batch, latents)`` of some latents each.
+        dead: which latents are dead, bool ``(d_sae,)``.
+        shares: the prefixes of this batch.
+    """
+    if not dead.any():
+        return []
+    pre = blocks[0] if len(blocks) == 1 else torch.cat(list(blocks), dim=1)
+    signed = dictionary.pools[0].rule.signed
+    groups = {len(shares) - 1: dead}
+    if helper.auxk_levels:
+        groups = {i: dead & new for i, new in enumerate(added(dictionary, shares))}
+    found = {
+        level: code_of_dead(pre, some, helper.auxk, signed=signed) for level, some in groups.items()
+    }
+    return [DeadCode(i, *code, 1 / len(groups)) for i, code in found.items() if code is not None]
 
 
 def add_gradients(
-    dictionary: Dictionary, y: Tensor, centred: Tensor, residual: Tensor, dead: Tensor, z: Tensor
+    dictionary: Dictionary,
+    y: list[Tensor],
+    inputs: Sequence[Tensor],
+    residual: Tensor,
+    of_dead: DeadCode,
 ) -> None:
     """Add the derivatives of the term to the ``grad`` of each parameter.
 
-    With ``g = 2 weight (z W_dec - e) / n`` and ``h = (g W_decᵀ) · [z > 0]``, for the dead latents
-    alone: ``W_dec: zᵀ g``, ``b_enc: Σ h``, ``W_enc: cᵀ h``, ``b_dec: -(Σ h) W_encᵀ``.
+    With ``g = 2 weight (Σ_banks z W_dec - e) / n`` and, for each bank and its dead latents alone,
+    ``h = (g W_decᵀ) · [z ≠ 0]``: ``W_dec: zᵀ g``, ``b_enc: Σ h``, ``W_enc: cᵀ h``, ``b_dec: -(Σ h)
+    W_encᵀ``.
 
     Args:
-        y: targets ``(batch, d_out)``.
-        centred: the encoder's inputs, ``(batch, d_in)``.
-        residual: ``ŷ - y``, which is ``-e``.
-        dead: numbers of the dead latents, ``(d,)``, and ``z (batch, d)``, their code.
+        y: targets ``(batch, width)`` of each written site.
+        inputs: what each bank's encoder reads, ``(batch, d_in)``.
+        residual: ``ŷ - y`` of all written sites side by side, which is ``-e``.
     """
-    W_dec = dictionary.W_dec[dead].to(z.dtype)
-    g = ((z @ W_dec).float() + residual) * (2 * weight([y], [residual]) / len(y))
-    h = (g.to(z.dtype) @ W_dec.T) * (z > 0)
-    sums = h.sum(dim=0, dtype=torch.float32)
-    grad_of(dictionary.W_dec).index_add_(0, dead, (z.T @ g.to(z.dtype)).float())
-    grad_of(dictionary.W_enc).T.index_add_(0, dead, (h.T @ centred.to(z.dtype)).float())
-    grad_of(dictionary.b_enc).index_add_(0, dead, sums)
-    if dictionary.wiring.centred:
-        grad_of(dictionary.b_dec).sub_(dictionary.W_enc[:, dead] @ sums)
+    dead, z = of_dead.dead, of_dead.z
+    wiring, g, first, of_banks = dictionary.wiring, residual.clone(), 0, []
+    for x, (bank, weights) in zip(inputs, dictionary.banks, strict=True):
+        mine = (dead >= first) & (dead < first + bank.latents)
+        latents = dead[mine] - first
+        first += bank.latents
+        writes = Columns.of_sites(bank.writes, wiring.writes)
+        code, W_dec = z[:, mine], weights.W_dec[latents].to(z.dtype)
+        writes.add(g, (code @ W_dec).float())
+        of_banks.append((x, bank, weights, latents, code, W_dec, writes))
+    widths = [site.width for site in wiring.writes]
+    scale = weight(y, list(torch.split(residual, widths, dim=-1)))
+    g *= 2 * of_dead.share * scale / len(g)
+    for x, bank, weights, latents, code, W_dec, writes in of_banks:
+        own = writes.of(g).to(z.dtype)
+        h = (own @ W_dec.T) * (code != 0)
+        sums = h.sum(dim=0, dtype=torch.float32)
+        grad_of(weights.W_dec).index_add_(0, latents, (code.T @ own).float())
+        grad_of(weights.W_enc).T.index_add_(0, latents, (h.T @ x.to(z.dtype)).float())
+        grad_of(weights.b_enc).index_add_(0, latents, sums)
+        if wiring.centred:
+            reads = Columns.of_sites(bank.reads, wiring.writes)
+            reads.add(grad_of(dictionary.b_dec), weights.W_enc[:, latents] @ sums, alpha=-1)

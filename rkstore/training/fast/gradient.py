@@ -1,30 +1,43 @@
-"""The gradient of the training loss of one bank, by hand.
+"""The gradient of the training loss, by hand.
 
-With ``c = x - b_dec`` (or ``x``, if the wiring is not centred), ``f = select(c W_enc + b_enc)``,
-``r = f W_dec + b_dec - y`` and n rows, the loss is ``‖r‖² / n + pressure · l1 · Σ f / n``, and its
-derivatives are
+A bank reads ``c`` (``x - b_dec`` if the wiring is centred, else ``x``) and has the code
+``f = select(c W_enc + b_enc)``. With n tokens and G prefixes, of which the i-th adds the latents
+``i`` to those before, the reconstructions, their errors and the loss are
 
-    g     = 2 r / n                                   by ŷ
-    h     = (g W_decᵀ + pressure · l1 / n) · [f > 0]  by the pre-activation
-    W_dec: fᵀ g      b_enc: Σ h      W_enc: cᵀ h      b_dec: Σ g - (Σ h) W_encᵀ (centred) or Σ g
+    ŷ_i = ŷ_{i-1} + Σ_banks f_i W_dec,i     ŷ_0 = b_dec + W_skip c     r_i = ŷ_i - y
+    Σ_i ‖r_i‖² / (G n) + pressure · l1 · Σ f / n
 
-That is five products of the size batch · d_in · d_sae, where automatic differentiation needs a
-sixth, ``h W_encᵀ``, only to sum its rows for ``b_dec``. For a sparse code all products but the
-first, which computes the code, are sums over the few latents that are on. The term of AuxK is in
+and the derivatives, for what a bank reads and writes,
+
+    D_i   = Σ_{j ≥ i} 2 r_j / (G n)                     by what the latents i write
+    h_i   = (D_i W_dec,iᵀ + pressure · l1 / n) · [on]   by their pre-activations
+    W_dec,i: f_iᵀ D_i      b_enc: Σ h      W_enc: cᵀ h      W_skip: D_1ᵀ c
+    b_dec: Σ D_1, and, centred, - (Σ h) W_encᵀ - (Σ D_1) W_skip
+
+That is five products of the size batch · d_in · d_sae however many prefixes there are, where
+automatic differentiation needs a sixth, ``h W_encᵀ``, only to sum its rows for ``b_dec``. For a
+sparse code all products but the first, which computes the code, are sums over the few latents that
+are on. A code norm ranks by ``pre · c`` and keeps ``pre``, so the derivatives are the same. The
+delta loss is a function of the last errors, so it adds to the last D. The term of AuxK is in
 ``auxk.py``.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import cycle, pairwise
 
 import torch
 from torch import Tensor
 
 from rkstore.dictionaries.dictionary import Dictionary
 from rkstore.dictionaries.rows import Rows, side_by_side
-from rkstore.dictionaries.sparse import ByLatent, SparseCode
-from rkstore.training.fast.auxk import add_gradients
-from rkstore.training.fast.scratch import Scratch, grad_of
-from rkstore.training.helpers.auxk import code_of_dead
+from rkstore.training.fast.auxk import add_gradients, codes_of_dead
+from rkstore.training.fast.codes import Code, by_prefix, codes, pre_activations
+from rkstore.training.fast.parts import Dense, Listed, Part
+from rkstore.training.fast.scratch import Columns, Scratch, grad_of
+from rkstore.training.helpers.auxk import AuxK
+from rkstore.training.helpers.delta import Delta
+from rkstore.training.objective import Objective
 
 
 @dataclass(frozen=True)
@@ -32,35 +45,19 @@ class Measured:
     """Results of a step; the next one on the same scratch overwrites them.
 
     Args:
-        residual: ŷ - y, ``(batch, d_out)``.
+        residual: ŷ - y of all written sites side by side, ``(batch, d_out)``.
         fired: which latents were on for any token, bool ``(d_sae,)``.
-        f: the code, ``(batch, d_sae)``, or its entries above zero, ``(n,)``.
+        on: counts the latents of all tokens that were on, which takes a while.
     """
 
     residual: Tensor
     fired: Tensor
-    f: Tensor
+    on: Callable[[], int]
 
     @property
     def l0(self) -> float:
         """Latents that were on, mean over tokens."""
-        return self.f.count_nonzero().item() / len(self.residual)
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """The data of one step: inputs ``(batch, d_in)``, targets ``(batch, d_out)``, options."""
-
-    dictionary: Dictionary
-    centred: Tensor
-    y: Tensor
-    scratch: Scratch
-    pressure: float
-
-    @property
-    def l1(self) -> float:
-        """The penalty's term in the derivative with respect to each entry of the code."""
-        return self.pressure * self.dictionary.pools[0].rule.l1_weight / len(self.y)
+        return self.on() / len(self.residual)
 
 
 @torch.no_grad()
@@ -68,88 +65,141 @@ def gradients(
     dictionary: Dictionary,
     rows: Rows,
     scratch: Scratch,
+    objective: Objective,
+    dead: Tensor,
     pressure: float = 1.0,
+    shares: tuple[float, ...] | None = None,
     dtype: torch.dtype = torch.float32,
-    dead: Tensor | None = None,
-    auxk: int = 0,
 ) -> Measured:
     """Set the ``grad`` of each parameter to the derivative of the loss over a batch.
 
     Args:
         rows: activations by site, float32 ``(batch, width)``.
         scratch: memory for the large intermediate matrices.
+        objective: the loss, which must be covered.
+        dead: which latents are dead, bool ``(d_sae,)``.
         pressure: fraction of the L1 penalty to apply.
+        shares: the prefixes of this batch; those of the objective by default.
         dtype: of the products; all sums and results are float32.
-        dead: which latents are dead, bool ``(d_sae,)``; needed for AuxK.
-        auxk: how many of them reconstruct the error of each token; 0 is off.
     """
     for parameter in dictionary.parameters():
         if parameter.grad is None:
             parameter.grad = torch.empty_like(parameter)
-    (bank,) = dictionary.wiring.banks
-    centred, y = dictionary.read(rows, bank), side_by_side(rows, bank.writes)
-    batch = _Batch(dictionary, centred, y, scratch, pressure)
-    pre = scratch.take("pre", (len(y), dictionary.d_sae), dtype, y.device)
-    torch.mm(centred.to(dtype), dictionary.W_enc.to(dtype), out=pre)
-    pre += dictionary.b_enc.to(dtype)
+    wiring, order = dictionary.wiring, objective.prefixes.order
+    shares = shares or objective.prefixes.shares
+    inputs = [dictionary.read(rows, bank) for bank in wiring.banks]
+    n = len(inputs[0])
+    blocks = pre_activations(dictionary, inputs, scratch, dtype)
     # Before the full code, which may overwrite the pre-activations.
-    of_dead = code_of_dead(pre, dead, auxk) if auxk and dead is not None else None
-    code = dictionary.pools[0].sparse(pre)
-    found = _dense(batch, pre) if code is None else _sparse(batch, code)
-    if of_dead is not None:
-        add_gradients(dictionary, y, centred, found.residual, *of_dead)
-    return found
+    of_dead = [
+        code
+        for helper in objective.helpers
+        if isinstance(helper, AuxK)
+        for code in codes_of_dead(dictionary, blocks, helper, dead, shares)
+    ]
+    found = codes(dictionary, blocks, lists=order == "activations" and len(shares) > 1)
+    l1 = pressure * dictionary.pools[0].rule.l1_weight / n
+    parts = _parts(dictionary, inputs, found, (shares, order), scratch, l1)
+    levels = _errors(dictionary, rows, inputs, parts, len(shares))
+    D = _derivatives(levels, objective)
+    sums = [part.differentiate(D) for part in parts]
+    _fill_others(dictionary, inputs, D[0], sums)
+    y = [rows[site.hook_name] for site in wiring.writes]
+    for code in of_dead:
+        add_gradients(dictionary, y, inputs, levels[code.level], code)
+    return _measured(parts, levels[-1], wiring.views)
 
 
-def _dense(batch: _Batch, pre: Tensor) -> Measured:
-    """The four other products, with as few passes over ``(batch, d_sae)`` as possible."""
-    dictionary = batch.dictionary
-    dtype, W_dec = pre.dtype, dictionary.W_dec.to(pre.dtype)
-    f = dictionary.pools[0].forward_(pre)
-    residual = (f @ W_dec).float() + (dictionary.b_dec - batch.y)
-    g = residual * (2 / len(batch.y))
-    _product(f.T, g.to(dtype), out=grad_of(dictionary.W_dec))
-    h = batch.scratch.take("h", (len(batch.y), dictionary.d_sae), dtype, pre.device)
-    torch.mm(g.to(dtype), W_dec.T, out=h)
-    if batch.l1:
-        h += batch.l1
-    # One pass; multiplying by [f > 0] takes two and a mask.
-    torch.ops.aten.threshold_backward.grad_input(h, f, 0, grad_input=h)
-    _product(h.T, batch.centred.to(dtype), out=grad_of(dictionary.W_enc).T)
-    _fill_biases(dictionary, g, h.sum(dim=0).float())
-    return Measured(residual, f.amax(dim=0) > 0, f)
+def _parts(
+    dictionary: Dictionary,
+    inputs: Sequence[Tensor],
+    found: Sequence[Code],
+    prefixes: tuple[Sequence[float], str],
+    scratch: Scratch,
+    l1: float,
+) -> list[Part]:
+    """Every bank with its code; with a code per written site, the bank once for each."""
+    wiring, banks, parts = dictionary.wiring, dictionary.banks, list[Part]()
+    shares, order = prefixes
+    for first in range(0, len(found), len(banks)):
+        of_banks = found[first : first + len(banks)]
+        if len(shares) > 1:
+            of_banks = by_prefix(of_banks, shares, order)
+        for x, (bank, weights), code in zip(inputs, banks, of_banks, strict=True):
+            sites = bank.writes if wiring.views == 1 else bank.writes[first : first + 1]
+            writes = Columns.of_sites(sites, wiring.writes)
+            if isinstance(code, Tensor):
+                ends = [round(bank.latents * share) for share in shares]
+                parts.append(Dense(weights, x, writes, l1, code, ends, scratch))
+            else:
+                site = Columns.of_sites(sites, bank.writes)
+                parts.append(Listed(weights, x, writes, l1, code, site, more=first > 0))
+    return parts
 
 
-def _sparse(batch: _Batch, code: SparseCode) -> Measured:
-    """The same over the latents that are on: work for each entry, not for each latent."""
-    dictionary, y = batch.dictionary, batch.y
-    with torch.enable_grad():
-        values = code.values.requires_grad_()
-        decoded = code.times(dictionary.W_dec.detach())
-    residual = decoded.detach() + (dictionary.b_dec - y)
-    g = residual * (2 / len(y))
-    # g W_decᵀ only where a latent is on: the derivative with respect to its value.
-    h = torch.autograd.grad(decoded, values, g)[0] + batch.l1
-    by_latent = ByLatent.of(code)
-    dictionary.W_dec.grad = by_latent.times(code.values.detach(), g)
-    dictionary.W_enc.grad = by_latent.times(h, batch.centred).T
-    _fill_biases(dictionary, g, by_latent.times(h, y.new_ones(len(y), 1)).squeeze(1))
-    fired = torch.zeros(dictionary.d_sae, dtype=torch.bool, device=y.device)
-    fired[code.latents] = True
-    return Measured(residual, fired, code.values.detach())
+def _errors(
+    dictionary: Dictionary, rows: Rows, inputs: Sequence[Tensor], parts: Sequence[Part], count: int
+) -> Tensor:
+    """``ŷ - y`` by each prefix, ``(prefixes, batch, d_out)``."""
+    y = side_by_side(rows, dictionary.wiring.writes)
+    levels = y.new_zeros(count, *y.shape)
+    torch.sub(dictionary.b_dec, y, out=levels[0])
+    for x, bank, W_skip in zip(inputs, dictionary.wiring.banks, _skips(dictionary), strict=False):
+        Columns.of_sites(bank.writes, dictionary.wiring.writes).add(levels[0], x @ W_skip.T)
+    for part in parts:
+        part.decode(levels)
+    for before, level in pairwise(levels):
+        level += before
+    return levels
 
 
-def _fill_biases(dictionary: Dictionary, g: Tensor, sums: Tensor) -> None:
-    """The gradients of the biases from ``g (batch, d_out)`` and ``Σ h (d_sae,)``."""
-    dictionary.b_enc.grad = sums
-    dictionary.b_dec.grad = g.sum(dim=0)
-    if dictionary.wiring.centred:
-        dictionary.b_dec.grad -= dictionary.W_enc @ sums
+def _derivatives(levels: Tensor, objective: Objective) -> Tensor:
+    """``D``: of the loss by what the latents of each prefix write, ``(prefixes, batch, d_out)``."""
+    D = levels * (2 / (len(levels) * levels.shape[1]))
+    for helper in objective.helpers:
+        if isinstance(helper, Delta):
+            first, second = levels[-1].chunk(2, dim=1)
+            push = (second - first) * (2 * helper.delta / len(first))
+            D[-1] += torch.cat([-push, push], dim=1)
+    for i in reversed(range(1, len(D))):
+        D[i - 1] += D[i]
+    return D
 
 
-def _product(a: Tensor, b: Tensor, out: Tensor) -> None:
-    """``a b`` into ``out``, which may be of another dtype."""
-    if out.dtype == a.dtype:
-        torch.mm(a, b, out=out)
-    else:
-        out.copy_(a @ b)
+def _skips(dictionary: Dictionary) -> list[Tensor]:
+    """``W_skip`` of each bank, if there are any."""
+    return [p for name, p in dictionary.named_parameters() if name.startswith("W_skip")]
+
+
+def _fill_others(
+    dictionary: Dictionary, inputs: Sequence[Tensor], D: Tensor, sums: Sequence[Tensor]
+) -> None:
+    """The gradients of ``b_dec`` and ``W_skip``.
+
+    Args:
+        D: derivative by what all latents write, ``(batch, d_out)``.
+        sums: ``Σ h (latents,)`` of each part.
+    """
+    wiring, banks = dictionary.wiring, dictionary.banks
+    b_dec = dictionary.b_dec.grad = D.sum(dim=0)
+    back = [W_enc @ of_part for (_, (W_enc, _, _)), of_part in zip(cycle(banks), sums)]
+    for x, bank, W_skip in zip(inputs, wiring.banks, _skips(dictionary), strict=False):
+        g = Columns.of_sites(bank.writes, wiring.writes).of(D)
+        torch.mm(g.T, x, out=grad_of(W_skip))
+        back.append(g.sum(dim=0) @ W_skip)
+    if wiring.centred:
+        for bank, of_bank in zip(cycle(wiring.banks), back):
+            Columns.of_sites(bank.reads, wiring.writes).add(b_dec, of_bank, alpha=-1)
+
+
+def _measured(parts: Sequence[Part], residual: Tensor, views: int) -> Measured:
+    """What is known of the step."""
+    fired = [part.fired for part in parts]
+    if views == 1:
+        return Measured(residual, torch.cat(fired), lambda: sum(part.on for part in parts))
+
+    def on() -> int:
+        entries = [part.entries for part in parts if isinstance(part, Listed)]
+        return len(torch.unique(torch.cat(entries)))
+
+    return Measured(residual, torch.stack(fired).any(dim=0), on)

@@ -18,7 +18,7 @@ the prefix losses).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rkstore.errors import BadInput
@@ -28,6 +28,7 @@ from rkstore.training.helpers.base import Helper
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from rkstore.dictionaries.dictionary import Dictionary
     from rkstore.dictionaries.rows import Rows
     from rkstore.dictionaries.wirings import Wiring
     from rkstore.training.objective import Pass
@@ -65,10 +66,12 @@ class AuxK(Helper):
     def loss(self, now: Pass) -> Tensor | None:
         if not self.auxk_levels:
             return self._term(now, now.dead, now.decoded)
-        levels = list(_levels(now))
-        terms = [self._term(now, now.dead & new, y) for new, y in levels]
+        news = added(now.dictionary, now.shares)
+        terms = [
+            self._term(now, now.dead & new, y) for new, y in zip(news, now.levels, strict=True)
+        ]
         there = [term for term in terms if term is not None]
-        return sum(there[1:], there[0]) / len(levels) if there else None
+        return sum(there[1:], there[0]) / len(terms) if there else None
 
     def _term(self, now: Pass, dead: Tensor, decoded: Rows) -> Tensor | None:
         """The term of these dead latents, for the error of that reconstruction."""
@@ -88,19 +91,19 @@ class AuxK(Helper):
         return weights * sum(terms[1:], terms[0]) / len(now.pre)
 
 
-def _levels(now: Pass) -> Iterator[tuple[Tensor, Rows]]:
-    """For each prefix which latents it adds, bool ``(latents,)``, and its reconstruction."""
+def added(dictionary: Dictionary, shares: Sequence[float]) -> list[Tensor]:
+    """For each prefix which latents it has more than the one before, bool ``(latents,)``."""
     import torch
 
-    before = 0.0
-    for share, decoded in zip(now.shares, now.levels, strict=True):
-        new = torch.zeros_like(now.dead)
-        first = 0
-        for bank, _ in now.dictionary.banks:
+    news, before = [], 0.0
+    for share in shares:
+        new, first = dictionary.b_dec.new_zeros(dictionary.d_sae, dtype=torch.bool), 0
+        for bank in dictionary.wiring.banks:
             new[first + round(before * bank.latents) : first + round(share * bank.latents)] = True
             first += bank.latents
-        yield new, decoded
+        news.append(new)
         before = share
+    return news
 
 
 def code_of_dead(

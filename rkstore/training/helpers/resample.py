@@ -77,8 +77,8 @@ def resample(
     writes, without replacement unless there are too few. Its direction, relative to ``b_dec``,
     becomes the decoder row and, shorter, the encoder row; the bias becomes zero, what the select
     learned of the latent becomes as it was before the first step, and Adam's moments are reset. An
-    encoder that does not read ``x - b_dec`` gets the direction relative to the mean
-    of the rows, and the bias for it.
+    encoder that does not read ``x - b_dec`` gets the direction relative to the mean of the rows,
+    and the bias for it.
     """
     import torch
     from torch.nn import functional as F
