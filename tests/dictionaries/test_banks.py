@@ -142,6 +142,27 @@ def test_a_dictionary_survives_a_copy_and_a_state_dict(wiring):
     assert torch.equal(other.encode(rows), dictionary.encode(rows))
 
 
+@every_wiring
+def test_a_copy_moves_to_another_precision_as_a_whole(wiring):
+    dictionary, rows = make_dictionary(wiring), make_rows()
+    double = copy.deepcopy(dictionary).to(torch.float64)
+    found = double({name: x.double() for name, x in rows.items()})
+    for name, y in dictionary(rows).items():
+        torch.testing.assert_close(found[name], y.double(), atol=1e-4, rtol=1e-4)
+    assert {p.dtype for p in double.parameters()} == {torch.float64}
+    assert {p.dtype for p in dictionary.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("select", SELECTS)
+@every_wiring
+def test_at_inference_a_token_is_encoded_as_if_alone(wiring, select):
+    dictionary, rows = make_dictionary(wiring, select), make_rows()
+    dictionary(rows)  # from which batchtopk learns its thresholds
+    dictionary.eval()
+    alone = dictionary.encode({name: x[:1] for name, x in rows.items()})
+    torch.testing.assert_close(alone, dictionary.encode(rows)[..., :1, :])
+
+
 @pytest.mark.parametrize("select", SELECTS)
 @every_wiring
 def test_a_saved_dictionary_loads_the_same(wiring, select, tmp_path):

@@ -164,6 +164,23 @@ def test_so_does_one_whose_select_learns_or_whose_code_is_signed(settings, tmp_p
     assert fvu[-1] < fvu[0]
 
 
+RARER = {
+    "prefixes drawn anew": {"prefix_draws": 3},
+    "prefixes by activation": {"prefixes": (0.5, 1.0), "prefix_order": "activations"},
+    "decoder rows of any length": {"code_norm": "sae", "unit_decoder": False},
+}
+
+
+@pytest.mark.parametrize("chosen", RARER.values(), ids=RARER)
+def test_so_does_one_with(settings, tmp_path, chosen):
+    through = train(settings(**chosen, out=str(tmp_path / "through")))
+    stopping = settings(**chosen, out=str(tmp_path / "stopped"), checkpoint_every=8)
+    train_until(20, [stopping])
+    taken_up = train(stopping)
+    for name in FILES:
+        assert (taken_up / name).read_bytes() == (through / name).read_bytes(), name
+
+
 @pytest.mark.parametrize(("auxk", "learns"), [(0, False), (8, True)])
 def test_auxk_teaches_latents_that_never_fired(settings, auxk, learns):
     chosen = settings(d_sae=96, k=1, init="random", auxk=auxk, dead_after=64)
