@@ -35,8 +35,8 @@ TRAINED = {"d_sae": 3 * FEATURES, "steps": 180, "batch_size": 256, "lr": 0.02, "
 # Rows of so few features would be nearly features themselves: latents begin at random.
 TRAINED |= {"init": "random", "init_scale": "reconstruction", "center": "mean", "seed": SEED}
 
-# Of every select: weights that leave about as many latents on as features fire. Thresholds begin near where they
-# end: a step of Adam moves them by no more than the learning rate, whatever the weight.
+# Of every select, options that leave about as many latents on as features fire. Thresholds begin
+# near where they end: a step of Adam moves them by the learning rate, whatever the weight.
 TUNED = {
     "relu": {"l1": 2.0},
     "topk": {"k": L0},
