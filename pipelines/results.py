@@ -1,5 +1,6 @@
 """How a pipeline starts, and how it shows what came out."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from rkstore.store.files import write_together
 
 def start(command: click.Command) -> None:
     """Run the command of a pipeline, which fails as the commands of rkstore do."""
-    run(command, str(command.name))
+    run(command, Path(sys.argv[0]).name)
 
 
 def show(text: str, record: Path, figure: Any, document: Row | None = None) -> None:

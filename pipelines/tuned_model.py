@@ -33,7 +33,7 @@ def main(model: str, out: Path, documents: int, seed: int, **options: float) -> 
     texts = [text for name, text in python_documents() if name.startswith("lib/")]
     order = np.random.default_rng(seed).permutation(len(texts))[:documents]
     record = tune(model, [texts[i] for i in order], out, seed=seed, **options)  # type: ignore[arg-type]
-    click.echo(json.dumps(record, indent=1))
+    click.echo(json.dumps(record, indent=1, allow_nan=False))
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def truth_arrays(planted: Planted) -> dict[str, np.ndarray]:
 def truth_file(planted: Planted) -> bytes:
     """The arrays as safetensors; the metadata has the settings as JSON under ``planted``."""
     # One key of metadata: the order of several is not defined.
-    settings = json.dumps(settings_record(planted), sort_keys=True)
+    settings = json.dumps(settings_record(planted), sort_keys=True, allow_nan=False)
     return save(truth_arrays(planted), {"planted": settings})
 
 
