@@ -29,7 +29,10 @@ console = load(ROOT / "docs" / "console.py")
 
 PAGES = [
     "README.md",
-    *(f"docs/{name}.md" for name in ("adding", "exchange", "planted", "probing", "sharing")),
+    *(
+        f"docs/{name}.md"
+        for name in ("adding", "dictionaries", "exchange", "planted", "probing", "sharing")
+    ),
 ]
 COMMANDS = {
     "harvest": HarvestSettings,
@@ -111,6 +114,13 @@ def test_the_page_on_rkcnn_says_what_was_measured(monkeypatch):
     ]
     page = load(ROOT / "pipelines" / "rkcnn_page.py").page(*runs)
     assert (ROOT / "docs/rkcnn.md").read_text("utf-8") == page
+
+
+def test_the_page_on_dictionaries_says_what_was_measured(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "pipelines")
+    record = json.loads((ROOT / "docs/dictionaries.json").read_text("utf-8"))
+    table = load(ROOT / "pipelines" / "zoo_study.py").measured(record)
+    assert f"\n{table}\n" in (ROOT / "docs/dictionaries.md").read_text("utf-8")
 
 
 def settings_of(text, name):
