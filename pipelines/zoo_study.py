@@ -31,6 +31,8 @@ from rkstore.store.store import Store
 
 BEGIN, END = "<!-- measured -->", "<!-- end of measured -->"
 
+MAX_NORM = 10.0
+
 # Latents in each layer of the cross-layer transcoder: six encoders and 21 decoders are enough work.
 WIDTHS = {"clt": 2048}
 
@@ -68,6 +70,8 @@ def main(
     opened = open_store(str(store))
     steps = round(epochs * opened.rows / batch_size)
     shared = {"dictionary": "batchtopk", "k": k, "steps": steps, "batch_size": batch_size}
+    # A few attention sinks besides BOS would decide every number of the residual stream.
+    shared["max_norm"] = MAX_NORM
     chosen = {name: kind for name, kind in kinds(layers, layer).items() if not only or name in only}
     if not chosen:
         raise BadInput(f"--only {', '.join(only)}: choose among {', '.join(kinds(layers, layer))}")
@@ -76,7 +80,7 @@ def main(
     for name, kind in chosen.items():
         here = {**shared, "d_sae": WIDTHS.get(name, d_sae), "out": out}
         paths |= trained({name: kind}, store, second, here)
-        found |= evaluated({name: kind}, paths, store, second)
+        found |= evaluated({name: kind}, paths, store, second, MAX_NORM)
     document = {
         "rkstore": __version__,
         "store": _store(opened),

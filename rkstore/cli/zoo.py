@@ -138,7 +138,11 @@ def trained(
 
 
 def evaluated(
-    chosen: Mapping[str, Kind], paths: Mapping[str, Sequence[Path]], store: Path, second: Path
+    chosen: Mapping[str, Kind],
+    paths: Mapping[str, Sequence[Path]],
+    store: Path,
+    second: Path,
+    max_norm: float | None = None,
 ) -> dict[str, list["Evaluation"]]:
     """Each checkpoint on the held-out rows of its store, or of both."""
     from rkstore.evaluation.evaluate import evaluate
@@ -150,7 +154,7 @@ def evaluated(
         if not names:
             continue
         paired = {"paired_with": str(second)} if two_models else {}
-        settings = EvaluateSettings(store=str(store), **paired)
+        settings = EvaluateSettings(store=str(store), max_norm=max_norm, **paired)
         results = iter(evaluate([path for name in names for path in paths[name]], settings))
         found |= {name: [next(results) for _ in paths[name]] for name in names}
     return {name: found[name] for name in chosen}
