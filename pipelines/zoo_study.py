@@ -2,7 +2,8 @@
 
     rkstore harvest --model models/smollm2 --text valid.txt --layers 10-15 --pair mlp \\
         --hook hook_resid_post --tokens 120000 --out stores/smollm2
-    python pipelines/tuned_model.py --model models/smollm2 --out models/smollm2-python
+    python pipelines/tuned_model.py --model models/smollm2 --batch-size 4 \\
+        --out models/smollm2-python
     rkstore harvest --model models/smollm2-python --paired-with stores/smollm2 --layers 15 \\
         --hook hook_resid_post --out stores/smollm2-python
     python pipelines/zoo_study.py --store stores/smollm2 --second stores/smollm2-python
