@@ -99,12 +99,12 @@ def _error_with(
     dictionary: Dictionary, rows: Rows, f: Tensor, other: Tensor, view: int, mine: slice
 ) -> Tensor:
     """The error with another code ``(n, latents)`` in one place, of the sites it is decoded to."""
-    f = f.clone()
     views = dictionary.wiring.views
-    if views > 1:
-        f[view, :, mine] = other
+    if other.shape == f.shape:
+        f = other
     else:
-        f[:, mine] = other
+        f = f.clone()
+        (f[view] if views > 1 else f)[:, mine] = other
     (decoded,) = dictionary.decodings(f, rows=rows, frozen=True)
     first, written = 0, set()
     for bank, _ in dictionary.banks:

@@ -29,11 +29,20 @@ def step(pre: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
     return on
 
 
+# A comparison and a product with its result are four passes. The kernels for the derivatives of
+# torch's own thresholds do the same in one.
+
+
+def where_above(key: Tensor, values: Tensor) -> Tensor:
+    """The values where the key is above 0, and 0 elsewhere."""
+    return torch.ops.aten.threshold_backward(values, key, 0)  # type: ignore[no-any-return]
+
+
 class _Jump(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, pre: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
         above = pre - threshold
-        code = _where_above(above, pre).relu_()
+        code = where_above(above, pre).relu_()
         ctx.save_for_backward(above, code, threshold)
         ctx.bandwidth = bandwidth
         return code
@@ -42,7 +51,7 @@ class _Jump(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         above, code, threshold = ctx.saved_tensors
         near = _near(grad, above, threshold, ctx.bandwidth)
-        return _where_above(code, grad), near * (-threshold / ctx.bandwidth), None
+        return where_above(code, grad), near * (-threshold / ctx.bandwidth), None
 
 
 class _Step(torch.autograd.Function):
@@ -57,15 +66,6 @@ class _Step(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, None]:
         above, threshold = ctx.saved_tensors
         return None, _near(grad, above, threshold, ctx.bandwidth) * (-1 / ctx.bandwidth), None
-
-
-# A comparison and a product with its result are four passes. The kernels for the derivatives of
-# torch's own thresholds do the same in one.
-
-
-def _where_above(key: Tensor, values: Tensor) -> Tensor:
-    """The values where the key is above 0, and 0 elsewhere."""
-    return torch.ops.aten.threshold_backward(values, key, 0)  # type: ignore[no-any-return]
 
 
 def _near(grad: Tensor, above: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
