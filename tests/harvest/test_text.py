@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import hashlib
+import io
 import json
 import lzma
 import sys
@@ -16,7 +17,7 @@ import pytest
 
 from rkstore.errors import BadInput, RkstoreError
 from rkstore.harvest.settings import HarvestSettings
-from rkstore.harvest.text import files as plain
+from rkstore.harvest.text import plain
 from rkstore.harvest.text import python as corpus
 from rkstore.harvest.text.open import OF_DATASETS, open_text
 from rkstore.settings import options_in
@@ -137,6 +138,63 @@ def test_what_a_dataset_leaves_out_of_a_directory_is_said(tmp_path, capsys):
     assert capsys.readouterr().err == said
 
 
+def test_a_pattern_is_the_files_that_fit_it_in_natural_order(tmp_path, capsys):
+    wanted = {"2.txt": "two", "10.txt": "ten", "a/1.txt": "1"}
+    others = {"b.md": "b", ".hidden.txt": "h", "sub.txt/c.md": "c"}
+    files(tmp_path / "data", dict(sorted((wanted | others).items())))
+    text = open_text(settings(text=(f"{tmp_path}/data/**/*.txt",)))
+    assert list(text.documents) == list(enumerate(wanted.values()))
+    assert text.source == open_text(settings(text=(f"{tmp_path}/data",))).source
+    assert texts_of(text=(f"{tmp_path}/data/[0-9]*.txt",)) == ["two", "ten"]
+    capsys.readouterr()
+    assert texts_of(text=(f"{tmp_path}/data/*.txt",)) == ["two", "ten"]
+    said = f"{tmp_path}/data/*.txt: read for its files; 1 others are left out\n"
+    assert capsys.readouterr().err == said
+    with pytest.raises(BadInput, match=r"no file fits .*/data/\*\.rst'"):
+        texts_of(text=(f"{tmp_path}/data/*.rst",))
+
+
+def test_a_gzip_file_is_the_text_in_it(tmp_path):
+    packed = gzip.compress("\ufeffone".encode(), mtime=0)
+    paths = files(tmp_path / "data", {"10.txt.gz": packed, "2.txt.gz": packed, "3.gz": packed})
+    text = open_text(settings(text=tuple(paths[:1])))
+    assert list(text.documents) == [(0, "one")]
+    digest = hashlib.sha256(packed).hexdigest()
+    assert text.source["files"] == [{"name": "10.txt.gz", "bytes": len(packed), "sha256": digest}]
+    assert texts_of(text=tuple(paths)) == ["one"] * 3
+    found = open_text(settings(text=(str(tmp_path / "data"),))).source["files"]
+    assert [file["name"] for file in found] == ["2.txt.gz", "10.txt.gz"]
+
+
+GZIPPED = {
+    "rows": gzip.compress(b'{"text": "one"}'),
+    "packed": gzip.compress(gzip.compress(b"one")),
+    "binary": gzip.compress(b"one\0two"),
+    "cannot be unpacked": b"one",
+    "cannot be unpacked ": gzip.compress(b"one" * 100)[:-9],
+}
+
+
+@pytest.mark.parametrize(("kind", "content"), GZIPPED.items(), ids=GZIPPED)
+def test_a_gzip_file_that_holds_no_text_is_refused(tmp_path, kind, content):
+    (path,) = files(tmp_path, {"a.txt.gz": content})
+    with pytest.raises(BadInput, match=WAY.get(kind, kind.strip())) as error:
+        texts_of(text=(path,))
+    assert path in str(error.value)
+
+
+def test_standard_input_is_one_document_wherever_it_stands(tmp_path, monkeypatch):
+    one, three = files(tmp_path, {"1.txt": "one", "3.txt": "three"})
+    for _ in range(2):
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"two\n")))
+        text = open_text(settings(text=(one, "-", three)))
+        assert list(text.documents) == [(0, "one"), (1, "two\n"), (2, "three")]
+        digest = hashlib.sha256(b"two\n").hexdigest()
+        assert text.source["files"][1] == {"name": "stdin", "bytes": 4, "sha256": digest}
+    with pytest.raises(BadInput, match="twice: standard input can be read once"):
+        open_text(settings(text=("-", one, "-")))
+
+
 def test_a_directory_without_text_files_is_refused_with_what_to_do(tmp_path):
     jsonl(tmp_path / "data", [{"text": "one"}])
     with pytest.raises(BadInput, match=r"without \.txt files.*dataset"):
@@ -155,6 +213,7 @@ def test_files_are_found_in_the_home_directory(tmp_path, monkeypatch):
 
 WAY = {
     "rows": "dataset",
+    "ids": "tokenized.by",
     "packed": "unpack it",
     "markup": "take the text",
     "binary": "take the text",
@@ -176,6 +235,7 @@ CONTENTS: dict[str, tuple[str, Callable[[Path], bytes]]] = {
     "a zero byte": ("binary", lambda _: b"text\0text"),
     "UTF-16 without a mark": ("binary", lambda _: "text".encode("utf-16-le")),
     "parquet": ("rows", lambda path: _parquet(path)),
+    "npy": ("ids", lambda _: b"\x93NUMPY\x01\x00"),
 }
 
 
@@ -208,7 +268,6 @@ def test_what_is_no_plain_text_is_known_by_its_content(tmp_path, kind, content):
 )
 def test_what_is_no_plain_text_is_known_by_its_name(tmp_path, kind, end, packed):
     (path,) = files(tmp_path, {f"data.{end.upper()}" + ".gz" * packed: "once upon a time"})
-    kind = "packed" if packed and kind != "rows" else kind
     with pytest.raises(BadInput, match=WAY[kind]):
         texts_of(text=(path,))
 

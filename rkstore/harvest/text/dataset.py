@@ -15,12 +15,12 @@ from rkstore.errors import BadInput
 from rkstore.harvest.settings import HarvestSettings
 from rkstore.harvest.text.documents import Document, Text
 from rkstore.harvest.text.files import (
-    BYTE_ORDER_MARK,
     in_order,
     read_files,
     say_left_out,
     visible_files,
 )
+from rkstore.harvest.text.plain import BYTE_ORDER_MARK
 from rkstore.store.places import hub
 
 # More rows than any dataset has: stands for the end of a streamed one.
