@@ -327,11 +327,8 @@ class Dictionary(nn.Module):
         """
         for _, (_, _, W_dec) in self.banks:
             if W_dec.grad is not None:
-                # Some rows at a time, which are in the cache for the second pass.
-                both = (torch.split(x, 256) for x in (W_dec.grad, W_dec))
-                for grad, rows in zip(*both, strict=True):
-                    along = torch.linalg.vecdot(grad, rows).unsqueeze(1)
-                    grad.addcmul_(rows, along, value=-1)
+                along = torch.linalg.vecdot(W_dec.grad, W_dec)
+                W_dec.grad.addcmul_(W_dec, along.unsqueeze(1), value=-1)
 
     @torch.no_grad()
     def rescaled(self, scales: Mapping[str, float]) -> "Dictionary":

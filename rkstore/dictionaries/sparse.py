@@ -43,8 +43,7 @@ class SparseCode:
 
     def times(self, rows: Tensor) -> Tensor:
         """``f rows``: for each token the sum of its latents' rows, ``(d_sae, d) → (batch, d)``."""
-        begins = _begins(self.tokens, self.shape[0])
-        return _sums(begins, self.latents, self.values, rows)
+        return _sums(self.tokens, self.shape[0], self.latents, self.values, rows)
 
 
 @dataclass(frozen=True)
@@ -56,16 +55,16 @@ class ByLatent:
 
     code: SparseCode
     order: Tensor
-    begins: Tensor
 
     @classmethod
     def of(cls, code: SparseCode) -> "ByLatent":
-        order = ascending(code.latents)
-        return cls(code, order, _begins(code.latents[order], code.shape[1]))
+        return cls(code, ascending(code.latents))
 
     def times(self, values: Tensor, rows: Tensor) -> Tensor:
         """``fᵀ rows`` for a code with these ``values (n,)``: ``(batch, d) → (d_sae, d)``."""
-        return _sums(self.begins, self.code.tokens[self.order], values[self.order], rows)
+        code, order = self.code, self.order
+        owners = code.latents[order]
+        return _sums(owners, code.shape[1], code.tokens[order], values[order], rows)
 
 
 def ascending(keys: Tensor) -> Tensor:
@@ -75,14 +74,10 @@ def ascending(keys: Tensor) -> Tensor:
     return keys.unsqueeze(0).argsort(dim=1, stable=True).squeeze(0)
 
 
-def _begins(owners: Tensor, count: int) -> Tensor:
-    """Where the entries of each of ``count`` owners begin; ``owners`` is ascending."""
-    return torch.searchsorted(owners, torch.arange(count, device=owners.device))
+def _sums(owners: Tensor, count: int, indices: Tensor, weights: Tensor, rows: Tensor) -> Tensor:
+    """For each of ``count`` owners the weighted sum of the rows of its entries, ``(count, d)``.
 
-
-def _sums(begins: Tensor, indices: Tensor, weights: Tensor, rows: Tensor) -> Tensor:
-    """For each owner the weighted sum of the rows of its entries, ``(owners, d)``.
-
-    An owner without entries has zeros.
+    ``owners`` is ascending; an owner without entries has zeros.
     """
+    begins = torch.searchsorted(owners, torch.arange(count, device=owners.device))
     return F.embedding_bag(indices, rows, begins, mode="sum", per_sample_weights=weights)

@@ -35,9 +35,10 @@ class TopK(Select):
         if self.k > SPARSE * latents:
             return None
         values, chosen = pre.topk(self.k, dim=-1, sorted=False)
-        values, chosen = values.flatten(), chosen.flatten()
-        on = (values > 0).nonzero().squeeze(1)
-        return SparseCode(on // self.k, chosen[on], values[on].float(), (batch, latents))
+        token, place = (values > 0).nonzero(as_tuple=True)
+        return SparseCode(
+            token, chosen[token, place], values[token, place].float(), (batch, latents)
+        )
 
     def check(self, latents: int) -> None:
         if not 1 <= self.k <= latents:
