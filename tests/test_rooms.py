@@ -30,13 +30,14 @@ ALLOWED: dict[str, set[str]] = {
 APART = ("batches", "places", "writing")
 ORDER = (
     ("files", "sites", "statistics", "jsontext", "natural", "recent"),
-    ("massive", "formats"),
+    ("massive", "formats", "attached"),
     ("apart", "descriptors"),
     ("codecs",),
     ("manifest", "readable"),
-    ("journal",),
+    ("journal", "checked"),
     ("part",),
     ("contents",),
+    ("shards",),
     ("store",),
     (*APART, "facts", "paired"),
     ("verify", "open"),
