@@ -1,0 +1,69 @@
+"""The tokens of a text, a dataset or rows of ids, and what a manifest records of them."""
+
+from typing import Any
+
+from rkstore.errors import BadInput
+from rkstore.harvest.chat import Chats
+from rkstore.harvest.model import Model
+from rkstore.harvest.pretokenized import Pretokenized
+from rkstore.harvest.settings import HarvestSettings
+from rkstore.harvest.text.open import open_text
+from rkstore.harvest.tokens import TokenBlocks, cut, encoded, whole_blocks
+
+
+def text_tokens(model: Model, settings: HarvestSettings) -> tuple[TokenBlocks, dict[str, Any]]:
+    """The blocks that the model reads.
+
+    Raises:
+        BadInput: the context is too long, the model has no BOS token, or anything in the source
+            is not what the settings say.
+    """
+    if settings.context_size > model.longest_context:
+        raise BadInput(
+            f"--context-size is {settings.context_size}: {model.name} sees at most "
+            f"{model.longest_context} tokens"
+        )
+    if settings.prepend_bos and model.bos is None:
+        raise BadInput(f"{model.name} has no BOS token: use --no-prepend-bos")
+    blocks, source = _blocks(model, settings)
+    asked = whole_blocks(settings.tokens, settings.context_size) * settings.context_size
+    return blocks, {
+        "text": source,
+        "tokens": {
+            "prepend_bos": settings.prepend_bos,
+            "seed": settings.seed,
+            "sha256": blocks.sha256,
+            # Written only where it is unusual, so that older stores keep their bytes.
+            **({} if blocks.counts_up else {"document_sha256": blocks.document_sha256}),
+            **({} if blocks.rows == asked else {"asked": settings.tokens}),
+        },
+    }
+
+
+def _blocks(model: Model, settings: HarvestSettings) -> tuple[TokenBlocks, dict[str, Any]]:
+    """The blocks, and their source."""
+    # What can be refused before anything is read.
+    ids = None if settings.tokenized_by is None else Pretokenized(model, settings)
+    chats = None if settings.chat_column is None else Chats(model)
+    text = open_text(settings)
+    source = text.source
+    if ids is not None:
+        ids.check_sae_lens(text)
+        whole = settings.whole_contexts or bool(text.sae_lens)
+        source |= ids.describe(text, whole)
+        if whole:
+            return ids.contexts(text), source
+        documents = ids.documents(text)
+    elif chats is not None:
+        source |= chats.describe()
+        documents = chats.documents(text)
+    else:
+        documents = encoded(text.documents, model.encode)
+    blocks = cut(
+        documents,
+        separator=model.bos,
+        context_size=settings.context_size,
+        prepend_bos=settings.prepend_bos,
+        tokens=settings.tokens,
+    )
+    return blocks, source
