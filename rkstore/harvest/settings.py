@@ -107,7 +107,7 @@ class HarvestSettings(Settings):
     )
     device: str = option("cpu", "Torch device of the model.")
     seed: int = option(0, "Seed of the order of documents; 0 keeps their order.", least=0)
-    out: str | None = option(None, "Directory of the store; stores/<model> by default.", path=True)
+    out: str | None = option(None, "Directory of the store; stores/MODEL by default.", path=True)
 
     @property
     def hooks(self) -> tuple[str, ...]:

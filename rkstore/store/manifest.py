@@ -137,6 +137,7 @@ class Manifest:
         return min(shards * self.shard_rows, self.rows)
 
     def width(self, hook_name: str) -> int:
+        """Dimensions of a site."""
         return self._widths[hook_name]
 
     def fvu_before(self, hook_name: str) -> float:

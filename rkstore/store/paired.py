@@ -120,6 +120,7 @@ class PairedStore(Lookup):
         return self.second.chunk_range
 
     def rows_of_chunk(self, chunk: int) -> tuple[int, int]:
+        """First row, and one past the last, of a chunk."""
         return self.second.rows_of_chunk(chunk)
 
     def codec_of(self, hook_name: str) -> Codec:

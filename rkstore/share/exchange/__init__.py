@@ -14,6 +14,8 @@ from rkstore.share.exchange.saelens import FromSaelens, ToSaelens
 IMPORTERS: dict[str, type[Importer]] = {
     kind.name: kind for kind in (FromSaelens, Memmap, FromNpy, Pt, FromHdf5)
 }
+"""What ``import --from`` reads, by name."""
 EXPORTERS: dict[str, type[Exporter]] = {kind.name: kind for kind in (ToSaelens, ToNpy, ToHdf5)}
+"""What ``export --to`` writes, by name."""
 
 __all__ = ["EXPORTERS", "IMPORTERS", "Exporter", "Importer"]

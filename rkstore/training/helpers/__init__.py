@@ -9,5 +9,6 @@ from rkstore.training.helpers.delta import Delta
 from rkstore.training.helpers.resample import Resampling
 
 HELPERS: dict[str, type[Helper]] = {helper.name: helper for helper in (AuxK, Resampling, Delta)}
+"""All helpers, by name: each helps if its options ask for it."""
 
 __all__ = ["HELPERS", "Helper"]
