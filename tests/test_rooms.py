@@ -40,7 +40,7 @@ ORDER = (
     ("shards", "finding", "tables"),
     ("lookup",),
     ("store",),
-    (*APART, "facts", "paired"),
+    (*APART, "facts", "context", "paired"),
     ("verify", "open"),
 )
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}
