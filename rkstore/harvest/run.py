@@ -24,6 +24,7 @@ from rkstore.harvest.settings import HarvestSettings
 from rkstore.harvest.text.ignored import check_text
 from rkstore.harvest.tokens import TokenBlocks, whole_blocks
 from rkstore.settings import check_distinct
+from rkstore.store.attached import DOCUMENT_IDS
 from rkstore.store.codecs import codec_named
 from rkstore.store.files import record_of
 from rkstore.store.formats import compression_for
@@ -50,7 +51,7 @@ class Harvest:
     out: Path
     batch_size: int
     files: dict[str, bytes]
-    """Files of the store besides its shards, by path: the tokenizer."""
+    """Files of the store besides its shards, by path: the tokenizer, and ids of documents."""
 
     @property
     def largest_bytes(self) -> int:
@@ -89,11 +90,13 @@ def prepare(settings: HarvestSettings) -> Harvest:
     sites = model.sites([*settings.hooks, *paired], settings.layers)
     _check_widths(model, sites, settings)
     if partner is None:
-        blocks, source = text_tokens(model, settings)
+        blocks, source, files = text_tokens(model, settings)
     else:
         blocks, source = paired_tokens(partner, model, settings)
+        kept = [DOCUMENT_IDS] if DOCUMENT_IDS in partner.manifest.files else []
+        files = {path: partner.file(path) for path in kept}
     model.check_tokens(blocks)
-    files = model.files()
+    files |= model.files()
     manifest = _manifest(model, sites, pairs, blocks, source, files, settings)
     out = Path(settings.out or Path("stores") / model.name.split("/")[-1])
     return Harvest(model, blocks, manifest, out, settings.batch_size, files)

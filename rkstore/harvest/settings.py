@@ -70,6 +70,9 @@ class HarvestSettings(Settings):
         "The ids of the dataset are cut into contexts already: each row is one block, as it is. "
         "A set that SAELens tokenised always is.",
     )
+    id_column: str | None = option(
+        None, "Column of the dataset with the documents' own ids, which are kept in the store."
+    )
     shuffle_buffer: int | None = option(
         None,
         "Stream the dataset, and shuffle by --seed within this many rows. By default, local rows "

@@ -17,6 +17,7 @@ from conftest import END, tree
 from rkstore.errors import BadInput
 from rkstore.harvest.chat import DATE
 from rkstore.harvest.run import prepare, run
+from rkstore.harvest.settings import HarvestSettings
 from rkstore.store.store import Store
 
 CONTEXT, WIDE = 16, 20
@@ -436,6 +437,49 @@ def test_two_columns_of_ids_are_refused_with_the_option_that_chooses(refusal, ha
     options = {"dataset": str(path), "tokenized_by": made["model"]}
     assert "has input_ids and tokens: choose with --ids-column" in refusal(**options)
     assert set(harvest(ids_column="tokens", **options).column("token_id")) == {0, 6}
+
+
+# Ids of documents.
+
+
+@pytest.mark.parametrize("kind", ["text", "ids"])
+def test_own_ids_of_documents_are_kept_with_their_numbers(harvest, made, expected, kind):
+    rows = [
+        {"text": text, "input_ids": ids, "id": f"ü {n}", "number": 10 * n}
+        for n, (text, ids) in enumerate(zip(made["texts"], made["ids"], strict=True))
+    ]
+    path = made["root"] / "a.parquet"
+    _write(path, rows)
+    asked = {"tokenized_by": made["model"]} if kind == "ids" else {}
+    for column, id in (("id", "ü {}"), ("number", None)):
+        store = harvest(column, dataset=str(path), id_column=column, **asked)
+        assert rows_of(store, "documents") == rows_of(expected)
+        kept = [json.loads(line) for line in store.file("documents/ids.jsonl").splitlines()]
+        ids = {n: id.format(n) if id else 10 * n for n in (0, 2, 3, 4, 5)}
+        assert kept == [{"document": n, "id": own} for n, own in ids.items()]
+        assert store.manifest.source["text"]["id_column"] == column
+        again = harvest(column, dataset=str(path), id_column=column, **asked)
+        assert tree(again.root) == tree(store.root)
+    assert "documents/ids.jsonl" not in expected.manifest.files
+
+
+def test_a_second_model_keeps_the_ids_of_the_documents(harvest, made, model_dir):
+    path = made["root"] / "a.jsonl"
+    path.write_bytes(lines([{"text": "the cat sat " * 30, "id": 7}]))
+    first = harvest(dataset=str(path), id_column="id")
+    second = run(prepare(HarvestSettings(
+        model=str(model_dir), paired_with=str(first.root), out=str(made["root"] / "second"),
+        layers="0",
+    )))  # fmt: skip
+    assert second.file("documents/ids.jsonl") == first.file("documents/ids.jsonl")
+
+
+def test_what_is_no_id_is_refused_with_its_row(refusal, made):
+    path = made["root"] / "a.jsonl"
+    path.write_bytes(lines([{"text": "one", "id": "a"}, {"text": "two", "id": None}]))
+    said = refusal(dataset=str(path), id_column="id")
+    assert "the 'id' column of row 1 of" in said
+    assert "has no 'url' column (it has text, id)" in refusal(dataset=str(path), id_column="url")
 
 
 # Chats.

@@ -352,7 +352,7 @@ def test_a_setting_that_needs_another_is_refused_without_it(name):
         open_text(settings(**{name: given.get(name, "x")}))
 
 
-OF_ROWS = {"text_column": "body", "chat_column": "x", "tokenized_by": "x"}
+OF_ROWS = {"id_column": "id", "text_column": "body", "chat_column": "x", "tokenized_by": "x"}
 
 
 @pytest.mark.parametrize("name", OF_ROWS)

@@ -20,7 +20,11 @@ def open_array(path: Path, settings: HarvestSettings) -> Text:
         BadInput: it cannot be read, does not hold whole numbers in one or two dimensions, or no
             tokenizer is given.
     """
-    refuse(settings, ("dataset_config", "ids_column", "shuffle_buffer"), f"--dataset {path}")
+    refuse(
+        settings,
+        ("dataset_config", "ids_column", "id_column", "shuffle_buffer"),
+        f"--dataset {path}",
+    )
     if settings.tokenized_by is None:
         raise BadInput(f"{path} holds numbers: give --tokenized-by with the tokenizer of the ids")
     try:

@@ -1,7 +1,7 @@
 """What a column of rows holds: texts, token ids or chats, and which column is read."""
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,12 +66,16 @@ CHATS = Kind("chats, which are lists of role and content", "--chat-column {}", _
 
 
 def read_column(
-    name: str, rows: Iterator[tuple[int, dict[str, Any]]], settings: HarvestSettings
+    name: str,
+    rows: Iterator[tuple[int, dict[str, Any]]],
+    settings: HarvestSettings,
+    ids: dict[int, str | int],
 ) -> tuple[str, Iterator[Row]]:
     """The column that the settings ask for, and its value in each row that has one.
 
     Args:
         name: of the dataset, for errors.
+        ids: filled with the own ids of the documents, as they are read.
 
     Raises:
         BadInput: there are no rows, or they have no such column of that kind; says which there
@@ -81,7 +85,12 @@ def read_column(
     if first is None:
         raise BadInput(f"the dataset {name} has no rows there")
     kind, column = _asked(name, first[1], settings)
-    return column, _values(name, itertools.chain([first], rows), column, kind)
+    rows = itertools.chain([first], rows)
+    if settings.id_column is not None:
+        if settings.id_column not in first[1]:
+            raise _no_column(name, first[1], (settings.id_column,))
+        rows = _identified(name, rows, settings.id_column, ids)
+    return column, _values(name, rows, column, kind)
 
 
 def _asked(name: str, row: Mapping[str, Any], settings: HarvestSettings) -> tuple[Kind, str]:
@@ -104,9 +113,30 @@ def _asked(name: str, row: Mapping[str, Any], settings: HarvestSettings) -> tupl
         return kind, fits[0]
     if there:
         raise _another_kind(name, row, there[0], kind)
+    missing = _no_column(name, row, names)
+    raise BadInput(f"{missing.sentence}: {_way(row)}")
+
+
+def _no_column(name: str, row: Mapping[str, Any], names: Sequence[str]) -> BadInput:
     asked = " or ".join(f"'{column}'" for column in names)
-    columns = ", ".join(map(str, row))
-    raise BadInput(f"the dataset {name} has no {asked} column (it has {columns}): {_way(row)}")
+    return BadInput(f"the dataset {name} has no {asked} column (it has {', '.join(map(str, row))})")
+
+
+def _identified(
+    name: str,
+    rows: Iterator[tuple[int, dict[str, Any]]],
+    column: str,
+    ids: dict[int, str | int],
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, row in rows:
+        id = row[column]
+        if type(id) not in (str, int):
+            raise BadInput(
+                f"the '{column}' column of row {number} of {name} holds {type(id).__name__}: an id "
+                "is a text or a whole number"
+            )
+        ids[number] = id
+        yield number, row
 
 
 def _way(row: Mapping[str, Any]) -> str:

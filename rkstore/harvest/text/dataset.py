@@ -75,9 +75,12 @@ def _read(
 ) -> Text:
     """The column of the rows that the settings ask for, and whether SAELens tokenised it."""
     sae_lens = {} if settings.tokenized_by is None else read_sae_lens(name)
-    column, documents = read_column(name, rows, settings)
+    ids: dict[int, str | int] = {}
+    column, documents = read_column(name, rows, settings, ids)
     # Written only where it is unusual, so that older stores keep their bytes.
-    return Text(documents, source | ({} if column == "text" else {"column": column}), sae_lens)
+    source |= {} if column == "text" else {"column": column}
+    source |= {} if settings.id_column is None else {"id_column": settings.id_column}
+    return Text(documents, source, sae_lens, ids)
 
 
 def _saved(path: Path, config: str | None, split: str) -> Any:

@@ -29,6 +29,8 @@ class Text:
     source: dict[str, Any]
     sae_lens: dict[str, Any] = field(default_factory=dict)
     """What SAELens' ``sae_lens.json`` says of a set that it tokenised; empty for any other."""
+    ids: dict[int, str | int] = field(default_factory=dict)
+    """Own ids of the documents read so far, by number, if a column of them is asked for."""
 
 
 def shuffled(items: Sequence[T], seed: int) -> list[tuple[int, T]]:

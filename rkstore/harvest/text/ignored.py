@@ -11,7 +11,14 @@ from rkstore.settings import flag_of, options_in
 OF_TOKENS = ("tokens", "context_size", "prepend_bos", "seed")
 
 # Settings of rows. Text files and the corpus of Python have none.
-OF_ROWS = ("text_column", "chat_column", "tokenized_by", "ids_column", "whole_contexts")
+OF_ROWS = (
+    "text_column",
+    "chat_column",
+    "tokenized_by",
+    "ids_column",
+    "whole_contexts",
+    "id_column",
+)
 OF_STREAMS = ("shuffle_buffer",)
 
 # Settings of a dataset, which text files do not need; the corpus of Python needs its name only.
