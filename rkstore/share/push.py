@@ -103,6 +103,7 @@ def _send(store: Store, location: Destination, found: set[str], there: int) -> l
     lock, last = threading.Lock(), time.monotonic()
     total = sum(file.bytes for file in files.values())
     with tqdm(total=total, unit="B", unit_scale=True, desc="push", disable=None) as bar:
+        each(one, store.manifest.files.keys() & files.keys(), location.at_once)
         for shard in store.shards:
             each(one, store.manifest.shard_paths(shard, store.held.sites), location.at_once)
             if shard >= there and time.monotonic() - last > JOURNAL_SECONDS:
