@@ -15,14 +15,16 @@ import numpy as np
 from tqdm import tqdm
 
 from rkstore.errors import BadInput
+from rkstore.harvest.from_text import text_tokens
 from rkstore.harvest.load import load_model
 from rkstore.harvest.model import Model, nearest
 from rkstore.harvest.paired import open_partner, paired_tokens
 from rkstore.harvest.pairs import pairs_of
 from rkstore.harvest.settings import HarvestSettings
-from rkstore.harvest.text.open import check_text, open_text
-from rkstore.harvest.tokens import TokenBlocks, token_blocks, whole_blocks
+from rkstore.harvest.text.ignored import check_text
+from rkstore.harvest.tokens import TokenBlocks, whole_blocks
 from rkstore.settings import check_distinct
+from rkstore.store.attached import DOCUMENT_IDS
 from rkstore.store.codecs import codec_named
 from rkstore.store.files import record_of
 from rkstore.store.formats import compression_for
@@ -49,7 +51,7 @@ class Harvest:
     out: Path
     batch_size: int
     files: dict[str, bytes]
-    """Files of the store besides its shards, by path: the tokenizer."""
+    """Files of the store besides its shards, by path: the tokenizer, and ids of documents."""
 
     @property
     def largest_bytes(self) -> int:
@@ -88,46 +90,16 @@ def prepare(settings: HarvestSettings) -> Harvest:
     sites = model.sites([*settings.hooks, *paired], settings.layers)
     _check_widths(model, sites, settings)
     if partner is None:
-        blocks, source = _from_text(model, settings)
+        blocks, source, files = text_tokens(model, settings)
     else:
         blocks, source = paired_tokens(partner, model, settings)
+        kept = [DOCUMENT_IDS] if DOCUMENT_IDS in partner.manifest.files else []
+        files = {path: partner.file(path) for path in kept}
     model.check_tokens(blocks)
-    files = model.files()
+    files |= model.files()
     manifest = _manifest(model, sites, pairs, blocks, source, files, settings)
     out = Path(settings.out or Path("stores") / model.name.split("/")[-1])
     return Harvest(model, blocks, manifest, out, settings.batch_size, files)
-
-
-def _from_text(model: Model, settings: HarvestSettings) -> tuple[TokenBlocks, dict[str, Any]]:
-    """The blocks of the text, and what a manifest records of them."""
-    if settings.context_size > model.longest_context:
-        raise BadInput(
-            f"--context-size is {settings.context_size}: {model.name} sees at most "
-            f"{model.longest_context} tokens"
-        )
-    if settings.prepend_bos and model.bos is None:
-        raise BadInput(f"{model.name} has no BOS token: use --no-prepend-bos")
-    text = open_text(settings)
-    blocks = token_blocks(
-        text.documents,
-        model.encode,
-        separator=model.bos,
-        context_size=settings.context_size,
-        prepend_bos=settings.prepend_bos,
-        tokens=settings.tokens,
-    )
-    asked = whole_blocks(settings.tokens, settings.context_size) * settings.context_size
-    return blocks, {
-        "text": text.source,
-        "tokens": {
-            "prepend_bos": settings.prepend_bos,
-            "seed": settings.seed,
-            "sha256": blocks.sha256,
-            # Written only where it is unusual, so that older stores keep their bytes.
-            **({} if blocks.counts_up else {"document_sha256": blocks.document_sha256}),
-            **({} if blocks.rows == asked else {"asked": settings.tokens}),
-        },
-    }
 
 
 def _manifest(

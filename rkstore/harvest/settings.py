@@ -26,14 +26,16 @@ class HarvestSettings(Settings):
     d_in: int | None = option(None, "Refuse sites that are not this wide.", least=1)
     text: tuple[str, ...] = option(
         (),
-        "Plain text in UTF-8, one document a file, instead of a dataset: files, or directories, "
-        "whose .txt files are read in natural order.",
+        "Plain text in UTF-8, one document a file, instead of a dataset: files (also .gz), "
+        "directories, whose .txt files are read in natural order, quoted patterns such as "
+        "'data/**/*.txt', or - for standard input.",
         path=True,
     )
     dataset: str = option(
         "Salesforce/wikitext",
-        "Dataset on the Hub, a local directory, or a file of rows (.jsonl, .parquet, .csv), whose "
-        "'text' column is read, one document a row; text files are one document each.",
+        "Dataset on the Hub, a local directory, or a file of rows (.jsonl, .json, .parquet, .csv, "
+        "also .gz), whose 'text' column is read, one document a row; text files are one document "
+        "each.",
         path=True,
     )
     dataset_config: str | None = option(
@@ -47,6 +49,35 @@ class HarvestSettings(Settings):
         "Datasets to try in this order if the previous one is not available, NAME or NAME:CONFIG; "
         "the one used is printed and recorded.",
         path=True,
+    )
+    text_column: str = option("text", "Column of the dataset whose texts are the documents.")
+    chat_column: str | None = option(
+        None,
+        "Column of the dataset with chats, lists of role and content: the tokenizer's own template "
+        "makes a document of each.",
+    )
+    tokenized_by: str | None = option(
+        None,
+        "Hub name or directory of the tokenizer whose ids the dataset holds instead of texts; it "
+        "must have the vocabulary of the model's. A .npy file is then also a dataset.",
+        path=True,
+    )
+    ids_column: str | None = option(
+        None, "Column of the dataset with those ids; by default, input_ids or tokens."
+    )
+    whole_contexts: bool = option(
+        False,
+        "The ids of the dataset are cut into contexts already: each row is one block, as it is. "
+        "A set that SAELens tokenised always is.",
+    )
+    id_column: str | None = option(
+        None, "Column of the dataset with the documents' own ids, which are kept in the store."
+    )
+    shuffle_buffer: int | None = option(
+        None,
+        "Stream the dataset, and shuffle by --seed within this many rows. By default, local rows "
+        "are shuffled as a whole, and those on the Hub within a thousand.",
+        least=1,
     )
     paired_with: str | None = option(
         None,

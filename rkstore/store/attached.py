@@ -12,6 +12,9 @@ from rkstore.store.files import FileRecord
 # The fast tokenizer of the model, as the library tokenizers serialises it.
 TOKENIZER = "tokenizer/tokenizer.json"
 
+# The documents' own ids: a line of JSON for each document, with its number.
+DOCUMENT_IDS = "documents/ids.jsonl"
+
 # No separators, leading dots or special characters: see the names of sites.
 _PART = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}"
 _PATH, _DIGEST = re.compile(f"({_PART})/{_PART}"), re.compile("[0-9a-f]{64}")

@@ -38,6 +38,7 @@ NO_PATHS = {
         "name",
     ),
     *("rows", "hook_name", "model_name", "pair", "hook_out", "find"),
+    *("text_column", "ids_column", "chat_column", "id_column"),
 }
 
 
