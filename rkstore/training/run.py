@@ -37,6 +37,7 @@ from rkstore.training.naming import (
 from rkstore.training.objective import Objective
 from rkstore.training.optim import Adam
 from rkstore.training.reading import Reading
+from rkstore.training.schedules import check_schedules
 from rkstore.training.settings import TrainSettings, directions_given
 from rkstore.training.sites import Sites, sites_of
 
@@ -95,6 +96,11 @@ class Run:
     def shares(self) -> tuple[float, ...]:
         """The prefixes of the batch of this step."""
         return self.objective.prefixes.at(self.step, self.settings.seed)
+
+    @cached_property
+    def select(self) -> Select:
+        """The select as its options say; at a step its dictionary has that of ``Select.at``."""
+        return self.settings.options(SELECTS[self.settings.dictionary])
 
     @cached_property
     def name(self) -> str:
@@ -166,6 +172,8 @@ def prepare(settings: TrainSettings) -> Run:
     reading = _reading(settings, store, wiring.sites)
     prefixes = Prefixes(settings.prefixes, settings.prefix_order, settings.prefix_draws)
     select = settings.options(SELECTS[settings.dictionary])
+    check_schedules(settings)
+    select.check_run(settings.steps)
     _check_together(settings, select)
     helpers = [settings.options(helper) for helper in HELPERS.values()]
     for helper in helpers:

@@ -9,6 +9,7 @@ from rkstore.settings import combined, option
 from rkstore.training.helpers import HELPERS
 from rkstore.training.inits import INITS
 from rkstore.training.inits.rkcnn import RkCNN
+from rkstore.training.schedules import DECAY, SHAPES
 
 TRAINED = tuple(SELECTS)
 
@@ -97,7 +98,34 @@ class TrainSettings(SiteSettings):
     steps: int = option(2000, "Batches to train on.", least=1)
     batch_size: int = option(1024, "Rows in a batch.", least=1)
     lr: float = option(3e-3, "Peak learning rate of Adam.", least=0.0)
-    warmup: int = option(100, "Steps over which the learning rate (and l1) rises.", least=0)
+    warmup: int = option(
+        100,
+        "Steps over which the learning rate rises, and, without --sparsity-warmup, the sparsity "
+        "losses.",
+        least=0,
+    )
+    lr_schedule: str = option(
+        "linear",
+        "How the learning rate falls to zero in the last part of the run; constant does not fall. "
+        "Linear is what Gao et al. and dictionary_learning train with; cosine falls over all of a "
+        "run with --decay 1.",
+        choices=SHAPES,
+        newer=True,
+    )
+    decay: float | None = option(
+        None,
+        "Share of the steps, the last ones, over which the learning rate falls; by default "
+        f"{DECAY}, as in dictionary_learning: most steps are made at the full rate, and the fall "
+        "removes the noise that it leaves.",
+        newer=True,
+    )
+    sparsity_warmup: int | None = option(
+        None,
+        "Steps over which the sparsity losses rise to their weights; by default --warmup. A longer "
+        "one leaves more latents alive.",
+        least=0,
+        newer=True,
+    )
     dead_after: int | None = option(
         None,
         "Tokens without firing after which a latent is dead; by default 10 million, or a "

@@ -8,7 +8,7 @@ from rkstore.training.checkpoint import check_finite, diverged
 from rkstore.training.dead import idle_after
 from rkstore.training.fast import Measured
 from rkstore.training.run import Run
-from rkstore.training.schedules import learning_rate, pressure
+from rkstore.training.schedules import pressure_of, rate_of
 
 LOG_EVERY = 20
 
@@ -21,7 +21,9 @@ def step(run: Run, rows: Rows) -> None:
     """
     settings, dictionary = run.settings, run.dictionary
     for group in run.optimizer.param_groups:
-        group["lr"] = settings.lr * learning_rate(run.step, settings.steps, settings.warmup)
+        group["lr"] = rate_of(settings, run.step)
+    for pool in dictionary.pools:
+        pool.rule = run.select.at(run.step, settings.steps)
     found = _differentiated(run, rows)
     if settings.unit_decoder:
         dictionary.project_decoder_gradient()
@@ -41,7 +43,7 @@ def step(run: Run, rows: Rows) -> None:
 def _differentiated(run: Run, rows: Rows) -> Measured:
     """Fill the gradients, by hand where that is supported."""
     dictionary, dtype = run.dictionary, getattr(torch, run.settings.dtype)
-    asked, dead = pressure(run.step, run.settings.warmup), run.idle >= run.dead_after
+    asked, dead = pressure_of(run.settings, run.step), run.idle >= run.dead_after
     if fast.covers(dictionary, run.objective):
         return fast.gradients(
             dictionary, rows, run.scratch, run.objective, dead, asked, run.shares, dtype
