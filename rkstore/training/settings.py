@@ -6,6 +6,7 @@ from rkstore.dictionaries.selects import SELECTS
 from rkstore.dictionaries.wirings import WIRINGS
 from rkstore.rkcnn.settings import SiteSettings
 from rkstore.settings import combined, option
+from rkstore.training.controls import CONTROLS, PLAIN
 from rkstore.training.helpers import HELPERS
 from rkstore.training.inits import INITS
 from rkstore.training.inits.rkcnn import RkCNN
@@ -56,7 +57,8 @@ class TrainSettings(SiteSettings):
     )
     unit_decoder: bool = option(
         True,
-        "Keep the rows of the decoder at norm 1; else penalties need a --code-norm.",
+        "Keep the rows of the decoder at norm 1, with Adam on the projected gradient "
+        "(ConstrainedAdam), which no code can evade by growing; else penalties need a --code-norm.",
         newer=True,
     )
     init: str = option("datapoint", "How the latents are initialised.", choices=INITS)
@@ -124,6 +126,35 @@ class TrainSettings(SiteSettings):
         "Steps over which the sparsity losses rise to their weights; by default --warmup. A longer "
         "one leaves more latents alive.",
         least=0,
+        newer=True,
+    )
+    clip: float | None = option(
+        None,
+        "Largest norm of the gradient of all weights together, to which a larger one is scaled. "
+        "By default it is not: Adam already divides by the size of gradients, so one matters only "
+        "where single batches are far larger than the rest; Gao et al. use 1.",
+        newer=True,
+    )
+    ema: float | None = option(
+        None,
+        "Coefficient of a moving average of the weights, which is then what is saved for use; "
+        "0.999 in Gao et al. By default there is none: the fall of the learning rate does the "
+        "same.",
+        newer=True,
+    )
+    control: str = option(
+        "none",
+        "Make it a control arm: its decoder frozen at its random start, or each row within a "
+        "cosine of 0.8 of it, or its encoder frozen. A score counts for as much as it is above "
+        "those of the arms.",
+        choices=(PLAIN.name, *CONTROLS),
+        newer=True,
+    )
+    controls: bool = option(
+        False,
+        "Train also the three control arms of each dictionary, in the same pass over the store. "
+        "Off by default: each costs as much as the dictionary.",
+        identity=False,
         newer=True,
     )
     dead_after: int | None = option(
