@@ -32,9 +32,12 @@ class Gated(Penalised):
     by_latent = True
 
     def code(self, pre: Tensor, kept: Selection) -> Tensor:
-        magnitude = pre * kept.get_parameter("r_mag").exp() + kept.get_parameter("b")
-        # Numbers, not a mask: a third of the time.
-        return magnitude.relu() * (pre > 0).to(pre.dtype)
+        import torch
+
+        from rkstore.dictionaries.straight import where_above
+
+        r_mag, b = kept.get_parameter("r_mag"), kept.get_parameter("b")
+        return where_above(pre.detach(), torch.addcmul(b, pre, r_mag.exp()).relu())
 
     def losses(self, now: Coded) -> dict[str, Tensor]:
         gates = now.pre.relu()
