@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from rkstore.dictionaries.dictionary import Dictionary
 from rkstore.dictionaries.prefixes import Prefixes
@@ -22,6 +23,8 @@ from rkstore.store.batches.plan import BatchPlan, split_chunks
 from rkstore.store.open import open_readable
 from rkstore.store.readable import Readable
 from rkstore.store.sites import Site
+from rkstore.training.average import check_average, start_average
+from rkstore.training.controls import CONTROLS, PLAIN, Control, check_control
 from rkstore.training.dead import dead_after
 from rkstore.training.fast import Scratch
 from rkstore.training.helpers import HELPERS
@@ -35,8 +38,9 @@ from rkstore.training.naming import (
     tree_of,
 )
 from rkstore.training.objective import Objective
-from rkstore.training.optim import Adam
+from rkstore.training.optim import Adam, check_clip
 from rkstore.training.reading import Reading
+from rkstore.training.schedules import check_schedules
 from rkstore.training.settings import TrainSettings, directions_given
 from rkstore.training.sites import Sites, sites_of
 
@@ -58,8 +62,29 @@ class Run:
     """Tokens since each latent last fired, ``(d_sae,)`` int64."""
     history: list[dict[str, float | None]] = field(default_factory=list)
     scratch: Scratch = field(default_factory=Scratch)
+    held: dict[str, Tensor] = field(default_factory=dict)
+    """What else the next step depends on: the average of the weights, where a control began."""
     directions: str | None = None
     """Digest of the directions of a probe that it was initialised with."""
+
+    @property
+    def trained(self) -> list[tuple[str, Parameter]]:
+        """The parameters that learn, by name."""
+        return [(name, p) for name, p in self.dictionary.named_parameters() if p.requires_grad]
+
+    @property
+    def control(self) -> Control:
+        """Which control arm it is."""
+        return CONTROLS.get(self.settings.control, PLAIN)
+
+    def constrain(self, dictionary: Dictionary) -> None:
+        """Bring weights of this run back to what is allowed, after a step."""
+        # What is frozen must not change, not even by a rounding.
+        if self.settings.unit_decoder and self.control.frozen != "W_dec":
+            dictionary.normalise_decoder()
+        self.control.constrain(dictionary, self.held)
+        for pool in dictionary.pools:
+            pool.constrain()
 
     @property
     def store(self) -> Readable:
@@ -95,6 +120,11 @@ class Run:
     def shares(self) -> tuple[float, ...]:
         """The prefixes of the batch of this step."""
         return self.objective.prefixes.at(self.step, self.settings.seed)
+
+    @cached_property
+    def select(self) -> Select:
+        """The select as its options say; at a step its dictionary has that of ``Select.at``."""
+        return self.settings.options(SELECTS[self.settings.dictionary])
 
     @cached_property
     def name(self) -> str:
@@ -166,6 +196,11 @@ def prepare(settings: TrainSettings) -> Run:
     reading = _reading(settings, store, wiring.sites)
     prefixes = Prefixes(settings.prefixes, settings.prefix_order, settings.prefix_draws)
     select = settings.options(SELECTS[settings.dictionary])
+    check_schedules(settings)
+    select.check_run(settings.steps)
+    check_clip(settings.clip)
+    check_average(settings)
+    check_control(settings)
     _check_together(settings, select)
     helpers = [settings.options(helper) for helper in HELPERS.values()]
     for helper in helpers:
@@ -173,13 +208,17 @@ def prepare(settings: TrainSettings) -> Run:
     dictionary = Dictionary(wiring, select)
     initialise(dictionary, reading, settings, None if found is None else found.directions)
     dictionary.to(settings.device)
+    control = CONTROLS.get(settings.control, PLAIN)
+    control.freeze(dictionary)
     return Run(
         settings,
         reading,
         dictionary,
         Objective(prefixes, [helper for helper in helpers if helper.asked_for]),
-        Adam(dictionary.parameters(), settings.lr),
+        Adam([p for p in dictionary.parameters() if p.requires_grad], settings.lr),
         idle=torch.zeros(wiring.latents, dtype=torch.int64, device=settings.device),
+        held=control.start(dictionary)
+        | ({} if settings.ema is None else start_average(dictionary)),
         directions=None if found is None else found.sha256,
     )
 

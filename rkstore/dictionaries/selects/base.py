@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from rkstore.settings import Settings
 
@@ -31,6 +31,9 @@ class Select(Settings, ABC):
     by_latent: ClassVar[bool] = False
     """Whether, at inference, each latent is on or off whatever the others are."""
 
+    of_training: ClassVar[frozenset[str]] = frozenset()
+    """Its options that matter only in training, and are not written with a dictionary."""
+
     @abstractmethod
     def code(self, pre: Tensor, kept: Selection) -> Tensor:
         """The code."""
@@ -56,6 +59,13 @@ class Select(Settings, ABC):
     def l1_weight(self) -> float:
         """Weight of the L1 penalty among its losses, for the hand-written gradient."""
         return 0.0
+
+    def at(self, step: int, steps: int) -> Self:  # noqa: ARG002
+        """The select at a step, from 0, of a run of so many: what is annealed depends on it."""
+        return self
+
+    def check_run(self, steps: int) -> None:
+        """Raise BadInput unless its annealing fits a run of so many steps."""
 
     def check(self, latents: int) -> None:
         """Raise BadInput unless it can work on so many latents."""
