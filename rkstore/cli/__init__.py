@@ -19,6 +19,7 @@ from rkstore.errors import RkstoreError
 # Each command's file in this directory, and the first sentence of its help.
 COMMANDS = {
     "demo": ("demo", "Run everything once, without a network: harvest, probe, train, compare."),
+    "hooks": ("hooks", "List what can be harvested of a model: names, widths, what is the same."),
     "plan": ("harvest", "Estimate what a harvest would cost with each codec, from a sample."),
     "harvest": ("harvest", "Run a model over text once and store the activations of its sites."),
     "plant": ("plant", "Make a store whose features are known, to see what a dictionary finds."),

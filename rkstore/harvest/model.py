@@ -5,6 +5,7 @@ import difflib
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,11 @@ class Model:
     repeated: frozenset[str]
     """Hooks that fire several times in one pass, because blocks are looped or shared."""
     revision: str | None
+
+    @cached_property
+    def measured(self) -> hooks.Measured:
+        """Which hooks give the same numbers, and which have heads; measured when first asked."""
+        return hooks.measure(self.bridge, self.widths)
 
     @property
     def layers(self) -> int:
@@ -91,6 +97,24 @@ class Model:
         Args, and errors: see :meth:`Among.chosen`.
         """
         return [Site(name, self.widths[name]) for name in self._among(layers).chosen(layers, hook)]
+
+    def once(self, sites: Sequence[Site]) -> tuple[list[Site], dict[str, str]]:
+        """The sites without those that are the same numbers as an earlier one, and every alias.
+
+        Returns:
+            Of the sites that are the same, the first in the order of computation; and each other
+            name of these, with the site that is stored.
+        """
+        same = self.measured.same
+        stored: dict[str, Site] = {}
+        for site in sites:
+            stored.setdefault(same[site.hook_name], site)
+        aliases = {
+            name: stored[first].hook_name
+            for name, first in same.items()
+            if first in stored and name != stored[first].hook_name
+        }
+        return list(stored.values()), aliases
 
     def blocks(self, layers: str) -> dict[str, int]:
         """The blocks of these layers, such as ``blocks.8``, each with its number, in order.

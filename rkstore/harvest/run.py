@@ -18,20 +18,14 @@ from rkstore.errors import BadInput
 from rkstore.harvest.load import load_model
 from rkstore.harvest.model import Model, nearest
 from rkstore.harvest.paired import open_partner, paired_tokens
-from rkstore.harvest.pairs import pairs_of
+from rkstore.harvest.pairs import pairs_of, renamed
 from rkstore.harvest.settings import HarvestSettings
 from rkstore.harvest.text.open import check_text, open_text
 from rkstore.harvest.tokens import TokenBlocks, token_blocks, whole_blocks
 from rkstore.settings import check_distinct
 from rkstore.store.codecs import codec_named
 from rkstore.store.formats import compression_for
-from rkstore.store.manifest import (
-    CHUNK_ROWS,
-    MORE_COLUMNS_SCHEMA,
-    SCHEMA,
-    Manifest,
-    largest_divisor,
-)
+from rkstore.store.manifest import CHUNK_ROWS, Manifest, largest_divisor, schema_for
 from rkstore.store.sites import Pair, Site, block_of
 from rkstore.store.store import Store
 from rkstore.store.writing.encoder import ShardEncoder
@@ -90,12 +84,14 @@ def prepare(settings: HarvestSettings) -> Harvest:
     paired = [name for pair in pairs for name in (pair.reads, pair.writes)]
     sites = model.sites([*settings.hooks, *paired], settings.layers)
     _check_widths(model, sites, settings)
+    sites, aliases = model.once(sites)
+    pairs = tuple(renamed(pair, aliases) for pair in pairs)
     if partner is None:
         blocks, source = _from_text(model, settings)
     else:
         blocks, source = paired_tokens(partner, model, settings)
     model.check_tokens(blocks)
-    manifest = _manifest(model, sites, pairs, blocks, source, settings)
+    manifest = _manifest(model, sites, pairs, aliases, blocks, source, settings)
     out = Path(settings.out or Path("stores") / model.name.split("/")[-1])
     return Harvest(model, blocks, manifest, out, settings.batch_size)
 
@@ -136,6 +132,7 @@ def _manifest(
     model: Model,
     sites: list[Site],
     pairs: tuple[Pair, ...],
+    aliases: dict[str, str],
     blocks: TokenBlocks,
     source: dict[str, Any],
     settings: HarvestSettings,
@@ -155,7 +152,8 @@ def _manifest(
         sites=tuple(sites),
         pairs=pairs,
         more_columns=blocks.more_columns,
-        schema=MORE_COLUMNS_SCHEMA if blocks.more_columns else SCHEMA,
+        aliases=aliases,
+        schema=schema_for(blocks.more_columns, aliases),
         source={
             **model.describe(),
             **source,

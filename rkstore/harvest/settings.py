@@ -85,3 +85,16 @@ class HarvestSettings(Settings):
     def hooks(self) -> tuple[str, ...]:
         """The hooks to store besides the pairs."""
         return self.hook or (() if self.pair else (USUAL_HOOK,))
+
+
+class HooksSettings(Settings):
+    """Which hooks of a model to list."""
+
+    revision: str | None = option(None, "Revision of the model on the Hub.")
+    tokenizer: str | None = option(
+        None, "Hub name or directory of the tokenizer, if not the model's.", path=True
+    )
+    layers: str = option("all", LAYERS_HELP, also="layer")
+    hook: tuple[str, ...] = option((), HOOK_HELP)
+    dtype: str = option("float32", "Precision of the model.", choices=DTYPES)
+    device: str = option("cpu", "Torch device of the model.")

@@ -8,8 +8,8 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -28,6 +28,8 @@ SCHEMA = 2
 # 3: has columns besides the three that every store has. Only such a store states it, so that an
 # older rkstore refuses it and reads all others.
 MORE_COLUMNS_SCHEMA = 3
+# 4: states other names of its sites. Likewise.
+LATEST_SCHEMA = 4
 
 # Rows decoded at once. Large enough for compression and threads, small enough that a shuffled
 # window of many chunks fits in memory: 3 MB of float16 at GPT-2's width.
@@ -78,6 +80,8 @@ class Manifest:
     schema: int = SCHEMA
     more_columns: tuple[str, ...] = ()
     """Which of ``MORE_COLUMNS`` there are; they need schema 3."""
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    """Other names of the sites, by which they can be asked for; they need schema 4."""
 
     def __post_init__(self) -> None:
         if self.compression == "":
@@ -111,6 +115,10 @@ class Manifest:
         """The pairs whose two sites are both among these."""
         return tuple(pair for pair in self.pairs if {pair.reads, pair.writes} <= {*hook_names})
 
+    def aliases_among(self, hook_names: Collection[str]) -> dict[str, str]:
+        """The other names of these sites, each with the site."""
+        return {alias: site for alias, site in self.aliases.items() if site in hook_names}
+
     @property
     def _usual_compression(self) -> str:
         return FORMATS[self.format].compressions[0] if self.format in FORMATS else ""
@@ -130,7 +138,7 @@ class Manifest:
         return min(shards * self.shard_rows, self.rows)
 
     def width(self, hook_name: str) -> int:
-        return self._widths[hook_name]
+        return self._widths[self.aliases.get(hook_name, hook_name)]
 
     def fvu_before(self, hook_name: str) -> float:
         """Error that the values already had if they were imported from another store's export."""
@@ -139,7 +147,7 @@ class Manifest:
 
     def specs(self, hook_name: str) -> dict[str, ArraySpec]:
         """The arrays of one site: ``""`` its values, then what its codec needs to decode them."""
-        return self._specs[hook_name]
+        return self._specs[self.aliases.get(hook_name, hook_name)]
 
     @cached_property
     def _specs(self) -> dict[str, dict[str, ArraySpec]]:
@@ -253,6 +261,7 @@ class Manifest:
             # Written only if there are any: earlier stores lacked the key.
             **({"pairs": [asdict(pair) for pair in self.pairs]} if self.pairs else {}),
             **({"more_columns": list(self.more_columns)} if self.more_columns else {}),
+            **({"aliases": dict(self.aliases)} if self.aliases else {}),
             "source": self.source,
         }
 
@@ -276,9 +285,9 @@ def parse_manifest(raw: bytes, where: str) -> Manifest:
         schema = document["rkstore_schema"]
     except (ValueError, KeyError, TypeError, RecursionError):
         raise DamagedStore(f"{path} is not a manifest that rkstore wrote") from None
-    if isinstance(schema, int) and schema > MORE_COLUMNS_SCHEMA:
+    if isinstance(schema, int) and schema > LATEST_SCHEMA:
         raise BadInput(
-            f"{where} has schema {schema} and this rkstore reads up to {MORE_COLUMNS_SCHEMA}: "
+            f"{where} has schema {schema} and this rkstore reads up to {LATEST_SCHEMA}: "
             "upgrade with 'pip install --upgrade rkstore'"
         )
     try:
@@ -301,6 +310,7 @@ def _manifest(document: dict[str, Any]) -> Manifest:
     stated = {"compression": document["compression"]} if "compression" in document else {}
     stated["schema"] = document["rkstore_schema"]
     stated["more_columns"] = tuple(document.get("more_columns", ()))
+    stated["aliases"] = dict(document.get("aliases", {}))
     pairs = tuple(Pair(**pair) for pair in document.get("pairs", []))
     return Manifest(sites=sites, pairs=pairs, **{key: document[key] for key in keys}, **stated)
 
@@ -321,8 +331,9 @@ def check_manifest(manifest: Manifest) -> None:
     more = manifest.more_columns
     if len(set(more)) != len(more) or not set(more) <= MORE_COLUMNS.keys():
         raise ValueError(f"unknown columns {', '.join(map(str, more))}")
-    if bool(more) != (manifest.schema >= MORE_COLUMNS_SCHEMA):
-        raise ValueError(f"schema {manifest.schema} does not go with columns {more}")
+    needed = schema_for(more, manifest.aliases)
+    if max(manifest.schema, SCHEMA) != needed:
+        raise ValueError(f"schema {manifest.schema} does not go with its keys, which need {needed}")
     if manifest.shard_rows % manifest.chunk_rows:
         raise ValueError("shard_rows is not a multiple of chunk_rows")
     if manifest.codec not in CODECS:
@@ -350,6 +361,16 @@ def check_manifest(manifest: Manifest) -> None:
         if not SITE_NAME.fullmatch(name) or name in (MANIFEST, JOURNAL, PART, "zarr.json"):
             raise ValueError(f"{name!r} cannot be the name of a site")
     _check_pairs(manifest)
+    for alias, name in manifest.aliases.items():
+        if not SITE_NAME.fullmatch(alias) or alias in names or name not in manifest.hook_names:
+            raise ValueError(f"{alias!r} cannot be another name of {name!r}")
+
+
+def schema_for(more_columns: Collection[str], *of_the_latest: object) -> int:
+    """The schema of a store with these columns; the others need the latest, if there are any."""
+    if any(of_the_latest):
+        return LATEST_SCHEMA
+    return MORE_COLUMNS_SCHEMA if more_columns else SCHEMA
 
 
 def _check_pairs(manifest: Manifest) -> None:
