@@ -83,6 +83,8 @@ def prepare(settings: HarvestSettings) -> Harvest:
     pairs = pairs_of(model, settings.pair, settings.layers)
     paired = [name for pair in pairs for name in (pair.reads, pair.writes)]
     sites = model.sites([*settings.hooks, *paired], settings.layers)
+    if settings.heads == "apart":
+        sites = model.apart(sites)
     _check_widths(model, sites, settings)
     sites, aliases = model.once(sites)
     pairs = tuple(renamed(pair, aliases) for pair in pairs)

@@ -23,6 +23,12 @@ class HarvestSettings(Settings):
     layers: str = option("all", LAYERS_HELP, also="layer")
     hook: tuple[str, ...] = option((), f"{HOOK_HELP} {USUAL_HOOK} without --hook and --pair.")
     pair: tuple[str, ...] = option((), PAIR_HELP, choices=PAIRS)
+    heads: str = option(
+        "flat",
+        "Hooks with heads, such as attn.hook_z: flat stores the heads of a token as one row, apart "
+        "each head as a site of its own, attn.hook_z.h5.",
+        choices=("flat", "apart"),
+    )
     d_in: int | None = option(None, "Refuse sites that are not this wide.", least=1)
     text: tuple[str, ...] = option(
         (),

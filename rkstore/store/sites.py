@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from rkstore.errors import BadInput, few
 
 BLOCK = re.compile(r"(?:[^.]+\.)+?([0-9]+)\.(.+)")
-HEAD = re.compile(r"(.+)\.h(0|[1-9][0-9]*)")
+# Only behind a hook of TransformerLens: an imported array may be called acts.h5.
+HEAD = re.compile(r"([^,]*\bhook_[a-z_]+)\.h(0|[1-9][0-9]*)")
 LAYERS = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
 
 STORE_HELP = "Store, a directory or a URL; optional if stores/ has exactly one."
