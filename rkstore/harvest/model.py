@@ -14,6 +14,7 @@ import torch
 from rkstore.errors import BadInput, RkstoreError, few
 from rkstore.harvest import hooks
 from rkstore.harvest.tokens import TokenBlocks
+from rkstore.store.attached import TOKENIZER
 from rkstore.store.sites import Among, Site, block_of, head_of, is_named, of_head
 
 # Similarity of two names, from 0 to 1, above which one may be a misspelling of the other.
@@ -216,6 +217,14 @@ class Model:
             },
         }
 
+    def files(self) -> dict[str, bytes]:
+        """What a store keeps of the tokenizer, by path, so that its tokens have words.
+
+        Nothing for a slow tokenizer, which only transformers can read.
+        """
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        return {} if backend is None else {TOKENIZER: plain_tokenizer(backend)}
+
     def check_tokens(self, blocks: TokenBlocks) -> None:
         """Raise BadInput if a token is not in the vocabulary of the model."""
         largest, vocabulary = int(blocks.ids.max()), int(self.bridge.cfg.d_vocab)
@@ -255,6 +264,16 @@ def tokenizer_sha256(tokenizer: Any) -> str:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     text = backend.to_str() if backend else repr(sorted(tokenizer.get_vocab().items()))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def plain_tokenizer(backend: Any) -> bytes:
+    """A tokenizer of the library tokenizers as JSON, without the state of its last call."""
+    from tokenizers import Tokenizer
+
+    copy = Tokenizer.from_str(backend.to_str())
+    copy.no_truncation()
+    copy.no_padding()
+    return str(copy.to_str()).encode()
 
 
 def nearest(name: str, names: Iterable[str]) -> list[str]:

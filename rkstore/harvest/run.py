@@ -24,8 +24,9 @@ from rkstore.harvest.text.open import check_text, open_text
 from rkstore.harvest.tokens import TokenBlocks, token_blocks, whole_blocks
 from rkstore.settings import check_distinct
 from rkstore.store.codecs import codec_named
+from rkstore.store.files import record_of
 from rkstore.store.formats import compression_for
-from rkstore.store.manifest import CHUNK_ROWS, Manifest, largest_divisor, schema_for
+from rkstore.store.manifest import CHUNK_ROWS, Manifest, largest_divisor
 from rkstore.store.sites import Pair, Site, block_of
 from rkstore.store.store import Store
 from rkstore.store.writing.encoder import ShardEncoder
@@ -47,6 +48,8 @@ class Harvest:
     manifest: Manifest
     out: Path
     batch_size: int
+    files: dict[str, bytes]
+    """Files of the store besides its shards, by path: the tokenizer."""
 
     @property
     def largest_bytes(self) -> int:
@@ -93,9 +96,10 @@ def prepare(settings: HarvestSettings) -> Harvest:
     else:
         blocks, source = paired_tokens(partner, model, settings)
     model.check_tokens(blocks)
-    manifest = _manifest(model, sites, pairs, aliases, blocks, source, settings)
+    files = model.files()
+    manifest = _manifest(model, sites, pairs, aliases, blocks, source, files, settings)
     out = Path(settings.out or Path("stores") / model.name.split("/")[-1])
-    return Harvest(model, blocks, manifest, out, settings.batch_size)
+    return Harvest(model, blocks, manifest, out, settings.batch_size, files)
 
 
 def _from_text(model: Model, settings: HarvestSettings) -> tuple[TokenBlocks, dict[str, Any]]:
@@ -137,6 +141,7 @@ def _manifest(
     aliases: dict[str, str],
     blocks: TokenBlocks,
     source: dict[str, Any],
+    files: dict[str, bytes],
     settings: HarvestSettings,
 ) -> Manifest:
     whole = blocks.rows_in_block
@@ -155,7 +160,7 @@ def _manifest(
         pairs=pairs,
         more_columns=blocks.more_columns,
         aliases=aliases,
-        schema=schema_for(blocks.more_columns, aliases),
+        files={path: record_of(content) for path, content in files.items()},
         source={
             **model.describe(),
             **source,
@@ -177,7 +182,7 @@ def run(harvest: Harvest, on_shard: Callable[[int], object] = lambda _: None) ->
     """
     manifest = harvest.manifest
     left: Left = {}
-    with StoreWriter(harvest.out, manifest) as writer:
+    with StoreWriter(harvest.out, manifest, harvest.files) as writer:
         done = manifest.rows_recorded(writer.next_shard)
         with tqdm(
             total=manifest.rows,

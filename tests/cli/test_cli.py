@@ -37,7 +37,7 @@ NO_PATHS = {
         "device",
         "name",
     ),
-    *("rows", "hook_name", "model_name", "pair", "hook_out"),
+    *("rows", "hook_name", "model_name", "pair", "hook_out", "find"),
 }
 
 

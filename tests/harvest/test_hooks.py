@@ -14,7 +14,7 @@ from rkstore.harvest.load import load_model
 from rkstore.harvest.run import prepare, run
 from rkstore.harvest.settings import HooksSettings
 from rkstore.harvest.words import words_for
-from rkstore.store.manifest import LATEST_SCHEMA, SCHEMA
+from rkstore.store.manifest import FILES_SCHEMA, SCHEMA
 from rkstore.store.sites import Pair, block_of
 
 OTHER_TOKENS = np.random.default_rng(5).integers(0, 280, (3, 20)).astype(np.int32)
@@ -204,7 +204,7 @@ def test_info_names_the_aliases(rkstore):
 
 
 def test_only_a_store_with_aliases_has_the_latest_schema(aliased, harvested, make_store):
-    assert aliased.manifest.schema == harvested.manifest.schema == LATEST_SCHEMA
+    assert aliased.manifest.schema == harvested.manifest.schema == FILES_SCHEMA
     store, _ = make_store("plain")
     assert store.manifest.schema == SCHEMA
     assert b"aliases" not in store.manifest.to_bytes()

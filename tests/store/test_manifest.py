@@ -15,7 +15,7 @@ from rkstore.store.codecs import CODECS
 from rkstore.store.files import LARGEST_JOURNAL, LARGEST_MANIFEST, FileRecord
 from rkstore.store.formats import FORMATS
 from rkstore.store.journal import ShardRecord, largest_journal, needed_journal, parse_journal
-from rkstore.store.manifest import LATEST_SCHEMA, SCHEMA, Manifest
+from rkstore.store.manifest import FILES_SCHEMA, SCHEMA, Manifest
 from rkstore.store.sites import Pair, Site
 from rkstore.store.store import Store
 
@@ -225,10 +225,10 @@ def test_a_changed_value_is_answered_with_both_fingerprints(tmp_path):
 
 def test_a_newer_schema_asks_for_an_upgrade(tmp_path):
     document = json.loads(make_manifest().to_bytes())
-    save_json(tmp_path, document | {"rkstore_schema": LATEST_SCHEMA + 1, "something": "new"})
+    save_json(tmp_path, document | {"rkstore_schema": FILES_SCHEMA + 1, "something": "new"})
     with pytest.raises(BadInput, match="upgrade") as error:
         read_manifest(tmp_path)
-    assert f"schema {LATEST_SCHEMA + 1}" in str(error.value)
+    assert f"schema {FILES_SCHEMA + 1}" in str(error.value)
 
 
 def test_where_there_is_no_manifest_there_is_no_store(tmp_path):
