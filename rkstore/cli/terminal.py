@@ -95,10 +95,10 @@ def describe_store(store: Store) -> str:
     ]
     if store.part is not None:
         lines.append(f"  {part_line(store)}")
+    if store.aliases:
+        lines.append(f"  also    {_also(store.aliases)}")
     if store.pairs:
         lines += ["", *map(_pair_line, store.pairs)]
-    if store.aliases:
-        lines += ["", f"  also    {_also(store.aliases)}"]
     if facts["sites"] and store.shards:
         lines += ["", *_site_table(facts["sites"])]
     if short := _short(manifest):
@@ -194,7 +194,7 @@ def _pair_line(pair: Pair) -> str:
 def _also(aliases: Mapping[str, str]) -> str:
     """The other names of the sites, each part of a name once."""
     parts = dict.fromkeys(block_of(alias)[1] for alias in aliases)
-    return f"{few(list(parts), 4)} (names of the same numbers)"
+    return f"{few(list(parts), 4)} (other names of the same numbers)"
 
 
 def _or_dash(value: float | None, form: str) -> str:
