@@ -19,7 +19,7 @@ from rkstore.harvest.from_text import text_tokens
 from rkstore.harvest.load import load_model
 from rkstore.harvest.model import Model, nearest
 from rkstore.harvest.paired import open_partner, paired_tokens
-from rkstore.harvest.pairs import pairs_of
+from rkstore.harvest.pairs import pairs_of, renamed
 from rkstore.harvest.settings import HarvestSettings
 from rkstore.harvest.text.ignored import check_text
 from rkstore.harvest.tokens import TokenBlocks, whole_blocks
@@ -88,7 +88,11 @@ def prepare(settings: HarvestSettings) -> Harvest:
     pairs = pairs_of(model, settings.pair, settings.layers)
     paired = [name for pair in pairs for name in (pair.reads, pair.writes)]
     sites = model.sites([*settings.hooks, *paired], settings.layers)
+    if settings.heads == "apart":
+        sites = model.apart(sites)
     _check_widths(model, sites, settings)
+    sites, aliases = model.once(sites)
+    pairs = tuple(renamed(pair, aliases) for pair in pairs)
     if partner is None:
         blocks, source, files = text_tokens(model, settings)
     else:
@@ -97,7 +101,7 @@ def prepare(settings: HarvestSettings) -> Harvest:
         files = {path: partner.file(path) for path in kept}
     model.check_tokens(blocks)
     files |= model.files()
-    manifest = _manifest(model, sites, pairs, blocks, source, files, settings)
+    manifest = _manifest(model, sites, pairs, aliases, blocks, source, files, settings)
     out = Path(settings.out or Path("stores") / model.name.split("/")[-1])
     return Harvest(model, blocks, manifest, out, settings.batch_size, files)
 
@@ -106,6 +110,7 @@ def _manifest(
     model: Model,
     sites: list[Site],
     pairs: tuple[Pair, ...],
+    aliases: dict[str, str],
     blocks: TokenBlocks,
     source: dict[str, Any],
     files: dict[str, bytes],
@@ -126,6 +131,7 @@ def _manifest(
         sites=tuple(sites),
         pairs=pairs,
         more_columns=blocks.more_columns,
+        aliases=aliases,
         files={path: record_of(content) for path, content in files.items()},
         source={
             **model.describe(),

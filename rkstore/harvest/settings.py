@@ -23,6 +23,12 @@ class HarvestSettings(Settings):
     layers: str = option("all", LAYERS_HELP, also="layer")
     hook: tuple[str, ...] = option((), f"{HOOK_HELP} {USUAL_HOOK} without --hook and --pair.")
     pair: tuple[str, ...] = option((), PAIR_HELP, choices=PAIRS)
+    heads: str = option(
+        "flat",
+        "Hooks with heads, such as attn.hook_z: flat stores the heads of a token as one row, apart "
+        "each head as a site of its own, attn.hook_z.h5.",
+        choices=("flat", "apart"),
+    )
     d_in: int | None = option(None, "Refuse sites that are not this wide.", least=1)
     text: tuple[str, ...] = option(
         (),
@@ -116,3 +122,16 @@ class HarvestSettings(Settings):
     def hooks(self) -> tuple[str, ...]:
         """The hooks to store besides the pairs."""
         return self.hook or (() if self.pair else (USUAL_HOOK,))
+
+
+class HooksSettings(Settings):
+    """Which hooks of a model to list."""
+
+    revision: str | None = option(None, "Revision of the model on the Hub.")
+    tokenizer: str | None = option(
+        None, "Hub name or directory of the tokenizer, if not the model's.", path=True
+    )
+    layers: str = option("all", LAYERS_HELP, also="layer")
+    hook: tuple[str, ...] = option((), HOOK_HELP)
+    dtype: str = option("float32", "Precision of the model.", choices=DTYPES)
+    device: str = option("cpu", "Torch device of the model.")

@@ -125,8 +125,7 @@ def probed(path: str | Path, store: Readable) -> Probed:
         raise BadInput(
             f"the probe in {path} belongs to another store than {store.where}: probe this one"
         )
-    hook_name = str(source.get("hook_name"))
-    store.check_site(hook_name)
+    hook_name = store.check_site(str(source.get("hook_name")))
     if directions is None:
         raise BadInput(f"the probe in {path} was made without directions: probe again with them")
     width = store.manifest.width(hook_name)

@@ -60,6 +60,7 @@ def _manifest(document: dict[str, Any]) -> Manifest:
     stated = {"compression": document["compression"]} if "compression" in document else {}
     stated["schema"] = document["rkstore_schema"]
     stated["more_columns"] = tuple(document.get("more_columns", ()))
+    stated["aliases"] = dict(document.get("aliases", {}))
     stated["files"] = attached_in(document.get("files", {}))
     pairs = tuple(Pair(**pair) for pair in document.get("pairs", []))
     return Manifest(sites=sites, pairs=pairs, **{key: document[key] for key in keys}, **stated)
@@ -113,6 +114,9 @@ def check_manifest(manifest: Manifest) -> None:
             raise ValueError(f"{name!r} cannot be the name of a site")
     check_attached(manifest.files, names)
     _check_pairs(manifest)
+    for alias, name in manifest.aliases.items():
+        if not SITE_NAME.fullmatch(alias) or alias in names or name not in manifest.hook_names:
+            raise ValueError(f"{alias!r} cannot be another name of {name!r}")
 
 
 def _check_pairs(manifest: Manifest) -> None:

@@ -24,10 +24,10 @@ from rkstore.store.sites import Pair, Site
 SCHEMA = 2
 
 # What only some stores have needs a later schema: columns besides the three of every store, files
-# besides the shards. Only such a store states that schema, so that an older rkstore refuses it and
-# reads all others. By the key of the manifest that states it.
+# besides the shards, other names of sites. Only such a store states that schema, so that an older
+# rkstore refuses it and reads all others. By the key of the manifest that states it.
 MORE_COLUMNS_SCHEMA, FILES_SCHEMA = 3, 4
-NEEDED = {"more_columns": MORE_COLUMNS_SCHEMA, "files": FILES_SCHEMA}
+NEEDED = {"more_columns": MORE_COLUMNS_SCHEMA, "files": FILES_SCHEMA, "aliases": FILES_SCHEMA}
 
 # Rows decoded at once. Large enough for compression and threads, small enough that a shuffled
 # window of many chunks fits in memory: 3 MB of float16 at GPT-2's width.
@@ -78,6 +78,8 @@ class Manifest:
     """Which of ``MORE_COLUMNS`` there are."""
     files: Mapping[str, FileRecord] = field(default_factory=dict)
     """Files of the whole store besides its shards, by path (:mod:`rkstore.store.attached`)."""
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    """Other names of the sites, by which they can be asked for."""
 
     def __post_init__(self) -> None:
         if self.compression == "":
@@ -118,6 +120,10 @@ class Manifest:
         """The pairs whose two sites are both among these."""
         return tuple(pair for pair in self.pairs if {pair.reads, pair.writes} <= {*hook_names})
 
+    def aliases_among(self, hook_names: Collection[str]) -> dict[str, str]:
+        """The other names of these sites, each with the site."""
+        return {alias: site for alias, site in self.aliases.items() if site in hook_names}
+
     @property
     def _usual_compression(self) -> str:
         return FORMATS[self.format].compressions[0] if self.format in FORMATS else ""
@@ -137,8 +143,8 @@ class Manifest:
         return min(shards * self.shard_rows, self.rows)
 
     def width(self, hook_name: str) -> int:
-        """Dimensions of a site."""
-        return self._widths[hook_name]
+        """Dimensions of a site, also by another name of it."""
+        return self._widths[self.aliases.get(hook_name, hook_name)]
 
     def fvu_before(self, hook_name: str) -> float:
         """Error that the values already had if they were imported from another store's export."""
@@ -147,7 +153,7 @@ class Manifest:
 
     def specs(self, hook_name: str) -> dict[str, ArraySpec]:
         """The arrays of one site: ``""`` its values, then what its codec needs to decode them."""
-        return self._specs[hook_name]
+        return self._specs[self.aliases.get(hook_name, hook_name)]
 
     @cached_property
     def _specs(self) -> dict[str, dict[str, ArraySpec]]:
@@ -261,6 +267,7 @@ class Manifest:
             # Written only if there are any: earlier stores lacked the key.
             **({"pairs": [asdict(pair) for pair in self.pairs]} if self.pairs else {}),
             **({"more_columns": list(self.more_columns)} if self.more_columns else {}),
+            **({"aliases": dict(self.aliases)} if self.aliases else {}),
             **(
                 {"files": {p: vars(self.files[p]) for p in sorted(self.files)}}
                 if self.files

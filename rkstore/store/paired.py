@@ -82,6 +82,11 @@ class PairedStore(Lookup):
             for name, store in zip(self.names, (first, second), strict=True)
             for own in store.hook_names
         }
+        self.aliases = {
+            f"{name}:{alias}": f"{name}:{own}"
+            for name, store in zip(self.names, (first, second), strict=True)
+            for alias, own in store.aliases.items()
+        }
         self.manifest = self._describe()
 
     @property
@@ -217,10 +222,12 @@ class PairedStore(Lookup):
         """See :meth:`Store.sites`."""
         return self._among.chosen(layers, hooks)
 
-    def check_site(self, hook_name: str) -> None:
-        """Raise BadInput with the alternatives unless one of the stores has the site."""
-        if hook_name not in self._sites:
+    def check_site(self, hook_name: str) -> str:
+        """The site of that name or alias; raises BadInput with the alternatives."""
+        site = self.aliases.get(hook_name, hook_name)
+        if site not in self._sites:
             raise BadInput(f"'{hook_name}' is not in {self.where}, which {self._has}")
+        return site
 
     def check_chunk(self, chunk: int) -> None:
         """Raise BadInput with the alternatives unless the chunk can be read."""
@@ -228,7 +235,7 @@ class PairedStore(Lookup):
 
     @property
     def _among(self) -> Among:
-        return Among(self.hook_names, self.where, lambda _: self._has)
+        return Among(self.hook_names, self.where, lambda _: self._has, self.aliases)
 
     @property
     def _has(self) -> str:
@@ -236,8 +243,7 @@ class PairedStore(Lookup):
 
     def _site(self, hook_name: str) -> tuple[Store, str]:
         """The store of a site, and its name there."""
-        self.check_site(hook_name)
-        return self._sites[hook_name]
+        return self._sites[self.check_site(hook_name)]
 
     def _as_stored(self, store: Store) -> bool:
         """Whether a chunk of the pair is a chunk of that store."""
@@ -284,7 +290,10 @@ class PairedStore(Lookup):
             {key: source[key] for key in ("text", "tokens", "tokenizer") if key in source}
             | {"model": _both(list(stores.values())), "paired": prints},
             hashlib.sha256(canonical({"paired": prints}).encode()).hexdigest()[:16],
-            {name: store.manifest.width(own) for name, (store, own) in self._sites.items()},
+            {
+                name: self._sites[site][0].manifest.width(self._sites[site][1])
+                for name, site in [*((name, name) for name in self._sites), *self.aliases.items()]
+            },
         )
 
 

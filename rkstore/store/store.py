@@ -28,7 +28,8 @@ class Store(ShardFiles, Lookup):
 
     The directory may hold a part of a store. Rows and chunks keep the numbers they have in
     the whole: ``rows`` and ``chunks`` count those of the whole, ``first_row``, ``stop_row``
-    and ``chunk_range`` say which are here, ``hook_names`` the sites, ``pairs`` the pairs of them.
+    and ``chunk_range`` say which are here, ``hook_names`` the sites, ``pairs`` the pairs of them,
+    ``aliases`` their other names.
 
     Reading is safe from many threads at once. A store can be pickled, for another process:
     the copy sees the same shards.
@@ -50,6 +51,7 @@ class Store(ShardFiles, Lookup):
         self.manifest, self.records = contents.manifest, contents.records
         self.part, self.held = contents.part, contents.held
         self.pairs = self.manifest.pairs_among(self.held.sites)
+        self.aliases = self.manifest.aliases_among(self.held.sites)
         self.rows = self.manifest.rows_recorded(len(self.records))
         self.codec = self.manifest.stored_codec
         self._begin_reading()
@@ -127,7 +129,7 @@ class Store(ShardFiles, Lookup):
         Raises:
             BadInput, RkstoreError: see :meth:`chunk`.
         """
-        self.check_site(hook_name)
+        hook_name = self.check_site(hook_name)
         self.check_chunk(chunk)
         specs = self.manifest.specs(hook_name)
         shard, within = divmod(chunk, specs[""].chunks_per_shard)
@@ -148,7 +150,7 @@ class Store(ShardFiles, Lookup):
             BadInput: the site is not in the store, or the rows are not.
             RkstoreError: see :meth:`chunk`.
         """
-        self.check_site(hook_name)
+        hook_name = self.check_site(hook_name)
         start, stop = self._check_rows(start, stop)
         out = np.empty((stop - start, self.manifest.width(hook_name)), np.float32)
         self._fill(out, start, lambda chunk: self.chunk(hook_name, chunk))
@@ -189,7 +191,7 @@ class Store(ShardFiles, Lookup):
         return self._statistics(hook_name).massive
 
     def _statistics(self, hook_name: str) -> ShardStatistics:
-        self.check_site(hook_name)
+        hook_name = self.check_site(hook_name)
         if not self.shards:
             raise BadInput(f"the store at {self.where} has no rows yet: run its harvest again")
         shards = (self._shard_statistics(hook_name, shard) for shard in self.shards)
@@ -207,23 +209,21 @@ class Store(ShardFiles, Lookup):
     def codec_fvu(self, hook_name: str) -> float:
         """Error of the stored values of ordinary rows, as a fraction of their variance.
 
-        In a store of schema 1, of all rows. The error of an exported store is added: the two
-        rounding errors are independent, so their squares add up.
+        In schema 1, of all rows. The error of an exported store is added: as both are independent.
         """
+        hook_name = self.check_site(hook_name)
         total = float(self.ordinary_statistics(hook_name).m2.sum())
         error = sum(self.records[shard].squared_error[hook_name] for shard in self.shards)
         return self.manifest.fvu_before(hook_name) + (error / total if total > 0 else 0.0)
 
     def massive_error(self, hook_name: str) -> float:
         """Error of the stored values of massive rows, as a fraction of the sum of their ‖x‖²."""
+        hook_name = self.check_site(hook_name)
         known = self._statistics(hook_name)
         if not known.massive:
             return 0.0
-        total = known.all.mean_square_norm * known.all.count
-        if known.ordinary:
-            total -= known.ordinary.mean_square_norm * known.ordinary.count
         errors = (self.records[shard].massive_error or {} for shard in self.shards)
-        return sum(error.get(hook_name, 0.0) for error in errors) / total
+        return sum(error.get(hook_name, 0.0) for error in errors) / known.massive_square
 
     def stored_bytes(self, hook_name: str | None = None) -> int:
         """Bytes on disk of one site's stored numbers, or of all expected files."""
@@ -290,14 +290,14 @@ class Store(ShardFiles, Lookup):
 
     @property
     def _among(self) -> Among:
-        return Among(self.hook_names, f"the store at {self.where}", lambda _: self._has())
+        return Among(self.hook_names, f"the store at {self.where}", self._has, self.aliases)
 
-    def check_site(self, hook_name: str) -> None:
-        """Raise BadInput with the alternatives unless the site is in the store."""
-        if hook_name not in self.held.sites:
-            raise BadInput(
-                f"'{hook_name}' is not in the store at {self.where}, which {self._has()}"
-            )
+    def check_site(self, hook_name: str) -> str:
+        """The site of that name or alias; raises BadInput with the alternatives if none is here."""
+        site = self.aliases.get(hook_name, hook_name)
+        if site in self.held.sites:
+            return site
+        raise BadInput(f"'{hook_name}' is not in the store at {self.where}, which {self._has()}")
 
     def check_chunk(self, chunk: int) -> None:
         """Raise BadInput with the alternatives unless the chunk can be read."""
@@ -308,7 +308,7 @@ class Store(ShardFiles, Lookup):
 
     def open_array(self, hook_name: str) -> Any:
         """The encoded numbers of a site, as Zarr or h5py arrays; raises as :meth:`chunk`."""
-        self.check_site(hook_name)
+        hook_name = self.check_site(hook_name)
         spec = self.manifest.specs(hook_name)[""]
         try:
             with reading(hook_name, self.where):
@@ -324,7 +324,7 @@ class Store(ShardFiles, Lookup):
         has = f"has {self.rows}" if self.part is None else self._has()
         raise BadInput(f"rows {start}:{stop} are not in the store, which {has}")
 
-    def _has(self) -> str:
+    def _has(self, _: str = "") -> str:
         """The readable range, to end a sentence about an unreadable one."""
         if self.part is None:
             return f"has {few(self.hook_names)}"

@@ -330,6 +330,24 @@ def test_what_no_writer_would_have_written_is_refused(tmp_path, change, what):
         read_manifest(save_json(tmp_path, document))
 
 
+@pytest.mark.parametrize(
+    ("aliases", "schema"),
+    [
+        ({"blocks.0.mlp.hook_post": "blocks.1.mlp.hook_post"}, 4),  # a site is no alias
+        ({"other": "blocks.7.mlp.hook_post"}, 4),
+        ({"../other": "blocks.0.mlp.hook_post"}, 4),
+        ({"other": 7}, 4),
+        (["other"], 4),
+        ({"other": "blocks.0.mlp.hook_post"}, 2),
+        ({}, 4),
+    ],
+)
+def test_aliases_that_cannot_be_are_refused(tmp_path, aliases, schema):
+    document = json.loads(make_manifest().to_bytes()) | {"aliases": aliases}
+    with pytest.raises(DamagedStore, match="not a valid manifest"):
+        read_manifest(save_json(tmp_path, document | {"rkstore_schema": schema}))
+
+
 @pytest.mark.parametrize("key", ["rkstore_schema", "rows", "sites", "source", "codec"])
 def test_a_missing_key_is_refused(tmp_path, key):
     document = json.loads(make_manifest().to_bytes())
