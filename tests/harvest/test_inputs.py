@@ -372,6 +372,33 @@ def test_what_saelens_says_of_its_set_is_compared(refusal, made, contexts, tmp_p
     assert "give --tokenized-by NAME --ids-column input_ids" in refusal(dataset=path)
 
 
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_set_on_the_hub_is_what_its_record_says(harvest, made, contexts, monkeypatch, recorded):
+    import datasets
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError
+
+    def download(name: str, file: str, repo_type: str) -> str:
+        assert (name, file, repo_type) == ("org/set", "sae_lens.json", "dataset")
+        if not recorded:
+            raise EntryNotFoundError("404")
+        return str(made["root"] / "set" / "sae_lens.json")
+
+    as_saelens(made["root"] / "set", contexts)
+    _write(made["root"] / "set.parquet", [{"input_ids": contexts[0]}])
+    local, load = str(made["root"] / "set.parquet"), datasets.load_dataset_builder
+    monkeypatch.setattr(
+        datasets, "load_dataset_builder", lambda *_, **__: load("parquet", data_files=local)
+    )
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    options = {"tokenized_by": made["model"], "tokens": CONTEXT, "context_size": CONTEXT}
+    if not recorded:  # then the rows are documents, a token short of a context without their BOS
+        options["context_size"] = options["tokens"] = CONTEXT - 1
+    source = harvest(dataset="org/set", **options).manifest.source["text"]
+    assert source["dataset"] == "org/set"
+    assert source["rows"] == ("contexts" if recorded else "documents")
+
+
 # Ids that are not those of documents.
 
 

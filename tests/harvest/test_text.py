@@ -585,6 +585,14 @@ def test_a_dataset_saved_to_disk_is_read_from_there(tmp_path, splits):
     saved = datasets.DatasetDict({"train": data}) if splits else data
     saved.save_to_disk(str(tmp_path / "saved"))
     assert texts_of(dataset=str(tmp_path / "saved")) == ["one", "two"]
+    there = datasets.load_from_disk(str(tmp_path / "saved"))
+    fingerprint = (there["train"] if splits else there)._fingerprint
+    assert open_text(settings(dataset=str(tmp_path / "saved"))).source == {
+        "dataset": "saved",
+        "config": None,
+        "split": "train",
+        "fingerprint": fingerprint,
+    }
 
 
 def test_a_dataset_without_a_text_column_is_refused_with_the_columns_it_has(tmp_path):

@@ -95,8 +95,7 @@ def _saved(path: Path, config: str | None, split: str) -> Any:
     saved = datasets.load_from_disk(str(path))
     if not isinstance(saved, dict):
         saved = {str(saved.split or "train").partition("[")[0]: saved}
-    # As lists, also where they were saved to be read as tensors.
-    return _whole(saved, str(path), split).with_format(None)
+    return _whole(saved, str(path), split)
 
 
 def _check_name(path: Path, signs: tuple[str, ...]) -> None:
@@ -148,7 +147,8 @@ def _whole(splits: Any, name: str, split: str) -> Any:
 def _stored_rows(data: Any, split: str, seed: int) -> Iterator[tuple[int, dict[str, Any]]]:
     """Local rows, each with its number, in the order of the seed."""
     numbers = reading_order(sliced(split, len(data)), seed)
-    return zip(numbers.tolist(), data.select(numbers), strict=True)
+    # As lists, also where they were saved to be read as tensors.
+    return zip(numbers.tolist(), data.with_format(None).select(numbers), strict=True)
 
 
 def _streamed_rows(

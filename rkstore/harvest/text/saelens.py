@@ -17,6 +17,9 @@ KEPT = (
     "begin_sequence_token",
     "sequence_separator_token",
     "disable_concat_sequences",
+    "use_chat_formatting",
+    "shuffled",
+    "seed",
 )
 
 
