@@ -224,6 +224,12 @@ def _report(run: Run, path: Path) -> dict[str, Any]:
     # What went without saying when it was written is None.
     keys = before.keys() | run.identity.keys()
     different = sorted(k for k in keys if before.get(k) != run.identity.get(k))
+    if different == ["steps"]:
+        raise BadInput(
+            f"{path} is of a run of {before['steps']} steps, and its schedules end with it: for "
+            f"{run.identity['steps']} steps choose another --name, and to train on from this "
+            "dictionary give it as --from"
+        )
     if different:
         key = different[0]
         raise BadInput(

@@ -116,7 +116,11 @@ def arms(settings: TrainSettings) -> list[TrainSettings]:
         raise BadInput("--controls trains all control arms: leave out --control")
     own = replace(settings, controls=False)
     start = "random" if WIRINGS[settings.wiring].paired else "tied"
-    begun = {"init": settings.init if settings.init in RANDOM else start, "directions": None}
+    begun = {
+        "init": settings.init if settings.init in RANDOM else start,
+        "directions": None,
+        "from_": None,
+    }
     named = {name: settings.name and f"{settings.name}-{name}" for name in CONTROLS}
     return [own, *(replace(own, control=arm, name=named[arm], **begun) for arm in CONTROLS)]
 
@@ -125,6 +129,11 @@ def check_control(settings: TrainSettings) -> None:
     """Raise BadInput unless a control arm starts at random and stays there."""
     if settings.control == PLAIN.name:
         return
+    if settings.from_ is not None:
+        raise BadInput(
+            f"--control {settings.control} is a random baseline, and --from a trained dictionary: "
+            "leave out one of them"
+        )
     if settings.init not in RANDOM:
         raise BadInput(
             f"--control {settings.control} is a random baseline, and --init {settings.init} starts "

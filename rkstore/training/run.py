@@ -27,6 +27,7 @@ from rkstore.training.average import check_average, start_average
 from rkstore.training.controls import CONTROLS, PLAIN, Control, check_control
 from rkstore.training.dead import dead_after
 from rkstore.training.fast import Scratch
+from rkstore.training.from_trained import begin_at
 from rkstore.training.helpers import HELPERS
 from rkstore.training.helpers.auxk import AuxK
 from rkstore.training.inits import initialise
@@ -44,8 +45,8 @@ from rkstore.training.schedules import check_schedules
 from rkstore.training.settings import TrainSettings, directions_given
 from rkstore.training.sites import Sites, sites_of
 
-# Settings that the identity replaces by their result: the sites, and a digest.
-RESOLVED = ("layer", "layers", "hook", "hook_out", "pair", "directions")
+# Settings that the identity replaces by their result: the sites, and digests.
+RESOLVED = ("layer", "layers", "hook", "hook_out", "pair", "directions", "from_")
 
 
 @dataclass(eq=False)
@@ -66,6 +67,8 @@ class Run:
     """What else the next step depends on: the average of the weights, where a control began."""
     directions: str | None = None
     """Digest of the directions of a probe that it was initialised with."""
+    begun: str | None = None
+    """Digest of the trained dictionary that it started from."""
 
     @property
     def trained(self) -> list[tuple[str, Parameter]]:
@@ -154,6 +157,7 @@ class Run:
             del chosen["wiring"]
         rows = [self.store.first_row, self.store.stop_row]
         given = {"directions_sha256": self.directions} if self.directions else {}
+        given |= {"init": "from", "from_sha256": self.begun} if self.begun else {}
         given |= {"hook_out": self.hook_name_out} if self.hook_name_out else {}
         return (chosen | given) | {
             "hook": self.hook_name,
@@ -196,17 +200,18 @@ def prepare(settings: TrainSettings) -> Run:
     reading = _reading(settings, store, wiring.sites)
     prefixes = Prefixes(settings.prefixes, settings.prefix_order, settings.prefix_draws)
     select = settings.options(SELECTS[settings.dictionary])
-    check_schedules(settings)
-    select.check_run(settings.steps)
-    check_clip(settings.clip)
-    check_average(settings)
-    check_control(settings)
     _check_together(settings, select)
     helpers = [settings.options(helper) for helper in HELPERS.values()]
     for helper in helpers:
         helper.check(wiring)
     dictionary = Dictionary(wiring, select)
-    initialise(dictionary, reading, settings, None if found is None else found.directions)
+    begun = None
+    if settings.from_ is None:
+        initialise(dictionary, reading, settings, None if found is None else found.directions)
+    else:
+        begun = begin_at(
+            settings.from_, dictionary, reading.scales, unit_decoder=settings.unit_decoder
+        )
     dictionary.to(settings.device)
     control = CONTROLS.get(settings.control, PLAIN)
     control.freeze(dictionary)
@@ -220,11 +225,19 @@ def prepare(settings: TrainSettings) -> Run:
         held=control.start(dictionary)
         | ({} if settings.ema is None else start_average(dictionary)),
         directions=None if found is None else found.sha256,
+        begun=begun,
     )
 
 
 def _check_together(settings: TrainSettings, select: Select) -> None:
-    """Raise BadInput if two options defeat each other."""
+    """Raise BadInput if two options defeat each other, or one does not fit the steps."""
+    check_schedules(settings)
+    select.check_run(settings.steps)
+    check_clip(settings.clip)
+    check_average(settings)
+    check_control(settings)
+    if settings.from_ is not None and directions_given(settings) is not None:
+        raise BadInput("--from takes the place of an --init: leave out --directions")
     if select.penalised and not settings.unit_decoder and settings.code_norm == "none":
         raise BadInput(
             f"the penalty of a {settings.dictionary} code could be evaded by a small code and a "

@@ -61,6 +61,13 @@ class TrainSettings(SiteSettings):
         "(ConstrainedAdam), which no code can evade by growing; else penalties need a --code-norm.",
         newer=True,
     )
+    from_: str | None = option(
+        None,
+        "Checkpoint of a trained dictionary, of the same sites, wiring, latents and kind, to start "
+        "from instead of an --init. Optimiser and schedules begin anew.",
+        path=True,
+        newer=True,
+    )
     init: str = option("datapoint", "How the latents are initialised.", choices=INITS)
     center: str | None = option(
         None,

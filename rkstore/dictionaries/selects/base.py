@@ -88,6 +88,11 @@ class Select(Settings, ABC):
         """The select that replaces this one after training, and its state."""
         return self, dict(kept.named_buffers()) | dict(kept.named_parameters())
 
+    def in_training(self, kept: Selection) -> dict[str, Tensor] | None:
+        """The state to train on with, from that of a dictionary on disk; None if it has another
+        select."""
+        return dict(kept.state_dict()) if type(kept.rule) is type(self) else None
+
     @classmethod
     def to_saelens(cls, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Weights and its own tensors under SAELens' names and in its form."""
