@@ -97,7 +97,7 @@ def _write(run: Run, directory: Path) -> None:
     report = {"identity": run.identity, "step": run.step, "history": run.history}
     text = json.dumps(report, indent=1, allow_nan=False) + "\n"
     try:
-        save_dictionary(run.dictionary.rescaled(run.reading.scales), directory, metadata)
+        save_dictionary(run.reading.in_store_units(run.dictionary), directory, metadata)
         (directory / TRAINING).write_text(text, "utf-8")
         save_file(_state(run), directory / STATE)
     except SafetensorError as error:  # so it wraps what the system says
