@@ -175,4 +175,6 @@ def _read_wired(document: Any, path: Path) -> Read:
     options = dict(document["select"])
     select = select_named(options.pop("name"), options)
     dictionary = Dictionary(wiring, select, document["normalize_activations"])
+    if wiring.norm != "none" and tensors["units"].dim() == 2:  # one a latent: affine.py
+        dictionary.register_buffer("units", dictionary.units_of_latents().clone())
     return dictionary, tensors, dict(document["metadata"])

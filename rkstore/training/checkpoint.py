@@ -105,7 +105,7 @@ def _write(run: Run, directory: Path) -> None:
     report = {"identity": run.identity, "step": run.step, "history": run.history}
     text = json.dumps(report, indent=1, allow_nan=False) + "\n"
     try:
-        dictionary = dictionary_for_use(run).rescaled(run.reading.scales)
+        dictionary = run.reading.in_store_units(dictionary_for_use(run))
         save_dictionary(dictionary, directory, metadata)
         (directory / TRAINING).write_text(text, "utf-8")
         save_file(_state(run), directory / STATE)

@@ -14,6 +14,7 @@ def unused(settings: TrainSettings, given: Iterable[str]) -> dict[str, str]:
         "dictionary": f"a {settings.dictionary} code",
         "init": f"--init {settings.init}",
         "wiring": f"--wiring {settings.wiring}",
+        "norm": f"--norm {settings.norm}",
     }
     if settings.from_ is not None:
         chosen["init"] = "--from"

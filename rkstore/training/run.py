@@ -1,7 +1,5 @@
 """The state of a training run, and how it is prepared."""
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -40,9 +38,10 @@ from rkstore.training.naming import (
 )
 from rkstore.training.objective import Objective
 from rkstore.training.optim import Adam, check_clip
-from rkstore.training.reading import Reading
+from rkstore.training.reading import Reading, normalised
 from rkstore.training.schedules import check_schedules
 from rkstore.training.settings import TrainSettings, directions_given
+from rkstore.training.sitenorms import SITE_NORMS
 from rkstore.training.sites import Sites, sites_of
 
 # Settings that the identity replaces by their result: the sites, and digests.
@@ -209,6 +208,11 @@ def prepare(settings: TrainSettings) -> Run:
     if settings.from_ is None:
         initialise(dictionary, reading, settings, None if found is None else found.directions)
     else:
+        if reading.maps:
+            raise BadInput(
+                f"--from begins at a dictionary of rows as they are or scaled, and --norm "
+                f"{settings.norm} subtracts their mean: give --norm d_in, one or none"
+            )
         begun = begin_at(
             settings.from_, dictionary, reading.scales, unit_decoder=settings.unit_decoder
         )
@@ -258,7 +262,7 @@ def _wiring(settings: TrainSettings, reads: Sites, writes: Sites) -> Wiring:
 
 
 def _reading(settings: TrainSettings, store: Readable, sites: tuple[Site, ...]) -> Reading:
-    """The data of the run, scaled as ``--norm`` says."""
+    """The data of the run, normalised as ``--norm`` says."""
     chunks, _ = split_chunks(store)
     rows = [
         left_out(
@@ -271,19 +275,7 @@ def _reading(settings: TrainSettings, store: Readable, sites: tuple[Site, ...]) 
         for site in sites
     ]
     reading = Reading(store, sites, chunks, left_out=at_any(rows))
-    return replace(reading, scales=_scales(reading, settings.norm))
-
-
-def _scales(reading: Reading, norm: str) -> Mapping[str, float]:
-    """The factor of each site that gives ``‖x‖²`` the mean that ``--norm`` says."""
-    scales = {}
-    for site in reading.sites:
-        found = reading.statistics(site.hook_name).mean_square_norm
-        if found == 0:
-            raise BadInput(f"{site.hook_name} is zero in every row: there is nothing to train on")
-        wanted = {"d_in": site.width, "one": 1.0, "none": found}
-        scales[site.hook_name] = math.sqrt(wanted[norm] / found)
-    return scales
+    return normalised(reading, settings.options(SITE_NORMS[settings.norm]))
 
 
 def _joined(sites: Sites) -> str:
