@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from rkstore.cli.options import PATH, Command, Number, store_argument
+from rkstore.cli.options import PATH, Command, Number, is_typed, store_argument
 from rkstore.cli.streams import echo, plain
 from rkstore.errors import BadInput
 from rkstore.store.sites import PAIRED_HELP
@@ -44,13 +44,16 @@ def show(
 
     if bool(rows) == (find is not None):
         raise BadInput("say which rows to show, with either --row or --find")
+    if find is None and (spaced or is_typed("limit")):
+        raise BadInput("--spaced and --limit are for --find: leave them out")
     opened = open_readable(store, paired_with)
     site = None
     if layer is not None or hook is not None or len(opened.hook_names) == 1:
         site = opened.site(layer, hook)
     chosen = rows if find is None else opened.find(find, spaced=spaced, limit=limit).tolist()
     if not chosen:
-        raise BadInput(f"no row of {opened.where} has the token {find!r}: see also --spaced")
+        hint = "" if spaced else ": with --spaced a space may be before it"
+        raise BadInput(f"no row of {opened.where} has the token {find!r}{hint}")
     facts = [row_facts(opened, row, site, window) for row in chosen]
     echo(to_json(facts, indent=2) if as_json else "\n\n".join(map(_described, facts)))
 

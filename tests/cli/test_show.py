@@ -61,6 +61,8 @@ def test_the_rows_of_a_word_are_found(rkstore, harvested):
         (["--find", "zebra crossing"], "no row of"),
         (["--row", 1, "--layer", 9], "--layer 9 is not in the store"),
         (["--row", 1, "--window", -1], "window"),
+        (["--row", 1, "--limit", 2], "--spaced and --limit are for --find"),
+        (["--row", 1, "--spaced"], "--spaced and --limit are for --find"),
     ],
 )
 def test_what_cannot_be_shown_is_refused_in_a_sentence(rkstore, harvested, words, said):
