@@ -56,6 +56,12 @@ def test_whatever_its_inputs_were_scaled_by(settings, kind, norm):
         torch.testing.assert_close(y, expected[name], rtol=1e-3, atol=1e-3)
 
 
+def test_a_norm_that_subtracts_the_mean_is_refused(settings):
+    path = train(settings(**SAE))
+    with pytest.raises(BadInput, match="norm centre subtracts .* give norm d_in"):
+        prepare(settings(**SAE, from_=str(path), norm="centre", name="more"))
+
+
 def test_the_weights_are_those_of_the_training_state(settings):
     path = train(settings(**SAE))
     run = prepare(settings(**SAE, from_=str(path)))
