@@ -21,17 +21,20 @@ if TYPE_CHECKING:
     from rkstore.store.open import open_paired
     from rkstore.store.store import Store
     from rkstore.store.verify import verify
+    from rkstore.training.datasets import BatchDataset, RowDataset
 
 __version__ = "0.4.0"
 
 __all__ = [
     "BadInput",
+    "BatchDataset",
     "DamagedStore",
     "Dictionary",
     "RkCNNClassifier",
     "RkCNNProbe",
     "RkCNNResult",
     "RkstoreError",
+    "RowDataset",
     "Store",
     "StoreSite",
     "left_out",
@@ -57,6 +60,7 @@ __getattr__ = door(
         "rkstore.store.batches.plan": "plan_batches split_chunks",
         "rkstore.store.open": "open_paired",
         "rkstore.store.verify": "verify",
+        "rkstore.training.datasets": "BatchDataset RowDataset",
     },
 )
 

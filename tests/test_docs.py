@@ -36,6 +36,7 @@ PAGES = [
             "dictionaries",
             "exchange",
             "inputs",
+            "lookup",
             "planted",
             "probing",
             "sharing",

@@ -34,12 +34,13 @@ ORDER = (
     ("apart", "descriptors"),
     ("codecs",),
     ("manifest", "readable"),
-    ("journal", "checked"),
+    ("journal", "checked", "rows", "words"),
     ("part",),
     ("contents",),
-    ("shards",),
+    ("shards", "finding", "tables"),
+    ("lookup",),
     ("store",),
-    (*APART, "facts", "paired"),
+    (*APART, "facts", "context", "paired"),
     ("verify", "open"),
 )
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}

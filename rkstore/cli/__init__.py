@@ -24,6 +24,7 @@ COMMANDS = {
     "plant": ("plant", "Make a store whose features are known, to see what a dictionary finds."),
     "info": ("store", "Show what a store contains and where it came from."),
     "verify": ("store", "Compare every file of a store with the digest recorded for it."),
+    "show": ("show", "Show rows of a store in their context: text, document, activations."),
     "probe": ("probe", "Mine directions of a site with RkCNN: score subsets, keep the best."),
     "train": ("train", "Train dictionaries from a store, without the model."),
     "evaluate": ("evaluate", "Measure dictionaries on held-out rows: one table and one picture."),

@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from rkstore.errors import BadInput, DamagedStore, few
 from rkstore.store.codecs import CODECS, Codec, Encoded
 from rkstore.store.jsontext import canonical
+from rkstore.store.lookup import Lookup
 from rkstore.store.manifest import PARTNER_ROW
 from rkstore.store.sites import Among, Hooks, Pair
 from rkstore.store.statistics import Statistics
 from rkstore.store.store import Store
+from rkstore.store.words import Words
 
 NAMES = ("base", "chat")
 
@@ -49,7 +51,7 @@ class PairedManifest:
         return self.widths[hook_name]
 
 
-class PairedStore:
+class PairedStore(Lookup):
     """Two stores as one, read-only: a :class:`~rkstore.store.readable.Readable`.
 
     Rows and chunks are the second store's. Where it was harvested with ``--align text`` it has
@@ -168,6 +170,22 @@ class PairedStore:
         stop = int(rows[-1]) + 1 if len(rows) else first
         between: Integers = self.first.column(name, first, stop)
         return between[rows - first]
+
+    @property
+    def has_words(self) -> bool:
+        """Whether the first store has its tokenizer."""
+        return self.first.has_words
+
+    @property
+    def words(self) -> Words:
+        """The first store's tokenizer, as its column of tokens is."""
+        return self.first.words
+
+    def in_text(self, start: int, stop: int) -> tuple[Store, NDArray[np.int64]]:
+        """The first store, and the rows of the pair there."""
+        if not self.aligned:
+            return self.first, np.arange(start, stop)
+        return self.first, self._partner_rows(start, stop).astype(np.int64)
 
     def statistics(self, hook_name: str) -> Statistics:
         """Exact statistics of a site over all rows of its own store.

@@ -1,6 +1,6 @@
 """What batches, probes, training and evaluation read: a store, or two stores as one."""
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 from rkstore.store.codecs import Codec, Encoded
 from rkstore.store.sites import Hooks, Pair
 from rkstore.store.statistics import Statistics
+
+if TYPE_CHECKING:
+    from rkstore.store.words import Words
 
 
 class Described(Protocol):
@@ -61,3 +64,19 @@ class Readable(Protocol):
     def sites(self, layers: str | int | None = None, hooks: Hooks = None) -> list[str]: ...
     def check_site(self, hook_name: str) -> None: ...
     def check_chunk(self, chunk: int) -> None: ...
+    def __getitem__(self, asked: Any) -> Any: ...
+    def tokens(self, rows: Any = slice(None)) -> Any: ...
+    def text(self, row: int, window: int = 20, mark: tuple[str, str] = ("«", "»")) -> str: ...
+    def find(
+        self, word: str | int, *, spaced: bool = False, limit: int | None = None
+    ) -> NDArray[np.int64]: ...
+    @property
+    def has_words(self) -> bool:
+        """Whether the tokenizer of ``token_id`` is in the store."""
+
+    @property
+    def words(self) -> "Words":
+        """The tokenizer of ``token_id``; raises BadInput if it is not known."""
+
+    def in_text(self, start: int, stop: int) -> tuple["Readable", NDArray[np.int64]]:
+        """The store that has the whole blocks of some rows, and these rows there."""

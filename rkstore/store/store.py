@@ -12,15 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkstore.errors import BadInput, DamagedStore, few
+from rkstore.store.attached import TOKENIZER
 from rkstore.store.codecs import Codec, Encoded
 from rkstore.store.contents import Contents, read_contents
 from rkstore.store.files import FileRecord, named, read_small, reading
+from rkstore.store.lookup import Lookup
 from rkstore.store.shards import ShardFiles
 from rkstore.store.sites import Among, Hooks
 from rkstore.store.statistics import ShardStatistics, Statistics
+from rkstore.store.words import Words
 
 
-class Store(ShardFiles):
+class Store(ShardFiles, Lookup):
     """An activation store, read-only. It sees the shards that were recorded when it was opened.
 
     The directory may hold a part of a store. Rows and chunks keep the numbers they have in
@@ -245,6 +248,29 @@ class Store(ShardFiles):
         if path not in self.manifest.files:
             raise BadInput(f"the store at {self.where} has no {path}")
         return self._checked_bytes(path, self.manifest.files[path])
+
+    @property
+    def has_words(self) -> bool:
+        """Whether the tokenizer is in the store."""
+        return TOKENIZER in self.manifest.files
+
+    @functools.cached_property
+    def words(self) -> Words:
+        """The tokenizer in the store, for the words of its tokens.
+
+        Raises:
+            BadInput: it has none: it is older, an import, or the model's tokenizer is a slow one.
+        """
+        if not self.has_words:
+            raise BadInput(
+                f"the store at {self.where} has no tokenizer, so its tokens have no words: harvest "
+                "it again, with a fast tokenizer (tokenizer.json)"
+            )
+        return Words(self.file(TOKENIZER), self.where)
+
+    def in_text(self, start: int, stop: int) -> tuple["Store", NDArray[np.int64]]:
+        """This store, and these rows: its blocks are whole, unless they have one row each."""
+        return self, np.arange(start, stop)
 
     def site(self, layer: str | int | None = None, hook: Hooks = None) -> str:
         """The one site that a layer and a hook name; either may be left out if one site fits.
