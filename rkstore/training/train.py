@@ -3,14 +3,16 @@
 Inputs are scaled so that the mean of ‖x‖² is d_in, unless ``--norm`` says otherwise, so that a
 learning rate or an L1 weight means the same at every site; the scale is folded back into the
 biases when the dictionary is written. A batch depends only on seed and step, so a resumed run is
-bit-identical to an uninterrupted one, and dictionaries that see the same batches can be trained in
-one pass over the store.
+bit-identical to an uninterrupted one, and dictionaries that see the same rows can be trained in one
+pass over the store, whatever sites of them each reads.
 """
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from rkstore.errors import BadInput
@@ -42,14 +44,18 @@ def train(settings: TrainSettings) -> Path:
 
 
 def train_all(settings: Sequence[TrainSettings]) -> list[Path]:
-    """Train dictionaries on one site, in one pass over it, or resume them.
+    """Train dictionaries in one pass over the sites of all, or resume them.
 
-    Each is bit-identical to what :func:`train` alone would give. They may differ in everything
-    except the order of the rows: store, site, batch size, and ``data_seed`` (or,
-    without one, ``seed``) must be the same. With ``layers``, site after site.
+    Each is bit-identical to what :func:`train` alone would give. They may differ in everything,
+    wiring and sites included, except the order of the rows: store, rows left out, batch size, and
+    ``data_seed`` (or, without one, ``seed``) must be the same. A chunk of a site is read once,
+    however many dictionaries read it.
+
+    ``layers`` may make several dictionaries of one. If it makes equally many of each, those of a
+    layer share a pass, layer after layer, which needs the memory of one layer; else all share one.
 
     Returns:
-        The directory of the last checkpoint of each, layer by layer.
+        The directory of the last checkpoint of each, pass by pass.
 
     Raises:
         BadInput: there are none, or two cannot share a pass or have the same name; or as in
@@ -60,10 +66,11 @@ def train_all(settings: Sequence[TrainSettings]) -> list[Path]:
     if not settings:
         raise BadInput("there is nothing to train: give the settings of at least one dictionary")
     of_each = [one_a_layer(arm) for one in settings for arm in arms(one)]
+    passes: list[Sequence[TrainSettings]] = list(zip(*of_each, strict=False))
     if len({len(sites) for sites in of_each}) > 1:
-        raise BadInput("dictionaries trained in one pass need the same --layers")
+        passes = [[one for sites in of_each for one in sites]]
     paths, stopped = [], []
-    for together in zip(*of_each, strict=True):
+    for together in passes:
         try:
             paths += _train_together(together)
         except Diverged as error:
@@ -74,7 +81,7 @@ def train_all(settings: Sequence[TrainSettings]) -> list[Path]:
 
 
 def _train_together(settings: Sequence[TrainSettings]) -> list[Path]:
-    """Train dictionaries on one site, or resume them."""
+    """Train dictionaries in one pass, or resume them."""
     runs = [prepare(chosen) for chosen in settings]
     for other in runs[1:]:
         _check_same_reading(runs[0], other)
@@ -93,7 +100,9 @@ def _train(runs: Sequence[Run]) -> None:
     """Take every run to its last step; one that is ahead waits for the others."""
     first, last = min(run.step for run in runs), max(run.settings.steps for run in runs)
     lead = runs[0]
-    batches = lead.reading.batches(lead.settings.batch_size, lead.data_seed, start=first)
+    sites = dict.fromkeys(site for run in runs for site in run.reading.sites)
+    reading = replace(lead.reading, sites=tuple(sites))
+    batches = reading.batches(lead.settings.batch_size, lead.data_seed, start=first)
     name = lead.name if len(runs) == 1 else f"{len(runs)} dictionaries"
     going, stopped = list(runs), []
     with tqdm(total=last, initial=first, unit="step", desc=name, disable=None) as bar:
@@ -122,7 +131,6 @@ def _check_same_reading(one: Run, other: Run) -> None:
     for flag, value, found in (
         ("--store", one.identity["store_fingerprint"], other.identity["store_fingerprint"]),
         ("--store (its rows)", one.identity["store_rows"], other.identity["store_rows"]),
-        ("--hook or --layer", _sites(one), _sites(other)),
         ("--special-tokens", one.settings.special_tokens, other.settings.special_tokens),
         ("--max-norm", one.settings.max_norm, other.settings.max_norm),
         ("--batch-size", one.settings.batch_size, other.settings.batch_size),
@@ -133,6 +141,11 @@ def _check_same_reading(one: Run, other: Run) -> None:
                 f"dictionaries trained in one pass need the same {flag}, "
                 f"not {value} and {found}: train them separately, or make it the same"
             )
+    if not np.array_equal(one.reading.left_out.rows, other.reading.left_out.rows):
+        raise BadInput(
+            "dictionaries trained in one pass need the same rows, and --max-norm leaves out others "
+            f"at {_sites(one)} than at {_sites(other)}: train them separately, or leave it out"
+        )
 
 
 def _sites(run: Run) -> str:

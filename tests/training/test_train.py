@@ -336,7 +336,7 @@ def test_one_reading_of_many_decodes_what_one_of_one_does(settings, monkeypatch)
     [
         ({"batch_size": 16}, "the same batch_size, not 32 and 16"),
         ({"seed": 1}, "the same data_seed, not 0 and 1"),
-        ({"hook": "blocks.1.mlp.hook_post"}, "the same hook or layer"),
+        ({"special_tokens": True}, "the same special_tokens, not False and True"),
         ({}, "give each its own name"),
     ],
 )
