@@ -1,7 +1,7 @@
 """The state of a training run, and how it is prepared."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +24,7 @@ from rkstore.store.readable import Readable
 from rkstore.store.sites import Site
 from rkstore.training.dead import dead_after
 from rkstore.training.fast import Scratch
-from rkstore.training.helpers import HELPERS
+from rkstore.training.helpers import HELPERS, Helper
 from rkstore.training.helpers.auxk import AuxK
 from rkstore.training.inits import initialise
 from rkstore.training.naming import (
@@ -56,7 +56,7 @@ class Run:
     step: int = 0
     idle: Tensor = field(default_factory=lambda: torch.zeros(0))
     """Tokens since each latent last fired, ``(d_sae,)`` int64."""
-    history: list[dict[str, float | None]] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
     scratch: Scratch = field(default_factory=Scratch)
     directions: str | None = None
     """Digest of the directions of a probe that it was initialised with."""
@@ -166,10 +166,11 @@ def prepare(settings: TrainSettings) -> Run:
     reading = _reading(settings, store, wiring.sites)
     prefixes = Prefixes(settings.prefixes, settings.prefix_order, settings.prefix_draws)
     select = settings.options(SELECTS[settings.dictionary])
-    _check_together(settings, select)
     helpers = [settings.options(helper) for helper in HELPERS.values()]
     for helper in helpers:
         helper.check(wiring)
+    asked_for = [helper for helper in helpers if helper.asked_for]
+    _check_together(settings, select, asked_for)
     dictionary = Dictionary(wiring, select)
     initialise(dictionary, reading, settings, None if found is None else found.directions)
     dictionary.to(settings.device)
@@ -177,18 +178,20 @@ def prepare(settings: TrainSettings) -> Run:
         settings,
         reading,
         dictionary,
-        Objective(prefixes, [helper for helper in helpers if helper.asked_for]),
+        Objective(prefixes, asked_for),
         Adam(dictionary.parameters(), settings.lr),
         idle=torch.zeros(wiring.latents, dtype=torch.int64, device=settings.device),
         directions=None if found is None else found.sha256,
     )
 
 
-def _check_together(settings: TrainSettings, select: Select) -> None:
+def _check_together(settings: TrainSettings, select: Select, helpers: Sequence[Helper]) -> None:
     """Raise BadInput if two options defeat each other."""
-    if select.penalised and not settings.unit_decoder and settings.code_norm == "none":
+    penalised = [f"the penalty of a {settings.dictionary} code"] if select.penalised else []
+    penalised += [f"--{helper.name}" for helper in helpers if helper.penalised]
+    if penalised and not settings.unit_decoder and settings.code_norm == "none":
         raise BadInput(
-            f"the penalty of a {settings.dictionary} code could be evaded by a small code and a "
+            f"{penalised[0]} could be evaded by a small code and a "
             "large decoder: with --no-unit-decoder give a --code-norm, such as sae"
         )
     if settings.options(AuxK).auxk_levels and settings.prefix_order != "latents":

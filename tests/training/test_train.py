@@ -17,6 +17,7 @@ from rkstore.settings import replace as with_other
 from rkstore.store.batches.plan import BatchPlan
 from rkstore.training.checkpoint import STATE, Diverged, resume
 from rkstore.training.helpers import resample
+from rkstore.training.helpers.entropy import Entropy
 from rkstore.training.run import RESOLVED, default_name, prepare
 from rkstore.training.schedules import learning_rate
 from rkstore.training.settings import TrainSettings
@@ -124,6 +125,7 @@ HELP = {
     "auxk": {"auxk": 8},
     "resampling": {"resample_every": 10},
     "both": {"auxk": 8, "resample_every": 10},
+    "ghosts": {"ghost_gradients": True, "entropy": 0.1},
 }
 
 
@@ -141,6 +143,35 @@ def test_a_stopped_run_that_helps_its_dead_latents_does_so_too(
     taken_up = train(stopping)
     for name in FILES:
         assert (taken_up / name).read_bytes() == (through / name).read_bytes(), name
+
+
+@pytest.mark.parametrize(
+    ("chosen", "names"),
+    [
+        ({"dictionary": "topk"}, set()),
+        ({"dictionary": "relu"}, {"l1"}),
+        ({"dictionary": "gated"}, {"l1", "gates"}),
+        ({"dictionary": "jumprelu", "auxk": 8}, {"l0", "auxk"}),
+        ({"dictionary": "topk", "ghost_gradients": True, "entropy": 0.1}, {"ghost", "entropy"}),
+    ],
+)
+def test_every_loss_is_logged_by_its_name(settings, chosen, names):
+    few_fire = {"d_sae": 96, "k": 2, "l1": 30.0, "dead_after": 64, "init": "random"}
+    found = history(train(settings(**few_fire | chosen)))
+    assert all({*entry["losses"]} == {"reconstruction", *names} for entry in found)
+    assert all(loss > 0 for entry in found for loss in entry["losses"].values())
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(settings, monkeypatch):
+    monkeypatch.setattr(Entropy, "loss", lambda _, now: 0 * now.f.sum() + torch.inf)
+    with pytest.raises(Diverged, match="its loss entropy is not finite"):
+        train(settings(entropy=1.0))
+
+
+def test_a_penalty_that_a_large_decoder_would_evade_is_refused(settings):
+    with pytest.raises(BadInput, match="entropy could be evaded by a small code"):
+        prepare(settings(entropy=1.0, unit_decoder=False))
+    prepare(settings(entropy=1.0, unit_decoder=False, code_norm="sae"))
 
 
 LEARNED = {
