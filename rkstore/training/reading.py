@@ -40,6 +40,7 @@ class Reading:
     Args:
         scales: factor of the values of each site; 1 if a site is missing.
         left_out: rows that are not trained on.
+        order: of the rows in batches, one of ``ORDERS``.
     """
 
     store: Readable
@@ -47,6 +48,7 @@ class Reading:
     chunks: Sequence[int]
     scales: Mapping[str, float] = field(default_factory=dict)
     left_out: LeftOut = ALL_KEPT
+    order: str = "rows"
 
     @property
     def hook_names(self) -> list[str]:
@@ -55,7 +57,7 @@ class Reading:
 
     def plan(self, size: int, seed: int) -> BatchPlan:
         """Which rows come in which batch."""
-        return plan_batches(self.store, self.chunks, size, seed, self.left_out)
+        return plan_batches(self.store, self.chunks, size, seed, self.left_out, order=self.order)
 
     def batches(self, size: int, seed: int, start: int = 0) -> Iterator[Batch]:
         """Endless batches, from number ``start``, in the units of the store."""

@@ -163,7 +163,7 @@ def prepare(settings: TrainSettings) -> Run:
     found = None if given is None else probed(given, store)
     reads, writes = sites_of(settings, store, found)
     wiring = _wiring(settings, reads, writes)
-    reading = _reading(settings, store, wiring.sites)
+    reading = replace(_reading(settings, store, wiring.sites), order=settings.order)
     prefixes = Prefixes(settings.prefixes, settings.prefix_order, settings.prefix_draws)
     select = settings.options(SELECTS[settings.dictionary])
     helpers = [settings.options(helper) for helper in HELPERS.values()]
@@ -194,6 +194,12 @@ def _check_together(settings: TrainSettings, select: Select, helpers: Sequence[H
             f"{penalised[0]} could be evaded by a small code and a "
             "large decoder: with --no-unit-decoder give a --code-norm, such as sae"
         )
+    for helper in helpers:
+        if helper.order not in (None, settings.order):
+            raise BadInput(
+                f"--{helper.name} compares rows that are beside each other, which they are only in "
+                f"batches of {helper.order}: add --order {helper.order}"
+            )
     if settings.options(AuxK).auxk_levels and settings.prefix_order != "latents":
         raise BadInput(
             "--auxk-levels needs prefixes that are slices of the latents: leave out --prefix-order"
