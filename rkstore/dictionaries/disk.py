@@ -99,7 +99,8 @@ def _as_wired(dictionary: Dictionary) -> tuple[dict[str, Any], dict[str, Tensor]
         "architecture": WIRED,
         "d_sae": dictionary.d_sae,
         "wiring": dictionary.wiring.as_dict(),
-        "select": {"name": rule.name} | dict(rule),
+        "select": {"name": rule.name}
+        | {key: value for key, value in rule if key not in rule.of_training},
         "normalize_activations": dictionary.row_norm,
     }
     return config, dictionary.state_dict()

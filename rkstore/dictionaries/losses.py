@@ -20,7 +20,6 @@ class Coded:
     Args:
         pre: pre-activations, ``(n, latents)``.
         f: the code, ``(n, latents)``.
-        norms: of the decoder rows over all written sites, ``(latents,)``.
         kept: the select's state and parameters.
         dead: which latents count as dead, bool ``(latents,)``.
         pressure: fraction of the sparsity losses to apply, 0 to 1.
@@ -30,7 +29,6 @@ class Coded:
 
     pre: Tensor
     f: Tensor
-    norms: Tensor
     kept: Selection
     dead: Tensor
     pressure: float
@@ -70,7 +68,6 @@ def _pools(
     """The pass as each pool sees it."""
     normed = dictionary.wiring.norm != "none"
     weights = dictionary.weights() if normed else [None]
-    norms = torch.cat([by_site.norm(dim=0) for by_site in dictionary.decoder_norms()])
     found, pools = [], iter(dictionary.pools)
     for view, c in enumerate(weights):
         first, code = 0, f[view] if dictionary.wiring.views > 1 else f
@@ -89,7 +86,6 @@ def _pools(
                 Coded(
                     pre[:, mine] if c is None else pre[:, mine] * c[mine],
                     code[:, mine] if c is None else code[:, mine] * c[mine],
-                    norms[mine],
                     kept,
                     dead[mine],
                     pressure,
@@ -103,12 +99,12 @@ def _error_with(
     dictionary: Dictionary, rows: Rows, f: Tensor, other: Tensor, view: int, mine: slice
 ) -> Tensor:
     """The error with another code ``(n, latents)`` in one place, of the sites it is decoded to."""
-    f = f.clone()
     views = dictionary.wiring.views
-    if views > 1:
-        f[view, :, mine] = other
+    if other.shape == f.shape:
+        f = other
     else:
-        f[:, mine] = other
+        f = f.clone()
+        (f[view] if views > 1 else f)[:, mine] = other
     (decoded,) = dictionary.decodings(f, rows=rows, frozen=True)
     first, written = 0, set()
     for bank, _ in dictionary.banks:

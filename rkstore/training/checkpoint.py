@@ -21,6 +21,7 @@ from rkstore.dictionaries.disk import TRAINING
 from rkstore.errors import BadInput, RkstoreError, one_line
 from rkstore.store.files import clear_aside, directory_aside, writing
 from rkstore.store.writing.lock import locked
+from rkstore.training.average import dictionary_for_use
 from rkstore.training.naming import check_free, checkpoints_beside, is_checkpoint
 from rkstore.training.run import Run
 
@@ -97,7 +98,8 @@ def _write(run: Run, directory: Path) -> None:
     report = {"identity": run.identity, "step": run.step, "history": run.history}
     text = json.dumps(report, indent=1, allow_nan=False) + "\n"
     try:
-        save_dictionary(run.dictionary.rescaled(run.reading.scales), directory, metadata)
+        dictionary = dictionary_for_use(run).rescaled(run.reading.scales)
+        save_dictionary(dictionary, directory, metadata)
         (directory / TRAINING).write_text(text, "utf-8")
         save_file(_state(run), directory / STATE)
     except SafetensorError as error:  # so it wraps what the system says
@@ -154,7 +156,9 @@ def resume(run: Run) -> None:
 def _restore(run: Run, report: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     run.step, run.history, run.idle = report["step"], report["history"], tensors["idle"]
     run.dictionary.load_state_dict({name: tensors[name] for name in run.dictionary.state_dict()})
-    for name, parameter in run.dictionary.named_parameters():
+    for name, tensor in run.held.items():
+        tensor.copy_(tensors[name])
+    for name, parameter in run.trained:
         moments = {k: tensors[f"{name}.{k}"] for k in ("exp_avg", "exp_avg_sq")}
         # They need the memory layout of their parameter, which fused Adam relies on.
         run.optimizer.state[parameter] = {"step": tensors[f"{name}.step"]} | {
@@ -173,8 +177,8 @@ def _tensors(run: Run, path: Path) -> dict[str, Tensor]:
         tensors = load_file(path / STATE, device=run.settings.device)
     except (OSError, ValueError, SafetensorError) as error:
         raise Damaged(path, error) from None
-    due = run.dictionary.state_dict() | {"idle": run.idle}
-    for name, parameter in run.dictionary.named_parameters():
+    due = run.dictionary.state_dict() | {"idle": run.idle} | run.held
+    for name, parameter in run.trained:
         due |= {f"{name}.exp_avg": parameter, f"{name}.exp_avg_sq": parameter}
         due[f"{name}.step"] = torch.zeros(())
     for name, tensor in due.items():
@@ -184,9 +188,10 @@ def _tensors(run: Run, path: Path) -> dict[str, Tensor]:
 
 
 def _state(run: Run) -> dict[str, Tensor]:
-    """Training weights, the select's state, Adam's moments, and how long each latent was idle."""
-    tensors = run.dictionary.state_dict() | {"idle": run.idle}
-    for name, parameter in run.dictionary.named_parameters():
+    """Training weights, the select's state, Adam's moments, how long each latent was idle, and
+    whatever else is held."""
+    tensors = run.dictionary.state_dict() | {"idle": run.idle} | run.held
+    for name, parameter in run.trained:
         for key, value in run.optimizer.state[parameter].items():
             tensors[f"{name}.{key}"] = value
     return {name: tensor.contiguous() for name, tensor in tensors.items()}
@@ -212,6 +217,12 @@ def _report(run: Run, path: Path) -> dict[str, Any]:
     # What went without saying when it was written is None.
     keys = before.keys() | run.identity.keys()
     different = sorted(k for k in keys if before.get(k) != run.identity.get(k))
+    if different == ["steps"]:
+        raise BadInput(
+            f"{path} is of a run of {before['steps']} steps, and its schedules end with it: for "
+            f"{run.identity['steps']} steps choose another --name, and to train on from this "
+            "dictionary give it as --from"
+        )
     if different:
         key = different[0]
         raise BadInput(

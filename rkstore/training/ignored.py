@@ -16,8 +16,14 @@ def unused(settings: TrainSettings, given: Iterable[str]) -> dict[str, str]:
         "init": f"--init {settings.init}",
         "wiring": f"--wiring {settings.wiring}",
     }
+    if settings.from_ is not None:
+        chosen["init"] = "--from"
     without = {name: chosen[family] for name, family in unread(settings).items()}
-    if settings.init_bias == "quantile":
+    if settings.from_ is not None:
+        own = [name for name, of in settings.brought.items() if {f for f, _ in of} == {"init"}]
+        begin = ("init", "center", "init_bias", "init_scale", *own)
+        without |= dict.fromkeys(begin, chosen["init"])
+    elif settings.init_bias == "quantile":
         without.pop("k", None)
     for helper in HELPERS.values():
         main, *others = options_in(helper)

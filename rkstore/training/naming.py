@@ -47,7 +47,8 @@ def default_name(identity: Mapping[str, Any]) -> str:
     digest = hashlib.sha256(
         json.dumps(identity, sort_keys=True, allow_nan=False).encode()
     ).hexdigest()
-    words = [identity[key] for key in ("wiring", "dictionary", "init") if key in identity]
+    told = ("wiring", "dictionary", "init", "control")
+    words = [identity[key] for key in told if key in identity]
     end = "-".join(["", *words, digest[:8]])
     site = briefly(identity["hook"].split(",")).encode()[: LONGEST - len(end)]
     return site.decode(errors="ignore") + end

@@ -1,9 +1,20 @@
-"""Adam, as fast for a matrix that lies in memory transposed."""
+"""Adam, as fast for a matrix that lies in memory transposed, and clipping of its gradients.
 
+A step with ``--unit-decoder`` is that of dictionary_learning's ConstrainedAdam: the gradient of a
+decoder row loses its part along the row, Adam makes a step (its momentum is not projected), and the
+row gets norm 1. These are in ``Dictionary``; ``step.py`` has the order. The alternative is
+``--no-unit-decoder`` with a ``--code-norm``, where the norms of the decoder weigh the code in the
+penalty and rows are free.
+"""
+
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
+
+from rkstore.errors import BadInput
 
 
 class Adam(torch.optim.Adam):
@@ -26,3 +37,23 @@ class Adam(torch.optim.Adam):
             # The list of maxima is empty: they belong to AMSGrad.
             tensors[:] = [t.T if turn else t for t, turn in zip(tensors, turned, strict=False)]
         return complex_ones
+
+
+def clip(trained: Sequence[tuple[str, Parameter]], most: float | None) -> Tensor | None:
+    """Scale all gradients together so that their norm is at most that; the norm before, a scalar.
+
+    Before the decoder's gradient is projected, as in dictionary_learning; that only makes it
+    shorter. None if ``most`` is.
+    """
+    if most is None:
+        return None
+    return torch.nn.utils.clip_grad_norm_([parameter for _, parameter in trained], most)
+
+
+def check_clip(most: float | None) -> None:
+    """Raise BadInput unless something would be left of a clipped gradient."""
+    if most is not None and not most > 0:
+        raise BadInput(
+            f"--clip is {most:g}: it must be above 0, or nothing is learned; for no clipping leave "
+            "it out"
+        )

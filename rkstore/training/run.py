@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from rkstore.dictionaries.dictionary import Dictionary
 from rkstore.dictionaries.prefixes import Prefixes
@@ -22,8 +23,11 @@ from rkstore.store.batches.plan import BatchPlan, split_chunks
 from rkstore.store.open import open_readable
 from rkstore.store.readable import Readable
 from rkstore.store.sites import Site
+from rkstore.training.average import check_average, start_average
+from rkstore.training.controls import CONTROLS, PLAIN, Control, check_control
 from rkstore.training.dead import dead_after
 from rkstore.training.fast import Scratch
+from rkstore.training.from_trained import begin_at
 from rkstore.training.helpers import HELPERS, Helper
 from rkstore.training.helpers.auxk import AuxK
 from rkstore.training.inits import initialise
@@ -35,13 +39,14 @@ from rkstore.training.naming import (
     tree_of,
 )
 from rkstore.training.objective import Objective
-from rkstore.training.optim import Adam
+from rkstore.training.optim import Adam, check_clip
 from rkstore.training.reading import Reading
+from rkstore.training.schedules import check_schedules
 from rkstore.training.settings import TrainSettings, directions_given
 from rkstore.training.sites import Sites, sites_of
 
-# Settings that the identity replaces by their result: the sites, and a digest.
-RESOLVED = ("layer", "layers", "hook", "hook_out", "pair", "directions")
+# Settings that the identity replaces by their result: the sites, and digests.
+RESOLVED = ("layer", "layers", "hook", "hook_out", "pair", "directions", "from_")
 
 
 @dataclass(eq=False)
@@ -58,8 +63,31 @@ class Run:
     """Tokens since each latent last fired, ``(d_sae,)`` int64."""
     history: list[dict[str, Any]] = field(default_factory=list)
     scratch: Scratch = field(default_factory=Scratch)
+    held: dict[str, Tensor] = field(default_factory=dict)
+    """What else the next step depends on: the average of the weights, where a control began."""
     directions: str | None = None
     """Digest of the directions of a probe that it was initialised with."""
+    begun: str | None = None
+    """Digest of the trained dictionary that it started from."""
+
+    @property
+    def trained(self) -> list[tuple[str, Parameter]]:
+        """The parameters that learn, by name."""
+        return [(name, p) for name, p in self.dictionary.named_parameters() if p.requires_grad]
+
+    @property
+    def control(self) -> Control:
+        """Which control arm it is."""
+        return CONTROLS.get(self.settings.control, PLAIN)
+
+    def constrain(self, dictionary: Dictionary) -> None:
+        """Bring weights of this run back to what is allowed, after a step."""
+        # What is frozen must not change, not even by a rounding.
+        if self.settings.unit_decoder and self.control.frozen != "W_dec":
+            dictionary.normalise_decoder()
+        self.control.constrain(dictionary, self.held)
+        for pool in dictionary.pools:
+            pool.constrain()
 
     @property
     def store(self) -> Readable:
@@ -97,6 +125,11 @@ class Run:
         return self.objective.prefixes.at(self.step, self.settings.seed)
 
     @cached_property
+    def select(self) -> Select:
+        """The select as its options say; at a step its dictionary has that of ``Select.at``."""
+        return self.settings.options(SELECTS[self.settings.dictionary])
+
+    @cached_property
     def name(self) -> str:
         """Its name, with / for directories."""
         return self.settings.name or default_name(self.identity)
@@ -124,6 +157,7 @@ class Run:
             del chosen["wiring"]
         rows = [self.store.first_row, self.store.stop_row]
         given = {"directions_sha256": self.directions} if self.directions else {}
+        given |= {"init": "from", "from_sha256": self.begun} if self.begun else {}
         given |= {"hook_out": self.hook_name_out} if self.hook_name_out else {}
         return (chosen | given) | {
             "hook": self.hook_name,
@@ -172,21 +206,39 @@ def prepare(settings: TrainSettings) -> Run:
     asked_for = [helper for helper in helpers if helper.asked_for]
     _check_together(settings, select, asked_for)
     dictionary = Dictionary(wiring, select)
-    initialise(dictionary, reading, settings, None if found is None else found.directions)
+    begun = None
+    if settings.from_ is None:
+        initialise(dictionary, reading, settings, None if found is None else found.directions)
+    else:
+        begun = begin_at(
+            settings.from_, dictionary, reading.scales, unit_decoder=settings.unit_decoder
+        )
     dictionary.to(settings.device)
+    control = CONTROLS.get(settings.control, PLAIN)
+    control.freeze(dictionary)
     return Run(
         settings,
         reading,
         dictionary,
         Objective(prefixes, asked_for),
-        Adam(dictionary.parameters(), settings.lr),
+        Adam([p for p in dictionary.parameters() if p.requires_grad], settings.lr),
         idle=torch.zeros(wiring.latents, dtype=torch.int64, device=settings.device),
+        held=control.start(dictionary)
+        | ({} if settings.ema is None else start_average(dictionary)),
         directions=None if found is None else found.sha256,
+        begun=begun,
     )
 
 
 def _check_together(settings: TrainSettings, select: Select, helpers: Sequence[Helper]) -> None:
-    """Raise BadInput if two options defeat each other."""
+    """Raise BadInput if two options defeat each other, or one does not fit the steps."""
+    check_schedules(settings)
+    select.check_run(settings.steps)
+    check_clip(settings.clip)
+    check_average(settings)
+    check_control(settings)
+    if settings.from_ is not None and directions_given(settings) is not None:
+        raise BadInput("--from takes the place of an --init: leave out --directions")
     penalised = [f"the penalty of a {settings.dictionary} code"] if select.penalised else []
     penalised += [f"--{helper.name}" for helper in helpers if helper.penalised]
     if penalised and not settings.unit_decoder and settings.code_norm == "none":

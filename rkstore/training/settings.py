@@ -7,9 +7,11 @@ from rkstore.dictionaries.wirings import WIRINGS
 from rkstore.rkcnn.settings import SiteSettings
 from rkstore.settings import combined, option
 from rkstore.store.batches.orders import ORDERS as ROW_ORDERS
+from rkstore.training.controls import CONTROLS, PLAIN
 from rkstore.training.helpers import HELPERS
 from rkstore.training.inits import INITS
 from rkstore.training.inits.rkcnn import RkCNN
+from rkstore.training.schedules import DECAY, SHAPES
 
 TRAINED = tuple(SELECTS)
 
@@ -56,7 +58,15 @@ class TrainSettings(SiteSettings):
     )
     unit_decoder: bool = option(
         True,
-        "Keep the rows of the decoder at norm 1; else penalties need a --code-norm.",
+        "Keep the rows of the decoder at norm 1, with Adam on the projected gradient "
+        "(ConstrainedAdam), which no code can evade by growing; else penalties need a --code-norm.",
+        newer=True,
+    )
+    from_: str | None = option(
+        None,
+        "Checkpoint of a trained dictionary, of the same sites, wiring, latents and kind, to start "
+        "from instead of an --init. Optimiser and schedules begin anew.",
+        path=True,
         newer=True,
     )
     init: str = option("datapoint", "How the latents are initialised.", choices=INITS)
@@ -106,7 +116,63 @@ class TrainSettings(SiteSettings):
         newer=True,
     )
     lr: float = option(3e-3, "Peak learning rate of Adam.", least=0.0)
-    warmup: int = option(100, "Steps over which the learning rate (and l1) rises.", least=0)
+    warmup: int = option(
+        100,
+        "Steps over which the learning rate rises, and, without --sparsity-warmup, the sparsity "
+        "losses.",
+        least=0,
+    )
+    lr_schedule: str = option(
+        "linear",
+        "How the learning rate falls to zero in the last part of the run; constant does not fall. "
+        "Linear is what Gao et al. and dictionary_learning train with; cosine falls over all of a "
+        "run with --decay 1.",
+        choices=SHAPES,
+        newer=True,
+    )
+    decay: float | None = option(
+        None,
+        "Share of the steps, the last ones, over which the learning rate falls; by default "
+        f"{DECAY}, as in dictionary_learning: most steps are made at the full rate, and the fall "
+        "removes the noise that it leaves.",
+        newer=True,
+    )
+    sparsity_warmup: int | None = option(
+        None,
+        "Steps over which the sparsity losses rise to their weights; by default --warmup. A longer "
+        "one leaves more latents alive.",
+        least=0,
+        newer=True,
+    )
+    clip: float | None = option(
+        None,
+        "Largest norm of the gradient of all weights together, to which a larger one is scaled. "
+        "By default it is not: Adam already divides by the size of gradients, so one matters only "
+        "where single batches are far larger than the rest; Gao et al. use 1.",
+        newer=True,
+    )
+    ema: float | None = option(
+        None,
+        "Coefficient of a moving average of the weights, which is then what is saved for use; "
+        "0.999 in Gao et al. By default there is none: the fall of the learning rate does the "
+        "same.",
+        newer=True,
+    )
+    control: str = option(
+        "none",
+        "Make it a control arm: its decoder frozen at its random start, or each row within a "
+        "cosine of 0.8 of it, or its encoder frozen. A score counts for as much as it is above "
+        "those of the arms.",
+        choices=(PLAIN.name, *CONTROLS),
+        newer=True,
+    )
+    controls: bool = option(
+        False,
+        "Train also the three control arms of each dictionary, in the same pass over the store. "
+        "Off by default: each costs as much as the dictionary.",
+        identity=False,
+        newer=True,
+    )
     dead_after: int | None = option(
         None,
         "Tokens without firing after which a latent is dead; by default 10 million, or a "

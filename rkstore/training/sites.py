@@ -214,6 +214,8 @@ def one_a_layer(settings: TrainSettings) -> list[TrainSettings]:
         raise BadInput("--layers trains one dictionary per layer: leave out --layer")
     if directions_given(settings) is not None:
         raise BadInput("--layers trains one dictionary per layer: leave out --directions")
+    if settings.from_ is not None:
+        raise BadInput("--layers trains one dictionary per layer: leave out --from")
     store = open_readable(settings.store, settings.paired_with)
     found: list[dict[str, Any]]
     if WIRINGS[settings.wiring].paired:

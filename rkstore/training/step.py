@@ -4,14 +4,17 @@ import math
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from rkstore.dictionaries.rows import Rows
 from rkstore.training import fast
+from rkstore.training.average import follow
 from rkstore.training.checkpoint import check_finite, diverged
 from rkstore.training.dead import idle_after
 from rkstore.training.fast import Measured
+from rkstore.training.optim import clip
 from rkstore.training.run import Run
-from rkstore.training.schedules import learning_rate, pressure
+from rkstore.training.schedules import pressure_of, rate_of
 
 LOG_EVERY = 20
 
@@ -24,19 +27,20 @@ def step(run: Run, rows: Rows) -> None:
     """
     settings, dictionary = run.settings, run.dictionary
     for group in run.optimizer.param_groups:
-        group["lr"] = settings.lr * learning_rate(run.step, settings.steps, settings.warmup)
+        group["lr"] = rate_of(settings, run.step)
+    for pool in dictionary.pools:
+        pool.rule = run.select.at(run.step, settings.steps)
     found = _differentiated(run, rows)
+    norm = clip(run.trained, settings.clip)
     if settings.unit_decoder:
         dictionary.project_decoder_gradient()
     run.optimizer.step()
-    if settings.unit_decoder:
-        dictionary.normalise_decoder()
-    for pool in dictionary.pools:
-        pool.constrain()
+    run.constrain(dictionary)
     run.idle = idle_after(run.idle, found.fired, len(found.residual))
     run.step += 1
+    follow(run)
     if run.step % LOG_EVERY == 0 or run.finished:
-        run.history.append(_measure(run, rows, found))
+        run.history.append(_measure(run, rows, found, norm))
     for helper in run.objective.helpers:
         helper.after_step(run)
 
@@ -44,7 +48,7 @@ def step(run: Run, rows: Rows) -> None:
 def _differentiated(run: Run, rows: Rows) -> Measured:
     """Fill the gradients, by hand where that is supported."""
     dictionary, dtype = run.dictionary, getattr(torch, run.settings.dtype)
-    asked, dead = pressure(run.step, run.settings.warmup), run.idle >= run.dead_after
+    asked, dead = pressure_of(run.settings, run.step), run.idle >= run.dead_after
     if fast.covers(dictionary, run.objective):
         return fast.gradients(
             dictionary, rows, run.scratch, run.objective, dead, asked, run.shares, dtype
@@ -61,13 +65,19 @@ def _differentiated(run: Run, rows: Rows) -> Measured:
     return Measured(residual, on.any(dim=0), lambda: int(on.count_nonzero()), lambda: losses)
 
 
-def _measure(run: Run, rows: Rows, found: Measured) -> dict[str, Any]:
+def _measure(run: Run, rows: Rows, found: Measured, norm: Tensor | None) -> dict[str, Any]:
     """The history entry of a step that was just made on these rows.
 
+    Args:
+        norm: of the gradient before it was clipped; None if it is not.
+
     Raises:
-        Diverged: the reconstruction error, another loss, or the state of the run is not finite.
+        Diverged: the reconstruction error, another loss, this norm, or the state of the run is not
+            finite.
     """
     check_finite(run)
+    if norm is not None and not norm.isfinite():
+        raise diverged(run, "the norm of its gradient is")
     error = found.residual.square().sum()
     if not error.isfinite():
         raise diverged(run, "its loss is")
@@ -85,6 +95,7 @@ def _measure(run: Run, rows: Rows, found: Measured) -> dict[str, Any]:
         "l0": found.l0,
         "idle_10k": int((run.idle >= 10_000).sum()),
         "dead": int((run.idle >= run.dead_after).sum()),
+        **({} if norm is None else {"grad_norm": norm.item()}),
         # Of the batch before the step, as weighed: they add up to what was minimised.
         "losses": losses,
     }

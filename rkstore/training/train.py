@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from rkstore.errors import BadInput
 from rkstore.training.checkpoint import Diverged, locked_run, resume, save
+from rkstore.training.controls import arms
 from rkstore.training.run import Run, prepare
 from rkstore.training.settings import TrainSettings
 from rkstore.training.sites import listed, one_a_layer
@@ -33,6 +34,8 @@ def train(settings: TrainSettings) -> Path:
         DamagedStore: a chunk is not what was written.
         Diverged: its numbers are no longer finite.
     """
+    if settings.controls:
+        raise BadInput("--controls trains several dictionaries: use train_all(), or --control")
     if listed(settings) is not None:
         raise BadInput("--layers trains one dictionary per layer: use train_all(), or --layer")
     return train_all([settings])[0]
@@ -56,7 +59,7 @@ def train_all(settings: Sequence[TrainSettings]) -> list[Path]:
     """
     if not settings:
         raise BadInput("there is nothing to train: give the settings of at least one dictionary")
-    of_each = [one_a_layer(one) for one in settings]
+    of_each = [one_a_layer(arm) for one in settings for arm in arms(one)]
     if len({len(sites) for sites in of_each}) > 1:
         raise BadInput("dictionaries trained in one pass need the same --layers")
     paths, stopped = [], []

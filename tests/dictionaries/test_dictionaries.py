@@ -64,7 +64,7 @@ def test_topk_never_gives_a_negative_code():
 
 def test_the_l1_penalty_is_the_mean_over_tokens_of_the_sum_of_the_code():
     f = torch.tensor([[1.0, 2.0], [0.0, 5.0]])
-    now = Coded(f, f, torch.ones(2), at_work("relu"), torch.zeros(2) > 0, 0.5, lambda _: f.sum())
+    now = Coded(f, f, at_work("relu"), torch.zeros(2) > 0, 0.5, lambda _: f.sum())
     assert select_named("relu", {"l1": 0.5}).losses(now)["l1"].item() == pytest.approx(1.0)
     assert select_named("topk", {"k": 1}).losses(now) == {}
 

@@ -45,7 +45,7 @@ def randn(*shape, seed=1):
 def coded(pre, kept, dead=None, pressure=1.0):
     """One pool of unit rows in a pass; nothing is decoded."""
     dead = torch.zeros(pre.shape[1]) > 0 if dead is None else dead
-    return Coded(pre, kept(pre), torch.ones(pre.shape[1]), kept, dead, pressure, lambda f: f.sum())
+    return Coded(pre, kept(pre), kept, dead, pressure, lambda f: f.sum())
 
 
 # JumpReLU

@@ -44,6 +44,21 @@ def test_epochs_and_seeds_have_orders_of_their_own():
     assert orders[0] == tuple(np.concatenate(list(make_plan(0).batches(0))))
 
 
+def test_every_row_is_equally_likely_in_every_batch_and_beside_every_other():
+    """Over the epochs of one seed: χ² of rows by batches, and of the pairs that meet in one."""
+    plan, epochs = BatchPlan(((0, 16), (16, 32), (32, 48), (48, 64)), 8, window_rows=64), 800
+    places, pairs = np.zeros((64, 8)), np.zeros((64, 64))
+    for epoch in range(epochs):
+        for batch, rows in enumerate(plan.batches(epoch)):
+            places[rows, batch] += 1
+            pairs[np.ix_(rows, rows)] += 1
+    met = pairs[np.triu_indices(64, 1)]
+    # Each row is in one of 8 batches, with 7 of the 63 others.
+    for counts, share, free in ((places, 1 / 8, 63 * 7), (met, 1 / 9, 64 * 63 / 2 - 64)):
+        chi2 = ((counts - epochs * share) ** 2 / (epochs * share)).sum()
+        assert abs(chi2 / free - 1) < 0.25
+
+
 def test_rows_of_different_chunks_meet_in_a_batch():
     plan = make_plan(batch_size=16, window_rows=64)
     first = next(plan.batches(0))

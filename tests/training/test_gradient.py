@@ -147,6 +147,19 @@ def test_auxk_is_gao_et_als_times_the_variance_of_x():
     torch.testing.assert_close(losses["auxk"], expected)
 
 
+@pytest.mark.parametrize("scale", [1e-2, 7.0])
+def test_auxk_is_relative_to_the_scale_of_x(scale):
+    """A dictionary for ``scale · x`` has a term that is the same part of the variance."""
+
+    def part(dictionary, x):
+        losses, _ = Objective(helpers=[AuxK(auxk=4)])(dictionary, {"a": x}, some_dead(40))
+        return losses["auxk"] * len(x) / centred(x).square().sum()
+
+    dictionary, x = make_dictionary("topk", 40), make_rows()["a"]
+    scaled = dictionary.rescaled({"a": 1 / scale})
+    torch.testing.assert_close(part(scaled, scale * x), part(dictionary, x))
+
+
 def centred(rows):
     return rows - rows.mean(dim=0)
 

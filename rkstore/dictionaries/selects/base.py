@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from rkstore.settings import Settings
 
@@ -30,6 +30,9 @@ class Select(Settings, ABC):
     """Whether the code may be negative."""
     by_latent: ClassVar[bool] = False
     """Whether, at inference, each latent is on or off whatever the others are."""
+
+    of_training: ClassVar[frozenset[str]] = frozenset()
+    """Its options that matter only in training, and are not written with a dictionary."""
 
     @abstractmethod
     def code(self, pre: Tensor, kept: Selection) -> Tensor:
@@ -57,6 +60,13 @@ class Select(Settings, ABC):
         """Weight of the L1 penalty among its losses, for the hand-written gradient."""
         return 0.0
 
+    def at(self, step: int, steps: int) -> Self:  # noqa: ARG002
+        """The select at a step, from 0, of a run of so many: what is annealed depends on it."""
+        return self
+
+    def check_run(self, steps: int) -> None:
+        """Raise BadInput unless its annealing fits a run of so many steps."""
+
     def check(self, latents: int) -> None:
         """Raise BadInput unless it can work on so many latents."""
 
@@ -77,6 +87,11 @@ class Select(Settings, ABC):
     def at_inference(self, kept: Selection, latents: int) -> tuple[Select, dict[str, Tensor]]:  # noqa: ARG002
         """The select that replaces this one after training, and its state."""
         return self, dict(kept.named_buffers()) | dict(kept.named_parameters())
+
+    def in_training(self, kept: Selection) -> dict[str, Tensor] | None:
+        """The state to train on with, from that of a dictionary on disk; None if it has another
+        select."""
+        return dict(kept.state_dict()) if type(kept.rule) is type(self) else None
 
     @classmethod
     def to_saelens(cls, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

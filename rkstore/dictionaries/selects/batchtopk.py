@@ -65,6 +65,17 @@ class BatchTopK(TopK):
         """A JumpReLU with one threshold for all latents, which is how SAELens saves it."""
         return JumpReLU(), {"threshold": kept.get_buffer("threshold").expand(latents).clone()}
 
+    def in_training(self, kept: Selection) -> dict[str, Tensor] | None:
+        """The threshold of :meth:`at_inference`, as a mean over enough batches not to jump."""
+        import torch
+
+        if type(kept.rule) is not JumpReLU:
+            return super().in_training(kept)
+        thresholds = kept.get_parameter("threshold").detach()
+        if not torch.allclose(thresholds, thresholds[:1], rtol=1e-4):
+            return None
+        return {"threshold": thresholds.mean(), "batches": torch.tensor(REMEMBERED)}
+
 
 def _largest(pre: Tensor, n: int) -> Tensor:
     """Flat indices of the ``n`` largest pre-activations above zero, ascending.

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from rkstore.dictionaries.selects.base import Select
-from rkstore.settings import option
+from rkstore.dictionaries.selects.penalty import Penalised
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,12 +14,13 @@ if TYPE_CHECKING:
     from rkstore.dictionaries.selection import Selection
 
 
-class Gated(Select):
+class Gated(Penalised):
     """``f = [z > 0] · ReLU(e^r z + b)`` of the pre-activations ``z``, which are the gates.
 
     Rajamanoharan et al. (2024), with weights tied as there. The penalty is on the gates alone, so
     it does not shrink the code: ``l1 · Σ ReLU(z)``. What teaches the gates is the error of the
-    reconstruction from ``ReLU(z)``, with the decoder held fixed.
+    reconstruction from ``ReLU(z)``, with the decoder held fixed. The penalty can be annealed to one
+    of a smaller power (``penalty.py``), the gated-anneal of dictionary_learning.
 
     The paper, and SAELens, give the magnitudes a bias apart from that of the gates: ``b_gate`` is
     our ``b_enc``, and ``b_mag = b + e^r b_enc``. The functions are the same; a step of Adam is
@@ -30,26 +30,19 @@ class Gated(Select):
     name = "gated"
     architecture = "gated"
     by_latent = True
-    l1: float = option(
-        1.0,
-        "Weight of the L1 penalty of a relu code, or of a gated code's gates, per token, with "
-        "inputs scaled as --norm says.",
-        least=0.0,
-    )
-
-    @property
-    def penalised(self) -> bool:
-        return self.l1 > 0
 
     def code(self, pre: Tensor, kept: Selection) -> Tensor:
-        magnitude = pre * kept.get_parameter("r_mag").exp() + kept.get_parameter("b")
-        # Numbers, not a mask: a third of the time.
-        return magnitude.relu() * (pre > 0).to(pre.dtype)
+        import torch
+
+        from rkstore.dictionaries.straight import where_above
+
+        r_mag, b = kept.get_parameter("r_mag"), kept.get_parameter("b")
+        return where_above(pre.detach(), torch.addcmul(b, pre, r_mag.exp()).relu())
 
     def losses(self, now: Coded) -> dict[str, Tensor]:
         gates = now.pre.relu()
         return {
-            "l1": now.pressure * self.l1 * gates.sum(dim=-1).mean(),
+            "l1": now.pressure * self.l1 * self.penalty(gates),
             "gates": now.error_with(gates),
         }
 

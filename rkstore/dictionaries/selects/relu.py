@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rkstore.dictionaries.selects.base import Select
-from rkstore.settings import option
+from rkstore.dictionaries.selects.penalty import Penalised
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,8 +14,10 @@ if TYPE_CHECKING:
     from rkstore.dictionaries.sparse import SparseCode
 
 
-class ReLU(Select):
+class ReLU(Penalised):
     """Everything above zero stays; the penalty ``l1 · Σ f`` controls how much that is.
+
+    It can be annealed to one of a smaller power (``penalty.py``).
 
     The rows of ``W_dec`` have norm 1 (Bricken et al.), so shrinking the code and scaling up the
     decoder cannot evade the penalty. With ``--code-norm sae --no-unit-decoder`` it is instead
@@ -32,12 +33,6 @@ class ReLU(Select):
     name = "relu"
     architecture = "standard"
     by_latent = True
-    l1: float = option(
-        1.0,
-        "Weight of the L1 penalty of a relu code, or of a gated code's gates, per token, with "
-        "inputs scaled as --norm says.",
-        least=0.0,
-    )
 
     def code(self, pre: Tensor, kept: Selection) -> Tensor:  # noqa: ARG002
         return pre.relu()
@@ -60,11 +55,7 @@ class ReLU(Select):
         return SparseCode(tokens, latents, values, (pre.shape[0], pre.shape[1]))
 
     def losses(self, now: Coded) -> dict[str, Tensor]:
-        return {"l1": now.pressure * self.l1 * now.f.sum(dim=-1).mean()}
-
-    @property
-    def penalised(self) -> bool:
-        return self.l1 > 0
+        return {"l1": now.pressure * self.l1 * self.penalty(now.f)}
 
     @property
     def l1_weight(self) -> float:

@@ -35,11 +35,11 @@ def covers(dictionary: Dictionary, objective: Objective) -> bool:
 def has_formula(dictionary: Dictionary, objective: Objective) -> bool:
     """Whether the select's derivative is written here, or else is left to autograd.
 
-    ReLU's is, unless a code norm weighs its penalty by the decoder.
+    ReLU's is, unless a code norm weighs its penalty by the decoder, or the penalty is not L1.
     """
-    rule, prefixes = type(dictionary.pools[0].rule), objective.prefixes
+    rule, prefixes = dictionary.pools[0].rule, objective.prefixes
     plain = dictionary.wiring.norm == "none" and (prefixes.order == "latents" or prefixes.whole)
-    return rule in FEW or (rule is ReLU and plain)
+    return type(rule) in FEW or (type(rule) is ReLU and rule.p == 1 and plain)
 
 
 def _is_known(helper: Helper) -> bool:

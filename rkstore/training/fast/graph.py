@@ -26,7 +26,7 @@ class Graph:
         dead: Tensor,
         pressure: float,
     ) -> None:
-        self._parameters = list(dictionary.parameters())
+        self._parameters = [p for p in dictionary.parameters() if p.requires_grad]
         with torch.enable_grad():
             self._pre = [block.detach().requires_grad_() for block in blocks]
             pre = self._pre[0] if len(blocks) == 1 else torch.cat(self._pre, dim=1)

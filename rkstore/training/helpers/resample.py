@@ -11,7 +11,7 @@ import numpy as np
 
 from rkstore.settings import option
 from rkstore.training.helpers.base import Helper
-from rkstore.training.schedules import DECAY
+from rkstore.training.schedules import flat_until
 
 if TYPE_CHECKING:
     import torch
@@ -45,7 +45,7 @@ class Resampling(Helper):
         return self.resample_every > 0
 
     def after_step(self, run: Run) -> None:
-        last = (1 - DECAY) * run.settings.steps
+        last = flat_until(run.settings)
         if run.step % self.resample_every == 0 and run.step <= last:
             resample_dead(run)
 

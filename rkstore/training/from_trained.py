@@ -1,0 +1,112 @@
+"""The start of a run at a trained dictionary, ``--from``.
+
+Its weights and the state of its select are taken over, in the units of this run. The optimiser, the
+schedules and the count of idle tokens begin anew: it is another run, which a finished one can be
+followed by, but not one that goes on as if the first had been longer, as the schedules of that one
+have ended.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from rkstore.dictionaries import load_dictionary
+from rkstore.dictionaries.disk import WEIGHTS
+from rkstore.errors import BadInput
+from rkstore.store.files import named, sha256
+
+if TYPE_CHECKING:
+    from rkstore.dictionaries.dictionary import Dictionary
+    from rkstore.store.sites import Site
+
+# How far from 1 the norms of decoder rows may be: those of files in half precision are off so far.
+TOLERANCE = 0.01
+
+
+@torch.no_grad()
+def begin_at(
+    path: str | Path, dictionary: Dictionary, scales: Mapping[str, float], *, unit_decoder: bool
+) -> str:
+    """Fill a dictionary with a trained one, and give the SHA-256 of its file of weights.
+
+    Args:
+        path: a directory that rkstore or SAELens wrote.
+        scales: the factor of each site's rows, which the weights on disk are not for.
+        unit_decoder: whether its decoder rows are to have norm 1.
+
+    Raises:
+        BadInput: there is none, or it has other sites, latents, wiring or select, or decoder rows
+            of other norms.
+    """
+    found, _ = load_dictionary(path)
+    _check_same(path, found, dictionary)
+    own = copy.deepcopy(dictionary)
+    for name, parameter in found.named_parameters():
+        if not name.startswith("select"):
+            own.get_parameter(name).copy_(parameter)
+    if "units" in dict(found.named_buffers()):
+        own.get_buffer("units").copy_(found.get_buffer("units"))
+    for kept, on_disk in zip(own.pools, found.pools, strict=True):
+        if own.wiring.norm != found.wiring.norm:  # it was taken into the thresholds
+            on_disk.rescale(1 / own.weights()[0].clamp_min(1e-12))
+        state = kept.rule.in_training(on_disk)
+        if state is None:
+            raise _other(path, "dictionary", on_disk.rule.name, kept.rule.name)
+        kept.load_state_dict(state)
+    own = own.rescaled({name: 1 / scale for name, scale in scales.items()})
+    if unit_decoder:
+        _check_norms(path, own)
+        own.normalise_decoder()
+    dictionary.load_state_dict(own.state_dict())
+    return sha256(named(path) / WEIGHTS)
+
+
+def _check_same(path: str | Path, found: Dictionary, own: Dictionary) -> None:
+    """Raise BadInput unless one dictionary can be filled with the other's weights."""
+    if found.row_norm != "none":
+        raise BadInput(
+            f"--from {path} normalises its rows ({found.row_norm}), as no training here does: "
+            "start from another"
+        )
+    for what, theirs, ours in (
+        ("the sites it reads", _told(found.wiring.reads), _told(own.wiring.reads)),
+        ("the sites it writes", _told(found.wiring.writes), _told(own.wiring.writes)),
+        ("--d-sae", str(found.d_sae), str(own.d_sae)),
+    ):
+        if theirs != ours:
+            raise _other(path, what, theirs, ours)
+    by_latent = own.pools[0].rule.by_latent and found.wiring.norm == "none"
+    wirings = {own.wiring, replace(own.wiring, norm="none")} if by_latent else {own.wiring}
+    if found.wiring not in wirings:
+        raise BadInput(
+            f"--from {path} is wired in another way than this run: give the --wiring, --code-norm "
+            "and other options that it was trained with"
+        )
+
+
+def _check_norms(path: str | Path, dictionary: Dictionary) -> None:
+    """Raise BadInput unless decoder rows have norm 1, as making it so would change the code."""
+    norms = torch.cat([weights.W_dec.norm(dim=1) for _, weights in dictionary.banks])
+    least, most = norms.min().item(), norms.max().item()
+    if least < 1 - TOLERANCE or most > 1 + TOLERANCE:
+        raise BadInput(
+            f"--from {path} has decoder rows of norm {least:.3g} to {most:.3g}, in the units of "
+            "this run: give --no-unit-decoder, and, where the code is penalised, a --code-norm"
+        )
+
+
+def _other(path: str | Path, what: str, theirs: str, ours: str) -> BadInput:
+    return BadInput(
+        f"--from {path} has another start than this run can have: {what} is {theirs}, here {ours}"
+        "; make it the same"
+    )
+
+
+def _told(sites: tuple[Site, ...]) -> str:
+    return ", ".join(f"{site.hook_name} ({site.width} wide)" for site in sites)
