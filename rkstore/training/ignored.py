@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable
 
-from rkstore.settings import flag_of, unread
+from rkstore.settings import flag_of, options_in, unread
+from rkstore.training.helpers import HELPERS
 from rkstore.training.inits import INITS
 from rkstore.training.inits.mining import Mined
 from rkstore.training.settings import TrainSettings, directions_given
@@ -25,6 +26,10 @@ def unused(settings: TrainSettings, given: Iterable[str]) -> dict[str, str]:
         without |= dict.fromkeys(begin, chosen["init"])
     elif settings.init_bias == "quantile":
         without.pop("k", None)
+    for helper in HELPERS.values():
+        main, *others = options_in(helper)
+        if not settings.options(helper).asked_for:
+            without |= dict.fromkeys(others, f"{flag_of(main)} {getattr(settings, main):g}")
     init = INITS[settings.init]
     if issubclass(init, Mined) and directions_given(settings) is not None:
         without |= dict.fromkeys(init.mining, "directions that are given")

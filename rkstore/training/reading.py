@@ -50,6 +50,7 @@ class Reading:
         scales: factor of the values of each site; 1 if a site is missing.
         left_out: rows that are not trained on.
         maps: of the sites whose rows are mapped before they are scaled (``sitenorms.py``).
+        order: of the rows in batches, one of ``ORDERS``.
     """
 
     store: Readable
@@ -58,6 +59,7 @@ class Reading:
     scales: Mapping[str, float] = field(default_factory=dict)
     left_out: LeftOut = ALL_KEPT
     maps: Mapping[str, Affine] = field(default_factory=dict)
+    order: str = "rows"
 
     @property
     def hook_names(self) -> list[str]:
@@ -66,7 +68,7 @@ class Reading:
 
     def plan(self, size: int, seed: int) -> BatchPlan:
         """Which rows come in which batch."""
-        return plan_batches(self.store, self.chunks, size, seed, self.left_out)
+        return plan_batches(self.store, self.chunks, size, seed, self.left_out, order=self.order)
 
     def batches(self, size: int, seed: int, start: int = 0) -> Iterator[Batch]:
         """Endless batches, from number ``start``, in the units of the store."""

@@ -6,6 +6,7 @@ from rkstore.dictionaries.selects import SELECTS
 from rkstore.dictionaries.wirings import WIRINGS
 from rkstore.rkcnn.settings import SiteSettings
 from rkstore.settings import combined, option
+from rkstore.store.batches.orders import ORDERS as ROW_ORDERS
 from rkstore.training.controls import CONTROLS, PLAIN
 from rkstore.training.helpers import HELPERS
 from rkstore.training.inits import INITS
@@ -109,6 +110,14 @@ class TrainSettings(SiteSettings):
     )
     steps: int = option(2000, "Batches to train on.", least=1)
     batch_size: int = option(1024, "Rows in a batch.", least=1)
+    order: str = option(
+        "rows",
+        "What stays together in the shuffled batches: nothing, rows being alike to most losses; "
+        "pairs, a row and the one before it in its document, as --temporal needs; sequences, "
+        "whole blocks in order.",
+        choices=ROW_ORDERS,
+        newer=True,
+    )
     lr: float = option(3e-3, "Peak learning rate of Adam.", least=0.0)
     warmup: int = option(
         100,

@@ -58,7 +58,7 @@ def test_whatever_its_inputs_were_scaled_by(settings, kind, norm):
 
 def test_a_norm_that_subtracts_the_mean_is_refused(settings):
     path = train(settings(**SAE))
-    with pytest.raises(BadInput, match="norm centre subtracts .* give norm d_in"):
+    with pytest.raises(BadInput, match=r"norm centre subtracts .* give norm d_in"):
         prepare(settings(**SAE, from_=str(path), norm="centre", name="more"))
 
 

@@ -1,8 +1,8 @@
 """Store → batches: rows read in a planned, seeded order.
 
 The rows of batch ``n`` depend only on the plan, so a run can be resumed at any batch, and the
-number of threads does not change the order. Each epoch visits every row exactly once: chunks in a
-random order, the rows of a window of chunks shuffled among themselves.
+number of threads does not change the order. Each epoch visits every row, pair or block exactly
+once: chunks in a random order, the rows of a window of chunks shuffled among themselves.
 """
 
 import itertools
@@ -123,21 +123,20 @@ def _pieces(plan: BatchPlan, start: int) -> Iterator[list[_Piece]]:
     """The pieces of batch ``start`` and of all later ones."""
     epoch, batch = divmod(start, plan.batches_per_epoch)
     while True:
-        skip, batch = batch * plan.batch_size, 0
+        skip, batch = batch * plan.groups_per_batch, 0
         pieces: list[_Piece] = []
-        room = plan.batch_size
-        for number, (chunks, rows) in enumerate(plan.windows(epoch)):
-            at, skip = min(skip, len(rows)), max(0, skip - len(rows))
-            while at < len(rows):
-                taken = rows[at : at + room]
-                at += len(taken)
-                last = at == len(rows)
-                window = (epoch, number)
-                pieces.append(_Piece(window, chunks, taken, plan.batch_size - room, last))
-                room -= len(taken)
+        room, first = plan.groups_per_batch, 0
+        for number, (chunks, groups) in enumerate(plan.windows(epoch)):
+            at, skip = min(skip, len(groups)), max(0, skip - len(groups))
+            while at < len(groups):
+                taken = groups[at : at + room]
+                at, room = at + len(taken), room - len(taken)
+                rows, last = plan.groups.rows(taken), at == len(groups)
+                pieces.append(_Piece((epoch, number), chunks, rows, first, last))
+                first += len(rows)
                 if not room:
                     yield pieces
-                    pieces, room = [], plan.batch_size
+                    pieces, room, first = [], plan.groups_per_batch, 0
         if pieces:
             yield pieces
         epoch += 1
