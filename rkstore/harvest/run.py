@@ -55,9 +55,10 @@ class Harvest:
 
     @property
     def largest_bytes(self) -> int:
-        """Bytes of the store before lossless compression."""
+        """Bytes of the store before lossless compression, with its tokenizer."""
         per_row = sum(s.width for s in self.manifest.sites)
-        return self.manifest.rows * per_row * codec_named(self.manifest.codec).dtype.itemsize
+        values = self.manifest.rows * per_row * codec_named(self.manifest.codec).dtype.itemsize
+        return values + sum(map(len, self.files.values()))
 
     @property
     def free_bytes(self) -> int:

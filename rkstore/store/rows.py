@@ -41,6 +41,8 @@ def rows_asked(store: Readable, asked: Asked) -> Rows:
         return _of_slice(store, asked)
     if is_one(asked):
         return _checked(store, np.array([operator.index(asked)], np.int64))
+    if isinstance(asked, tuple):  # to NumPy, a row and a dimension
+        raise BadInput("give a list of rows, or a site and rows: store[site, rows]")
     found = np.asarray(asked)
     if found.ndim == 1 and found.size == 0:
         return np.empty(0, np.int64)

@@ -132,7 +132,8 @@ def test_a_row_that_is_not_there_is_refused_as_an_index_is(make_store, asked):
 
 
 @pytest.mark.parametrize(
-    "asked", [1.5, [1.5], "nothing", None, [[1]], [True], np.zeros(215, bool), slice(0, 9, 0), True]
+    "asked",
+    [1.5, [1.5], "nothing", None, [[1]], [True], np.zeros(215, bool), slice(0, 9, 0), True, (1, 2)],
 )
 def test_what_names_no_rows_is_refused(make_store, asked):
     store, _ = make_store()
