@@ -15,12 +15,21 @@ if TYPE_CHECKING:
     from rkstore.dictionaries import Dictionary, load_dictionary
     from rkstore.rkcnn import RkCNNProbe, RkCNNResult, StoreSite
     from rkstore.rkcnn.classifier import RkCNNClassifier
+    from rkstore.rkcnn.mine import mine_directions
     from rkstore.store.batches.assemble import read_batches
     from rkstore.store.batches.kept import left_out
     from rkstore.store.batches.plan import plan_batches, split_chunks
     from rkstore.store.open import open_paired
     from rkstore.store.store import Store
     from rkstore.store.verify import verify
+    from rkstore.training.rkcnn_sae import (
+        RkCNNSAEConfig,
+        RkCNNSparseAutoencoder,
+        SAEConfig,
+        SAETrainer,
+        SparseAutoencoder,
+        create_rkcnn_sae,
+    )
 
 __version__ = "0.4.0"
 
@@ -31,11 +40,18 @@ __all__ = [
     "RkCNNClassifier",
     "RkCNNProbe",
     "RkCNNResult",
+    "RkCNNSAEConfig",
+    "RkCNNSparseAutoencoder",
     "RkstoreError",
+    "SAEConfig",
+    "SAETrainer",
+    "SparseAutoencoder",
     "Store",
     "StoreSite",
+    "create_rkcnn_sae",
     "left_out",
     "load_dictionary",
+    "mine_directions",
     "open",
     "open_paired",
     "plan_batches",
@@ -51,12 +67,15 @@ __getattr__ = door(
         "rkstore.dictionaries": "Dictionary load_dictionary",
         "rkstore.rkcnn": "RkCNNProbe RkCNNResult StoreSite",
         "rkstore.rkcnn.classifier": "RkCNNClassifier",
+        "rkstore.rkcnn.mine": "mine_directions",
         "rkstore.store": "Store",
         "rkstore.store.batches.assemble": "read_batches",
         "rkstore.store.batches.kept": "left_out",
         "rkstore.store.batches.plan": "plan_batches split_chunks",
         "rkstore.store.open": "open_paired",
         "rkstore.store.verify": "verify",
+        "rkstore.training.rkcnn_sae": "RkCNNSAEConfig RkCNNSparseAutoencoder SAEConfig SAETrainer "
+        "SparseAutoencoder create_rkcnn_sae",
     },
 )
 
