@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rkstore.dictionaries import Dictionary, load_dictionary
     from rkstore.rkcnn import RkCNNProbe, RkCNNResult, StoreSite
     from rkstore.rkcnn.classifier import RkCNNClassifier
+    from rkstore.rkcnn.mine import mine_directions
     from rkstore.store.batches.assemble import read_batches
     from rkstore.store.batches.kept import left_out
     from rkstore.store.batches.plan import plan_batches, split_chunks
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
     from rkstore.store.store import Store
     from rkstore.store.verify import verify
     from rkstore.training.datasets import BatchDataset, RowDataset
+    from rkstore.training.rkcnn_sae import RkCNNSAEConfig, RkCNNSparseAutoencoder
 
-__version__ = "0.4.0"
+__version__ = "0.5.0"
 
 __all__ = [
     "BadInput",
@@ -33,12 +35,15 @@ __all__ = [
     "RkCNNClassifier",
     "RkCNNProbe",
     "RkCNNResult",
+    "RkCNNSAEConfig",
+    "RkCNNSparseAutoencoder",
     "RkstoreError",
     "RowDataset",
     "Store",
     "StoreSite",
     "left_out",
     "load_dictionary",
+    "mine_directions",
     "open",
     "open_paired",
     "plan_batches",
@@ -54,6 +59,7 @@ __getattr__ = door(
         "rkstore.dictionaries": "Dictionary load_dictionary",
         "rkstore.rkcnn": "RkCNNProbe RkCNNResult StoreSite",
         "rkstore.rkcnn.classifier": "RkCNNClassifier",
+        "rkstore.rkcnn.mine": "mine_directions",
         "rkstore.store": "Store",
         "rkstore.store.batches.assemble": "read_batches",
         "rkstore.store.batches.kept": "left_out",
@@ -61,6 +67,7 @@ __getattr__ = door(
         "rkstore.store.open": "open_paired",
         "rkstore.store.verify": "verify",
         "rkstore.training.datasets": "BatchDataset RowDataset",
+        "rkstore.training.rkcnn_sae": "RkCNNSAEConfig RkCNNSparseAutoencoder",
     },
 )
 
