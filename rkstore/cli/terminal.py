@@ -9,7 +9,7 @@ from rkstore.errors import few, size
 from rkstore.store.codecs import SCHEMA_1
 from rkstore.store.facts import store_facts
 from rkstore.store.manifest import Manifest
-from rkstore.store.sites import Pair, block_of
+from rkstore.store.sites import Pair, block_of, head_of
 from rkstore.store.store import Store
 
 if TYPE_CHECKING:
@@ -192,9 +192,9 @@ def _pair_line(pair: Pair) -> str:
 
 
 def _also(aliases: Mapping[str, str]) -> str:
-    """The other names of the sites, each part of a name once."""
-    parts = dict.fromkeys(block_of(alias)[1] for alias in aliases)
-    return f"{few(list(parts), 4)} (other names of the same numbers)"
+    """The other names of the sites, each hook once, without its block and head."""
+    parts = dict.fromkeys(head_of(block_of(alias)[1])[0] for alias in aliases)
+    return f"{few(list(parts), 3)} (other names of the same numbers)"
 
 
 def _or_dash(value: float | None, form: str) -> str:
