@@ -6,7 +6,7 @@ import torch
 import rkstore
 from rkstore.errors import BadInput
 from rkstore.rkcnn.source import StoreSite
-from rkstore.training import rkcnn_sae
+from rkstore.training.rkcnn_sae import SAEConfig, SAETrainer, SparseAutoencoder, create_rkcnn_sae
 
 D, N, SUBSETS = 16, 64, 20
 
@@ -16,7 +16,7 @@ def x():
     return torch.randn(200, D, generator=torch.Generator().manual_seed(0)).relu()
 
 
-def config(kind=rkcnn_sae.SAEConfig, **options):
+def config(kind=SAEConfig, **options):
     return kind(d_model=D, n_latents=N, **options)
 
 
@@ -29,7 +29,7 @@ def mined(x, **options):
 
 @pytest.mark.parametrize("options", [{}, {"activation": "topk", "k": 5}, {"bias": False}])
 def test_a_pass_gives_code_reconstruction_and_pre_activations(x, options):
-    sae = rkcnn_sae.SparseAutoencoder(config(**options))
+    sae = SparseAutoencoder(config(**options))
     latents, reconstructed, pre = sae(x)
     torch.testing.assert_close(pre, x @ sae.encoder.weight.T)
     assert torch.equal(latents[latents > 0], pre[latents > 0])
@@ -38,7 +38,7 @@ def test_a_pass_gives_code_reconstruction_and_pre_activations(x, options):
 
 
 def test_the_loss_is_a_mean_over_everything(x):
-    sae = rkcnn_sae.SparseAutoencoder(config(l1_coefficient=0.5))
+    sae = SparseAutoencoder(config(l1_coefficient=0.5))
     latents, reconstructed, _ = sae(x)
     loss, named = sae.compute_loss(x, latents, reconstructed)
     expected = ((x - reconstructed) ** 2).mean() + 0.5 * latents.abs().mean()
@@ -47,7 +47,7 @@ def test_the_loss_is_a_mean_over_everything(x):
 
 
 def test_tied_weights_have_no_decoder(x):
-    sae = rkcnn_sae.SparseAutoencoder(config(tied_weights=True))
+    sae = SparseAutoencoder(config(tied_weights=True))
     latents, reconstructed, _ = sae(x)
     assert sae.decoder is None
     torch.testing.assert_close(reconstructed, latents @ sae.encoder.weight)
@@ -55,16 +55,16 @@ def test_tied_weights_have_no_decoder(x):
 
 def test_weights_depend_on_their_seed_alone():
     torch.manual_seed(0)
-    one = rkcnn_sae.SparseAutoencoder(config())
+    one = SparseAutoencoder(config())
     torch.manual_seed(1)
-    assert torch.equal(rkcnn_sae.SparseAutoencoder(config()).encoder.weight, one.encoder.weight)
-    other = rkcnn_sae.SparseAutoencoder(config(), seed=1)
+    assert torch.equal(SparseAutoencoder(config()).encoder.weight, one.encoder.weight)
+    other = SparseAutoencoder(config(), seed=1)
     assert not torch.equal(other.encoder.weight, one.encoder.weight)
 
 
 def test_mined_directions_go_into_the_decoder_of_the_first_latents(x):
     sae, count = mined(x)
-    plain = rkcnn_sae.SparseAutoencoder(config())
+    plain = SparseAutoencoder(config())
     assert count == SUBSETS  # half of the latents are more than that
     expected = rkstore.mine_directions(x, D, n_directions=SUBSETS, n_subsets=SUBSETS)
     assert torch.equal(sae.get_decoder_directions()[:SUBSETS], expected)
@@ -88,8 +88,8 @@ def test_mined_latents_are_compared_with_the_others(x):
 
 
 def test_its_trainer_lowers_the_loss_and_keeps_latents_at_norm_one(x):
-    sae = rkcnn_sae.SparseAutoencoder(config())
-    trainer = rkcnn_sae.SAETrainer(sae, lr=1e-2)
+    sae = SparseAutoencoder(config())
+    trainer = SAETrainer(sae, lr=1e-2)
     batches = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x), batch_size=64)
     losses = [trainer.train_epoch(batches)["total"] for _ in range(10)]
     assert losses[-1] < 0.8 * losses[0]
@@ -117,15 +117,13 @@ def test_directions_of_a_site_are_those_of_its_rows(make_store):
 
 
 REFUSED = {
-    "a topk code needs one": lambda _: rkcnn_sae.SparseAutoencoder(config(activation="topk")),
-    "d_model takes": lambda _: rkcnn_sae.SAEConfig(n_latents=3),
-    "there is no rkcnn_frction": lambda _: rkcnn_sae.create_rkcnn_sae(D, rkcnn_frction=0.5),
-    "16 wide": lambda x: rkcnn_sae.create_rkcnn_sae(D + 1).initialize_with_rkcnn(x),
+    "a topk code needs one": lambda _: SparseAutoencoder(config(activation="topk")),
+    "d_model takes": lambda _: SAEConfig(n_latents=3),
+    "there is no rkcnn_frction": lambda _: create_rkcnn_sae(D, rkcnn_frction=0.5),
+    "16 wide": lambda x: create_rkcnn_sae(D + 1).initialize_with_rkcnn(x),
     "only h=8 subsets": lambda x: rkstore.mine_directions(x, n_directions=9, n_subsets=8),
-    "call initialize_with_rkcnn": lambda x: rkcnn_sae.create_rkcnn_sae(D).get_rkcnn_latent_stats(x),
-    "no batches": lambda _: rkcnn_sae.SAETrainer(rkcnn_sae.SparseAutoencoder(config())).train_epoch(
-        []
-    ),
+    "call initialize_with_rkcnn": lambda x: create_rkcnn_sae(D).get_rkcnn_latent_stats(x),
+    "no batches": lambda _: SAETrainer(SparseAutoencoder(config())).train_epoch([]),
 }
 
 
