@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable
 
+from rkstore.dictionaries.selects import SELECTS, Select
 from rkstore.settings import flag_of, unread
+from rkstore.training.helpers import HELPERS
 from rkstore.training.inits import INITS
 from rkstore.training.inits.mining import Mined
 from rkstore.training.settings import TrainSettings, directions_given
@@ -15,20 +17,28 @@ def unused(settings: TrainSettings, given: Iterable[str]) -> dict[str, str]:
         "init": f"--init {settings.init}",
         "wiring": f"--wiring {settings.wiring}",
     }
-    if settings.from_ is not None:
-        chosen["init"] = "--from"
     without = {name: chosen[family] for name, family in unread(settings).items()}
-    if settings.from_ is not None:
-        own = [name for name, of in settings.brought.items() if {f for f, _ in of} == {"init"}]
-        begin = ("init", "center", "init_bias", "init_scale", *own)
-        without |= dict.fromkeys(begin, chosen["init"])
-    elif settings.init_bias == "quantile":
+    without |= _of_start(settings)
+    select, helpers = SELECTS[settings.dictionary], HELPERS.values()
+    if select.losses is Select.losses and not any(settings.options(h).asked_for for h in helpers):
+        without["sparsity_warmup"] = chosen["dictionary"]
+    if settings.init_bias == "quantile" and settings.from_ is None:
         without.pop("k", None)
-    init = INITS[settings.init]
-    if issubclass(init, Mined) and directions_given(settings) is not None:
-        without |= dict.fromkeys(init.mining, "directions that are given")
     return {
         name: f"{flag_of(name)} has no effect with {without[name]}"
         for name in given
         if name in without
     }
+
+
+def _of_start(settings: TrainSettings) -> dict[str, str]:
+    """The options of a start that another one overrides, and which that is."""
+    init = INITS[settings.init]
+    if settings.from_ is not None:
+        of_inits = [
+            name for name, by in settings.brought.items() if {of for of, _ in by} == {"init"}
+        ]
+        return dict.fromkeys(("init", "center", "init_bias", "init_scale", *of_inits), "--from")
+    if issubclass(init, Mined) and directions_given(settings) is not None:
+        return dict.fromkeys(init.mining, "directions that are given")
+    return {}
