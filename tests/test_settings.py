@@ -271,7 +271,7 @@ def test_every_text_is_a_path_in_which_a_tilde_is_the_home_directory_or_known_no
     hdf5 = kind is ImportSettings and spec.name == "dataset"  # a name inside a file
     assert spec.path == (spec.name not in NO_PATHS and not hdf5)
     home = str(tmp_path / "a b") if spec.path else "~/a b"
-    path = write(tmp_path, f"{spec.name}: ~/a b\n")
+    path = write(tmp_path, f"{spec.key}: ~/a b\n")
     for made in (kind(**{spec.name: "~/a b"}), from_yaml(kind, path, {})):
         found = getattr(made, spec.name)
         assert found == ((home,) if isinstance(found, tuple) else home)

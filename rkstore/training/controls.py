@@ -6,6 +6,9 @@ What an arm reaches is what a score gives to a code of this sparsity over these 
 whatever its directions: a random baseline. Only what a trained dictionary has beyond its arms,
 at the same L0, was learned.
 
+The paper has them for autoencoders, and says that for transcoders and crosscoders they are still to
+be found. Here the same matrices of every bank are frozen in any wiring; that is our extension.
+
 Frozen are the directions alone. Biases, thresholds and the other matrix learn as always, so that
 an arm can come to the L0 of the dictionary that it is compared with.
 """

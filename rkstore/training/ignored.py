@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from rkstore.dictionaries.selects import SELECTS, Select
 from rkstore.settings import flag_of, options_in, unread
 from rkstore.training.helpers import HELPERS
 from rkstore.training.inits import INITS
@@ -17,24 +18,33 @@ def unused(settings: TrainSettings, given: Iterable[str]) -> dict[str, str]:
         "wiring": f"--wiring {settings.wiring}",
         "norm": f"--norm {settings.norm}",
     }
-    if settings.from_ is not None:
-        chosen["init"] = "--from"
     without = {name: chosen[family] for name, family in unread(settings).items()}
-    if settings.from_ is not None:
-        own = [name for name, of in settings.brought.items() if {f for f, _ in of} == {"init"}]
-        begin = ("init", "center", "init_bias", "init_scale", *own)
-        without |= dict.fromkeys(begin, chosen["init"])
-    elif settings.init_bias == "quantile":
+    without |= _of_start(settings)
+    select = SELECTS[settings.dictionary]
+    helped = any(settings.options(helper).asked_for for helper in HELPERS.values())
+    if select.losses is Select.losses and not helped:
+        without["sparsity_warmup"] = chosen["dictionary"]
+    if settings.init_bias == "quantile" and settings.from_ is None:
         without.pop("k", None)
     for helper in HELPERS.values():
         main, *others = options_in(helper)
         if not settings.options(helper).asked_for:
             without |= dict.fromkeys(others, f"{flag_of(main)} {getattr(settings, main):g}")
-    init = INITS[settings.init]
-    if issubclass(init, Mined) and directions_given(settings) is not None:
-        without |= dict.fromkeys(init.mining, "directions that are given")
     return {
         name: f"{flag_of(name)} has no effect with {without[name]}"
         for name in given
         if name in without
     }
+
+
+def _of_start(settings: TrainSettings) -> dict[str, str]:
+    """The options of a start that another one overrides, and which that is."""
+    init = INITS[settings.init]
+    if settings.from_ is not None:
+        of_inits = [
+            name for name, by in settings.brought.items() if {of for of, _ in by} == {"init"}
+        ]
+        return dict.fromkeys(("init", "center", "init_bias", "init_scale", *of_inits), "--from")
+    if issubclass(init, Mined) and directions_given(settings) is not None:
+        return dict.fromkeys(init.mining, "directions that are given")
+    return {}

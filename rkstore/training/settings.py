@@ -128,8 +128,8 @@ class TrainSettings(SiteSettings):
     lr_schedule: str = option(
         "linear",
         "How the learning rate falls to zero in the last part of the run; constant does not fall. "
-        "Linear is what Gao et al. and dictionary_learning train with; cosine falls over all of a "
-        "run with --decay 1.",
+        "Linear, as in dictionary_learning: it ends with small steps whatever the length of the "
+        "run. Cosine usually falls over all of a run, with --decay 1.",
         choices=SHAPES,
         newer=True,
     )
@@ -151,7 +151,7 @@ class TrainSettings(SiteSettings):
         None,
         "Largest norm of the gradient of all weights together, to which a larger one is scaled. "
         "By default it is not: Adam already divides by the size of gradients, so one matters only "
-        "where single batches are far larger than the rest; Gao et al. use 1.",
+        "where single batches are far larger than the rest; dictionary_learning has 1.",
         newer=True,
     )
     ema: float | None = option(

@@ -171,3 +171,22 @@ def test_options_of_an_init_have_no_effect_and_a_sentence_says_so(settings):
             "datapoint_share": "--datapoint-share",
         }.items()
     }
+
+
+def test_the_command_takes_them_all(settings, rkstore, tmp_path):
+    store = settings().store
+    words = ("train", store, "--layer", 1, "--hook", "mlp.hook_in", "--d-sae", 40, "--k", 4)
+    words += ("--steps", 6, "--batch-size", 32, "--out", tmp_path / "out")
+    more = ("--controls", "--clip", 1, "--ema", 0.9, "--k-start", 9, "--k-anneal-steps", 3)
+    status, out, err = rkstore(*words, "--name", "start", *more)
+    assert status == 0, err
+    paths = out.split()
+    assert len(paths) == 4
+    begin = ("--from", paths[0], "--lr-schedule", "cosine", "--decay", 1, "--sparsity-warmup", 3)
+    status, out, err = rkstore(*words, "--name", "more", *begin, "--init", "tied")
+    assert status == 0, err
+    assert "--sparsity-warmup has no effect with a topk code" in err
+    assert "--init has no effect with --from" in err
+    status, _, err = rkstore(*words, "--name", "start", "--clip", 0)
+    assert status == 2
+    assert "rkstore: --clip is 0: it must be above 0" in err
