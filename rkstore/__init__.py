@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rkstore.store.open import open_paired
     from rkstore.store.store import Store
     from rkstore.store.verify import verify
+    from rkstore.training.inits.arrays import initialise
     from rkstore.training.rkcnn_sae import (
         RkCNNSAEConfig,
         RkCNNSparseAutoencoder,
@@ -49,6 +50,7 @@ __all__ = [
     "Store",
     "StoreSite",
     "create_rkcnn_sae",
+    "initialise",
     "left_out",
     "load_dictionary",
     "mine_directions",
@@ -74,6 +76,7 @@ __getattr__ = door(
         "rkstore.store.batches.plan": "plan_batches split_chunks",
         "rkstore.store.open": "open_paired",
         "rkstore.store.verify": "verify",
+        "rkstore.training.inits.arrays": "initialise",
         "rkstore.training.rkcnn_sae": "RkCNNSAEConfig RkCNNSparseAutoencoder SAEConfig SAETrainer "
         "SparseAutoencoder create_rkcnn_sae",
     },

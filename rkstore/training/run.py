@@ -59,6 +59,8 @@ class Run:
     scratch: Scratch = field(default_factory=Scratch)
     directions: str | None = None
     """Digest of the directions of a probe that it was initialised with."""
+    mined: list[tuple[int, int]] = field(default_factory=list)
+    """Latents that began as mined directions, see :func:`initialise`."""
 
     @property
     def store(self) -> Readable:
@@ -170,7 +172,8 @@ def prepare(settings: TrainSettings) -> Run:
     for helper in helpers:
         helper.check(wiring)
     dictionary = Dictionary(wiring, select)
-    initialise(dictionary, reading, settings, None if found is None else found.directions)
+    given_directions = None if found is None else found.directions
+    mined = initialise(dictionary, reading, settings, given_directions)
     dictionary.to(settings.device)
     return Run(
         settings,
@@ -180,6 +183,7 @@ def prepare(settings: TrainSettings) -> Run:
         Adam(dictionary.parameters(), settings.lr),
         idle=torch.zeros(wiring.latents, dtype=torch.int64, device=settings.device),
         directions=None if found is None else found.sha256,
+        mined=mined,
     )
 
 
