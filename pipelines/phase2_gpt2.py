@@ -37,7 +37,7 @@ from rkstore.evaluation.report.figures import (
     whole,
 )
 from rkstore.evaluation.report.tables import table
-from rkstore.harvest.text.open import PYTHON_CORPUS
+from rkstore.harvest.text.python import PYTHON_CORPUS
 from rkstore.settings import option, replace
 
 NAME = "phase2_gpt2"

@@ -15,27 +15,35 @@ if TYPE_CHECKING:
     from rkstore.dictionaries import Dictionary, load_dictionary
     from rkstore.rkcnn import RkCNNProbe, RkCNNResult, StoreSite
     from rkstore.rkcnn.classifier import RkCNNClassifier
+    from rkstore.rkcnn.mine import mine_directions
     from rkstore.store.batches.assemble import read_batches
     from rkstore.store.batches.kept import left_out
     from rkstore.store.batches.plan import plan_batches, split_chunks
     from rkstore.store.open import open_paired
     from rkstore.store.store import Store
     from rkstore.store.verify import verify
+    from rkstore.training.datasets import BatchDataset, RowDataset
+    from rkstore.training.rkcnn_sae import RkCNNSAEConfig, RkCNNSparseAutoencoder
 
-__version__ = "0.4.0"
+__version__ = "0.5.0"
 
 __all__ = [
     "BadInput",
+    "BatchDataset",
     "DamagedStore",
     "Dictionary",
     "RkCNNClassifier",
     "RkCNNProbe",
     "RkCNNResult",
+    "RkCNNSAEConfig",
+    "RkCNNSparseAutoencoder",
     "RkstoreError",
+    "RowDataset",
     "Store",
     "StoreSite",
     "left_out",
     "load_dictionary",
+    "mine_directions",
     "open",
     "open_paired",
     "plan_batches",
@@ -51,12 +59,15 @@ __getattr__ = door(
         "rkstore.dictionaries": "Dictionary load_dictionary",
         "rkstore.rkcnn": "RkCNNProbe RkCNNResult StoreSite",
         "rkstore.rkcnn.classifier": "RkCNNClassifier",
+        "rkstore.rkcnn.mine": "mine_directions",
         "rkstore.store": "Store",
         "rkstore.store.batches.assemble": "read_batches",
         "rkstore.store.batches.kept": "left_out",
         "rkstore.store.batches.plan": "plan_batches split_chunks",
         "rkstore.store.open": "open_paired",
         "rkstore.store.verify": "verify",
+        "rkstore.training.datasets": "BatchDataset RowDataset",
+        "rkstore.training.rkcnn_sae": "RkCNNSAEConfig RkCNNSparseAutoencoder",
     },
 )
 

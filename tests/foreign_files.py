@@ -9,7 +9,7 @@ from rkstore.share.exchange.exporting import export_store
 from rkstore.share.settings import ExportSettings
 
 # Where the files of an export are that an import of the same name takes.
-EXPORTED = {"saelens": "", "npy": "", "hdf5": "activations.h5"}
+EXPORTED = {"saelens": "", "memmap": "", "npy": "", "hdf5": "activations.h5"}
 
 ROWS, WIDTH, CONTEXT = 48, 6, 8
 

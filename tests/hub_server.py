@@ -1,5 +1,6 @@
-"""A Hugging Face Hub on loopback: repositories of data and models whose files can be read."""
+"""A Hugging Face Hub on loopback: repositories whose files can be read, and committed to."""
 
+import base64
 import hashlib
 import json
 import re
@@ -17,8 +18,11 @@ REPOSITORY = "org/acts"
 LARGE = 1000
 
 
-# Every branch or tag of a repository is its one commit.
-REVISION = rf"(?:main|v1|{COMMIT})"
+# Every branch or tag of a repository is its last commit.
+REVISION = r"(?:main|v1|[0-9a-f]{40})"
+
+# With it any repository may be written to.
+WRITES = "hf_writes"
 
 
 class Hub(ThreadingHTTPServer):
@@ -39,6 +43,22 @@ class Hub(ThreadingHTTPServer):
         """Bytes that were sent of each file."""
         self.told_elsewhere: list[str] = []
         """Tokens that were sent to where large files lie, which is another host."""
+        self.commit = COMMIT
+        """The last commit."""
+        self.commits: list[list[str]] = []
+        """The paths that each commit added."""
+        self.uploaded: dict[str, bytes] = {}
+        """Large files, committed or not, by their SHA-256."""
+        self.uploads = 0
+        """How often a large file was sent."""
+        self.ignored: set[str] = set()
+        """Files that a ``.gitignore`` names."""
+        self.rival = False
+        """Whether someone else commits while files are uploaded."""
+        self.full = False
+        """Whether large files are refused."""
+        self.home: Path | None = None
+        """Where repositories are created."""
         self.lock = threading.Lock()
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.elsewhere = f"http://localhost:{self.server_port}/elsewhere"
@@ -59,7 +79,105 @@ class Requests(BaseHTTPRequestHandler):
         self.answer()
 
     def do_POST(self) -> None:
-        self.answer(self.rfile.read(int(self.headers["Content-Length"])))
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        path = urlsplit(self.path).path
+        found = re.fullmatch(
+            r"/api/(repos/create|validate-yaml)"
+            r"|/api/(.+)/(preupload|commit)/[^/]+|/(.+)\.git/info/lfs/objects/batch",
+            path,
+        )
+        if found is None:
+            self.answer(body)
+            return
+        with self.server.lock:
+            self.server.asked.append(self.path)
+        if self.headers.get("Authorization", "") != f"Bearer {WRITES}":
+            self.send(401, {"X-Error-Message": "Invalid username or password."})
+        elif found[1] == "validate-yaml":
+            self.send_json({"errors": [], "warnings": []})
+        elif found[1]:
+            self.create(json.loads(body))
+        elif found[3] == "preupload":
+            self.preupload(json.loads(body)["files"])
+        elif found[3]:
+            self.commit(found[2], [json.loads(line) for line in body.splitlines()])
+        else:
+            self.batch(json.loads(body)["objects"])
+
+    def do_PUT(self) -> None:
+        """A large file, sent to where the batch said."""
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        name = self.path.rpartition("/")[2]
+        if self.server.full or hashlib.sha256(content).hexdigest() != name:
+            self.send(400, {})
+            return
+        with self.server.lock:
+            self.server.uploaded[name] = content
+            self.server.uploads += 1
+        self.send(200, {})
+
+    def create(self, asked: dict[str, str]) -> None:
+        name = f"datasets/{asked['organization']}/{asked['name']}"
+        if name in self.server.repositories:
+            told = json.dumps({"url": f"{self.server.url}/{name}"}).encode()
+            self.send(409, {"X-Error-Message": "You already created this dataset repo"}, told)
+            return
+        assert self.server.home is not None
+        self.server.repositories[name] = self.server.home / asked["name"]
+        self.server.repositories[name].mkdir(parents=True)
+        (self.server.repositories[name] / ".gitattributes").write_text("*.bin filter=lfs\n")
+        self.send_json({"url": f"{self.server.url}/{name}", "private": asked.get("visibility")})
+
+    def preupload(self, files: list[dict[str, object]]) -> None:
+        """Which files are sent apart, as large ones are."""
+        if self.server.rival:
+            self.server.commit = "f" * 40
+        modes = [
+            {
+                "path": file["path"],
+                "uploadMode": "lfs" if int(str(file["size"])) >= LARGE else "regular",
+                "shouldIgnore": file["path"] in self.server.ignored,
+                "oid": None,
+            }
+            for file in files
+        ]
+        self.send_json({"files": modes})
+
+    def batch(self, objects: list[dict[str, object]]) -> None:
+        told = []
+        for one in objects:
+            there = str(one["oid"]) in self.server.uploaded
+            way = {"upload": {"href": f"{self.server.elsewhere}/{one['oid']}"}}
+            told.append(one | ({} if there else {"actions": way}))
+        self.send_json({"transfer": "basic", "objects": told})
+
+    def commit(self, name: str, lines: list[dict[str, dict[str, str]]]) -> None:
+        header, *operations = lines
+        with self.server.lock:
+            if header["value"].get("parentCommit", self.server.commit) != self.server.commit:
+                self.send(412, {"X-Error-Message": "A commit has happened since."})
+                return
+            root, added = self.server.repositories[name], []
+            for operation in operations:
+                value = operation["value"]
+                path = root / value["path"]
+                if str(operation["key"]) == "deletedFile":
+                    path.unlink()
+                    continue
+                large = str(operation["key"]) == "lfsFile"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(
+                    self.server.uploaded[value["oid"]]
+                    if large
+                    else base64.b64decode(value["content"])
+                )
+                added.append(value["path"])
+            self.server.commits.append(added)
+            self.server.commit = hashlib.sha1(repr(self.server.commits).encode()).hexdigest()
+        self.send_json({"commitUrl": f"{self.server.url}/{name}", "commitOid": self.server.commit})
+
+    def send_json(self, shown: object) -> None:
+        self.send(200, {"Content-Type": "application/json"}, json.dumps(shown).encode())
 
     def answer(self, body: bytes = b"") -> None:
         with self.server.lock:
@@ -76,7 +194,8 @@ class Requests(BaseHTTPRequestHandler):
             rf"/api/(.+?)(?:/(revision|tree|paths-info)/{REVISION}(?:/(.*))?)?", path
         )
         name = listed[1] if listed else self.repository(found[1]) if found else ""
-        if name not in self.server.repositories or token != (self.server.token or token):
+        known = (WRITES, self.server.token or token)
+        if name not in self.server.repositories or token not in known:
             # A repository that is not there and one that is private look the same.
             self.send(401, {"X-Error-Message": "Invalid username or password."})
         elif listed:
@@ -91,14 +210,14 @@ class Requests(BaseHTTPRequestHandler):
         """A file, or where it lies."""
         file = self.server.repositories[name] / path
         if not file.is_file():
-            self.send(404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
+            self.send(404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": self.server.commit})
         elif file.stat().st_size < LARGE:
             self.send_file(f"{name}/{path}")
         else:
             linked = {
                 "X-Linked-Size": str(file.stat().st_size),
                 "X-Linked-ETag": f'"{digest(file)}"',
-                "X-Repo-Commit": COMMIT,
+                "X-Repo-Commit": self.server.commit,
             }
             self.send(302, linked | {"Location": f"{self.server.elsewhere}/{name}/{path}"})
 
@@ -116,7 +235,7 @@ class Requests(BaseHTTPRequestHandler):
         else:
             files = [path for path in sorted(root.rglob("*")) if path.is_file()]
             siblings = [{"rfilename": path.relative_to(root).as_posix()} for path in files]
-            shown = {"id": name.split("/", 1)[1], "sha": COMMIT, "siblings": siblings}
+            shown = {"id": name.split("/", 1)[1], "sha": self.server.commit, "siblings": siblings}
         self.send(200, {"Content-Type": "application/json"}, json.dumps(shown).encode())
 
     def send_file(self, path: str) -> None:
@@ -124,7 +243,7 @@ class Requests(BaseHTTPRequestHandler):
         path = path.removeprefix(f"{name}/")
         file = self.server.repositories[name] / path
         content = file.read_bytes()
-        headers = {"ETag": f'"{digest(file)}"', "X-Repo-Commit": COMMIT}
+        headers = {"ETag": f'"{digest(file)}"', "X-Repo-Commit": self.server.commit}
         status, asked = 200, re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if asked:
             start, stop = int(asked[1]), int(asked[2] or len(content) - 1) + 1
@@ -156,7 +275,13 @@ def entry(root: Path, path: Path) -> dict[str, object]:
     name = path.relative_to(root).as_posix()
     if path.is_dir():
         return {"type": "directory", "path": name, "size": 0, "oid": COMMIT}
-    return {"type": "file", "path": name, "size": path.stat().st_size, "oid": digest(path)}
+    content = path.read_bytes()
+    blob = hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest()
+    told: dict[str, object] = {"type": "file", "path": name, "size": len(content), "oid": blob}
+    if len(content) < LARGE:
+        return told
+    lfs = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 134}
+    return told | {"lfs": lfs}
 
 
 @contextmanager

@@ -31,7 +31,16 @@ PAGES = [
     "README.md",
     *(
         f"docs/{name}.md"
-        for name in ("adding", "dictionaries", "exchange", "planted", "probing", "sharing")
+        for name in (
+            "adding",
+            "dictionaries",
+            "exchange",
+            "inputs",
+            "lookup",
+            "planted",
+            "probing",
+            "sharing",
+        )
     ),
 ]
 COMMANDS = {

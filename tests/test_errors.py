@@ -15,11 +15,12 @@ from rkstore.rkcnn.settings import ProbeSettings
 from rkstore.settings import flag_of, options_in
 from rkstore.share.settings import ExportSettings, ImportSettings, PullSettings
 from rkstore.store.places.url import NotThere
+from rkstore.store.rows import NoSuchRow
 from rkstore.store.sites import Lacking
 from rkstore.training.checkpoint import Diverged
 from rkstore.training.settings import TrainSettings
 
-OURS = (RkstoreError, BadInput, DamagedStore, Diverged, Lacking, NotThere)
+OURS = (RkstoreError, BadInput, DamagedStore, Diverged, Lacking, NoSuchRow, NotThere)
 FIELDS = sorted(
     set().union(
         *map(options_in, (HarvestSettings, ImportSettings, ExportSettings, PullSettings)),

@@ -37,6 +37,7 @@ from rkstore.training.helpers import HELPERS, Helper
 from rkstore.training.inits import INITS, Init, Start
 from rkstore.training.objective import Pass
 from rkstore.training.settings import TrainSettings
+from rkstore.training.sitenorms import SITE_NORMS, Normal, OfSite, SiteNorm
 from rkstore.training.train import train
 
 
@@ -161,6 +162,16 @@ class Mirrored(Init):
     def fill(self, start: Start, generator: torch.Generator) -> None:  # noqa: ARG002
         start.tie()
         start.weights.W_enc.mul_(self.factor)
+
+
+class Stretched(SiteNorm):
+    """Rows times a factor."""
+
+    name = "stretched"
+    stretch: float = option(1.0, "Factor of stretched rows.", least=0.0)
+
+    def of(self, site: OfSite) -> Normal:  # noqa: ARG002
+        return Normal(self.stretch)
 
 
 class Pull(Helper):
@@ -312,6 +323,15 @@ def test_an_init_with_an_option(learn: Any, monkeypatch: pytest.MonkeyPatch) -> 
     found, identity = learn(extended, init="mirrored", factor=0.25, lr=1e-9)
     torch.testing.assert_close(found.W_enc, found.W_dec.T / 4)
     assert (identity["init"], identity["factor"]) == ("mirrored", 0.25)
+
+
+def test_a_site_norm_with_an_option(learn: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SITE_NORMS, "stretched", Stretched)
+    extended = combined(norm=SITE_NORMS)(TrainSettings)
+    found, identity = learn(extended, norm="stretched", stretch=2.0)
+    without, _ = learn(extended, norm="stretched", stretch=1.0)
+    assert not torch.equal(found.W_enc, without.W_enc)
+    assert (identity["norm"], identity["stretch"]) == ("stretched", 2.0)
 
 
 def test_a_helper_with_an_option(learn: Any, monkeypatch: pytest.MonkeyPatch) -> None:

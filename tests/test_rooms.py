@@ -30,15 +30,17 @@ ALLOWED: dict[str, set[str]] = {
 APART = ("batches", "places", "writing")
 ORDER = (
     ("files", "sites", "statistics", "jsontext", "natural", "recent"),
-    ("massive", "formats"),
+    ("massive", "formats", "attached"),
     ("apart", "descriptors"),
     ("codecs",),
     ("manifest", "readable"),
-    ("journal",),
+    ("journal", "checked", "rows", "words"),
     ("part",),
     ("contents",),
+    ("shards", "finding", "tables"),
+    ("lookup",),
     ("store",),
-    (*APART, "facts", "paired"),
+    (*APART, "facts", "context", "paired"),
     ("verify", "open"),
 )
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}

@@ -57,3 +57,14 @@ def test_reading_a_store_does_not_wait_for_torch(harvested):
         assert "torch" not in sys.modules
     """)
     subprocess.run([sys.executable, "-c", program, str(harvested.root)], check=True)
+
+
+def test_words_need_neither_torch_nor_transformers(harvested):
+    program = textwrap.dedent("""
+        import sys
+        import rkstore
+        store = rkstore.open(sys.argv[1])
+        print(store.text(20), store.find(store.tokens(20)), next(store.documents()).text)
+        assert not {"torch", "transformers", "pandas", "pyarrow"} & set(sys.modules)
+    """)
+    subprocess.run([sys.executable, "-c", program, str(harvested.root)], check=True)

@@ -19,15 +19,17 @@ from rkstore.errors import RkstoreError
 # Each command's file in this directory, and the first sentence of its help.
 COMMANDS = {
     "demo": ("demo", "Run everything once, without a network: harvest, probe, train, compare."),
+    "hooks": ("hooks", "List what can be harvested of a model: names, widths, what is the same."),
     "plan": ("harvest", "Estimate what a harvest would cost with each codec, from a sample."),
     "harvest": ("harvest", "Run a model over text once and store the activations of its sites."),
     "plant": ("plant", "Make a store whose features are known, to see what a dictionary finds."),
     "info": ("store", "Show what a store contains and where it came from."),
     "verify": ("store", "Compare every file of a store with the digest recorded for it."),
+    "show": ("show", "Show rows of a store in their context: text, document, activations."),
     "probe": ("probe", "Mine directions of a site with RkCNN: score subsets, keep the best."),
     "train": ("train", "Train dictionaries from a store, without the model."),
     "evaluate": ("evaluate", "Measure dictionaries on held-out rows: one table and one picture."),
-    "push": ("share", "Copy a store to a directory, s3:// or sftp://."),
+    "push": ("share", "Copy a store to a directory, s3://, sftp:// or the Hub (hf://)."),
     "pull": ("share", "Fetch a store, or a part of one, from a directory or a URL."),
     "import": ("share", "Store activations that another program wrote, without a model."),
     "export": ("share", "Write the activations of a store for another program."),

@@ -81,7 +81,7 @@ def _stage(number: int, title: str) -> None:
 def _harvested(out: Path, tokens: int) -> "Store":
     from rkstore.harvest import run as harvest
     from rkstore.harvest.settings import HarvestSettings
-    from rkstore.harvest.text.open import PYTHON_CORPUS
+    from rkstore.harvest.text.python import PYTHON_CORPUS
 
     return harvest.run(
         harvest.prepare(

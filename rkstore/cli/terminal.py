@@ -1,5 +1,6 @@
 """A harvest, a store or a probe as text on a terminal."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +9,7 @@ from rkstore.errors import few, size
 from rkstore.store.codecs import SCHEMA_1
 from rkstore.store.facts import store_facts
 from rkstore.store.manifest import Manifest
-from rkstore.store.sites import Pair
+from rkstore.store.sites import Pair, block_of, head_of
 from rkstore.store.store import Store
 
 if TYPE_CHECKING:
@@ -94,6 +95,8 @@ def describe_store(store: Store) -> str:
     ]
     if store.part is not None:
         lines.append(f"  {part_line(store)}")
+    if store.aliases:
+        lines.append(f"  also    {_also(store.aliases)}")
     if store.pairs:
         lines += ["", *map(_pair_line, store.pairs)]
     if facts["sites"] and store.shards:
@@ -186,6 +189,12 @@ def _site_table(sites: list[dict[str, Any]]) -> list[str]:
 
 def _pair_line(pair: Pair) -> str:
     return f"  pair    {pair.name} of layer {pair.layer}: {pair.reads} → {pair.writes}"
+
+
+def _also(aliases: Mapping[str, str]) -> str:
+    """The other names of the sites, each hook once, without its block and head."""
+    parts = dict.fromkeys(head_of(block_of(alias)[1])[0] for alias in aliases)
+    return f"{few(list(parts), 3)} (other names of the same numbers)"
 
 
 def _or_dash(value: float | None, form: str) -> str:

@@ -90,7 +90,7 @@ def _harvest(out: Path, **options: Any) -> None:
     """A harvest of the demo's text, with the bundled model unless another is named."""
     from rkstore.harvest import run as harvest
     from rkstore.harvest.settings import HarvestSettings
-    from rkstore.harvest.text.open import PYTHON_CORPUS
+    from rkstore.harvest.text.python import PYTHON_CORPUS
 
     if "paired_with" not in options:
         options |= {"model": "demo", "dataset": PYTHON_CORPUS, "seed": 1}

@@ -63,7 +63,7 @@ METADATA_KEYS = """
 METADATA = frozenset(METADATA_KEYS.split())
 
 # If any of these is set, a row of the store is not the input or not the output.
-NOT_A_ROW = ("hook_head_index", "hook_name_out", "hook_head_index_out", "hf_hook_name_out")
+NOT_A_ROW = ("hook_name_out", "hook_head_index_out", "hf_hook_name_out")
 
 # How a dictionary was trained, or where: its output does not depend on these.
 TRAINING_KEYS = """

@@ -1,6 +1,5 @@
 """The dictionary: encode activations to a sparse code, decode the code to activations."""
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, overload
 
@@ -111,6 +110,10 @@ class Dictionary(nn.Module):
         """Each bank with its weights."""
         return [(bank, self._weights(i)) for i, bank in enumerate(self.wiring.banks)]
 
+    def skip(self, i: int) -> nn.Parameter:
+        """The linear map beside bank ``i``, ``W_skip (d_out, d_in)``."""
+        return self.get_parameter(self._named("W_skip", i))
+
     def bias(self, sites: Sequence[Site]) -> Tensor:
         """``b_dec`` of some written sites, concatenated; a view if it is all of it."""
         if tuple(sites) == self.wiring.writes:
@@ -164,11 +167,17 @@ class Dictionary(nn.Module):
 
         In the units of the training.
         """
-        units = dict(zip(self.wiring.writes, self._units, strict=True))
-        return [
-            torch.stack([part.norm(dim=1) * units[site] for site, part in split(w.W_dec, b.writes)])
-            for b, w in self.banks
-        ]
+        latents = [bank.latents for bank in self.wiring.banks]
+        found, units = [], torch.split(self.units_of_latents(), latents, dim=1)
+        for (bank, weights), unit in zip(self.banks, units, strict=True):
+            of = dict(zip(self.wiring.writes, unit, strict=True))
+            parts = split(weights.W_dec, bank.writes)
+            found.append(torch.stack([part.norm(dim=1) * of[site] for site, part in parts]))
+        return found
+
+    def units_of_latents(self) -> Tensor:
+        """What multiplies the norms of the decoder rows at each site, ``(writes, latents)``."""
+        return self.site_units.reshape(len(self.wiring.writes), -1).expand(-1, self.d_sae)
 
     def decode(self, f: Tensor) -> Tensor | dict[str, Tensor]:
         """Code ``(..., d_sae)`` → activations, ``(..., width)``; of several sites by name.
@@ -248,7 +257,7 @@ class Dictionary(nn.Module):
             raise BadInput("a dictionary with a skip is decoded with its input: give the rows")
         total: dict[str, Tensor] = {}
         for i, (bank, _) in enumerate(self.banks):
-            W_skip = hold(self.get_parameter(self._named("W_skip", i)))
+            W_skip = hold(self.skip(i))
             for site, y in split(F.linear(self.read(rows, bank), W_skip), bank.writes):
                 name = site.hook_name
                 total[name] = y + (total[name] if name in total else hold(self.bias((site,))))
@@ -330,42 +339,17 @@ class Dictionary(nn.Module):
                 along = torch.linalg.vecdot(W_dec.grad, W_dec)
                 W_dec.grad.addcmul_(W_dec, along.unsqueeze(1), value=-1)
 
-    @torch.no_grad()
     def rescaled(self, scales: Mapping[str, float]) -> "Dictionary":
-        """The dictionary for ``x`` of this one, which was trained on ``scale · x`` at each site.
+        """The dictionary for ``x`` of this one, which was trained on ``scale · x`` at each site:
+        :func:`rkstore.dictionaries.affine.rescaled`."""
+        from rkstore.dictionaries.affine import rescaled
 
-        Every select is positively homogeneous, except for its threshold. So a scale common to all
-        sites changes only the biases and the threshold; the rest multiplies encoders and divides
-        decoders, site by site. For one site: ``x̂(x) = x̂'(scale · x) / scale``.
-        """
-        other = copy.deepcopy(self)
-        common = scales[self.wiring.reads[0].hook_name]
-        for bank, weights in other.banks:
-            weights.b_enc.div_(common)
-            for matrix, sites, power in (
-                (weights.W_enc.T, bank.reads, 1),
-                (weights.W_dec, bank.writes, -1),
-            ):
-                for site, part in split(matrix, sites):
-                    if scales[site.hook_name] != common:
-                        part.mul_((scales[site.hook_name] / common) ** power)
-        for i, bank in enumerate(self.wiring.banks if self.wiring.skip else ()):
-            W_skip = other.get_parameter(self._named("W_skip", i))
-            for site, part in split(W_skip, bank.reads):
-                part.mul_(scales[site.hook_name])
-            for site, part in split(W_skip.T, bank.writes):
-                part.div_(scales[site.hook_name])
-        for site, unit in zip(self.wiring.writes, other._units, strict=True):
-            unit.mul_(scales[site.hook_name] / common)
-        for site, part in split(other.b_dec, self.wiring.writes):
-            part.div_(scales[site.hook_name])
-        for pool in other.pools:
-            pool.rescale(common)
-        return other
+        return rescaled(self, scales)
 
     @property
-    def _units(self) -> Tensor:
-        """By what norms at each written site are multiplied to be those of the training."""
+    def site_units(self) -> Tensor:
+        """By what norms at each written site are multiplied to be those of the training,
+        ``(writes,)``, or ``(writes, latents)`` where each latent has its own."""
         if self.wiring.norm == "none":
             return self.b_dec.new_ones(len(self.wiring.writes))
         return self.get_buffer("units")

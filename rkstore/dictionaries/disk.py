@@ -21,6 +21,7 @@ from rkstore.dictionaries.selects import select_named
 from rkstore.dictionaries.wirings import Wiring
 from rkstore.errors import BadInput
 from rkstore.store.files import named
+from rkstore.store.sites import of_head
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 
@@ -142,13 +143,24 @@ def _read_saelens(document: Any, path: Path) -> Read:
     config = read_config(document)
     tensors = fold(load_file(path / WEIGHTS), config, path)
     select = select_named(config.select, config.options)
-    hook_name = str(config.metadata.get("hook_name") or UNNAMED)
+    hook_name = _site(config.metadata)
     sizes = config.d_in, config.d_sae
     dictionary = Dictionary.of_site(*sizes, select, config.row_norm, hook_name)
     kept = dictionary.pools[0].state_dict()
     # On disk the select's state is next to the weights: SAELens has one flat list.
     named = {f"select.{k}" if k in kept else k: tensor for k, tensor in tensors.items()}
     return dictionary, named, config.metadata
+
+
+def _site(metadata: dict[str, Any]) -> str:
+    """The site of the rows: that of one head of a hook, if SAELens' ``hook_head_index`` says so."""
+    hook_name = str(metadata.get("hook_name") or UNNAMED)
+    head = metadata.get("hook_head_index")
+    if head is None:
+        return hook_name
+    if type(head) is not int or head < 0 or hook_name == UNNAMED:
+        raise BadInput(f"hook_head_index is {head!r} of {hook_name}, which is no head of a hook")
+    return of_head(hook_name, head)
 
 
 def _read_wired(document: Any, path: Path) -> Read:
@@ -163,4 +175,6 @@ def _read_wired(document: Any, path: Path) -> Read:
     options = dict(document["select"])
     select = select_named(options.pop("name"), options)
     dictionary = Dictionary(wiring, select, document["normalize_activations"])
+    if wiring.norm != "none" and tensors["units"].dim() == 2:  # one a latent: affine.py
+        dictionary.register_buffer("units", dictionary.units_of_latents().clone())
     return dictionary, tensors, dict(document["metadata"])

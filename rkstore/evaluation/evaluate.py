@@ -22,7 +22,7 @@ from rkstore.store.files import write_together
 from rkstore.store.jsontext import to_json
 from rkstore.store.open import open_readable
 from rkstore.store.readable import Readable
-from rkstore.store.sites import Site
+from rkstore.store.sites import Site, head_of
 
 
 def evaluate(paths: Iterable[str | Path], settings: EvaluateSettings) -> list[Evaluation]:
@@ -121,8 +121,9 @@ def _remedy(hook_name: str, store: Readable) -> str:
         return "it is for two stores, so give the second one with --paired-with"
     if paired and not of_pair:
         return "it is for one store, so leave out --paired-with"
-    own = hook_name.rpartition(":")[2]
-    return f"harvest it with --hook {own}, or pull it if this is a part of a store"
+    own, head = head_of(hook_name.rpartition(":")[2])
+    apart = "" if head is None else " --heads apart"
+    return f"harvest it with --hook {own}{apart}, or pull it if this is a part of a store"
 
 
 def write_results(results: list[Evaluation], store: Readable, path: Path) -> None:

@@ -180,6 +180,8 @@ def _cost(
         chunk_rows=chunk_rows,
         codec=codec,
         compression=compression,
+        schema=0,
+        files={},
     )
     columns = {name: ids.reshape(-1) for name in sample.columns}
     with tempfile.TemporaryDirectory() as directory:

@@ -6,9 +6,11 @@ computes. That is checked whenever a model is loaded.
 """
 
 import copy
+import hashlib
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -45,6 +47,61 @@ def hook(
     )
     bridge.eval()
     return bridge, *_examine(bridge, probes, expected, headless)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What two passes over probe tokens say of hooks that give one row a token."""
+
+    same: Mapping[str, str]
+    """Each hook, and the first in the order of computation that gave the same numbers."""
+    heads: Mapping[str, int]
+    """The hooks that give ``(batch, position, head, d_head)``, and how many heads each has."""
+
+
+def measure(bridge: Any, names: Iterable[str]) -> Measured:
+    """Which hooks give the same numbers, and which have heads.
+
+    Two hooks are the same if every bit of their rows is, for both batches of probe tokens. One
+    whose numbers are all equal, such as all zero, is the same as no other: that would be chance.
+    """
+    names, counts = list(names), _head_counts(bridge.cfg)
+    digests: dict[str, tuple[str | None, ...]] = dict.fromkeys(names, ())
+    shapes: dict[str, torch.Size] = {}
+    for ids in _probes(bridge.original_model):
+        seen: dict[str, str | None] = {}
+
+        # Digested at once: what a model computes later may change a tensor in place.
+        def keep(x: torch.Tensor, name: str, seen: dict[str, str | None] = seen) -> None:
+            shapes[name], seen[name] = x.shape, _digest(x)
+
+        run(bridge, ids, names, keep)
+        digests = {name: (*digests[name], seen.get(name)) for name in names}
+    first: dict[tuple[str | None, ...], str] = {}
+    same = {
+        name: name if None in digest else first.setdefault(digest, name)
+        for name, digest in digests.items()
+    }
+    heads = {
+        name: shape[2] for name, shape in shapes.items() if len(shape) == 4 and shape[2] in counts
+    }
+    return Measured(same, heads)
+
+
+def _digest(x: torch.Tensor) -> str | None:
+    """Of the rows as a store would get them, float32 ``(rows, d_in)``; None if they are one
+    number.
+    """
+    rows = x.reshape(*x.shape[:2], -1).float().cpu().contiguous()
+    if not (rows != rows.flatten()[0]).any():
+        return None
+    return hashlib.sha256(repr(rows.shape).encode() + rows.numpy().tobytes()).hexdigest()
+
+
+def _head_counts(cfg: Any) -> set[int]:
+    """How many heads queries have, and keys and values."""
+    counts = (getattr(cfg, name, None) for name in ("n_heads", "n_key_value_heads"))
+    return {int(count) for count in counts if count}
 
 
 def _probes(plain: Any) -> tuple[torch.Tensor, torch.Tensor]:

@@ -5,6 +5,7 @@ import difflib
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ import torch
 from rkstore.errors import BadInput, RkstoreError, few
 from rkstore.harvest import hooks
 from rkstore.harvest.tokens import TokenBlocks
-from rkstore.store.sites import Among, Site, block_of, is_named
+from rkstore.store.attached import TOKENIZER
+from rkstore.store.sites import Among, Site, block_of, head_of, is_named, of_head
 
 # Similarity of two names, from 0 to 1, above which one may be a misspelling of the other.
 LIKE = 0.5
@@ -38,6 +40,11 @@ class Model:
     repeated: frozenset[str]
     """Hooks that fire several times in one pass, because blocks are looped or shared."""
     revision: str | None
+
+    @cached_property
+    def measured(self) -> hooks.Measured:
+        """Which hooks give the same numbers, and which have heads; measured when first asked."""
+        return hooks.measure(self.bridge, self.widths)
 
     @property
     def layers(self) -> int:
@@ -92,6 +99,58 @@ class Model:
         """
         return [Site(name, self.widths[name]) for name in self._among(layers).chosen(layers, hook)]
 
+    def apart(self, sites: Sequence[Site]) -> list[Site]:
+        """The sites with each hook that has heads as one site a head; the others as they are.
+
+        Raises:
+            BadInput: none of them has heads.
+        """
+        heads = self.measured.heads
+        if not any(site.hook_name in heads for site in sites):
+            with_heads = list(dict.fromkeys(block_of(name)[1] for name in heads))
+            raise BadInput(
+                f"--heads apart needs a hook with heads: {self.name} has "
+                f"{few(with_heads, SHOWN) or 'none'}"
+            )
+        return [
+            one
+            for site in sites
+            for one in (
+                [
+                    Site(of_head(site.hook_name, head), site.width // heads[site.hook_name])
+                    for head in range(heads[site.hook_name])
+                ]
+                if site.hook_name in heads
+                else [site]
+            )
+        ]
+
+    def once(self, sites: Sequence[Site]) -> tuple[list[Site], dict[str, str]]:
+        """The sites without those that are the same numbers as an earlier one, and every alias.
+
+        Returns:
+            Of the sites that are the same, the first in the order of computation; and each other
+            name of these, with the site that is stored.
+        """
+        same, counts = self.measured.same, self.measured.heads
+        stored: dict[tuple[str, int | None], str] = {}
+        kept: list[Site] = []
+        for site in sites:
+            hook, head = self._hook_of(site.hook_name)
+            if stored.setdefault((same[hook], head), site.hook_name) == site.hook_name:
+                kept.append(site)
+        aliases: dict[str, str] = {}
+        for (first, head), site_name in stored.items():
+            for hook in (name for name, other in same.items() if other == first):
+                # A hook of the same numbers may give them without an axis of heads.
+                if head is None or counts.get(hook) == counts[self._hook_of(site_name)[0]]:
+                    aliases[hook if head is None else of_head(hook, head)] = site_name
+        return kept, {alias: name for alias, name in aliases.items() if alias != name}
+
+    def _hook_of(self, site: str) -> tuple[str, int | None]:
+        """The hook of a site, and the number of the head if it is one head's."""
+        return (site, None) if site in self.widths else head_of(site)
+
     def blocks(self, layers: str) -> dict[str, int]:
         """The blocks of these layers, such as ``blocks.8``, each with its number, in order.
 
@@ -123,7 +182,8 @@ class Model:
             For each site float32 ``(batch * position, d_in)``, block after block.
         """
         ids = torch.from_numpy(tokens.astype(np.int64)).to(self.bridge.cfg.device)
-        names = [site.hook_name for site in sites]
+        hook = {site.hook_name: self._hook_of(site.hook_name) for site in sites}
+        names = list(dict.fromkeys(name for name, _ in hook.values()))
         found: dict[str, torch.Tensor] = {}
         # Nothing after the last site is computed, in particular not the unembedding, a third of
         # the time with GPT-2's shape. A hook that fires again keeps its last value.
@@ -136,7 +196,7 @@ class Model:
 
         with contextlib.suppress(_AllFound):
             hooks.run(self.bridge, ids, names, keep)
-        return {site.hook_name: _rows(found, site, ids) for site in sites}
+        return {site.hook_name: _rows(found, site, hook[site.hook_name], ids) for site in sites}
 
     def describe(self) -> dict[str, Any]:
         """What a manifest records of model and tokenizer."""
@@ -156,6 +216,14 @@ class Model:
                 "special_token_ids": self.special_tokens,
             },
         }
+
+    def files(self) -> dict[str, bytes]:
+        """What a store keeps of the tokenizer, by path, so that its tokens have words.
+
+        Nothing for a slow tokenizer, which only transformers can read.
+        """
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        return {} if backend is None else {TOKENIZER: plain_tokenizer(backend)}
 
     def check_tokens(self, blocks: TokenBlocks) -> None:
         """Raise BadInput if a token is not in the vocabulary of the model."""
@@ -198,6 +266,16 @@ def tokenizer_sha256(tokenizer: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def plain_tokenizer(backend: Any) -> bytes:
+    """A tokenizer of the library tokenizers as JSON, without the state of its last call."""
+    from tokenizers import Tokenizer
+
+    copy = Tokenizer.from_str(backend.to_str())
+    copy.no_truncation()
+    copy.no_padding()
+    return str(copy.to_str()).encode()
+
+
 def nearest(name: str, names: Iterable[str]) -> list[str]:
     """The names, those spelled most like ``name`` first."""
     return sorted(names, key=_likeness(name), reverse=True)
@@ -214,13 +292,18 @@ def _likeness(name: str) -> Callable[[str], float]:
     return ratio
 
 
-def _rows(found: dict[str, torch.Tensor], site: Site, ids: torch.Tensor) -> np.ndarray:
-    """The output of a hook, one row a token."""
-    x = found.get(site.hook_name)
+def _rows(
+    found: dict[str, torch.Tensor], site: Site, hook: tuple[str, int | None], ids: torch.Tensor
+) -> np.ndarray:
+    """The output of a hook, or of one of its heads, one row a token."""
+    name, head = hook
+    x = found.get(name)
     if x is None or x.shape[:2] != ids.shape:
         gave = "nothing" if x is None else f"shape {tuple(x.shape)}"
         raise RkstoreError(
-            f"{site.hook_name} gives {gave} for tokens of shape {tuple(ids.shape)}, which is not "
+            f"{name} gives {gave} for tokens of shape {tuple(ids.shape)}, which is not "
             "one row a token: choose another --hook"
         )
+    if head is not None:
+        x = x[:, :, head]
     return x.reshape(-1, site.width).float().cpu().numpy()

@@ -6,6 +6,7 @@ weight of the norm, ``hook_mlp_out`` is what a second norm makes of the MLP's ou
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rkstore.errors import BadInput
@@ -67,6 +68,12 @@ def pairs_of(model: "Model", names: Sequence[str], layers: str) -> tuple[Pair, .
             raise BadInput(_lacking(model, name, lacking))
         found += here
     return tuple(found)
+
+
+def renamed(pair: Pair, aliases: Mapping[str, str]) -> Pair:
+    """The pair by the names under which its sites are stored."""
+    reads, writes = (aliases.get(name, name) for name in (pair.reads, pair.writes))
+    return replace(pair, reads=reads, writes=writes)
 
 
 def _lacking(model: "Model", name: str, lacking: dict[int, str]) -> str:

@@ -15,23 +15,20 @@ import numpy as np
 from tqdm import tqdm
 
 from rkstore.errors import BadInput
+from rkstore.harvest.from_text import text_tokens
 from rkstore.harvest.load import load_model
 from rkstore.harvest.model import Model, nearest
 from rkstore.harvest.paired import open_partner, paired_tokens
-from rkstore.harvest.pairs import pairs_of
+from rkstore.harvest.pairs import pairs_of, renamed
 from rkstore.harvest.settings import HarvestSettings
-from rkstore.harvest.text.open import check_text, open_text
-from rkstore.harvest.tokens import TokenBlocks, token_blocks, whole_blocks
+from rkstore.harvest.text.ignored import check_text
+from rkstore.harvest.tokens import TokenBlocks, whole_blocks
 from rkstore.settings import check_distinct
+from rkstore.store.attached import DOCUMENT_IDS
 from rkstore.store.codecs import codec_named
+from rkstore.store.files import record_of
 from rkstore.store.formats import compression_for
-from rkstore.store.manifest import (
-    CHUNK_ROWS,
-    MORE_COLUMNS_SCHEMA,
-    SCHEMA,
-    Manifest,
-    largest_divisor,
-)
+from rkstore.store.manifest import CHUNK_ROWS, Manifest, largest_divisor
 from rkstore.store.sites import Pair, Site, block_of
 from rkstore.store.store import Store
 from rkstore.store.writing.encoder import ShardEncoder
@@ -53,12 +50,15 @@ class Harvest:
     manifest: Manifest
     out: Path
     batch_size: int
+    files: dict[str, bytes]
+    """Files of the store besides its shards, by path: the tokenizer, and ids of documents."""
 
     @property
     def largest_bytes(self) -> int:
-        """Bytes of the store before lossless compression."""
+        """Bytes of the store before lossless compression, with its tokenizer."""
         per_row = sum(s.width for s in self.manifest.sites)
-        return self.manifest.rows * per_row * codec_named(self.manifest.codec).dtype.itemsize
+        values = self.manifest.rows * per_row * codec_named(self.manifest.codec).dtype.itemsize
+        return values + sum(map(len, self.files.values()))
 
     @property
     def free_bytes(self) -> int:
@@ -89,55 +89,32 @@ def prepare(settings: HarvestSettings) -> Harvest:
     pairs = pairs_of(model, settings.pair, settings.layers)
     paired = [name for pair in pairs for name in (pair.reads, pair.writes)]
     sites = model.sites([*settings.hooks, *paired], settings.layers)
+    if settings.heads == "apart":
+        sites = model.apart(sites)
     _check_widths(model, sites, settings)
+    sites, aliases = model.once(sites)
+    pairs = tuple(renamed(pair, aliases) for pair in pairs)
     if partner is None:
-        blocks, source = _from_text(model, settings)
+        blocks, source, files = text_tokens(model, settings)
     else:
         blocks, source = paired_tokens(partner, model, settings)
+        kept = [DOCUMENT_IDS] if DOCUMENT_IDS in partner.manifest.files else []
+        files = {path: partner.file(path) for path in kept}
     model.check_tokens(blocks)
-    manifest = _manifest(model, sites, pairs, blocks, source, settings)
+    files |= model.files()
+    manifest = _manifest(model, sites, pairs, aliases, blocks, source, files, settings)
     out = Path(settings.out or Path("stores") / model.name.split("/")[-1])
-    return Harvest(model, blocks, manifest, out, settings.batch_size)
-
-
-def _from_text(model: Model, settings: HarvestSettings) -> tuple[TokenBlocks, dict[str, Any]]:
-    """The blocks of the text, and what a manifest records of them."""
-    if settings.context_size > model.longest_context:
-        raise BadInput(
-            f"--context-size is {settings.context_size}: {model.name} sees at most "
-            f"{model.longest_context} tokens"
-        )
-    if settings.prepend_bos and model.bos is None:
-        raise BadInput(f"{model.name} has no BOS token: use --no-prepend-bos")
-    text = open_text(settings)
-    blocks = token_blocks(
-        text.documents,
-        model.encode,
-        separator=model.bos,
-        context_size=settings.context_size,
-        prepend_bos=settings.prepend_bos,
-        tokens=settings.tokens,
-    )
-    asked = whole_blocks(settings.tokens, settings.context_size) * settings.context_size
-    return blocks, {
-        "text": text.source,
-        "tokens": {
-            "prepend_bos": settings.prepend_bos,
-            "seed": settings.seed,
-            "sha256": blocks.sha256,
-            # Written only where it is unusual, so that older stores keep their bytes.
-            **({} if blocks.counts_up else {"document_sha256": blocks.document_sha256}),
-            **({} if blocks.rows == asked else {"asked": settings.tokens}),
-        },
-    }
+    return Harvest(model, blocks, manifest, out, settings.batch_size, files)
 
 
 def _manifest(
     model: Model,
     sites: list[Site],
     pairs: tuple[Pair, ...],
+    aliases: dict[str, str],
     blocks: TokenBlocks,
     source: dict[str, Any],
+    files: dict[str, bytes],
     settings: HarvestSettings,
 ) -> Manifest:
     whole = blocks.rows_in_block
@@ -155,7 +132,8 @@ def _manifest(
         sites=tuple(sites),
         pairs=pairs,
         more_columns=blocks.more_columns,
-        schema=MORE_COLUMNS_SCHEMA if blocks.more_columns else SCHEMA,
+        aliases=aliases,
+        files={path: record_of(content) for path, content in files.items()},
         source={
             **model.describe(),
             **source,
@@ -177,7 +155,7 @@ def run(harvest: Harvest, on_shard: Callable[[int], object] = lambda _: None) ->
     """
     manifest = harvest.manifest
     left: Left = {}
-    with StoreWriter(harvest.out, manifest) as writer:
+    with StoreWriter(harvest.out, manifest, harvest.files) as writer:
         done = manifest.rows_recorded(writer.next_shard)
         with tqdm(
             total=manifest.rows,

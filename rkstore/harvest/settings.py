@@ -23,17 +23,25 @@ class HarvestSettings(Settings):
     layers: str = option("all", LAYERS_HELP, also="layer")
     hook: tuple[str, ...] = option((), f"{HOOK_HELP} {USUAL_HOOK} without --hook and --pair.")
     pair: tuple[str, ...] = option((), PAIR_HELP, choices=PAIRS)
+    heads: str = option(
+        "flat",
+        "Hooks with heads, such as attn.hook_z: flat stores the heads of a token as one row, apart "
+        "each head as a site of its own, attn.hook_z.h5.",
+        choices=("flat", "apart"),
+    )
     d_in: int | None = option(None, "Refuse sites that are not this wide.", least=1)
     text: tuple[str, ...] = option(
         (),
-        "Plain text in UTF-8, one document a file, instead of a dataset: files, or directories, "
-        "whose .txt files are read in natural order.",
+        "Plain text in UTF-8, one document a file, instead of a dataset: files (also .gz), "
+        "directories, whose .txt files are read in natural order, quoted patterns such as "
+        "'data/**/*.txt', or - for standard input.",
         path=True,
     )
     dataset: str = option(
         "Salesforce/wikitext",
-        "Dataset on the Hub, a local directory, or a file of rows (.jsonl, .parquet, .csv), whose "
-        "'text' column is read, one document a row; text files are one document each.",
+        "Dataset on the Hub, a local directory, or a file of rows (.jsonl, .json, .parquet, .csv, "
+        "also .gz), whose 'text' column is read, one document a row; text files are one document "
+        "each.",
         path=True,
     )
     dataset_config: str | None = option(
@@ -47,6 +55,35 @@ class HarvestSettings(Settings):
         "Datasets to try in this order if the previous one is not available, NAME or NAME:CONFIG; "
         "the one used is printed and recorded.",
         path=True,
+    )
+    text_column: str = option("text", "Column of the dataset whose texts are the documents.")
+    chat_column: str | None = option(
+        None,
+        "Column of the dataset with chats, lists of role and content: the tokenizer's own template "
+        "makes a document of each.",
+    )
+    tokenized_by: str | None = option(
+        None,
+        "Hub name or directory of the tokenizer whose ids the dataset holds instead of texts; it "
+        "must have the vocabulary of the model's. A .npy file is then also a dataset.",
+        path=True,
+    )
+    ids_column: str | None = option(
+        None, "Column of the dataset with those ids; by default, input_ids or tokens."
+    )
+    whole_contexts: bool = option(
+        False,
+        "The ids of the dataset are cut into contexts already: each row is one block, as it is. "
+        "A set that SAELens tokenised always is.",
+    )
+    id_column: str | None = option(
+        None, "Column of the dataset with the documents' own ids, which are kept in the store."
+    )
+    shuffle_buffer: int | None = option(
+        None,
+        "Stream the dataset, and shuffle by --seed within this many rows. By default, local rows "
+        "are shuffled as a whole, and those on the Hub within a thousand.",
+        least=1,
     )
     paired_with: str | None = option(
         None,
@@ -79,9 +116,22 @@ class HarvestSettings(Settings):
     )
     device: str = option("cpu", "Torch device of the model.")
     seed: int = option(0, "Seed of the order of documents; 0 keeps their order.", least=0)
-    out: str | None = option(None, "Directory of the store; stores/<model> by default.", path=True)
+    out: str | None = option(None, "Directory of the store; stores/MODEL by default.", path=True)
 
     @property
     def hooks(self) -> tuple[str, ...]:
         """The hooks to store besides the pairs."""
         return self.hook or (() if self.pair else (USUAL_HOOK,))
+
+
+class HooksSettings(Settings):
+    """Which hooks of a model to list."""
+
+    revision: str | None = option(None, "Revision of the model on the Hub.")
+    tokenizer: str | None = option(
+        None, "Hub name or directory of the tokenizer, if not the model's.", path=True
+    )
+    layers: str = option("all", LAYERS_HELP, also="layer")
+    hook: tuple[str, ...] = option((), HOOK_HELP)
+    dtype: str = option("float32", "Precision of the model.", choices=DTYPES)
+    device: str = option("cpu", "Torch device of the model.")

@@ -110,27 +110,18 @@ def whole_blocks(tokens: int, context_size: int) -> int:
     return tokens // context_size
 
 
-def token_blocks(
-    documents: Iterator[Document],
-    encode: Encode,
-    *,
-    separator: int | None,
-    context_size: int,
-    prepend_bos: bool,
-    tokens: int,
-) -> TokenBlocks:
-    """Tokenise documents and cut them into blocks: see :func:`cut`.
+def encoded(documents: Iterator[Document], encode: Encode) -> Iterator[tuple[int, list[int]]]:
+    """The tokens of each document that has any, many documents encoded at once.
 
     Args:
         encode: texts → token ids without special tokens.
     """
-    return cut(
-        _encoded(documents, encode),
-        separator=separator,
-        context_size=context_size,
-        prepend_bos=prepend_bos,
-        tokens=tokens,
-    )
+    filled = ((number, text) for number, text in documents if text.strip())
+    while group := list(itertools.islice(filled, DOCUMENTS_AT_ONCE)):
+        numbers, texts = zip(*group, strict=True)
+        for number, encoded in zip(numbers, encode(list(texts)), strict=True):
+            if encoded:
+                yield number, encoded
 
 
 def cut(
@@ -183,16 +174,6 @@ def cut(
         stream = np.concatenate([np.full((blocks, 1), separator, np.int32), stream], axis=1)
         owner = np.concatenate([owner[:, :1], owner], axis=1)
     return TokenBlocks(stream, owner)
-
-
-def _encoded(documents: Iterator[Document], encode: Encode) -> Iterator[tuple[int, list[int]]]:
-    """The tokens of each document that has any, many documents encoded at once."""
-    filled = ((number, text) for number, text in documents if text.strip())
-    while group := list(itertools.islice(filled, DOCUMENTS_AT_ONCE)):
-        numbers, texts = zip(*group, strict=True)
-        for number, encoded in zip(numbers, encode(list(texts)), strict=True):
-            if encoded:
-                yield number, encoded
 
 
 def _joined(encoded: Sequence[int], found: int, own: int, separator: int | None) -> Sequence[int]:

@@ -5,6 +5,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from rkstore.errors import BadInput
@@ -12,8 +13,9 @@ from rkstore.rkcnn.directions import DIRECTIONS
 from rkstore.rkcnn.probe import RkCNNProbe
 from rkstore.rkcnn.result import DESCRIPTION, RkCNNResult
 from rkstore.rkcnn.scores import SCORES
+from rkstore.rkcnn.scores.base import Score
 from rkstore.rkcnn.settings import ProbeSettings
-from rkstore.rkcnn.source import StoreSite
+from rkstore.rkcnn.source import StoreSite, open_source
 from rkstore.rkcnn.subsets import SUBSETS
 from rkstore.store.batches.kept import left_out
 from rkstore.store.batches.plan import split_chunks
@@ -42,20 +44,42 @@ class Probed:
 
 
 def mine_directions(
-    site: StoreSite, *, m: int | None, drawn: int, kept: int, score: str, seed: int
+    activations: torch.Tensor | np.ndarray | StoreSite,
+    d_model: int | None = None,
+    n_directions: int = 100,
+    subset_size: int | None = None,
+    n_subsets: int = 1000,
+    score_method: str | Score = "kurtosis",
+    device: str = "cpu",
+    seed: int | None = None,
+    show_progress: bool = True,
 ) -> torch.Tensor:
-    """The principal directions of the best ``kept`` of ``drawn`` random subsets, ``(kept, d_in)``.
+    """The principal directions of the best of some random subsets, ``(n_directions, d_model)``.
 
-    Each has norm 1, is zero outside its subset, and has a positively skewed projection.
+    Each has norm 1, is zero outside its subset, and has a positively skewed projection; the best
+    comes first. The names and defaults are those of the RkCNN-SAE code.
 
     Args:
-        m: dimensions of a subset; the square root of ``d_in`` by default.
+        activations: ``(n, d_model)``, or a site of a store.
+        d_model: width of the activations; need not be given.
+        subset_size: dimensions of a subset; the square root of ``d_model`` by default.
+        n_subsets: how many are drawn, at least ``n_directions``.
+        seed: of the subsets; 0 by default, so that a call can be repeated.
 
     Raises:
-        BadInput: there are fewer subsets than that, or fewer with a defined score.
+        BadInput: there are fewer subsets than that, or fewer with a defined score; or the
+            activations have another width.
     """
-    probe = RkCNNProbe(site.width, m=m, h=drawn, r=kept, score_method=score, seed=seed)
-    directions = probe.probe(site).top_directions
+    probe = RkCNNProbe(
+        open_source(activations).width if d_model is None else d_model,
+        m=subset_size,
+        h=n_subsets,
+        r=n_directions,
+        score_method=score_method,
+        device=device,
+        seed=seed or 0,
+    )
+    directions = probe.probe(activations, show_progress=show_progress).top_directions
     assert directions is not None
     return directions
 
@@ -125,8 +149,7 @@ def probed(path: str | Path, store: Readable) -> Probed:
         raise BadInput(
             f"the probe in {path} belongs to another store than {store.where}: probe this one"
         )
-    hook_name = str(source.get("hook_name"))
-    store.check_site(hook_name)
+    hook_name = store.check_site(str(source.get("hook_name")))
     if directions is None:
         raise BadInput(f"the probe in {path} was made without directions: probe again with them")
     width = store.manifest.width(hook_name)

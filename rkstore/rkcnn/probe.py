@@ -140,6 +140,7 @@ class RkCNNProbe:
         activations: torch.Tensor | np.ndarray | StoreSite,
         labels: str | ArrayLike | torch.Tensor | None = None,
         compute_directions: bool = True,
+        show_progress: bool = True,
     ) -> RkCNNResult:
         """Score random subsets of the dimensions and keep the best.
 
@@ -154,6 +155,7 @@ class RkCNNProbe:
                 separation, and unused by scores from moments.
             compute_directions: find the directions of each kept subset; this needs the covariance,
             ``(d_model, d_model)`` float64.
+            show_progress: show a bar, if stderr is a terminal.
 
         Returns:
             The result, its tensors on the device of the probe.
@@ -172,7 +174,7 @@ class RkCNNProbe:
         self._check_source(source)
         chosen = spread_rows(source.rows, self.sample_rows, np.random.default_rng([self.seed, 1]))
         comparison = self._comparison(source, labels, chosen)
-        moments, sample = self._scan(source, chosen, compute_directions)
+        moments, sample = self._scan(source, chosen, compute_directions, show_progress)
         everything = view = View(moments, sample)
         found: list[Round] = []
         for number in range(self.rounds):
@@ -331,13 +333,13 @@ class RkCNNProbe:
         return np.argsort(-scores, kind="stable")[: self.r]
 
     def _scan(
-        self, source: Source, chosen: Indices, compute_directions: bool
+        self, source: Source, chosen: Indices, compute_directions: bool, show_progress: bool
     ) -> tuple[Moments, Floats]:
         """Which results of :func:`scan` are needed."""
         rotates = self.subsets == "bases"
         comoment = compute_directions or rotates or isinstance(self._score, DirectionScore)
         largest = isinstance(self._score, MomentScore) and self._score.needs_largest
-        return scan(source, chosen, comoment, largest)
+        return scan(source, chosen, comoment, largest, show_progress)
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(array).to(self.device)

@@ -13,7 +13,9 @@ from rkstore.rkcnn.source import Source, ahead, read_blocks
 from rkstore.rkcnn.subsets import Indices
 
 
-def scan(source: Source, chosen: Indices, comoment: bool, largest: bool) -> tuple[Moments, Floats]:
+def scan(
+    source: Source, chosen: Indices, comoment: bool, largest: bool, show_progress: bool = True
+) -> tuple[Moments, Floats]:
     """Read all rows once: their moments, and the chosen ones, centred, ``(sample, d)``.
 
     Centring preserves the precision of differences in float32, and changes neither a distance nor
@@ -23,7 +25,8 @@ def scan(source: Source, chosen: Indices, comoment: bool, largest: bool) -> tupl
 
     def blocks() -> Iterator[Floats]:
         start = 0
-        with tqdm(total=source.rows, desc="probe", unit="row", disable=None) as bar:
+        hidden = None if show_progress else True
+        with tqdm(total=source.rows, desc="probe", unit="row", disable=hidden) as bar:
             for block in read_blocks(source):
                 _check_finite(block, start)
                 first, last = np.searchsorted(chosen, [start, start + len(block)])

@@ -72,5 +72,5 @@ class ProbeSettings(SiteSettings):
     )
     seed: int = option(0, "Seed of the subsets.", least=0)
     out: str | None = option(
-        None, "Directory of the result; results/probe/<site> by default.", path=True
+        None, "Directory of the result; results/probe/SITE by default.", path=True
     )

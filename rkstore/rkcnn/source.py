@@ -43,7 +43,7 @@ class StoreSite:
     """Rows that are skipped."""
 
     def __post_init__(self) -> None:
-        self.store.check_site(self.hook_name)
+        object.__setattr__(self, "hook_name", self.store.check_site(self.hook_name))
         for chunk in self._chunks:
             self.store.check_chunk(chunk)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from rkstore.errors import BadInput, DamagedStore
+from rkstore.share.card import card
 from rkstore.share.copies import Moved, check_one_history, check_same, each
 from rkstore.store.contents import Contents
 from rkstore.store.files import (
@@ -23,9 +24,7 @@ from rkstore.store.open import say_if_short
 from rkstore.store.part import NOTHING
 from rkstore.store.store import Store
 from rkstore.store.writing.destination import Destination
-
-# A journal at a URL cannot be appended to: a killed push repeats at most this much.
-JOURNAL_SECONDS = 30.0
+from rkstore.store.writing.hub import HubDestination
 
 
 def push(path: str | Path, url: str | Path) -> Moved:
@@ -37,12 +36,14 @@ def push(path: str | Path, url: str | Path) -> Moved:
         RkstoreError: the connection failed; run again, it continues.
     """
     store = say_if_short(Store(path))
-    location = Destination(url)
+    location = HubDestination(url) if str(url).startswith("hf://") else Destination(url)
     with location.writing(store.manifest.fingerprint) as found:
         listed = _already_there(store, location, found)
         sent = _send(store, location, found, len(listed.records))
         location.check_written()
         _send_what_counts(store, location, found, listed)
+        if isinstance(location, HubDestination):
+            location.put_card(card(store, location.url))
         location.check_written()
     return Moved(len(sent), sum(sent), len(store.files()) - len(sent))
 
@@ -103,9 +104,10 @@ def _send(store: Store, location: Destination, found: set[str], there: int) -> l
     lock, last = threading.Lock(), time.monotonic()
     total = sum(file.bytes for file in files.values())
     with tqdm(total=total, unit="B", unit_scale=True, desc="push", disable=None) as bar:
+        each(one, store.manifest.files.keys() & files.keys(), location.at_once)
         for shard in store.shards:
             each(one, store.manifest.shard_paths(shard, store.held.sites), location.at_once)
-            if shard >= there and time.monotonic() - last > JOURNAL_SECONDS:
+            if shard >= there and time.monotonic() - last > location.journal_seconds:
                 _send_journal(store, location, shard + 1)
                 last = time.monotonic()
     return sent

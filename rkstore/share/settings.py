@@ -28,7 +28,7 @@ class ImportSettings(Settings):
     shard_rows: int = option(
         8192, "About how many rows per file; a killed import repeats at most this many.", least=1
     )
-    out: str | None = option(None, "Directory of the store; stores/<name> by default.", path=True)
+    out: str | None = option(None, "Directory of the store; stores/NAME by default.", path=True)
 
 
 @combined(to=EXPORTERS)
@@ -39,9 +39,7 @@ class ExportSettings(Settings):
     layer: str | None = option(None, LAYERS_HELP, also="layers")
     hook: tuple[str, ...] = option((), HOOK_HELP)
     dtype: str = option("float32", "Numbers to write.", choices=("float32", "float16"))
-    out: str | None = option(
-        None, "Directory to write; exports/<store>-<to> by default.", path=True
-    )
+    out: str | None = option(None, "Directory to write; exports/STORE-TO by default.", path=True)
 
 
 class PullSettings(Settings):
@@ -53,5 +51,7 @@ class PullSettings(Settings):
         None, "Rows to pull, FIRST:LAST+1, rounded outward to whole shards; all by default."
     )
     out: str | None = option(
-        None, "Directory of the store; stores/<last of the URL> by default.", path=True
+        None,
+        "Directory of the store; stores/NAME by default, with the last part of the URL.",
+        path=True,
     )

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from rkstore.errors import BadInput
+from rkstore.store.checked import parse_manifest
 from rkstore.store.files import JOURNAL, LARGEST_MANIFEST, MANIFEST, PART
 from rkstore.store.journal import Journal, largest_journal, parse_journal
-from rkstore.store.manifest import Manifest, parse_manifest
+from rkstore.store.manifest import Manifest
 from rkstore.store.part import Part, parse_part, whole
 
 # A path and the maximum size of its file → its content, or None if there is no file.

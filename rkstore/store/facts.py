@@ -55,6 +55,7 @@ def store_facts(store: Store) -> dict[str, Any]:
         "bytes": store.stored_bytes(),
         "sites": sites,
         "pairs": [asdict(pair) for pair in store.pairs],
+        "aliases": store.aliases,
         "source": manifest.source,
     }
 

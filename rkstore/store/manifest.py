@@ -6,18 +6,16 @@ that determines a stored value, and its fingerprint names the store.
 
 import hashlib
 import json
-import math
 import re
-from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from rkstore.errors import BadInput, DamagedStore
-from rkstore.store.codecs import CODECS, Codec, codec_named
-from rkstore.store.files import JOURNAL, LARGEST_MANIFEST, MANIFEST, PART
+from rkstore.store.codecs import Codec, codec_named
+from rkstore.store.files import FileRecord
 from rkstore.store.formats import FORMATS, ArraySpec, format_named
 from rkstore.store.jsontext import canonical
 from rkstore.store.sites import Pair, Site
@@ -25,9 +23,11 @@ from rkstore.store.sites import Pair, Site
 # 2: massive rows and out-of-range entries are kept apart; errors exclude massive rows.
 SCHEMA = 2
 
-# 3: has columns besides the three that every store has. Only such a store states it, so that an
-# older rkstore refuses it and reads all others.
-MORE_COLUMNS_SCHEMA = 3
+# What only some stores have needs a later schema: columns besides the three of every store, files
+# besides the shards, other names of sites. Only such a store states that schema, so that an older
+# rkstore refuses it and reads all others. By the key of the manifest that states it.
+MORE_COLUMNS_SCHEMA, FILES_SCHEMA = 3, 4
+NEEDED = {"more_columns": MORE_COLUMNS_SCHEMA, "files": FILES_SCHEMA, "aliases": FILES_SCHEMA}
 
 # Rows decoded at once. Large enough for compression and threads, small enough that a shuffled
 # window of many chunks fits in memory: 3 MB of float16 at GPT-2's width.
@@ -52,9 +52,6 @@ SITE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 # Where the statistics of a site over the rows of a shard lie, and what is kept apart of them.
 STATISTICS, APART = "{}/statistics/%05d.safetensors", "{}/apart/%05d.safetensors.zst"
 
-# The most memory that a stranger's store may ask for at once, in bytes.
-LARGEST_CHUNK = 2**30
-
 
 @dataclass(frozen=True)
 class Manifest:
@@ -75,13 +72,25 @@ class Manifest:
     """Of the activations; by default, and for all other arrays, the first of the format's."""
     pairs: tuple[Pair, ...] = ()
     """Sites that belong together: what an MLP reads, and what it writes."""
-    schema: int = SCHEMA
+    schema: int = 0
+    """By default, the earliest that has all that the store has."""
     more_columns: tuple[str, ...] = ()
-    """Which of ``MORE_COLUMNS`` there are; they need schema 3."""
+    """Which of ``MORE_COLUMNS`` there are."""
+    files: Mapping[str, FileRecord] = field(default_factory=dict)
+    """Files of the whole store besides its shards, by path (:mod:`rkstore.store.attached`)."""
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    """Other names of the sites, by which they can be asked for."""
 
     def __post_init__(self) -> None:
         if self.compression == "":
             object.__setattr__(self, "compression", self._usual_compression)
+        if self.schema == 0:
+            object.__setattr__(self, "schema", self.needed_schema)
+
+    @property
+    def needed_schema(self) -> int:
+        """The earliest schema that is written and has all that the store has."""
+        return max([SCHEMA, *(least for key, least in NEEDED.items() if getattr(self, key))])
 
     @cached_property
     def fingerprint(self) -> str:
@@ -111,6 +120,10 @@ class Manifest:
         """The pairs whose two sites are both among these."""
         return tuple(pair for pair in self.pairs if {pair.reads, pair.writes} <= {*hook_names})
 
+    def aliases_among(self, hook_names: Collection[str]) -> dict[str, str]:
+        """The other names of these sites, each with the site."""
+        return {alias: site for alias, site in self.aliases.items() if site in hook_names}
+
     @property
     def _usual_compression(self) -> str:
         return FORMATS[self.format].compressions[0] if self.format in FORMATS else ""
@@ -130,7 +143,8 @@ class Manifest:
         return min(shards * self.shard_rows, self.rows)
 
     def width(self, hook_name: str) -> int:
-        return self._widths[hook_name]
+        """Dimensions of a site, also by another name of it."""
+        return self._widths[self.aliases.get(hook_name, hook_name)]
 
     def fvu_before(self, hook_name: str) -> float:
         """Error that the values already had if they were imported from another store's export."""
@@ -139,7 +153,7 @@ class Manifest:
 
     def specs(self, hook_name: str) -> dict[str, ArraySpec]:
         """The arrays of one site: ``""`` its values, then what its codec needs to decode them."""
-        return self._specs[hook_name]
+        return self._specs[self.aliases.get(hook_name, hook_name)]
 
     @cached_property
     def _specs(self) -> dict[str, dict[str, ArraySpec]]:
@@ -253,115 +267,14 @@ class Manifest:
             # Written only if there are any: earlier stores lacked the key.
             **({"pairs": [asdict(pair) for pair in self.pairs]} if self.pairs else {}),
             **({"more_columns": list(self.more_columns)} if self.more_columns else {}),
+            **({"aliases": dict(self.aliases)} if self.aliases else {}),
+            **(
+                {"files": {p: vars(self.files[p]) for p in sorted(self.files)}}
+                if self.files
+                else {}
+            ),
             "source": self.source,
         }
-
-
-def parse_manifest(raw: bytes, where: str) -> Manifest:
-    """The manifest in a ``manifest.json``.
-
-    Args:
-        raw: the bytes of the file.
-        where: directory or URL of the store, for errors.
-
-    Raises:
-        BadInput: it needs a newer rkstore.
-        DamagedStore: the manifest is not one that rkstore wrote.
-    """
-    path = f"{where}/{MANIFEST}"
-    if len(raw) > LARGEST_MANIFEST:
-        raise DamagedStore(f"{path} is larger than {LARGEST_MANIFEST >> 20} MiB: not a manifest")
-    try:
-        document = json.loads(raw)
-        schema = document["rkstore_schema"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise DamagedStore(f"{path} is not a manifest that rkstore wrote") from None
-    if isinstance(schema, int) and schema > MORE_COLUMNS_SCHEMA:
-        raise BadInput(
-            f"{where} has schema {schema} and this rkstore reads up to {MORE_COLUMNS_SCHEMA}: "
-            "upgrade with 'pip install --upgrade rkstore'"
-        )
-    try:
-        manifest = _manifest(document)
-        check_manifest(manifest)
-        written = manifest.to_bytes()
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise DamagedStore(f"{path} is not a valid manifest: {error}") from None
-    if written != raw:
-        raise DamagedStore(
-            f"{path} was changed after it was written: its contents have fingerprint "
-            f"{manifest.fingerprint}, it states {document.get('fingerprint')}"
-        )
-    return manifest
-
-
-def _manifest(document: dict[str, Any]) -> Manifest:
-    sites = tuple(Site(site["hook_name"], site["d_in"]) for site in document["sites"])
-    keys = ("rows", "context_size", "shard_rows", "chunk_rows", "codec", "format", "source")
-    stated = {"compression": document["compression"]} if "compression" in document else {}
-    stated["schema"] = document["rkstore_schema"]
-    stated["more_columns"] = tuple(document.get("more_columns", ()))
-    pairs = tuple(Pair(**pair) for pair in document.get("pairs", []))
-    return Manifest(sites=sites, pairs=pairs, **{key: document[key] for key in keys}, **stated)
-
-
-def check_manifest(manifest: Manifest) -> None:
-    """Raise ValueError if the manifest is impossible."""
-    sizes = {
-        "rows": manifest.rows,
-        "context_size": manifest.context_size,
-        "shard_rows": manifest.shard_rows,
-        "chunk_rows": manifest.chunk_rows,
-    } | {site.hook_name: site.width for site in manifest.sites}
-    for name, size in sizes.items():
-        if type(size) is not int or not 0 < size < 2**48:
-            raise ValueError(f"{name} is {size!r}, not a positive number")
-    if type(manifest.schema) is not int or manifest.schema < 1:
-        raise ValueError(f"unknown schema {manifest.schema!r}")
-    more = manifest.more_columns
-    if len(set(more)) != len(more) or not set(more) <= MORE_COLUMNS.keys():
-        raise ValueError(f"unknown columns {', '.join(map(str, more))}")
-    if bool(more) != (manifest.schema >= MORE_COLUMNS_SCHEMA):
-        raise ValueError(f"schema {manifest.schema} does not go with columns {more}")
-    if manifest.shard_rows % manifest.chunk_rows:
-        raise ValueError("shard_rows is not a multiple of chunk_rows")
-    if manifest.codec not in CODECS:
-        raise ValueError(f"unknown codec {manifest.codec!r}")
-    if manifest.format not in FORMATS:
-        raise ValueError(f"unknown format {manifest.format!r}")
-    if manifest.compression not in FORMATS[manifest.format].compressions:
-        raise ValueError(f"unknown compression {manifest.compression!r} of {manifest.format}")
-    if not isinstance(manifest.source, dict):
-        raise ValueError("source is not an object")
-    for site in manifest.sites:
-        if not 0 <= manifest.fvu_before(site.hook_name) < math.inf:
-            raise ValueError(f"the error of {site.hook_name} is not a number from 0")
-    specs = manifest.all_specs()
-    for spec in specs:
-        # As float32: that is what a chunk becomes when it is decoded.
-        if spec.chunk_rows * math.prod(spec.tail) * 4 > LARGEST_CHUNK:
-            raise ValueError(
-                f"a chunk of {spec.chunk_rows} rows of {spec.name}, {spec.width} wide, is too large"
-            )
-    names = [spec.name for spec in specs]
-    if not manifest.sites or len(set(names)) != len(names):
-        raise ValueError("sites are missing or named twice")
-    for name in names:
-        if not SITE_NAME.fullmatch(name) or name in (MANIFEST, JOURNAL, PART, "zarr.json"):
-            raise ValueError(f"{name!r} cannot be the name of a site")
-    _check_pairs(manifest)
-
-
-def _check_pairs(manifest: Manifest) -> None:
-    """Raise ValueError if a pair has a site that the store lacks, or is there twice."""
-    for pair in manifest.pairs:
-        if type(pair.name) is not str or type(pair.layer) is not int:
-            raise ValueError(f"a pair is named {pair.name!r}, of layer {pair.layer!r}")
-        for hook_name in (pair.reads, pair.writes):
-            if hook_name not in manifest.hook_names:
-                raise ValueError(f"pair {pair.name} has {hook_name!r}, which is no site")
-        if manifest.pairs.count(pair) > 1:
-            raise ValueError(f"pair {pair.name} of layer {pair.layer} is there twice")
 
 
 def largest_divisor(n: int, most: int) -> int:

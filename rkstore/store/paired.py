@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from rkstore.errors import BadInput, DamagedStore, few
 from rkstore.store.codecs import CODECS, Codec, Encoded
 from rkstore.store.jsontext import canonical
+from rkstore.store.lookup import Lookup
 from rkstore.store.manifest import PARTNER_ROW
 from rkstore.store.sites import Among, Hooks, Pair
 from rkstore.store.statistics import Statistics
 from rkstore.store.store import Store
+from rkstore.store.words import Words
 
 NAMES = ("base", "chat")
 
@@ -49,7 +51,7 @@ class PairedManifest:
         return self.widths[hook_name]
 
 
-class PairedStore:
+class PairedStore(Lookup):
     """Two stores as one, read-only: a :class:`~rkstore.store.readable.Readable`.
 
     Rows and chunks are the second store's. Where it was harvested with ``--align text`` it has
@@ -79,6 +81,11 @@ class PairedStore:
             f"{name}:{own}": (store, own)
             for name, store in zip(self.names, (first, second), strict=True)
             for own in store.hook_names
+        }
+        self.aliases = {
+            f"{name}:{alias}": f"{name}:{own}"
+            for name, store in zip(self.names, (first, second), strict=True)
+            for alias, own in store.aliases.items()
         }
         self.manifest = self._describe()
 
@@ -118,6 +125,7 @@ class PairedStore:
         return self.second.chunk_range
 
     def rows_of_chunk(self, chunk: int) -> tuple[int, int]:
+        """First row, and one past the last, of a chunk."""
         return self.second.rows_of_chunk(chunk)
 
     def codec_of(self, hook_name: str) -> Codec:
@@ -169,6 +177,22 @@ class PairedStore:
         between: Integers = self.first.column(name, first, stop)
         return between[rows - first]
 
+    @property
+    def has_words(self) -> bool:
+        """Whether the first store has its tokenizer."""
+        return self.first.has_words
+
+    @property
+    def words(self) -> Words:
+        """The first store's tokenizer, as its column of tokens is."""
+        return self.first.words
+
+    def in_text(self, start: int, stop: int) -> tuple[Store, NDArray[np.int64]]:
+        """The first store, and the rows of the pair there."""
+        if not self.aligned:
+            return self.first, np.arange(start, stop)
+        return self.first, self._partner_rows(start, stop).astype(np.int64)
+
     def statistics(self, hook_name: str) -> Statistics:
         """Exact statistics of a site over all rows of its own store.
 
@@ -198,10 +222,12 @@ class PairedStore:
         """See :meth:`Store.sites`."""
         return self._among.chosen(layers, hooks)
 
-    def check_site(self, hook_name: str) -> None:
-        """Raise BadInput with the alternatives unless one of the stores has the site."""
-        if hook_name not in self._sites:
+    def check_site(self, hook_name: str) -> str:
+        """The site of that name or alias; raises BadInput with the alternatives."""
+        site = self.aliases.get(hook_name, hook_name)
+        if site not in self._sites:
             raise BadInput(f"'{hook_name}' is not in {self.where}, which {self._has}")
+        return site
 
     def check_chunk(self, chunk: int) -> None:
         """Raise BadInput with the alternatives unless the chunk can be read."""
@@ -209,7 +235,7 @@ class PairedStore:
 
     @property
     def _among(self) -> Among:
-        return Among(self.hook_names, self.where, lambda _: self._has)
+        return Among(self.hook_names, self.where, lambda _: self._has, self.aliases)
 
     @property
     def _has(self) -> str:
@@ -217,8 +243,7 @@ class PairedStore:
 
     def _site(self, hook_name: str) -> tuple[Store, str]:
         """The store of a site, and its name there."""
-        self.check_site(hook_name)
-        return self._sites[hook_name]
+        return self._sites[self.check_site(hook_name)]
 
     def _as_stored(self, store: Store) -> bool:
         """Whether a chunk of the pair is a chunk of that store."""
@@ -265,7 +290,10 @@ class PairedStore:
             {key: source[key] for key in ("text", "tokens", "tokenizer") if key in source}
             | {"model": _both(list(stores.values())), "paired": prints},
             hashlib.sha256(canonical({"paired": prints}).encode()).hexdigest()[:16],
-            {name: store.manifest.width(own) for name, (store, own) in self._sites.items()},
+            {
+                name: self._sites[site][0].manifest.width(self._sites[site][1])
+                for name, site in [*((name, name) for name in self._sites), *self.aliases.items()]
+            },
         )
 
 

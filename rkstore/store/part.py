@@ -50,9 +50,13 @@ class Part:
         )
 
     def files(self, manifest: Manifest, records: Sequence[ShardRecord]) -> dict[str, FileRecord]:
-        """What was recorded of each of its files, by path, shard after shard."""
+        """What was recorded of each of its files, by path: of the whole store, then by shard.
+
+        Every part has the files of the whole store; one without sites has none.
+        """
         patterns = manifest.path_patterns(self.sites)
-        return {
+        of_all = dict(manifest.files) if self.sites else {}
+        return of_all | {
             path: files[path]
             for shard in (self.shards if self else ())
             for files in [records[shard].files]

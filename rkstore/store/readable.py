@@ -1,6 +1,7 @@
 """What batches, probes, training and evaluation read: a store, or two stores as one."""
 
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +9,9 @@ from numpy.typing import NDArray
 from rkstore.store.codecs import Codec, Encoded
 from rkstore.store.sites import Hooks, Pair
 from rkstore.store.statistics import Statistics
+
+if TYPE_CHECKING:
+    from rkstore.store.words import Words
 
 
 class Described(Protocol):
@@ -38,6 +42,8 @@ class Readable(Protocol):
     @property
     def pairs(self) -> tuple[Pair, ...]: ...
     @property
+    def aliases(self) -> Mapping[str, str]: ...
+    @property
     def rows(self) -> int: ...
     @property
     def first_row(self) -> int: ...
@@ -59,5 +65,21 @@ class Readable(Protocol):
     def codec_fvu(self, hook_name: str) -> float: ...
     def site(self, layer: str | int | None = None, hook: Hooks = None) -> str: ...
     def sites(self, layers: str | int | None = None, hooks: Hooks = None) -> list[str]: ...
-    def check_site(self, hook_name: str) -> None: ...
+    def check_site(self, hook_name: str) -> str: ...
     def check_chunk(self, chunk: int) -> None: ...
+    def __getitem__(self, asked: Any) -> Any: ...
+    def tokens(self, rows: Any = slice(None)) -> Any: ...
+    def text(self, row: int, window: int = 20, mark: tuple[str, str] = ("«", "»")) -> str: ...
+    def find(
+        self, word: str | int, *, spaced: bool = False, limit: int | None = None
+    ) -> NDArray[np.int64]: ...
+    @property
+    def has_words(self) -> bool:
+        """Whether the tokenizer of ``token_id`` is in the store."""
+
+    @property
+    def words(self) -> "Words":
+        """The tokenizer of ``token_id``; raises BadInput if it is not known."""
+
+    def in_text(self, start: int, stop: int) -> tuple["Readable", NDArray[np.int64]]:
+        """The store that has the whole blocks of some rows, and these rows there."""

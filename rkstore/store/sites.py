@@ -2,12 +2,14 @@
 
 import fnmatch
 import re
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from rkstore.errors import BadInput, few
 
 BLOCK = re.compile(r"(?:[^.]+\.)+?([0-9]+)\.(.+)")
+# Only behind a hook of TransformerLens: an imported array may be called acts.h5.
+HEAD = re.compile(r"([^,]*\bhook_[a-z_]+)\.h(0|[1-9][0-9]*)")
 LAYERS = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
 
 STORE_HELP = "Store, a directory or a URL; optional if stores/ has exactly one."
@@ -57,6 +59,17 @@ def block_of(hook_name: str) -> tuple[int | None, str]:
     return (int(found[1]), found[2]) if found else (None, hook_name)
 
 
+def of_head(hook_name: str, head: int) -> str:
+    """The site of one head of a hook: ``blocks.3.attn.hook_z.h5``."""
+    return f"{hook_name}.h{head}"
+
+
+def head_of(site: str) -> tuple[str, int | None]:
+    """The hook and the number of the head, if the name is that of one head; else the name, None."""
+    found = HEAD.fullmatch(site)
+    return (found[1], int(found[2])) if found else (site, None)
+
+
 def briefly(hook_names: Sequence[str]) -> str:
     """Sites in few words: the same hook of several layers as ``blocks.0-3,8.mlp.hook_post``."""
     if len(hook_names) == 1:
@@ -86,6 +99,9 @@ class Among:
     """The name of the store or the model in errors."""
     has: Callable[[str], str]
     """The alternatives to a hook (or to a layer, if that is ""), to end a sentence."""
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    """Other names of the sites. A hook that is asked for may name one; what is chosen is the
+    site."""
 
     def chosen(self, layers: str | int | None = None, hooks: Hooks = None) -> list[str]:
         """The sites that any of the hooks names in the layers, in the order of ``names``.
@@ -103,18 +119,28 @@ class Among:
         """
         asked = _several(hooks)
         listed: Sequence[int | None] = self.layers(layers) or [None]
+        named = self._sites_by_name if asked else self.names
         found: set[str] = set()
         for hook in asked or ["*"]:
-            own = block_of(hook)[0] if hook in self.names else None
+            own = block_of(hook)[0] if hook in named else None
             for layer in [own] if own in listed else listed:
-                fitting = {name for name in self.names if _fits(name, layer, hook)}
+                fitting = {name for name in named if _fits(name, layer, hook)}
                 if not fitting:
                     raise Lacking(self._lacking(layer, [hook]))
                 found |= fitting
         for layer in listed:  # full names may all be in other layers
             if not any(_fits(name, layer) for name in found):
                 raise Lacking(self._lacking(layer, asked))
-        return [name for name in self.names if name in found]
+        sites = {self.aliases.get(name, name) for name in found}
+        return [name for name in self.names if name in sites]
+
+    def site(self, hook_name: str) -> str | None:
+        """The site of that full name or alias, if there is one."""
+        return self._sites_by_name.get(hook_name)
+
+    @property
+    def _sites_by_name(self) -> dict[str, str]:
+        return {**self.aliases, **{name: name for name in self.names}}
 
     def one(self, layers: str | int | None = None, hooks: Hooks = None) -> str:
         """The only site that :meth:`chosen` finds.
@@ -140,7 +166,7 @@ class Among:
         """
         if asked in (None, "all"):
             return None
-        there = {layer for name in self.names if (layer := block_of(name)[0]) is not None}
+        there = {layer for name in self._sites_by_name if (layer := block_of(name)[0]) is not None}
         chosen: set[int] = set()
         for part in str(asked).split(","):
             found = LAYERS.fullmatch(part.strip())

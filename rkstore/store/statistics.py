@@ -140,6 +140,13 @@ class ShardStatistics:
         """How many of the rows are massive."""
         return self.all.count - (self.ordinary.count if self.ordinary else 0)
 
+    @property
+    def massive_square(self) -> float:
+        """Σ ‖x‖² of the massive rows."""
+        parts = (self.all, self.ordinary)
+        total, ordinary = (p.mean_square_norm * p.count if p else 0.0 for p in parts)
+        return total - ordinary
+
     def merge(self, other: "ShardStatistics") -> "ShardStatistics":
         """Statistics of both sets of rows together."""
         if self.ordinary is None or other.ordinary is None:

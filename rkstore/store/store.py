@@ -4,37 +4,32 @@ It needs NumPy and the library of the format, neither torch nor a language model
 """
 
 import functools
-import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rkstore.errors import BadInput, DamagedStore, RkstoreError, few
-from rkstore.store.apart import Apart
+from rkstore.errors import BadInput, DamagedStore, few
+from rkstore.store.attached import TOKENIZER
 from rkstore.store.codecs import Codec, Encoded
 from rkstore.store.contents import Contents, read_contents
-from rkstore.store.descriptors import OPEN
-from rkstore.store.files import FileRecord, inside, named, read_small, reading, record_of
-from rkstore.store.formats import ArraySpec, Shard, format_named
-from rkstore.store.recent import Recent
+from rkstore.store.files import FileRecord, named, read_small, reading
+from rkstore.store.lookup import Lookup
+from rkstore.store.shards import ShardFiles
 from rkstore.store.sites import Among, Hooks
 from rkstore.store.statistics import ShardStatistics, Statistics
-
-# Cache of decoded scales, offsets and values apart: at GPT-2's width, dozens of shards.
-SIDE_BYTES = 2**26
-
-T = TypeVar("T")
+from rkstore.store.words import Words
 
 
-class Store:
+class Store(ShardFiles, Lookup):
     """An activation store, read-only. It sees the shards that were recorded when it was opened.
 
     The directory may hold a part of a store. Rows and chunks keep the numbers they have in
     the whole: ``rows`` and ``chunks`` count those of the whole, ``first_row``, ``stop_row``
-    and ``chunk_range`` say which are here, ``hook_names`` the sites, ``pairs`` the pairs of them.
+    and ``chunk_range`` say which are here, ``hook_names`` the sites, ``pairs`` the pairs of them,
+    ``aliases`` their other names.
 
     Reading is safe from many threads at once. A store can be pickled, for another process:
     the copy sees the same shards.
@@ -56,12 +51,10 @@ class Store:
         self.manifest, self.records = contents.manifest, contents.records
         self.part, self.held = contents.part, contents.held
         self.pairs = self.manifest.pairs_among(self.held.sites)
+        self.aliases = self.manifest.aliases_among(self.held.sites)
         self.rows = self.manifest.rows_recorded(len(self.records))
         self.codec = self.manifest.stored_codec
-        self._format = format_named(self.manifest.format)
-        self._shards: dict[tuple[str, int], Shard] = {}
-        self._sides = Recent(SIDE_BYTES)
-        self._lock = threading.Lock()
+        self._begin_reading()
 
     def __getstate__(self) -> dict[str, Any]:
         """The state without open files: the copy may be in another directory."""
@@ -136,7 +129,7 @@ class Store:
         Raises:
             BadInput, RkstoreError: see :meth:`chunk`.
         """
-        self.check_site(hook_name)
+        hook_name = self.check_site(hook_name)
         self.check_chunk(chunk)
         specs = self.manifest.specs(hook_name)
         shard, within = divmod(chunk, specs[""].chunks_per_shard)
@@ -157,7 +150,7 @@ class Store:
             BadInput: the site is not in the store, or the rows are not.
             RkstoreError: see :meth:`chunk`.
         """
-        self.check_site(hook_name)
+        hook_name = self.check_site(hook_name)
         start, stop = self._check_rows(start, stop)
         out = np.empty((stop - start, self.manifest.width(hook_name)), np.float32)
         self._fill(out, start, lambda chunk: self.chunk(hook_name, chunk))
@@ -198,7 +191,7 @@ class Store:
         return self._statistics(hook_name).massive
 
     def _statistics(self, hook_name: str) -> ShardStatistics:
-        self.check_site(hook_name)
+        hook_name = self.check_site(hook_name)
         if not self.shards:
             raise BadInput(f"the store at {self.where} has no rows yet: run its harvest again")
         shards = (self._shard_statistics(hook_name, shard) for shard in self.shards)
@@ -216,23 +209,21 @@ class Store:
     def codec_fvu(self, hook_name: str) -> float:
         """Error of the stored values of ordinary rows, as a fraction of their variance.
 
-        In a store of schema 1, of all rows. The error of an exported store is added: the two
-        rounding errors are independent, so their squares add up.
+        In schema 1, of all rows. The error of an exported store is added: as both are independent.
         """
+        hook_name = self.check_site(hook_name)
         total = float(self.ordinary_statistics(hook_name).m2.sum())
         error = sum(self.records[shard].squared_error[hook_name] for shard in self.shards)
         return self.manifest.fvu_before(hook_name) + (error / total if total > 0 else 0.0)
 
     def massive_error(self, hook_name: str) -> float:
         """Error of the stored values of massive rows, as a fraction of the sum of their ‖x‖²."""
+        hook_name = self.check_site(hook_name)
         known = self._statistics(hook_name)
         if not known.massive:
             return 0.0
-        total = known.all.mean_square_norm * known.all.count
-        if known.ordinary:
-            total -= known.ordinary.mean_square_norm * known.ordinary.count
         errors = (self.records[shard].massive_error or {} for shard in self.shards)
-        return sum(error.get(hook_name, 0.0) for error in errors) / total
+        return sum(error.get(hook_name, 0.0) for error in errors) / known.massive_square
 
     def stored_bytes(self, hook_name: str | None = None) -> int:
         """Bytes on disk of one site's stored numbers, or of all expected files."""
@@ -245,6 +236,41 @@ class Store:
     def files(self) -> dict[str, FileRecord]:
         """The record of each expected file, by path."""
         return self.held.files(self.manifest, self.records)
+
+    def file(self, path: str) -> bytes:
+        """The content of a file of the whole store, such as its tokenizer.
+
+        Raises:
+            BadInput: the store has no such file.
+            DamagedStore: it is not what was written.
+            RkstoreError: the system does not let it be read.
+        """
+        if path not in self.manifest.files:
+            raise BadInput(f"the store at {self.where} has no {path}")
+        return self._checked_bytes(path, self.manifest.files[path])
+
+    @property
+    def has_words(self) -> bool:
+        """Whether the tokenizer is in the store."""
+        return TOKENIZER in self.manifest.files
+
+    @functools.cached_property
+    def words(self) -> Words:
+        """The tokenizer in the store, for the words of its tokens.
+
+        Raises:
+            BadInput: it has none: it is older, an import, or the model's tokenizer is a slow one.
+        """
+        if not self.has_words:
+            raise BadInput(
+                f"the store at {self.where} has no tokenizer, so its tokens have no words: harvest "
+                "it again, with a fast tokenizer (tokenizer.json)"
+            )
+        return Words(self.file(TOKENIZER), self.where)
+
+    def in_text(self, start: int, stop: int) -> tuple["Store", NDArray[np.int64]]:
+        """This store, and these rows: its blocks are whole, unless they have one row each."""
+        return self, np.arange(start, stop)
 
     def site(self, layer: str | int | None = None, hook: Hooks = None) -> str:
         """The one site that a layer and a hook name; either may be left out if one site fits.
@@ -264,14 +290,14 @@ class Store:
 
     @property
     def _among(self) -> Among:
-        return Among(self.hook_names, f"the store at {self.where}", lambda _: self._has())
+        return Among(self.hook_names, f"the store at {self.where}", self._has, self.aliases)
 
-    def check_site(self, hook_name: str) -> None:
-        """Raise BadInput with the alternatives unless the site is in the store."""
-        if hook_name not in self.held.sites:
-            raise BadInput(
-                f"'{hook_name}' is not in the store at {self.where}, which {self._has()}"
-            )
+    def check_site(self, hook_name: str) -> str:
+        """The site of that name or alias; raises BadInput with the alternatives if none is here."""
+        site = self.aliases.get(hook_name, hook_name)
+        if site in self.held.sites:
+            return site
+        raise BadInput(f"'{hook_name}' is not in the store at {self.where}, which {self._has()}")
 
     def check_chunk(self, chunk: int) -> None:
         """Raise BadInput with the alternatives unless the chunk can be read."""
@@ -282,7 +308,7 @@ class Store:
 
     def open_array(self, hook_name: str) -> Any:
         """The encoded numbers of a site, as Zarr or h5py arrays; raises as :meth:`chunk`."""
-        self.check_site(hook_name)
+        hook_name = self.check_site(hook_name)
         spec = self.manifest.specs(hook_name)[""]
         try:
             with reading(hook_name, self.where):
@@ -298,7 +324,7 @@ class Store:
         has = f"has {self.rows}" if self.part is None else self._has()
         raise BadInput(f"rows {start}:{stop} are not in the store, which {has}")
 
-    def _has(self) -> str:
+    def _has(self, _: str = "") -> str:
         """The readable range, to end a sentence about an unreadable one."""
         if self.part is None:
             return f"has {few(self.hook_names)}"
@@ -321,80 +347,3 @@ class Store:
     def _chunks_between(self, start: int, stop: int) -> range:
         size = self.manifest.chunk_rows
         return range(start // size, -(-stop // size))
-
-    def _side(self, spec: ArraySpec, shard: int) -> np.ndarray:
-        """Scale or offset of a shard, or of all its chunks."""
-        return self._sides.get((spec.name, shard), lambda: self._read(spec, shard, 0))
-
-    def _apart(self, hook_name: str, shard: int, chunk: int, rows: int) -> Apart | None:
-        """The values kept apart for a chunk, counted within its shard."""
-        if not self.codec.keeps_apart:
-            return None
-        path = self.manifest.apart_path(hook_name, shard)
-
-        def load() -> Apart:
-            first, last = self.manifest.rows_of_shard(shard)
-            raw = self._checked_bytes(path, self.records[shard].files[path])
-            try:
-                return Apart.from_bytes(raw, last - first, self.manifest.width(hook_name))
-            except ValueError as error:
-                raise DamagedStore(f"{path} of {self.where} is damaged: {error}") from None
-
-        start = chunk * self.manifest.chunk_rows
-        return self._sides.get(path, load).part(start, start + rows)
-
-    def _read(self, spec: ArraySpec, shard: int, chunk: int) -> np.ndarray:
-        try:
-            with reading(self._format.shard_path(spec, shard), self.where):
-                return self._open(spec, shard).chunk(chunk)
-        except RkstoreError:
-            raise
-        except (ValueError, OSError, RuntimeError, KeyError) as error:
-            first, last = self.manifest.rows_of_shard(shard)
-            raise DamagedStore(
-                f"{spec.name}, shard {shard} (rows {first}:{last}) of {self.where} is damaged: "
-                f"{error}; 'rkstore verify' lists every damaged file"
-            ) from None
-
-    def _open(self, spec: ArraySpec, shard: int) -> Shard:
-        key = (spec.name, shard)
-        if (known := self._shards.get(key)) is not None:
-            OPEN.used(self, key)
-            return known
-        path = self._format.shard_path(spec, shard)
-        recorded = self.records[shard].files[path]
-
-        def opened(file: Path) -> Shard:
-            with self._lock:
-                if (known := self._shards.get(key)) is not None:  # another thread was faster
-                    return known
-                size = file.stat().st_size
-                if size != recorded.bytes:
-                    raise ValueError(f"{path} has {size:,} bytes, {recorded.bytes:,} are recorded")
-                first, last = self.manifest.rows_of_shard(shard)
-                rows = self.manifest.array_rows(spec, last - first)
-                found = OPEN.opening(lambda: self._format.open_shard(file, spec, rows))
-                self._shards[key] = found
-                OPEN.used(self, key)
-                return found
-
-        return self._using(path, recorded, opened)
-
-    def _using(self, path: str, recorded: FileRecord, use: Callable[[Path], T]) -> T:  # noqa: ARG002
-        """What comes of opening a file of the store."""
-        return use(inside(self.root, path))
-
-    def _checked_bytes(self, path: str, recorded: FileRecord) -> bytes:
-        def content(file: Path) -> bytes:
-            if file.stat().st_size != recorded.bytes:
-                raise DamagedStore(f"{path} of {self.where} has another size than is recorded")
-            return file.read_bytes()
-
-        try:
-            with reading(path, self.where):
-                raw = self._using(path, recorded, content)
-        except OSError as error:
-            raise DamagedStore(f"{path} of {self.where} cannot be read: {error}") from None
-        if record_of(raw) != recorded:
-            raise DamagedStore(f"{path} of {self.where} was changed after it was written")
-        return raw

@@ -20,6 +20,7 @@ from rkstore.dictionaries import save_dictionary
 from rkstore.dictionaries.disk import TRAINING
 from rkstore.errors import BadInput, RkstoreError, one_line
 from rkstore.store.files import clear_aside, directory_aside, writing
+from rkstore.store.sites import head_of
 from rkstore.store.writing.lock import locked
 from rkstore.training.average import dictionary_for_use
 from rkstore.training.naming import check_free, checkpoints_beside, is_checkpoint
@@ -81,12 +82,18 @@ def _drop_states(run: Run) -> None:
         (path / STATE).unlink(missing_ok=True)
 
 
+def _hook(site: str) -> dict[str, Any]:
+    """The names by which SAELens knows a site: that of one head is the hook and its number."""
+    hook, head = head_of(site)
+    return {"hook_name": hook} | ({} if head is None else {"hook_head_index": head})
+
+
 def _write(run: Run, directory: Path) -> None:
     """Fill the directory of a checkpoint."""
     source = run.store.manifest.source
     metadata = {
         "model_name": run.model["name"],
-        "hook_name": run.hook_name,
+        **({"hook_name": run.hook_name} if run.hook_name_out else _hook(run.hook_name)),
         **({"hook_name_out": run.hook_name_out} if run.hook_name_out else {}),
         "context_size": run.store.manifest.context_size,
         "prepend_bos": source.get("tokens", {}).get("prepend_bos"),
@@ -98,7 +105,7 @@ def _write(run: Run, directory: Path) -> None:
     report = {"identity": run.identity, "step": run.step, "history": run.history}
     text = json.dumps(report, indent=1, allow_nan=False) + "\n"
     try:
-        dictionary = dictionary_for_use(run).rescaled(run.reading.scales)
+        dictionary = run.reading.in_store_units(dictionary_for_use(run))
         save_dictionary(dictionary, directory, metadata)
         (directory / TRAINING).write_text(text, "utf-8")
         save_file(_state(run), directory / STATE)

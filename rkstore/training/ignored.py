@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from rkstore.dictionaries.selects import SELECTS, Select
-from rkstore.settings import flag_of, unread
+from rkstore.settings import flag_of, options_in, unread
 from rkstore.training.helpers import HELPERS
 from rkstore.training.inits import INITS
 from rkstore.training.inits.mining import Mined
@@ -16,6 +16,7 @@ def unused(settings: TrainSettings, given: Iterable[str]) -> dict[str, str]:
         "dictionary": f"a {settings.dictionary} code",
         "init": f"--init {settings.init}",
         "wiring": f"--wiring {settings.wiring}",
+        "norm": f"--norm {settings.norm}",
     }
     without = {name: chosen[family] for name, family in unread(settings).items()}
     without |= _of_start(settings)
@@ -24,6 +25,10 @@ def unused(settings: TrainSettings, given: Iterable[str]) -> dict[str, str]:
         without["sparsity_warmup"] = chosen["dictionary"]
     if settings.init_bias == "quantile" and settings.from_ is None:
         without.pop("k", None)
+    for helper in HELPERS.values():
+        main, *others = options_in(helper)
+        if not settings.options(helper).asked_for:
+            without |= dict.fromkeys(others, f"{flag_of(main)} {getattr(settings, main):g}")
     return {
         name: f"{flag_of(name)} has no effect with {without[name]}"
         for name in given

@@ -4,6 +4,8 @@
     l1, …            losses of the select
     auxk, …          losses of the helpers
 
+Each is logged by its name.
+
 The hand-written gradient (``fast/``) computes the same numbers faster, where ``covers.py`` says so.
 """
 
@@ -31,6 +33,7 @@ class Pass:
         levels: the reconstruction by each prefix, by written site; the last by all latents.
         shares: the prefixes.
         dead: which latents count as dead, bool ``(latents,)``.
+        pressure: fraction of the sparsity losses to apply, 0 to 1.
     """
 
     dictionary: Dictionary
@@ -40,11 +43,20 @@ class Pass:
     levels: Sequence[Rows]
     shares: tuple[float, ...]
     dead: Tensor
+    pressure: float = 1.0
 
     @property
     def decoded(self) -> Rows:
         """The reconstruction by all latents, by written site."""
         return self.levels[-1]
+
+    @property
+    def weighed(self) -> Tensor:
+        """The code as penalties count it: by the code norm, if there is one."""
+        if self.dictionary.wiring.norm == "none":
+            return self.f
+        c = self.dictionary.weights()
+        return self.f * (c.unsqueeze(1) if self.f.dim() == 3 else c)
 
 
 @dataclass(frozen=True)
@@ -79,7 +91,7 @@ class Objective:
         pre = dictionary.pre(rows)
         f = dictionary.code(pre)
         levels = self.prefixes.decodings(dictionary, f, rows, shares)
-        now = Pass(dictionary, rows, pre, f, levels, shares, dead)
+        now = Pass(dictionary, rows, pre, f, levels, shares, dead, pressure)
         losses = {"reconstruction": torch.stack([error(y, rows) for y in levels]).mean()}
         losses |= select_losses(dictionary, rows, pre, f, dead, pressure)
         for helper in self.helpers:

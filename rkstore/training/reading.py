@@ -1,4 +1,4 @@
-"""The data of a run: sites and chunks of a store, the rows left out, each site's scale.
+"""The data of a run: sites and chunks of a store, the rows left out, each site's normalisation.
 
 Here rows become tensors; everything before uses only NumPy.
 """
@@ -6,24 +6,33 @@ Here rows become tensors; everything before uses only NumPy.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
+from rkstore.dictionaries.affine import Affine, folded
+from rkstore.errors import BadInput
+from rkstore.rkcnn.moments import Moments
+from rkstore.rkcnn.source import StoreSite, ahead, read_blocks
 from rkstore.store.batches.assemble import Batch, read_batches
 from rkstore.store.batches.kept import ALL_KEPT, LeftOut
 from rkstore.store.batches.plan import BatchPlan, plan_batches
+from rkstore.training.sitenorms import OfSite
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from rkstore.dictionaries.dictionary import Dictionary
     from rkstore.dictionaries.rows import Rows
     from rkstore.store.readable import Readable
     from rkstore.store.sites import Site
     from rkstore.store.statistics import Statistics
+    from rkstore.training.sitenorms import Normal, SiteNorm
 
 # Enough rows for a variance, a quantile or a median: 100 MB at 3,072 dimensions.
 SAMPLE_ROWS = 8192
@@ -40,6 +49,8 @@ class Reading:
     Args:
         scales: factor of the values of each site; 1 if a site is missing.
         left_out: rows that are not trained on.
+        maps: of the sites whose rows are mapped before they are scaled (``sitenorms.py``).
+        order: of the rows in batches, one of ``ORDERS``.
     """
 
     store: Readable
@@ -47,6 +58,8 @@ class Reading:
     chunks: Sequence[int]
     scales: Mapping[str, float] = field(default_factory=dict)
     left_out: LeftOut = ALL_KEPT
+    maps: Mapping[str, Affine] = field(default_factory=dict)
+    order: str = "rows"
 
     @property
     def hook_names(self) -> list[str]:
@@ -55,16 +68,16 @@ class Reading:
 
     def plan(self, size: int, seed: int) -> BatchPlan:
         """Which rows come in which batch."""
-        return plan_batches(self.store, self.chunks, size, seed, self.left_out)
+        return plan_batches(self.store, self.chunks, size, seed, self.left_out, order=self.order)
 
     def batches(self, size: int, seed: int, start: int = 0) -> Iterator[Batch]:
         """Endless batches, from number ``start``, in the units of the store."""
         return read_batches(self.store, self.hook_names, self.plan(size, seed), start=start)
 
     def rows(self, batch: Batch, device: str) -> Rows:
-        """The scaled rows of a batch, float32 ``(n, width)`` by site."""
+        """The normalised rows of a batch, float32 ``(n, width)`` by site."""
         return {
-            name: torch.from_numpy(batch.x[name]).to(device) * self._scale(name)
+            name: self._normalised(name, torch.from_numpy(batch.x[name]).to(device))
             for name in self.hook_names
         }
 
@@ -111,11 +124,65 @@ class Reading:
             return self.store.ordinary_statistics(hook_name)
         return self.store.statistics(hook_name)
 
+    def mean(self, hook_name: str) -> Tensor:
+        """The mean of a site as it is trained on, float64 ``(width,)``."""
+        mean = torch.from_numpy(self.statistics(hook_name).mean)
+        if hook_name in self.maps:  # each subtracts it
+            return torch.zeros_like(mean)
+        return mean * self.scales.get(hook_name, 1.0)
+
+    def moments(self, hook_name: str) -> Moments:
+        """Mean and covariance of the rows to train on, float64, in the units of the store.
+
+        Reads all of them once, and shows a bar.
+        """
+        rows = StoreSite(self.store, hook_name, self.chunks, self.left_out)
+        with tqdm(total=rows.rows, desc=hook_name, unit="row", disable=None) as bar:
+
+            def blocks() -> Iterator[NDArray[np.float32]]:
+                for block in read_blocks(rows):
+                    yield block
+                    bar.update(len(block))
+
+            return Moments.over(ahead(blocks()), comoment=True)
+
+    def in_store_units(self, dictionary: Dictionary) -> Dictionary:
+        """The dictionary for rows as they are stored, of one that is trained on these."""
+        return folded(dictionary.rescaled(self.scales), self.maps)
+
+    def in_training_units(self, dictionary: Dictionary) -> Dictionary:
+        """The inverse of :meth:`in_store_units`."""
+        back = {name: found.inverted for name, found in self.maps.items()}
+        return folded(dictionary, back).rescaled({n: 1 / s for n, s in self.scales.items()})
+
     def _read(self, hook_name: str, chunk: int) -> NDArray[np.float32]:
         return self.left_out.read(self.store, hook_name, chunk)
 
     def _tensor(self, hook_name: str, parts: list[NDArray[np.float32]]) -> Tensor:
-        return torch.from_numpy(np.concatenate(parts)) * self._scale(hook_name)
+        return self._normalised(hook_name, torch.from_numpy(np.concatenate(parts)))
 
-    def _scale(self, hook_name: str) -> float:
-        return self.scales.get(hook_name, 1.0)
+    def _normalised(self, hook_name: str, x: Tensor) -> Tensor:
+        mapped = self.maps[hook_name](x) if hook_name in self.maps else x
+        return mapped * self.scales.get(hook_name, 1.0)
+
+
+def normalised(reading: Reading, norm: SiteNorm) -> Reading:
+    """The reading of the same rows with every site normalised.
+
+    Raises:
+        BadInput: a site is zero in every row, or has nothing left without its mean.
+    """
+    found: dict[str, Normal] = {}
+    for name in reading.hook_names:
+        statistics = reading.statistics(name)
+        if statistics.mean_square_norm == 0:
+            raise BadInput(f"{name} is zero in every row: there is nothing to train on")
+        if norm.centres and not statistics.m2.any():
+            raise BadInput(
+                f"{name} is the same in every row, and --norm {norm.name} subtracts the mean: "
+                "there is nothing to train on"
+            )
+        found[name] = norm.of(OfSite(statistics, partial(reading.moments, name)))
+    scales = {name: normal.scale for name, normal in found.items()}
+    maps = {name: normal.map for name, normal in found.items() if normal.map}
+    return replace(reading, scales=scales, maps=maps)

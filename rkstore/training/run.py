@@ -1,7 +1,6 @@
 """The state of a training run, and how it is prepared."""
 
-import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +27,7 @@ from rkstore.training.controls import CONTROLS, PLAIN, Control, check_control
 from rkstore.training.dead import dead_after
 from rkstore.training.fast import Scratch
 from rkstore.training.from_trained import begin_at
-from rkstore.training.helpers import HELPERS
+from rkstore.training.helpers import HELPERS, Helper
 from rkstore.training.helpers.auxk import AuxK
 from rkstore.training.inits import initialise
 from rkstore.training.naming import (
@@ -40,9 +39,10 @@ from rkstore.training.naming import (
 )
 from rkstore.training.objective import Objective
 from rkstore.training.optim import Adam, check_clip
-from rkstore.training.reading import Reading
+from rkstore.training.reading import Reading, normalised
 from rkstore.training.schedules import check_schedules
 from rkstore.training.settings import TrainSettings, directions_given
+from rkstore.training.sitenorms import SITE_NORMS
 from rkstore.training.sites import Sites, sites_of
 
 # Settings that the identity replaces by their result: the sites, and digests.
@@ -61,7 +61,7 @@ class Run:
     step: int = 0
     idle: Tensor = field(default_factory=lambda: torch.zeros(0))
     """Tokens since each latent last fired, ``(d_sae,)`` int64."""
-    history: list[dict[str, float | None]] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
     scratch: Scratch = field(default_factory=Scratch)
     held: dict[str, Tensor] = field(default_factory=dict)
     """What else the next step depends on: the average of the weights, where a control began."""
@@ -197,21 +197,20 @@ def prepare(settings: TrainSettings) -> Run:
     found = None if given is None else probed(given, store)
     reads, writes = sites_of(settings, store, found)
     wiring = _wiring(settings, reads, writes)
-    reading = _reading(settings, store, wiring.sites)
+    reading = replace(_reading(settings, store, wiring.sites), order=settings.order)
     prefixes = Prefixes(settings.prefixes, settings.prefix_order, settings.prefix_draws)
     select = settings.options(SELECTS[settings.dictionary])
-    _check_together(settings, select)
     helpers = [settings.options(helper) for helper in HELPERS.values()]
     for helper in helpers:
         helper.check(wiring)
+    asked_for = [helper for helper in helpers if helper.asked_for]
+    _check_together(settings, select, asked_for)
     dictionary = Dictionary(wiring, select)
     begun = None
     if settings.from_ is None:
         initialise(dictionary, reading, settings, None if found is None else found.directions)
     else:
-        begun = begin_at(
-            settings.from_, dictionary, reading.scales, unit_decoder=settings.unit_decoder
-        )
+        begun = begin_at(settings.from_, dictionary, reading, unit_decoder=settings.unit_decoder)
     dictionary.to(settings.device)
     control = CONTROLS.get(settings.control, PLAIN)
     control.freeze(dictionary)
@@ -219,7 +218,7 @@ def prepare(settings: TrainSettings) -> Run:
         settings,
         reading,
         dictionary,
-        Objective(prefixes, [helper for helper in helpers if helper.asked_for]),
+        Objective(prefixes, asked_for),
         Adam([p for p in dictionary.parameters() if p.requires_grad], settings.lr),
         idle=torch.zeros(wiring.latents, dtype=torch.int64, device=settings.device),
         held=control.start(dictionary)
@@ -229,7 +228,7 @@ def prepare(settings: TrainSettings) -> Run:
     )
 
 
-def _check_together(settings: TrainSettings, select: Select) -> None:
+def _check_together(settings: TrainSettings, select: Select, helpers: Sequence[Helper]) -> None:
     """Raise BadInput if two options defeat each other, or one does not fit the steps."""
     check_schedules(settings)
     select.check_run(settings.steps)
@@ -238,11 +237,19 @@ def _check_together(settings: TrainSettings, select: Select) -> None:
     check_control(settings)
     if settings.from_ is not None and directions_given(settings) is not None:
         raise BadInput("--from takes the place of an --init: leave out --directions")
-    if select.penalised and not settings.unit_decoder and settings.code_norm == "none":
+    penalised = [f"the penalty of a {settings.dictionary} code"] if select.penalised else []
+    penalised += [f"--{helper.name}" for helper in helpers if helper.penalised]
+    if penalised and not settings.unit_decoder and settings.code_norm == "none":
         raise BadInput(
-            f"the penalty of a {settings.dictionary} code could be evaded by a small code and a "
+            f"{penalised[0]} could be evaded by a small code and a "
             "large decoder: with --no-unit-decoder give a --code-norm, such as sae"
         )
+    for helper in helpers:
+        if helper.order not in (None, settings.order):
+            raise BadInput(
+                f"--{helper.name} compares rows that are beside each other, which they are only in "
+                f"batches of {helper.order}: add --order {helper.order}"
+            )
     if settings.options(AuxK).auxk_levels and settings.prefix_order != "latents":
         raise BadInput(
             "--auxk-levels needs prefixes that are slices of the latents: leave out --prefix-order"
@@ -258,7 +265,7 @@ def _wiring(settings: TrainSettings, reads: Sites, writes: Sites) -> Wiring:
 
 
 def _reading(settings: TrainSettings, store: Readable, sites: tuple[Site, ...]) -> Reading:
-    """The data of the run, scaled as ``--norm`` says."""
+    """The data of the run, normalised as ``--norm`` says."""
     chunks, _ = split_chunks(store)
     rows = [
         left_out(
@@ -271,19 +278,7 @@ def _reading(settings: TrainSettings, store: Readable, sites: tuple[Site, ...]) 
         for site in sites
     ]
     reading = Reading(store, sites, chunks, left_out=at_any(rows))
-    return replace(reading, scales=_scales(reading, settings.norm))
-
-
-def _scales(reading: Reading, norm: str) -> Mapping[str, float]:
-    """The factor of each site that gives ``‖x‖²`` the mean that ``--norm`` says."""
-    scales = {}
-    for site in reading.sites:
-        found = reading.statistics(site.hook_name).mean_square_norm
-        if found == 0:
-            raise BadInput(f"{site.hook_name} is zero in every row: there is nothing to train on")
-        wanted = {"d_in": site.width, "one": 1.0, "none": found}
-        scales[site.hook_name] = math.sqrt(wanted[norm] / found)
-    return scales
+    return normalised(reading, settings.options(SITE_NORMS[settings.norm]))
 
 
 def _joined(sites: Sites) -> str:

@@ -6,16 +6,18 @@ from rkstore.dictionaries.selects import SELECTS
 from rkstore.dictionaries.wirings import WIRINGS
 from rkstore.rkcnn.settings import SiteSettings
 from rkstore.settings import combined, option
+from rkstore.store.batches.orders import ORDERS as ROW_ORDERS
 from rkstore.training.controls import CONTROLS, PLAIN
 from rkstore.training.helpers import HELPERS
 from rkstore.training.inits import INITS
 from rkstore.training.inits.rkcnn import RkCNN
 from rkstore.training.schedules import DECAY, SHAPES
+from rkstore.training.sitenorms import SITE_NORMS
 
 TRAINED = tuple(SELECTS)
 
 
-@combined(dictionary=SELECTS, init=INITS, wiring=WIRINGS, helpers=HELPERS)
+@combined(dictionary=SELECTS, init=INITS, wiring=WIRINGS, norm=SITE_NORMS, helpers=HELPERS)
 class TrainSettings(SiteSettings):
     """One dictionary and how it is trained."""
 
@@ -100,12 +102,22 @@ class TrainSettings(SiteSettings):
     )
     norm: str = option(
         "d_in",
-        "Mean of ‖x‖² that inputs are scaled to for training: the number of dimensions, one, or "
-        "none for no scaling. A dictionary is saved for unscaled inputs.",
-        choices=("d_in", "one", "none"),
+        "How each site is normalised for training: scaled so that the mean of ‖x‖² is d_in, its "
+        "number of dimensions, or one; none; centre also subtracts the mean; standardise divides "
+        "each dimension by its deviation; whiten removes the covariances. A dictionary is saved "
+        "for inputs as they are.",
+        choices=SITE_NORMS,
     )
     steps: int = option(2000, "Batches to train on.", least=1)
     batch_size: int = option(1024, "Rows in a batch.", least=1)
+    order: str = option(
+        "rows",
+        "What stays together in the shuffled batches: nothing, rows being alike to most losses; "
+        "pairs, a row and the one before it in its document, as --temporal needs; sequences, "
+        "whole blocks in order.",
+        choices=ROW_ORDERS,
+        newer=True,
+    )
     lr: float = option(3e-3, "Peak learning rate of Adam.", least=0.0)
     warmup: int = option(
         100,

@@ -222,8 +222,7 @@ def one_a_layer(settings: TrainSettings) -> list[TrainSettings]:
         pairs = pairs_of(settings, store)
         found = [{"hook": reads, "hook_out": writes, "pair": None} for reads, writes in pairs]
     else:
-        there = layers_of(store, layers, settings.hook)
-        found = [{"hook": store.site(n, settings.hook)} for n in there]
+        found = [{"hook": name} for name in _one_each(store, layers, settings.hook)]
     return [
         replace(
             settings,
@@ -234,6 +233,16 @@ def one_a_layer(settings: TrainSettings) -> list[TrainSettings]:
         )
         for site in found
     ]
+
+
+def _one_each(store: Readable, layers: str, hook: Hooks) -> list[str]:
+    """The one site of each layer that a store has the hook in, layer after layer."""
+    names, found = store.sites(layers, hook), []
+    for layer in layers_of(store, layers, hook):
+        here = [name for name in names if block_of(name)[0] == layer]
+        # The layer of an alias may be another than that of its site.
+        found.append(here[0] if len(here) == 1 else store.site(layer, hook))
+    return found
 
 
 def layers_of(store: Readable, layers: str, hook: Hooks = None) -> list[int]:

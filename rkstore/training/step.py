@@ -1,5 +1,8 @@
 """One step of one run: gradient, optimiser, constraints, help for dead latents."""
 
+import math
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -58,17 +61,19 @@ def _differentiated(run: Run, rows: Rows) -> Measured:
     if dictionary.wiring.views > 1:
         on = on.any(dim=0)
     residuals = [y.detach() - rows[name] for name, y in now.decoded.items()]
-    return Measured(torch.cat(residuals, dim=-1), on.any(dim=0), lambda: int(on.count_nonzero()))
+    residual = torch.cat(residuals, dim=-1)
+    return Measured(residual, on.any(dim=0), lambda: int(on.count_nonzero()), lambda: losses)
 
 
-def _measure(run: Run, rows: Rows, found: Measured, norm: Tensor | None) -> dict[str, float | None]:
+def _measure(run: Run, rows: Rows, found: Measured, norm: Tensor | None) -> dict[str, Any]:
     """The history entry of a step that was just made on these rows.
 
     Args:
         norm: of the gradient before it was clipped; None if it is not.
 
     Raises:
-        Diverged: the reconstruction error, this norm, or the state of the run, is not finite.
+        Diverged: the reconstruction error, another loss, this norm, or the state of the run is not
+            finite.
     """
     check_finite(run)
     if norm is not None and not norm.isfinite():
@@ -76,6 +81,10 @@ def _measure(run: Run, rows: Rows, found: Measured, norm: Tensor | None) -> dict
     error = found.residual.square().sum()
     if not error.isfinite():
         raise diverged(run, "its loss is")
+    losses = {name: loss.item() for name, loss in found.losses().items()}
+    for name, loss in losses.items():
+        if not math.isfinite(loss):
+            raise diverged(run, f"its loss {name} is")
     targets = [rows[site.hook_name] for site in run.dictionary.wiring.writes]
     variations = [(y - y.mean(dim=0)).square().sum() for y in targets]
     variation = sum(variations[1:], variations[0])
@@ -87,4 +96,6 @@ def _measure(run: Run, rows: Rows, found: Measured, norm: Tensor | None) -> dict
         "idle_10k": int((run.idle >= 10_000).sum()),
         "dead": int((run.idle >= run.dead_after).sum()),
         **({} if norm is None else {"grad_norm": norm.item()}),
+        # Of the batch before the step, as weighed: they add up to what was minimised.
+        "losses": losses,
     }

@@ -134,6 +134,7 @@ def _check_same_reading(one: Run, other: Run) -> None:
         ("--special-tokens", one.settings.special_tokens, other.settings.special_tokens),
         ("--max-norm", one.settings.max_norm, other.settings.max_norm),
         ("--batch-size", one.settings.batch_size, other.settings.batch_size),
+        ("--order", one.settings.order, other.settings.order),
         ("--data-seed", one.data_seed, other.data_seed),
     ):
         if value != found:

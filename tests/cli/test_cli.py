@@ -37,7 +37,8 @@ NO_PATHS = {
         "device",
         "name",
     ),
-    *("rows", "hook_name", "model_name", "pair", "hook_out"),
+    *("rows", "hook_name", "model_name", "pair", "hook_out", "find"),
+    *("text_column", "ids_column", "chat_column", "id_column"),
 }
 
 
@@ -397,7 +398,7 @@ def test_a_missing_store_is_refused(refused):
 def test_a_store_of_a_newer_schema_is_refused(refused, make_store):
     store, _ = make_store()
     path = store.root / "manifest.json"
-    path.write_text(path.read_text().replace('"rkstore_schema": 2', '"rkstore_schema": 4'))
+    path.write_text(path.read_text().replace('"rkstore_schema": 2', '"rkstore_schema": 99'))
     assert "pip install --upgrade rkstore" in refused("info", store.root)
 
 

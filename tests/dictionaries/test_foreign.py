@@ -203,6 +203,13 @@ def test_a_dictionary_of_something_else_than_rows_is_refused_by_name(tmp_path, k
         load_dictionary(write(tmp_path, PLAIN["topk"] | change))
 
 
+@pytest.mark.parametrize("head", [-1, "3", 1.0, True])
+def test_a_head_that_cannot_be_is_refused(tmp_path, head):
+    change = {"metadata": METADATA_OF_ALL | {"hook_head_index": head}}
+    with pytest.raises(BadInput, match=r"hook_head_index is .*no head"):
+        load_dictionary(write(tmp_path, PLAIN["topk"] | change, make_tensors(PLAIN["topk"])))
+
+
 CONTRADICTIONS = [
     (PLAIN["standard"] | {"k": 5}, "k is 5, which a standard dictionary does not have"),
     (

@@ -426,3 +426,24 @@ def test_a_value_that_is_not_finite_ends_the_harvest_and_its_site_and_row_are_na
     assert list(verify(store)) == []
     run(harvest)
     assert Store(tmp_path / "store").complete
+
+
+def test_the_tokenizer_is_in_the_store_whatever_its_last_call_was(
+    harvested, harvest_settings, model_dir, tmp_path
+):
+    from tokenizers import Tokenizer
+
+    kept = Tokenizer.from_str(harvested.file("tokenizer/tokenizer.json").decode())
+    own = Tokenizer.from_file(str(model_dir / "tokenizer.json"))
+    assert kept.get_vocab() == own.get_vocab()
+    harvest = prepare(harvest_settings(out=str(tmp_path / "again")))
+    harvest.model.tokenizer("one two three", truncation=True, max_length=2)
+    assert harvest.model.files() == harvest.files
+    assert harvest.manifest.files == harvested.manifest.files
+
+
+def test_of_a_slow_tokenizer_nothing_is_kept(model):
+    class Slow:
+        pass
+
+    assert dataclasses.replace(model, tokenizer=Slow()).files() == {}

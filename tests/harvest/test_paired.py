@@ -311,7 +311,7 @@ def test_the_command_aligns_and_plans_for_the_rows_it_keeps(rkstore, base, other
         ({"context_size": 8}, "--context-size would be ignored"),
         ({"prepend_bos": False}, "--prepend-bos would be ignored"),
         ({"partner_tokenizer": "x"}, "--partner-tokenizer would be ignored"),
-        ({"paired_with": None, "align": "text"}, "are for two stores: give --paired-with"),
+        ({"paired_with": None, "align": "text"}, "--align would be ignored without --paired-with"),
         ({"paired_with": "nowhere"}, "there is no store at nowhere"),
         ({"align": "text"}, "every row is paired as it is: leave out --align"),
     ],

@@ -10,7 +10,7 @@ import pytest
 from conftest import END, write_model
 
 from rkstore.harvest.model import Model
-from rkstore.harvest.tokens import token_blocks
+from rkstore.harvest.tokens import cut, encoded
 
 
 def sentencepiece_model(root: Path) -> Path:
@@ -97,9 +97,8 @@ def test_a_text_without_them_has_the_tokens_that_it_always_had(tokenizer):
 
 def test_the_end_of_a_document_written_inside_one_does_not_end_it(model):
     text = f"the cat {END} sat on {END}" * 4
-    blocks = token_blocks(
-        iter([(0, text), (1, text)]),
-        model.encode,
+    blocks = cut(
+        encoded(iter([(0, text), (1, text)]), model.encode),
         separator=model.bos,
         context_size=16,
         prepend_bos=True,

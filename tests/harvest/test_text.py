@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import hashlib
+import io
 import json
 import lzma
 import sys
@@ -16,9 +17,10 @@ import pytest
 
 from rkstore.errors import BadInput, RkstoreError
 from rkstore.harvest.settings import HarvestSettings
-from rkstore.harvest.text import files as plain
+from rkstore.harvest.text import plain
 from rkstore.harvest.text import python as corpus
-from rkstore.harvest.text.open import OF_DATASETS, open_text
+from rkstore.harvest.text.ignored import NEEDS, OF_DATASETS
+from rkstore.harvest.text.open import open_text
 from rkstore.settings import options_in
 
 
@@ -137,6 +139,63 @@ def test_what_a_dataset_leaves_out_of_a_directory_is_said(tmp_path, capsys):
     assert capsys.readouterr().err == said
 
 
+def test_a_pattern_is_the_files_that_fit_it_in_natural_order(tmp_path, capsys):
+    wanted = {"2.txt": "two", "10.txt": "ten", "a/1.txt": "1"}
+    others = {"b.md": "b", ".hidden.txt": "h", "sub.txt/c.md": "c"}
+    files(tmp_path / "data", dict(sorted((wanted | others).items())))
+    text = open_text(settings(text=(f"{tmp_path}/data/**/*.txt",)))
+    assert list(text.documents) == list(enumerate(wanted.values()))
+    assert text.source == open_text(settings(text=(f"{tmp_path}/data",))).source
+    assert texts_of(text=(f"{tmp_path}/data/[0-9]*.txt",)) == ["two", "ten"]
+    capsys.readouterr()
+    assert texts_of(text=(f"{tmp_path}/data/*.txt",)) == ["two", "ten"]
+    said = f"{tmp_path}/data/*.txt: read for its files; 1 others are left out\n"
+    assert capsys.readouterr().err == said
+    with pytest.raises(BadInput, match=r"no file fits .*/data/\*\.rst'"):
+        texts_of(text=(f"{tmp_path}/data/*.rst",))
+
+
+def test_a_gzip_file_is_the_text_in_it(tmp_path):
+    packed = gzip.compress("\ufeffone".encode(), mtime=0)
+    paths = files(tmp_path / "data", {"10.txt.gz": packed, "2.txt.gz": packed, "3.gz": packed})
+    text = open_text(settings(text=tuple(paths[:1])))
+    assert list(text.documents) == [(0, "one")]
+    digest = hashlib.sha256(packed).hexdigest()
+    assert text.source["files"] == [{"name": "10.txt.gz", "bytes": len(packed), "sha256": digest}]
+    assert texts_of(text=tuple(paths)) == ["one"] * 3
+    found = open_text(settings(text=(str(tmp_path / "data"),))).source["files"]
+    assert [file["name"] for file in found] == ["2.txt.gz", "10.txt.gz"]
+
+
+GZIPPED = {
+    "rows": gzip.compress(b'{"text": "one"}'),
+    "packed": gzip.compress(gzip.compress(b"one")),
+    "binary": gzip.compress(b"one\0two"),
+    "cannot be unpacked": b"one",
+    "cannot be unpacked ": gzip.compress(b"one" * 100)[:-9],
+}
+
+
+@pytest.mark.parametrize(("kind", "content"), GZIPPED.items(), ids=GZIPPED)
+def test_a_gzip_file_that_holds_no_text_is_refused(tmp_path, kind, content):
+    (path,) = files(tmp_path, {"a.txt.gz": content})
+    with pytest.raises(BadInput, match=WAY.get(kind, kind.strip())) as error:
+        texts_of(text=(path,))
+    assert path in str(error.value)
+
+
+def test_standard_input_is_one_document_wherever_it_stands(tmp_path, monkeypatch):
+    one, three = files(tmp_path, {"1.txt": "one", "3.txt": "three"})
+    for _ in range(2):
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"two\n")))
+        text = open_text(settings(text=(one, "-", three)))
+        assert list(text.documents) == [(0, "one"), (1, "two\n"), (2, "three")]
+        digest = hashlib.sha256(b"two\n").hexdigest()
+        assert text.source["files"][1] == {"name": "stdin", "bytes": 4, "sha256": digest}
+    with pytest.raises(BadInput, match="twice: standard input can be read once"):
+        open_text(settings(text=("-", one, "-")))
+
+
 def test_a_directory_without_text_files_is_refused_with_what_to_do(tmp_path):
     jsonl(tmp_path / "data", [{"text": "one"}])
     with pytest.raises(BadInput, match=r"without \.txt files.*dataset"):
@@ -155,6 +214,7 @@ def test_files_are_found_in_the_home_directory(tmp_path, monkeypatch):
 
 WAY = {
     "rows": "dataset",
+    "ids": "tokenized.by",
     "packed": "unpack it",
     "markup": "take the text",
     "binary": "take the text",
@@ -176,6 +236,7 @@ CONTENTS: dict[str, tuple[str, Callable[[Path], bytes]]] = {
     "a zero byte": ("binary", lambda _: b"text\0text"),
     "UTF-16 without a mark": ("binary", lambda _: "text".encode("utf-16-le")),
     "parquet": ("rows", lambda path: _parquet(path)),
+    "npy": ("ids", lambda _: b"\x93NUMPY\x01\x00"),
 }
 
 
@@ -208,7 +269,6 @@ def test_what_is_no_plain_text_is_known_by_its_content(tmp_path, kind, content):
 )
 def test_what_is_no_plain_text_is_known_by_its_name(tmp_path, kind, end, packed):
     (path,) = files(tmp_path, {f"data.{end.upper()}" + ".gz" * packed: "once upon a time"})
-    kind = "packed" if packed and kind != "rows" else kind
     with pytest.raises(BadInput, match=WAY[kind]):
         texts_of(text=(path,))
 
@@ -220,6 +280,14 @@ def test_what_is_no_plain_text_is_known_by_its_name(tmp_path, kind, end, packed)
 def test_plain_text_of_any_name_is_read_to_the_letter(tmp_path, name, text):
     (path,) = files(tmp_path, {name: text})
     assert texts_of(text=(path,)) == [text]
+
+
+def test_a_dataset_of_one_file_is_read_for_what_is_in_it(tmp_path):
+    line = json.dumps({"text": "one"}).encode()
+    packed = {"a.gz": gzip.compress(line), "b.gz": gzip.compress(b"one"), "c.txt.gz": None}
+    packed["c.txt.gz"] = packed["b.gz"]
+    for path in files(tmp_path, {**packed, "d.txt": "one", "e": line, "f": "one"}):
+        assert read(dataset=path) == [(0, "one")], path
 
 
 def test_the_way_that_is_told_is_one_that_works(tmp_path):
@@ -267,13 +335,34 @@ def test_text_of_two_bytes_a_letter_is_refused_with_how_to_convert_it(tmp_path, 
 @pytest.mark.parametrize("instead", ["text", "python"])
 def test_a_setting_that_would_be_ignored_is_refused(tmp_path, name, instead):
     given = {"dataset": "a/b", "dataset_config": "c", "split": "test", "fallback": ("a/b",)}
+    given |= {"whole_contexts": True, "shuffle_buffer": 5}
     usual = {"text": tuple(files(tmp_path, {"a.txt": "one"}))} if instead == "text" else {}
     if instead == "python":
         if name == "dataset":
             return
         usual = {"dataset": "python"}
     with pytest.raises(BadInput, match=f"{name.replace('_', '.')} would be ignored"):
-        open_text(settings(**(usual | {name: given[name]})))
+        open_text(settings(**(usual | {name: given.get(name, "x")})))
+
+
+@pytest.mark.parametrize("name", NEEDS)
+def test_a_setting_that_needs_another_is_refused_without_it(name):
+    given = {"whole_contexts": True, "shuffle_buffer": 5, "align": "text"}
+    with pytest.raises(BadInput, match=f"{name} would be ignored without {NEEDS[name]}"):
+        open_text(settings(**{name: given.get(name, "x")}))
+
+
+OF_ROWS = {"id_column": "id", "text_column": "body", "chat_column": "x", "tokenized_by": "x"}
+
+
+@pytest.mark.parametrize("name", OF_ROWS)
+def test_text_files_and_python_as_a_dataset_have_no_columns(tmp_path, name):
+    (path,) = files(tmp_path, {"a.txt": "one"})
+    for dataset in (path, str(tmp_path)):
+        with pytest.raises(BadInput, match=f"{name} would be ignored with .*text files"):
+            open_text(settings(dataset=dataset, **{name: OF_ROWS[name]}))
+    with pytest.raises(BadInput, match=f"{name} would be ignored with python"):
+        open_text(settings(dataset="a/b", fallback=("python",), **{name: OF_ROWS[name]}))
 
 
 def test_every_setting_of_a_dataset_is_in_the_list():
@@ -281,7 +370,8 @@ def test_every_setting_of_a_dataset_is_in_the_list():
     assert set(OF_DATASETS) == {
         name
         for name, help in options.items()
-        if help.lower().startswith(("dataset", "split")) or "the dataset" in help
+        if help.lower().startswith(("dataset", "split", "stream the dataset"))
+        or "the dataset" in help
     }
 
 
@@ -495,12 +585,24 @@ def test_a_dataset_saved_to_disk_is_read_from_there(tmp_path, splits):
     saved = datasets.DatasetDict({"train": data}) if splits else data
     saved.save_to_disk(str(tmp_path / "saved"))
     assert texts_of(dataset=str(tmp_path / "saved")) == ["one", "two"]
+    there = datasets.load_from_disk(str(tmp_path / "saved"))
+    fingerprint = (there["train"] if splits else there)._fingerprint
+    assert open_text(settings(dataset=str(tmp_path / "saved"))).source == {
+        "dataset": "saved",
+        "config": None,
+        "split": "train",
+        "fingerprint": fingerprint,
+    }
 
 
 def test_a_dataset_without_a_text_column_is_refused_with_the_columns_it_has(tmp_path):
     name = jsonl(tmp_path / "data", [{"body": "x", "id": 1}])
-    with pytest.raises(BadInput, match=r"no 'text' column \(it has body, id\)"):
+    with pytest.raises(BadInput, match=r"no 'text' column \(it has body, id\)") as error:
         open_text(settings(dataset=name))
+    assert str(error.value).endswith(": give text_column body")
+    text = open_text(settings(dataset=name, text_column="body"))
+    assert list(text.documents) == [(0, "x")]
+    assert text.source["column"] == "body"
 
 
 @pytest.mark.parametrize("rows", [0, None])
@@ -540,6 +642,47 @@ def test_a_text_column_of_numbers_is_refused(tmp_path):
     name = jsonl(tmp_path / "data", [{"text": 12}, {"text": 13}])
     with pytest.raises(BadInput, match="text"):
         texts_of(dataset=name)
+
+
+WAYS = {
+    "tokens": ([1, 2], "tokenized_by NAME ids_column tokens"),
+    "talk": ([{"role": "user", "content": "x"}], "chat_column talk"),
+    "number": (12, "none of them holds texts, token ids or chats"),
+}
+
+
+@pytest.mark.parametrize(("column", "way"), WAYS.items(), ids=WAYS)
+def test_what_the_columns_hold_says_how_to_read_them(tmp_path, column, way):
+    value, said = way
+    with pytest.raises(BadInput, match="no 'text' column") as error:
+        texts_of(dataset=jsonl(tmp_path / "data", [{column: value}]))
+    assert said in str(error.value)
+    with pytest.raises(BadInput, match=r"holds (list|int), not texts") as error:
+        texts_of(dataset=jsonl(tmp_path / "again", [{column: value}]), text_column=column)
+    assert said in str(error.value)
+
+
+def test_what_is_of_another_kind_further_down_is_refused_with_its_row(tmp_path):
+    rows = [{"talk": [{"role": "user", "content": content}]} for content in ("a", "b", None)]
+    with pytest.raises(BadInput, match=r"row 2 of .*data holds list, not chats") as error:
+        read(dataset=jsonl(tmp_path / "data", rows), chat_column="talk")
+    assert "role and content" in str(error.value)
+
+
+def test_a_shuffle_buffer_streams_local_rows_and_is_recorded(tmp_path):
+    name = jsonl(tmp_path / "data", [{"text": str(number)} for number in range(50)])
+    text = open_text(settings(dataset=name, seed=1, shuffle_buffer=5))
+    documents = list(text.documents)
+    assert text.source["shuffle_buffer"] == 5
+    assert documents == read(dataset=name, seed=1, shuffle_buffer=5)
+    assert documents != sorted(documents) == [(number, str(number)) for number in range(50)]
+    # A row is read from at most five of those that are not read yet: it cannot come early.
+    assert all(number <= place + 5 for place, (number, _) in enumerate(documents))
+    assert documents != read(dataset=name, seed=1)
+    assert "shuffle_buffer" not in open_text(settings(dataset=name, seed=1)).source
+    saved = save(tmp_path / "saved", {"train": ["one"]})
+    with pytest.raises(BadInput, match=r"shuffle_buffer would be ignored with .* as a whole"):
+        open_text(settings(dataset=saved, seed=1, shuffle_buffer=5))
 
 
 def test_without_a_network_the_sentence_names_what_works_without_one():

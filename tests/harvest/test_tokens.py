@@ -10,7 +10,7 @@ import pytest
 
 from rkstore.errors import BadInput
 from rkstore.harvest import tokens
-from rkstore.harvest.tokens import TokenBlocks, token_blocks
+from rkstore.harvest.tokens import TokenBlocks, cut, encoded
 
 SEPARATOR = 1000
 
@@ -29,7 +29,7 @@ def blocks_of(texts: list[str], **options: Any) -> TokenBlocks:
         "prepend_bos": True,
         "tokens": 10_000,
     }
-    return token_blocks(enumerate(texts), encode, **(usual | options))
+    return cut(encoded(enumerate(texts), encode), **(usual | options))
 
 
 def slow_blocks(
@@ -152,9 +152,8 @@ def test_a_block_does_not_end_in_the_separator_of_a_document_in_the_next():
 
 
 def test_documents_keep_their_numbers_whatever_is_passed_over():
-    blocks = token_blocks(
-        iter([(7, "ab"), (3, "  "), (9, "cd"), (1, "efgh")]),
-        encode,
+    blocks = cut(
+        encoded(iter([(7, "ab"), (3, "  "), (9, "cd"), (1, "efgh")]), encode),
         separator=SEPARATOR,
         context_size=5,
         prepend_bos=False,
@@ -188,7 +187,7 @@ def test_no_more_text_is_read_than_is_needed(monkeypatch):
             read.append(number)
             yield number, "abcdefgh"
 
-    token_blocks(documents(), encode, separator=0, context_size=8, prepend_bos=False, tokens=16)
+    cut(encoded(documents(), encode), separator=0, context_size=8, prepend_bos=False, tokens=16)
     assert len(read) == 2
 
 

@@ -271,3 +271,33 @@ def test_a_store_whose_error_before_cannot_be_is_damaged(make_store, before):
     (store.root / "manifest.json").write_bytes(text)
     with pytest.raises(DamagedStore, match="not a valid manifest"):
         Store(store.root)
+
+
+def test_a_memmap_export_is_the_cache_of_dictionary_learning(make_store, tmp_path, monkeypatch):
+    import torch
+
+    from rkstore.share.exchange import memmap
+
+    monkeypatch.setattr(memmap, "SHARD_ROWS", 100)
+    store, values = make_store()
+    root = export(store, "memmap", tmp_path / "out")
+    shards = sorted((root / SITE).glob("shard_*.memmap"))
+    parts = []
+    for shard in shards:
+        meta = json.loads(shard.with_suffix(".meta").read_text())
+        assert meta["dtype"] == "torch.float32"
+        parts.append(np.memmap(shard, np.float32, mode="r", shape=tuple(meta["shape"])))
+    assert len(parts) == 2
+    np.testing.assert_array_equal(np.concatenate(parts), values[SITE])
+    config = json.loads((root / SITE / "config.json").read_text())
+    assert (config["shard_count"], config["total_size"], config["d_model"]) == (2, 216, 12)
+    tokens = torch.load(root / "tokens.pt", weights_only=True)
+    np.testing.assert_array_equal(tokens.numpy(), values["token_id"])
+
+
+def test_one_submodule_of_a_memmap_export_knows_what_all_do(bring, make_store, tmp_path):
+    store, _ = make_store(codec="int8")
+    back = bring(export(store, "memmap", tmp_path / "out") / SITE, "memmap")
+    assert back.codec_fvu(SITE) == store.codec_fvu(SITE)
+    assert back.manifest.context_size == store.manifest.context_size
+    np.testing.assert_array_equal(back.column("document"), store.column("document"))

@@ -1,6 +1,5 @@
 """Pushing, pulling, reading in place and repairing, over real protocols on loopback."""
 
-import importlib
 import os
 import subprocess
 import sys
@@ -442,7 +441,7 @@ def test_a_push_that_failed_goes_on_and_shows_no_store_before_it_is_one(
         plain(self, path, file)
 
     monkeypatch.setattr(Destination, "put", put)
-    monkeypatch.setattr(importlib.import_module("rkstore.share.push"), "JOURNAL_SECONDS", 0.0)
+    monkeypatch.setattr(Destination, "journal_seconds", 0.0)
     with pytest.raises(RkstoreError, match="the line was cut"):
         push(store.root, bucket)
     with pytest.raises(BadInput, match="there is no store at s3://"):
@@ -773,8 +772,8 @@ def test_what_cannot_be_reached_or_written_is_one_sentence(make_store, tmp_path,
     store, _ = make_store()
     with pytest.raises(BadInput, match="can be read only: push to s3://"):
         push(store.root, f"{web.url}/new")
-    with pytest.raises(BadInput, match="hf upload-large-folder"):
-        push(store.root, "hf://datasets/me/store")
+    with pytest.raises(BadInput, match="no dataset: push to hf://datasets/USER/NAME"):
+        push(store.root, "hf://me/model")
     with pytest.raises(RkstoreError, match=r"cannot read http://127.0.0.1:9/store"):
         pulled("http://127.0.0.1:9/store", tmp_path / "copy")
     with pytest.raises(RkstoreError, match="s3://no-such-bucket"):

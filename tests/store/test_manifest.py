@@ -15,7 +15,7 @@ from rkstore.store.codecs import CODECS
 from rkstore.store.files import LARGEST_JOURNAL, LARGEST_MANIFEST, FileRecord
 from rkstore.store.formats import FORMATS
 from rkstore.store.journal import ShardRecord, largest_journal, needed_journal, parse_journal
-from rkstore.store.manifest import MORE_COLUMNS_SCHEMA, SCHEMA, Manifest
+from rkstore.store.manifest import FILES_SCHEMA, SCHEMA, Manifest
 from rkstore.store.sites import Pair, Site
 from rkstore.store.store import Store
 
@@ -225,10 +225,10 @@ def test_a_changed_value_is_answered_with_both_fingerprints(tmp_path):
 
 def test_a_newer_schema_asks_for_an_upgrade(tmp_path):
     document = json.loads(make_manifest().to_bytes())
-    save_json(tmp_path, document | {"rkstore_schema": MORE_COLUMNS_SCHEMA + 1, "something": "new"})
+    save_json(tmp_path, document | {"rkstore_schema": FILES_SCHEMA + 1, "something": "new"})
     with pytest.raises(BadInput, match="upgrade") as error:
         read_manifest(tmp_path)
-    assert f"schema {MORE_COLUMNS_SCHEMA + 1}" in str(error.value)
+    assert f"schema {FILES_SCHEMA + 1}" in str(error.value)
 
 
 def test_where_there_is_no_manifest_there_is_no_store(tmp_path):
@@ -328,6 +328,24 @@ def test_what_no_writer_would_have_written_is_refused(tmp_path, change, what):
     document = json.loads(make_manifest().to_bytes()) | change
     with pytest.raises(DamagedStore, match=what):
         read_manifest(save_json(tmp_path, document))
+
+
+@pytest.mark.parametrize(
+    ("aliases", "schema"),
+    [
+        ({"blocks.0.mlp.hook_post": "blocks.1.mlp.hook_post"}, 4),  # a site is no alias
+        ({"other": "blocks.7.mlp.hook_post"}, 4),
+        ({"../other": "blocks.0.mlp.hook_post"}, 4),
+        ({"other": 7}, 4),
+        (["other"], 4),
+        ({"other": "blocks.0.mlp.hook_post"}, 2),
+        ({}, 4),
+    ],
+)
+def test_aliases_that_cannot_be_are_refused(tmp_path, aliases, schema):
+    document = json.loads(make_manifest().to_bytes()) | {"aliases": aliases}
+    with pytest.raises(DamagedStore, match="not a valid manifest"):
+        read_manifest(save_json(tmp_path, document | {"rkstore_schema": schema}))
 
 
 @pytest.mark.parametrize("key", ["rkstore_schema", "rows", "sites", "source", "codec"])

@@ -279,6 +279,22 @@ def test_with_auxk_they_are_those_of_the_loss_with_its_term(select, d_sae, bias,
         assert any(distance(a, b) > 1e-4 for a, b in zip(without, expected, strict=True))
 
 
+@in_prefixes
+@pytest.mark.parametrize("wiring", [WIRINGS["sae"], WIRINGS["cross-layer"]])
+@pytest.mark.parametrize(("select", "d_sae", "bias"), DENSE + SPARSE + OTHER)
+def test_a_step_tells_every_loss_by_name(select, d_sae, bias, wiring, prefixes):
+    dictionary, x = make_dictionary(select, d_sae, bias, wiring), make_rows()
+    objective = Objective(prefixes, [AuxK(auxk=4, auxk_levels=prefixes.order == "latents")])
+    if not covers(dictionary, objective):
+        return
+    dead, shares = some_dead(d_sae), prefixes.at(step=3, seed=1)
+    expected, _ = objective(dictionary, x, dead, 0.7, shares)
+    found = by_hand(dictionary, x, prefixes, objective.helpers).losses()
+    assert {*found} == {*expected} >= {"reconstruction", "auxk"}
+    for name, loss in expected.items():
+        torch.testing.assert_close(found[name], loss.detach())
+
+
 @pytest.mark.parametrize("wiring", NORMED.values(), ids=NORMED)
 @pytest.mark.parametrize("select", ["topk", "batchtopk"])
 def test_auxk_ranks_dead_latents_without_the_code_norm(select, wiring):
@@ -295,9 +311,12 @@ def test_the_loss_on_the_difference_of_two_sites_is_in_them(select, prefixes):
     dictionary = make_dictionary(select, 160, wiring=one((a, b), (a, b)))
     x = make_rows() | {"d": make_rows(seed=2)["a"]}
     expected, _ = differentiated(dictionary, x, prefixes, [Delta(delta=0.7)])
-    assert covers(dictionary, Objective(prefixes, [Delta(delta=0.7)]))
-    by_hand(dictionary, x, prefixes, [Delta(delta=0.7)])
+    objective = Objective(prefixes, [Delta(delta=0.7)])
+    assert covers(dictionary, objective)
+    found = by_hand(dictionary, x, prefixes, [Delta(delta=0.7)]).losses()
     check_gradients(dictionary, expected)
+    losses, _ = objective(dictionary, x, some_dead(160), shares=prefixes.at(step=3, seed=1))
+    torch.testing.assert_close(found["delta"], losses["delta"].detach())
 
 
 @BOTH

@@ -17,6 +17,8 @@ from rkstore.settings import replace as with_other
 from rkstore.store.batches.plan import BatchPlan
 from rkstore.training.checkpoint import STATE, Diverged, resume
 from rkstore.training.helpers import resample
+from rkstore.training.helpers.entropy import Entropy
+from rkstore.training.ignored import unused
 from rkstore.training.run import RESOLVED, default_name, prepare
 from rkstore.training.schedules import learning_rate
 from rkstore.training.settings import TrainSettings
@@ -124,6 +126,7 @@ HELP = {
     "auxk": {"auxk": 8},
     "resampling": {"resample_every": 10},
     "both": {"auxk": 8, "resample_every": 10},
+    "ghosts": {"ghost_gradients": True, "entropy": 0.1},
 }
 
 
@@ -141,6 +144,35 @@ def test_a_stopped_run_that_helps_its_dead_latents_does_so_too(
     taken_up = train(stopping)
     for name in FILES:
         assert (taken_up / name).read_bytes() == (through / name).read_bytes(), name
+
+
+@pytest.mark.parametrize(
+    ("chosen", "names"),
+    [
+        ({"dictionary": "topk"}, set()),
+        ({"dictionary": "relu"}, {"l1"}),
+        ({"dictionary": "gated"}, {"l1", "gates"}),
+        ({"dictionary": "jumprelu", "auxk": 8}, {"l0", "auxk"}),
+        ({"dictionary": "topk", "ghost_gradients": True, "entropy": 0.1}, {"ghost", "entropy"}),
+    ],
+)
+def test_every_loss_is_logged_by_its_name(settings, chosen, names):
+    few_fire = {"d_sae": 96, "k": 2, "l1": 30.0, "dead_after": 64, "init": "random"}
+    found = history(train(settings(**few_fire | chosen)))
+    assert all({*entry["losses"]} == {"reconstruction", *names} for entry in found)
+    assert all(loss > 0 for entry in found for loss in entry["losses"].values())
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(settings, monkeypatch):
+    monkeypatch.setattr(Entropy, "loss", lambda _, now: 0 * now.f.sum() + torch.inf)
+    with pytest.raises(Diverged, match="its loss entropy is not finite"):
+        train(settings(entropy=1.0))
+
+
+def test_a_penalty_that_a_large_decoder_would_evade_is_refused(settings):
+    with pytest.raises(BadInput, match="entropy could be evaded by a small code"):
+        prepare(settings(entropy=1.0, unit_decoder=False))
+    prepare(settings(entropy=1.0, unit_decoder=False, code_norm="sae"))
 
 
 LEARNED = {
@@ -623,3 +655,62 @@ def test_a_site_of_zeros_is_refused(make_store, settings):
     store, _ = make_store("zeros", rows=400, values=zeros)
     with pytest.raises(BadInput, match="zero in every row"):
         train(settings(store=str(store.root)))
+
+
+# Rows that stay together.
+
+
+def test_training_on_pairs_takes_up_where_it_stopped(settings, tmp_path):
+    chosen = {"order": "pairs", "temporal": 0.5, "prefixes": (0.2, 1.0), "d_sae": 30}
+    through = train(settings(**chosen, out=str(tmp_path / "through")))
+    found = history(through)
+    assert all({"reconstruction", "temporal"} == {*entry["losses"]} for entry in found)
+    stopping = settings(**chosen, out=str(tmp_path / "stopped"), checkpoint_every=10)
+    train_until(25, [stopping])
+    taken_up = train(stopping)
+    for name in FILES:
+        assert (taken_up / name).read_bytes() == (through / name).read_bytes(), name
+
+
+def test_the_contrast_brings_the_first_latents_of_neighbours_closer(settings):
+    def contrast(**more):
+        chosen = {"order": "pairs", "dictionary": "relu", "l1": 0.1, "lr": 1e-2}
+        path = train(settings(**chosen, temporal_share=0.5, steps=80, **more))
+        dictionary, _ = load_dictionary(path)
+        run = prepare(settings(**chosen))
+        batch = next(run.reading.batches(300, 0))
+        z = dictionary.encode(torch.from_numpy(batch.x[SITE]))[:, :12]
+        z = torch.nn.functional.normalize(z, dim=1)
+        return torch.nn.functional.cross_entropy(
+            z[1::2] @ z[::2].T, torch.arange(len(z) // 2)
+        ).item()
+
+    assert contrast(temporal=10.0) < contrast(temporal=1e-6)
+
+
+def test_neighbours_are_compared_only_in_batches_of_pairs(settings):
+    for order in ("rows", "sequences"):
+        with pytest.raises(BadInput, match=r"temporal compares rows .* add order pairs"):
+            prepare(settings(temporal=1.0, order=order))
+    prepare(settings(temporal=1.0, order="pairs"))
+
+
+def test_dictionaries_of_one_pass_need_the_same_order(settings):
+    with pytest.raises(BadInput, match="need the same order, not rows and pairs"):
+        train_all([settings(name="one"), settings(name="two", order="pairs")])
+
+
+def test_an_order_is_part_of_what_a_run_is_unless_it_is_rows(settings):
+    names = [prepare(settings(order=order)).name for order in ("rows", "pairs", "sequences")]
+    assert prepare(settings()).name == names[0]
+    assert len({*names}) == 3
+
+
+def test_options_of_a_helper_that_is_off_are_said_to_have_no_effect(settings):
+    typed = ["temporal_share", "auxk_levels", "temporal"]
+    found = unused(settings(temporal_share=0.5, auxk_levels=True), typed)
+    assert found == {
+        "temporal_share": "--temporal-share has no effect with --temporal 0",
+        "auxk_levels": "--auxk-levels has no effect with --auxk 0",
+    }
+    assert not unused(settings(temporal=1.0, order="pairs", temporal_share=0.5), typed[::2])

@@ -18,6 +18,7 @@ from rkstore.settings import member_named
 SELECTS: dict[str, type[Select]] = {
     select.name: select for select in (ReLU, TopK, BatchTopK, JumpReLU, Gated, AbsTopK)
 }
+"""What ``--select`` offers, by name."""
 
 
 def select_named(name: str, options: Mapping[str, Any]) -> Select:

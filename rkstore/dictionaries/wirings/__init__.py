@@ -14,5 +14,6 @@ from rkstore.dictionaries.wirings.transcoder import Transcoder
 WIRINGS: dict[str, type[Wires]] = {
     wires.name: wires for wires in (SAE, Transcoder, PerLayer, CLT, Crosscoder, DedicatedFeatures)
 }
+"""What ``--wiring`` offers, by name."""
 
 __all__ = ["WIRINGS", "Bank", "Wires", "Wiring"]

@@ -1,11 +1,7 @@
-"""Plain text files: which ones are meant, and the check that they are plain text.
+"""Plain text files: which ones are meant, and each as one document."""
 
-The braces of JSON, the tags of a web page or the bytes of an archive would become tokens like any
-others, and the store would be useless.
-"""
-
+import glob
 import hashlib
-import json
 import os
 import re
 import sys
@@ -15,66 +11,77 @@ from typing import Any
 
 from rkstore.errors import BadInput, few
 from rkstore.harvest.text.documents import Text, shuffled
+from rkstore.harvest.text.plain import plain_text
 from rkstore.store.files import named
 from rkstore.store.natural import natural
 
-# Other than plain text, by suffix (of .jsonl.gz the first suffix counts) …
-ENDS = {
-    "rows": ("json", "jsonl", "ndjson", "csv", "tsv", "parquet", "arrow"),
-    "packed": ("gz", "bz2", "xz", "zst", "lz4", "zip", "7z", "rar", "tar", "tgz"),
-    "markup": ("html", "htm", "xhtml", "xml", "svg", "rtf"),
-    "binary": ("pdf", "doc", "docx", "odt", "epub", "xls", "xlsx", "ppt", "pptx", "db", "sqlite"),
-}
+# Where standard input lies, which is given as "-".
+STDIN = Path("/dev/stdin")
 
-# … and by how the content begins. JSON is parsed; a zero byte also means binary.
-SIGNS = {
-    "rows": rb"PAR1|ARROW1",
-    "packed": rb"\x1f\x8b|BZh[1-9]1AY|\xfd7zXZ|\x28\xb5\x2f\xfd|\x04\x22\x4d\x18|PK\x03\x04|"
-    rb"7z\xbc\xaf",
-    "markup": rb"(?i:\s*(<!doctype html|<html|<\?xml)|{\\rtf)",
-    "binary": rb"%PDF-",
-}
-
-WAYS = {
-    "rows": "holds rows, not plain text: give it as --dataset {path}, which makes the 'text' of "
-    "each row a document",
-    "packed": "is compressed: unpack it first",
-    "markup": "holds markup, whose tags would become tokens: take the text out of it first (or put "
-    "it in the 'text' column of a dataset, if the tags are meant)",
-    "binary": "is not text: take the text out of it first",
-}
-
-BYTE_ORDER_MARK = "\ufeff"
-UTF_16 = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
+# A pattern for several files, such as data/**/*.txt.
+PATTERN = re.compile(r"[*?\[]")
 
 
 def text_files(names: Sequence[str]) -> list[tuple[str, Path]]:
-    """The files that ``--text`` names, and those of the directories it names.
+    """The files that ``--text`` names: files, ``-``, directories and patterns.
+
+    A name that exists is never a pattern.
 
     Returns:
         For each its name in the manifest, without the directory, and its path.
 
     Raises:
-        BadInput: a directory contains no text files.
+        BadInput: a directory contains no text files, no file fits a pattern, or ``-`` is given
+            twice.
     """
+    paths = [STDIN if name == "-" else named(name) for name in names]
+    if paths.count(STDIN) > 1:
+        raise BadInput("--text - is given twice: standard input can be read once")
     found: list[tuple[str, Path]] = []
-    for path in (named(name) for name in names):
+    for path in paths:
         if path.is_dir():
-            found += [(file.relative_to(path).as_posix(), file) for file in _inside(path)]
+            found += _relative(path, _inside(path))
+        elif PATTERN.search(str(path)) and not path.exists():
+            root = _root_of(path)
+            found += _relative(root, _fitting(root, path))
         else:
             found.append((path.name, path))
     return found
 
 
+def _relative(root: Path, files: Sequence[Path]) -> list[tuple[str, Path]]:
+    return [(file.relative_to(root).as_posix(), file) for file in files]
+
+
 def _inside(path: Path) -> list[Path]:
+    """The .txt files of a directory; if there are none, its .txt.gz files."""
     there = visible_files(path)
-    found = in_order(path, [file for file in there if file.suffix.lower() == ".txt"])
+    for end in (".txt", ".txt.gz"):
+        found = in_order(path, [file for file in there if file.name.lower().endswith(end)])
+        if found:
+            say_left_out(path, len(there) - len(found), f"{end} files")
+            return found
+    raise BadInput(
+        f"--text {path} is a directory without .txt files: name the files, or give it as "
+        "--dataset if they hold rows"
+    )
+
+
+def _root_of(pattern: Path) -> Path:
+    """The directory above the first part that is a pattern."""
+    parts = pattern.parts
+    first = next(number for number, part in enumerate(parts) if PATTERN.search(part))
+    return Path(*parts[:first])
+
+
+def _fitting(root: Path, pattern: Path) -> list[Path]:
+    below = str(pattern.relative_to(root))
+    there = [root / name for name in glob.glob(below, root_dir=root, recursive=True)]  # noqa: PTH207 - Path's ** means directories alone
+    found = in_order(root, [path for path in there if path.is_file()])
     if not found:
-        raise BadInput(
-            f"--text {path} is a directory without .txt files: name the files, or give it as "
-            "--dataset if they hold rows"
-        )
-    say_left_out(path, len(there) - len(found), ".txt files")
+        raise BadInput(f"no file fits --text '{pattern}': see what is there with 'ls {root}'")
+    if "**" not in below:
+        say_left_out(pattern, len(there) - len(found), "files")
     return found
 
 
@@ -124,31 +131,6 @@ def read_files(named: Sequence[tuple[str, Path]], seed: int, first: int = 0) -> 
     return Text(iter(documents), {"files": described})
 
 
-def plain_text(raw: bytes, path: Path) -> str:
-    """The text of a file, without a byte-order mark.
-
-    Raises:
-        BadInput: it is not UTF-8, or not plain text; says what to do.
-    """
-    if raw.startswith(UTF_16):
-        raise BadInput(
-            f"--text {path} is UTF-16: convert it, for example with 'iconv -f utf-16 -t utf-8'"
-        )
-    kind = _kind_of_name(path.name) or _kind_of_content(raw)
-    if kind:
-        raise BadInput(f"--text {path} {WAYS[kind].format(path=path)}")
-    try:
-        text = raw.decode("utf-8").removeprefix(BYTE_ORDER_MARK)
-    except UnicodeDecodeError as error:
-        raise BadInput(
-            f"--text {path} is not UTF-8 (byte {error.start}): convert it, "
-            f"for example with 'iconv -f latin1 -t utf-8 {path}'"
-        ) from None
-    if _is_json(text):
-        raise BadInput(f"--text {path} {WAYS['rows'].format(path=path)}")
-    return text
-
-
 def say_left_out(path: Path, count: int, kind: str) -> None:
     """Report on stderr the files of a directory that are not read."""
     if count:
@@ -161,32 +143,6 @@ def _is(names: Sequence[str]) -> str:
 
 def _bytes_of(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return sys.stdin.buffer.read() if path == STDIN else path.read_bytes()
     except OSError as error:
         raise BadInput(f"cannot read --text {path}: {error.strerror}") from None
-
-
-def _kind_of_name(name: str) -> str | None:
-    *_, before, last = ["", "", *(suffix[1:] for suffix in Path(name.lower()).suffixes)]
-    for kind, ends in ENDS.items():
-        if last in ends or (last in ENDS["packed"] and before in ends):
-            return kind
-    return None
-
-
-def _kind_of_content(raw: bytes) -> str | None:
-    for kind, sign in SIGNS.items():
-        if re.match(sign, raw):
-            return kind
-    return "binary" if b"\0" in raw else None
-
-
-def _is_json(text: str) -> bool:
-    """Whether a text begins with a JSON object, or a list of them."""
-    try:
-        value, _ = json.JSONDecoder().raw_decode(text.lstrip())
-    except (ValueError, RecursionError):
-        return False
-    if isinstance(value, list):
-        value = value[0] if value else None
-    return isinstance(value, dict) and bool(value)

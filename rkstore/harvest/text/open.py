@@ -6,43 +6,15 @@ from pathlib import Path
 
 from rkstore.errors import BadInput, RkstoreError, one_line
 from rkstore.harvest.settings import HarvestSettings
+from rkstore.harvest.text.arrays import open_array
 from rkstore.harvest.text.dataset import open_rows, public_name
 from rkstore.harvest.text.documents import Text, shuffled
 from rkstore.harvest.text.files import read_files, text_files
-from rkstore.harvest.text.python import python_documents
-from rkstore.settings import options_in
+from rkstore.harvest.text.ignored import OF_DATASETS, check_text, refuse
+from rkstore.harvest.text.python import PYTHON_CORPUS, python_documents
 
 # The default dataset, which has four configurations and no default among them.
 WIKITEXT, WIKITEXT_CONFIG = "wikitext", "wikitext-103-raw-v1"
-
-# The name of Python's own text, instead of a dataset's.
-PYTHON_CORPUS = "python"
-
-# Settings that come with the tokens of another store.
-OF_TOKENS = ("tokens", "context_size", "prepend_bos", "seed")
-
-# Settings of a dataset, which text files do not need; the corpus of Python needs its name only.
-OF_DATASETS: tuple[str, ...] = ("dataset", "dataset_config", "split", "fallback")
-
-
-def check_text(settings: HarvestSettings) -> None:
-    """Raise BadInput if a setting would be ignored."""
-    if settings.paired_with is not None:
-        instead, ignored = "--paired-with", ("text", *OF_DATASETS, *OF_TOKENS)
-        if settings.align is None:
-            ignored = (*ignored, "partner_tokenizer")
-    elif settings.align is not None or settings.partner_tokenizer is not None:
-        raise BadInput("--align and --partner-tokenizer are for two stores: give --paired-with")
-    elif settings.text:
-        instead, ignored = "--text", OF_DATASETS
-    elif settings.dataset == PYTHON_CORPUS:
-        instead, ignored = f"--dataset {PYTHON_CORPUS}", OF_DATASETS[1:]
-    else:
-        return
-    known = options_in(type(settings))
-    given = [known[name].flag for name in ignored if getattr(settings, name) != known[name].default]
-    if given:
-        raise BadInput(f"{' and '.join(given)} would be ignored with {instead}: leave out one")
 
 
 def open_text(settings: HarvestSettings) -> Text:
@@ -81,7 +53,10 @@ def open_text(settings: HarvestSettings) -> Text:
 
 def _open(name: str, config: str | None, settings: HarvestSettings) -> Text:
     if name == PYTHON_CORPUS:
+        refuse(settings, OF_DATASETS[4:], name)  # as a fallback
         return _from_python(settings.seed)
+    if name.lower().endswith(".npy") and Path(name).is_file():
+        return open_array(Path(name), settings)
     return open_rows(name, config or _usual_config(name), settings)
 
 

@@ -12,6 +12,9 @@ from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Literal
 
+# Its name, instead of a dataset's.
+PYTHON_CORPUS = "python"
+
 Part = Literal["all", "train", "held-out"]
 
 # Not every CPython installs its own tests; tables of code points and generated grammars are

@@ -11,5 +11,6 @@ from rkstore.rkcnn.directions.mixing import Mixing
 from rkstore.rkcnn.directions.principal import Principal
 
 DIRECTIONS: dict[str, type[Directions]] = {kind.name: kind for kind in (Principal, ICA, Mixing)}
+"""What ``probe --directions`` offers, by name."""
 
 __all__ = ["DIRECTIONS", "Directions", "find_directions", "keep_apart", "principal_directions"]

@@ -31,6 +31,7 @@ SCORES: dict[str, type[Score]] = {
         ProjectionSkewness,
     )
 }
+"""What ``--score`` offers, by name."""
 
 
 def score_named(name: str | Score, **options: Any) -> Score:

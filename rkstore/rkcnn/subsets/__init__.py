@@ -9,5 +9,6 @@ from rkstore.rkcnn.subsets.coordinates import Coordinates, random_subsets
 from rkstore.rkcnn.subsets.partitions import Partitions
 
 SUBSETS: dict[str, type[Subsets]] = {kind.name: kind for kind in (Coordinates, Partitions, Bases)}
+"""What ``--subsets`` offers, by name."""
 
 __all__ = ["SUBSETS", "Indices", "Subsets", "basis_of", "by_rotation", "random_subsets"]

@@ -14,8 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rkstore.errors import BadInput
-from rkstore.share.exchange.base import Floats, Importer, Source
+from rkstore.share.exchange import facts as exported
+from rkstore.share.exchange.base import Exporter, Floats, Importer, Source
+from rkstore.share.exchange.facts import Facts, facts_beside
 from rkstore.share.exchange.matrices import Ids, Matrix, check_ids, float32, of_matrices
+from rkstore.share.exchange.npy import mapped, write_array
+from rkstore.share.exchange.outgoing import Array, Outgoing
 from rkstore.share.exchange.pt import load_ids
 from rkstore.store.natural import natural
 
@@ -24,6 +28,12 @@ if TYPE_CHECKING:
 
 TOKENS = "tokens.pt"
 CONFIG = "config.json"
+
+# Columns that the cache does not have, beside its tokens, where an export puts them.
+BESIDE = {"document.npy": "document", "position.npy": "position"}
+
+# Rows of a shard at least: dictionary_learning's own.
+SHARD_ROWS = 1_000_000
 
 # NumPy has no bfloat16: the cache keeps its sixteen bits as int16. Activations are never integers,
 # so int16 is unambiguous.
@@ -47,7 +57,7 @@ MEANS: dict[str, type] = {
 MEANS_NOTHING = ("batch_size", "context_len", "shard_size", "io", "store_sequence_ranges")
 
 
-class Memmap(Importer):
+class FromMemmap(Importer):
     """Reads a whole cache, or the directory of one submodule."""
 
     name = "memmap"
@@ -74,7 +84,15 @@ class Memmap(Importer):
             raise BadInput(
                 f"{path} was shuffled: its rows are not blocks, leave out --context-size"
             )
+        facts = _facts(path, directories, matrices)
         columns = {}
+        for file, column in BESIDE.items() if facts else ():
+            if (there := directories[0].parent / file).is_file():
+                columns[column] = Ids(mapped(there))
+                check_ids(str(there), columns[column], next(iter(matrices.values())))
+                files[file] = there
+        if facts:
+            files[exported.FILE] = directories[0].parent / exported.FILE
         # If the cache says that it kept no tokens, those next to it belong to another.
         if all(config.get("store_tokens", not shuffled) for config in configs):
             found = [place / TOKENS for place in (path, directories[0].parent)]
@@ -82,7 +100,71 @@ class Memmap(Importer):
                 columns["token_id"] = Ids(load_ids(tokens))
                 check_ids(str(tokens), columns["token_id"], next(iter(matrices.values())))
                 files[TOKENS] = tokens
-        return of_matrices(str(path), matrices, files, settings.hook_name, columns)
+        return of_matrices(str(path), matrices, files, settings.hook_name, columns, facts)
+
+
+class ToMemmap(Exporter):
+    """Writes a directory for each site, with the tokens beside them."""
+
+    name = "memmap"
+    reserved = (TOKENS, *BESIDE, exported.FILE)
+
+    def write(self, outgoing: Outgoing, out: Path) -> None:
+        import torch
+
+        known = outgoing.columns()
+        for name in outgoing.hook_names:
+            (out / name).mkdir()
+            shards = _write_shards(out / name, outgoing.site(name))
+            config = {
+                "context_len": outgoing.store.manifest.context_size,
+                "shard_size": SHARD_ROWS,
+                "d_model": outgoing.width(name),
+                "shuffle_shards": False,
+                "io": "out",
+                "total_size": outgoing.rows,
+                "shard_count": shards,
+                "store_tokens": "token_id" in known,
+            }
+            text = json.dumps(config, indent=2, allow_nan=False) + "\n"
+            (out / name / CONFIG).write_text(text, "ascii")
+        if "token_id" in known:
+            tokens = np.concatenate(list(outgoing.column("token_id").chunks)).astype(np.int64)
+            torch.save(torch.from_numpy(tokens), out / TOKENS)
+        for file, column in BESIDE.items():
+            write_array(out / file, outgoing.column(column))
+        (out / exported.FILE).write_text(outgoing.facts().to_text(), "ascii")
+
+
+def _write_shards(directory: Path, array: Array) -> int:
+    """Write the rows in shards of whole chunks; returns how many there are."""
+    number, chunks = 0, iter(array.chunks)
+    stored = array.dtype.newbyteorder("<")
+    chunk = next(chunks, None)
+    while chunk is not None:
+        rows = 0
+        with (directory / f"shard_{number}.memmap").open("xb") as file:
+            while chunk is not None and rows < SHARD_ROWS:
+                file.write(np.ascontiguousarray(chunk, stored).data)
+                rows += len(chunk)
+                chunk = next(chunks, None)
+        meta = {"shape": [rows, array.shape[1]], "dtype": f"torch.{array.dtype.name}"}
+        text = json.dumps(meta, allow_nan=False)
+        (directory / f"shard_{number}.meta").write_text(text, "ascii")
+        number += 1
+    return number
+
+
+def _facts(path: Path, directories: list[Path], matrices: dict[str, Matrix]) -> Facts | None:
+    """The facts of an export that the cache is, if it is one."""
+    root = directories[0].parent
+    facts = facts_beside(root)
+    alone = path.absolute() == directories[0]
+    if facts is None or (alone and directories[0].name not in facts.codec_fvu):
+        return None  # they describe other files
+    rows = next(iter(matrices.values())).rows
+    facts.check(str(root / exported.FILE), list(matrices), rows)
+    return facts
 
 
 @dataclass(frozen=True)

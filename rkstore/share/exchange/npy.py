@@ -22,7 +22,7 @@ class FromNpy(Importer):
     name = "npy"
 
     def open(self, path: Path, settings: "ImportSettings") -> Source:
-        return of_files(path, settings, ".npy", lambda f: matrix(str(f), _mapped(f)), _mapped)
+        return of_files(path, settings, ".npy", lambda f: matrix(str(f), mapped(f)), mapped)
 
 
 class ToNpy(Exporter):
@@ -33,15 +33,16 @@ class ToNpy(Exporter):
 
     def write(self, outgoing: Outgoing, out: Path) -> None:
         for name in outgoing.hook_names:
-            _write(out / f"{name}.npy", outgoing.site(name))
+            write_array(out / f"{name}.npy", outgoing.site(name))
         known = outgoing.columns()
         for stem, name in COLUMN_FILES.items():
             if name in known:
-                _write(out / f"{stem}.npy", outgoing.column(name))
+                write_array(out / f"{stem}.npy", outgoing.column(name))
         (out / facts.FILE).write_text(outgoing.facts().to_text(), "ascii")
 
 
-def _mapped(path: Path) -> Any:
+def mapped(path: Path) -> Any:
+    """The array in a file, memory-mapped; raises BadInput if it is none of numbers."""
     try:
         return np.lib.format.open_memmap(path, mode="r")
     except (ValueError, EOFError) as error:
@@ -50,7 +51,7 @@ def _mapped(path: Path) -> Any:
         ) from None
 
 
-def _write(path: Path, array: Array) -> None:
+def write_array(path: Path, array: Array) -> None:
     """Write an array after its header, chunk by chunk.
 
     It is not memory-mapped: on a full disk a write raises an error, but a mapping would kill the

@@ -1,8 +1,9 @@
 """Rows of a store in batches.
 
-``plan`` decides which rows form which batch, without reading; ``kept`` which rows are left out,
-such as those of special tokens; ``assemble`` reads and decodes them in threads. A run that is
-resumed at batch ``n`` gets the same batches as without the interruption.
+``plan`` decides which rows form which batch, without reading; ``orders`` which of them stay
+together; ``kept`` which rows are left out, such as those of special tokens; ``assemble`` reads and
+decodes them in threads. A run that is resumed at batch ``n`` gets the same batches as without the
+interruption.
 """
 
 from rkstore.store.batches.assemble import Batch, read_batches, read_rows

@@ -1,10 +1,11 @@
 """Store → batches: rows read in a planned, seeded order.
 
 The rows of batch ``n`` depend only on the plan, so a run can be resumed at any batch, and the
-number of threads does not change the order. Each epoch visits every row exactly once: chunks in a
-random order, the rows of a window of chunks shuffled among themselves.
+number of threads does not change the order. Each epoch visits every row, pair or block exactly
+once: chunks in a random order, the rows of a window of chunks shuffled among themselves.
 """
 
+import itertools
 import os
 import sys
 import threading
@@ -40,9 +41,16 @@ class Batch:
 
 
 def read_batches(
-    store: Readable, hook_names: Sequence[str], plan: BatchPlan, start: int = 0
+    store: Readable,
+    hook_names: Sequence[str],
+    plan: BatchPlan,
+    start: int = 0,
+    stop: int | None = None,
+    step: int = 1,
 ) -> Iterator[Batch]:
-    """Read batch ``start`` and all later ones, epoch after epoch, endlessly.
+    """Read batch ``start`` and every ``step``-th later one before ``stop``; by default endlessly.
+
+    Batches are counted through the epochs.
 
     Two windows are held in memory as stored, a quarter of float32 in int8; rows are decoded when
     their batch is assembled. Both happen in background threads, some batches ahead.
@@ -63,10 +71,16 @@ def read_batches(
         reader = _Reader(store, hook_names, plan, pool)
         ahead: deque[Future[Batch]] = deque()
         try:
-            for pieces in _pieces(plan, start):
+            count = None if stop is None else max(0, stop - start)
+            for number, pieces in enumerate(itertools.islice(_pieces(plan, start), count)):
+                if number % step:
+                    reader.skip(pieces)
+                    continue
                 ahead.append(reader.submit(pieces))
                 if len(ahead) > AHEAD:
                     yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
         finally:
             pool.shutdown(wait=True, cancel_futures=not ending())
 
@@ -109,21 +123,20 @@ def _pieces(plan: BatchPlan, start: int) -> Iterator[list[_Piece]]:
     """The pieces of batch ``start`` and of all later ones."""
     epoch, batch = divmod(start, plan.batches_per_epoch)
     while True:
-        skip, batch = batch * plan.batch_size, 0
+        skip, batch = batch * plan.groups_per_batch, 0
         pieces: list[_Piece] = []
-        room = plan.batch_size
-        for number, (chunks, rows) in enumerate(plan.windows(epoch)):
-            at, skip = min(skip, len(rows)), max(0, skip - len(rows))
-            while at < len(rows):
-                taken = rows[at : at + room]
-                at += len(taken)
-                last = at == len(rows)
-                window = (epoch, number)
-                pieces.append(_Piece(window, chunks, taken, plan.batch_size - room, last))
-                room -= len(taken)
+        room, first = plan.groups_per_batch, 0
+        for number, (chunks, groups) in enumerate(plan.windows(epoch)):
+            at, skip = min(skip, len(groups)), max(0, skip - len(groups))
+            while at < len(groups):
+                taken = groups[at : at + room]
+                at, room = at + len(taken), room - len(taken)
+                rows, last = plan.groups.rows(taken), at == len(groups)
+                pieces.append(_Piece((epoch, number), chunks, rows, first, last))
+                first += len(rows)
                 if not room:
                     yield pieces
-                    pieces, room = [], plan.batch_size
+                    pieces, room, first = [], plan.groups_per_batch, 0
         if pieces:
             yield pieces
         epoch += 1
@@ -164,10 +177,14 @@ class _Reader:
         """Submit a batch for assembly; the chunks it needs are read first."""
         windows = [self._window(piece) for piece in pieces]
         batch = self._pool.submit(self._assemble, pieces, windows)
-        for piece in pieces:
-            if piece.last:  # submitted batches hold their references
-                del self._windows[piece.window]
+        self.skip(pieces)  # submitted batches hold their references
         return batch
+
+    def skip(self, pieces: list[_Piece]) -> None:
+        """Drop the windows that end with a batch."""
+        for piece in pieces:
+            if piece.last:
+                self._windows.pop(piece.window, None)
 
     def _window(self, piece: _Piece) -> _Window:
         if piece.window not in self._windows:

@@ -29,6 +29,14 @@ class LeftOut:
         """The rows left out from ``first`` to ``stop``."""
         return self.rows[slice(*np.searchsorted(self.rows, [first, stop]))]
 
+    def holds(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of some rows are left out."""
+        if not len(self.rows):
+            return np.zeros(len(rows), bool)
+        near = np.minimum(np.searchsorted(self.rows, rows), len(self.rows) - 1)
+        found: NDArray[np.bool_] = self.rows[near] == rows
+        return found
+
     def kept(self, first: int, stop: int) -> NDArray[np.int64]:
         """The other rows from ``first`` to ``stop``, ascending."""
         return np.delete(np.arange(first, stop), self.within(first, stop) - first)

@@ -17,6 +17,7 @@ from rkstore.store.codecs.minmax import MinMax
 CODECS: dict[str, Codec] = {
     codec.name: codec for codec in (Float32(), Float16(), BFloat16(), Int8(), Int6(), Int4())
 }
+"""What ``--codec`` offers, by name."""
 
 # The codecs of these names in a store of schema 1.
 SCHEMA_1: dict[str, Codec] = {name: MinMax(name) for name in ("int8", "int6")}

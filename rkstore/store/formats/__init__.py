@@ -12,6 +12,7 @@ from rkstore.store.formats.hdf5 import Hdf5
 from rkstore.store.formats.zarr import Zarr
 
 FORMATS: dict[str, Format] = {fmt.name: fmt for fmt in (Zarr(), Hdf5())}
+"""What ``--format`` offers, by name."""
 
 
 # Every lossless compression of any format, and the choice of the best one for the codec.

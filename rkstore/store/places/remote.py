@@ -83,7 +83,7 @@ class RemoteStore(Store):
         self, hook_name: str, start: int | None = None, stop: int | None = None
     ) -> NDArray[np.float32]:
         """As :meth:`Store.read`, shard after shard."""
-        self.check_site(hook_name)
+        hook_name = self.check_site(hook_name)
         start, stop = self._check_rows(start, stop)
         out = np.empty((stop - start, self.manifest.width(hook_name)), np.float32)
         rows = self.manifest.shard_rows

@@ -43,6 +43,9 @@ class Listed:
 class Destination(Location):
     """A writable :class:`Location`; each file is written atomically."""
 
+    # A journal at a URL cannot be appended to: a killed push repeats at most this much.
+    journal_seconds = 30.0
+
     def __init__(self, url: str | Path) -> None:
         """As for a :class:`Location`."""
         super().__init__(url)
@@ -62,11 +65,6 @@ class Destination(Location):
         """
         if self.scheme in ("http", "https"):
             raise BadInput(f"{self.url} can be read only: push to s3://, sftp:// or a directory")
-        if self.scheme == "hf":
-            raise BadInput(
-                "each file pushed to hf:// would be a separate commit: use "
-                "'hf upload-large-folder USER/NAME STORE --repo-type dataset'"
-            )
         with self._locked() if self.scheme == "file" else self._claimed(store):
             try:
                 yield self._list()

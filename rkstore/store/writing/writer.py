@@ -7,7 +7,7 @@ directory finds complete shards, and continues after the last.
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +18,7 @@ import numpy as np
 
 from rkstore.errors import BadInput, RkstoreError, size
 from rkstore.store.apart import joined
+from rkstore.store.checked import check_manifest
 from rkstore.store.files import (
     ASIDE,
     JOURNAL,
@@ -26,16 +27,18 @@ from rkstore.store.files import (
     MANIFEST,
     FileRecord,
     aside,
+    in_place,
     into_place,
     named,
     own,
+    record_of,
     sha256,
     sync,
     writing,
 )
 from rkstore.store.formats import ArraySpec, format_named
 from rkstore.store.journal import ShardRecord, needed_journal
-from rkstore.store.manifest import Manifest, check_manifest
+from rkstore.store.manifest import Manifest
 from rkstore.store.store import Store
 from rkstore.store.writing.encoder import EncodedChunk, ShardEncoder, statistics_of
 from rkstore.store.writing.lock import claim, unlock
@@ -44,15 +47,26 @@ from rkstore.store.writing.lock import claim, unlock
 class StoreWriter:
     """Creates a store or continues one. Use as a context manager: it holds the store's lock."""
 
-    def __init__(self, root: str | Path, manifest: Manifest) -> None:
+    def __init__(
+        self, root: str | Path, manifest: Manifest, files: Mapping[str, bytes] | None = None
+    ) -> None:
         """Prepare the directory for the shards of that manifest.
+
+        Args:
+            files: the content of ``manifest.files``, by path; may be left out where they are in
+                place.
 
         Raises:
             BadInput: the directory holds something else, a store of another
-                configuration, or another process is writing to it.
+                configuration, or another process is writing to it; or a file is not the one of
+                the manifest.
         """
+        self._files = files or {}
         try:
             check_manifest(manifest)
+            for file, content in self._files.items():
+                if manifest.files.get(file) != record_of(content):
+                    raise ValueError(f"{file} is not the file of its manifest")
         except ValueError as error:
             raise BadInput(f"such a store is not possible: {error}") from None
         self._codec, self._format = manifest.stored_codec, format_named(manifest.format)
@@ -158,8 +172,11 @@ class StoreWriter:
             raise
 
     def _begin(self) -> None:
+        files = self._files_aside()
         self._set_aside(MANIFEST, self.manifest.to_bytes())
         self._into_place(MANIFEST)
+        for path in files:
+            self._into_place(path)
 
     def _continue(self, store: Store) -> None:
         """Continue a store. One without shards may be replaced by another."""
@@ -186,7 +203,7 @@ class StoreWriter:
     def _remove_unrecorded(self, manifest: Manifest) -> None:
         """Remove the files of an unrecorded first shard, and its directories."""
         derived = manifest.metadata(manifest.rows_recorded(1))
-        for path in (JOURNAL, *manifest.shard_paths(0), *derived):
+        for path in (JOURNAL, *manifest.shard_paths(0), *derived, *manifest.files):
             own(self.root, path).unlink(missing_ok=True)
             for parent in Path(path).parents[:-1]:
                 with suppress(OSError):  # it is not empty, or was never made
@@ -195,6 +212,8 @@ class StoreWriter:
     def _settle(self) -> None:
         """Bring files derived from the journal in line with it after a kill."""
         self._trim_journal()
+        for path in self._files_aside():
+            self._into_place(path)
         if self.next_shard:
             for path in self._metadata_aside(self.next_shard):
                 self._into_place(path)
@@ -259,6 +278,15 @@ class StoreWriter:
         self._journal_bytes += len(line)
         for path in derived:
             self._into_place(path)
+
+    def _files_aside(self) -> list[str]:
+        """Write the files of the whole store that are not in place to temporary names."""
+        missing = [p for p, f in self.manifest.files.items() if not in_place(self.root, p, f)]
+        for path in missing:
+            if path not in self._files:
+                raise BadInput(f"{self.root} lacks {path}, and the writer was not given it")
+            self._set_aside(path, self._files[path])
+        return missing
 
     def _metadata_aside(self, shards: int) -> list[str]:
         """Write changed files derived from that many shards to temporary names."""

@@ -61,8 +61,8 @@ def add_gradients(
     inputs: Sequence[Tensor],
     residual: Tensor,
     of_dead: DeadCode,
-) -> None:
-    """Add the derivatives of the term to the ``grad`` of each parameter.
+) -> Tensor:
+    """Add the derivatives of the term to the ``grad`` of each parameter; the term itself.
 
     With ``g = 2 weight (Σ_banks z W_dec - e) / n`` and, for each bank and its dead latents alone,
     ``h = (g W_decᵀ) · [z ≠ 0]``: ``W_dec: zᵀ g``, ``b_enc: Σ h``, ``W_enc: cᵀ h``, ``b_dec: -(Σ h)
@@ -84,8 +84,9 @@ def add_gradients(
         writes.add(g, (code @ W_dec).float())
         of_banks.append((x, bank, weights, latents, code, W_dec, writes))
     widths = [site.width for site in wiring.writes]
-    scale = weight(y, list(torch.split(residual, widths, dim=-1)))
-    g *= 2 * of_dead.share * scale / len(g)
+    scale = of_dead.share * weight(y, list(torch.split(residual, widths, dim=-1))) / len(g)
+    term = scale * g.square().sum()
+    g *= 2 * scale
     for x, bank, weights, latents, code, W_dec, writes in of_banks:
         own = writes.of(g).to(z.dtype)
         h = (own @ W_dec.T) * (code != 0)
@@ -96,3 +97,4 @@ def add_gradients(
         if wiring.centred:
             reads = Columns.of_sites(bank.reads, wiring.writes)
             reads.add(grad_of(dictionary.b_dec), weights.W_enc[:, latents] @ sums, alpha=-1)
+    return term

@@ -50,11 +50,13 @@ class Measured:
         residual: ŷ - y of all written sites side by side, ``(batch, d_out)``.
         fired: which latents were on for any token, bool ``(d_sae,)``.
         on: counts the latents of all tokens that were on, which takes a while.
+        losses: the terms of the loss by name, scalars, which take a while as well.
     """
 
     residual: Tensor
     fired: Tensor
     on: Callable[[], int]
+    losses: Callable[[], dict[str, Tensor]]
 
     @property
     def l0(self) -> float:
@@ -121,9 +123,16 @@ def gradients(
     if graph is not None:
         graph.add()
     y = [rows[site.hook_name] for site in wiring.writes]
-    for code in of_dead:
-        add_gradients(dictionary, y, inputs, levels[code.level], code)
-    return _measured(parts, levels[-1], wiring.views)
+    terms = [add_gradients(dictionary, y, inputs, levels[code.level], code) for code in of_dead]
+
+    def losses() -> dict[str, Tensor]:
+        of_select = {} if graph is None else graph.losses
+        if graph is None and dictionary.pools[0].rule.l1_weight:
+            of_select = {"l1": l1 * torch.stack([part.total for part in parts]).sum()}
+        of_helpers = {AuxK.name: torch.stack(terms).sum()} if terms else {}
+        return _of_errors(levels, objective) | of_select | of_helpers
+
+    return _measured(parts, levels[-1], wiring.views, losses)
 
 
 def _through(graph: Graph, parts: Sequence[Dense], D: Tensor) -> list[Tensor]:
@@ -193,6 +202,17 @@ def _derivatives(levels: Tensor, objective: Objective) -> Tensor:
     return D
 
 
+def _of_errors(levels: Tensor, objective: Objective) -> dict[str, Tensor]:
+    """The losses that are functions of the errors alone, by name."""
+    n = levels.shape[1]
+    losses = {"reconstruction": levels.square().sum() / (len(levels) * n)}
+    for helper in objective.helpers:
+        if isinstance(helper, Delta):
+            first, second = levels[-1].chunk(2, dim=1)
+            losses[helper.name] = helper.delta * (second - first).square().sum() / n
+    return losses
+
+
 def _skips(dictionary: Dictionary) -> list[Tensor]:
     """``W_skip`` of each bank, if there are any."""
     return [p for name, p in dictionary.named_parameters() if name.startswith("W_skip")]
@@ -219,14 +239,19 @@ def _fill_others(
             Columns.of_sites(bank.reads, wiring.writes).add(b_dec, of_bank, alpha=-1)
 
 
-def _measured(parts: Sequence[Part], residual: Tensor, views: int) -> Measured:
+def _measured(
+    parts: Sequence[Part],
+    residual: Tensor,
+    views: int,
+    losses: Callable[[], dict[str, Tensor]],
+) -> Measured:
     """What is known of the step."""
     fired = [part.fired for part in parts]
     if views == 1:
-        return Measured(residual, torch.cat(fired), lambda: sum(part.on for part in parts))
+        return Measured(residual, torch.cat(fired), lambda: sum(part.on for part in parts), losses)
 
     def on() -> int:
         entries = [part.entries for part in parts if isinstance(part, Listed)]
         return len(torch.unique(torch.cat(entries)))
 
-    return Measured(residual, torch.stack(fired).any(dim=0), on)
+    return Measured(residual, torch.stack(fired).any(dim=0), on, losses)

@@ -34,6 +34,7 @@ class Graph:
             self.f = dictionary.code(pre)
             losses = select_losses(dictionary, rows, pre, self.f, dead, pressure)
             self._losses = [loss for loss in losses.values() if loss.requires_grad]
+        self.losses = {name: loss.detach() for name, loss in losses.items()}
 
     def back(self, by_code: Tensor) -> Tensor:
         """The derivative by the pre-activations from that by the code, both ``(batch, d_sae)``.

@@ -54,6 +54,11 @@ class Part(ABC):
     def on(self) -> int:
         """How many entries of the code are not zero."""
 
+    @property
+    @abstractmethod
+    def total(self) -> Tensor:
+        """The sum of all entries of the code, a scalar."""
+
 
 @dataclass(eq=False)
 class Dense(Part):
@@ -110,6 +115,10 @@ class Dense(Part):
     def on(self) -> int:
         return int(self.f.count_nonzero())
 
+    @property
+    def total(self) -> Tensor:
+        return self.f.sum(dtype=torch.float32)
+
 
 @dataclass(eq=False)
 class Listed(Part):
@@ -157,6 +166,10 @@ class Listed(Part):
     @property
     def on(self) -> int:
         return len(self.code.values)
+
+    @property
+    def total(self) -> Tensor:
+        return self.code.values.detach().sum()
 
     @property
     def entries(self) -> Tensor:

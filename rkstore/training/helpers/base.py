@@ -19,6 +19,8 @@ class Helper(Settings, ABC):
     """An addition to a training. Its fields are its options, off by default."""
 
     name: ClassVar[str]
+    order: ClassVar[str | None] = None
+    """The order of rows that it needs, one of ``store.batches.orders.ORDERS``; None for any."""
 
     @property
     @abstractmethod
@@ -27,6 +29,11 @@ class Helper(Settings, ABC):
 
     def check(self, wiring: Wiring) -> None:
         """Raise BadInput unless it can help such a dictionary."""
+
+    @property
+    def penalised(self) -> bool:
+        """Whether its loss could be evaded by a small code and a large decoder."""
+        return False
 
     def loss(self, now: Pass) -> Tensor | None:  # noqa: ARG002
         """What it adds to the loss, a scalar; None if nothing."""

@@ -34,6 +34,7 @@ INITS: dict[str, type[Init]] = {
     init.name: init
     for init in (Random, Tied, Datapoint, Subspace, RkCNN, RkCNNDecoder, Unscored, SparseRandom)
 }
+"""What ``--init`` offers, by name."""
 
 
 def initialise(

@@ -53,6 +53,11 @@ class Start:
         x = self._side_by_side(drawn, self.bank.reads)
         return x, x if self.ties else self._side_by_side(drawn, self.bank.writes)
 
+    def mapped(self, directions: Tensor) -> Tensor:
+        """Unit directions ``(n, d_in)`` of the one site that it reads, as it is trained on."""
+        found = self.reading.maps.get(self.bank.reads[0].hook_name)
+        return found.directions(directions) if found else directions
+
     @property
     def ties(self) -> bool:
         """Whether it writes what it reads, so that encoder and decoder may be tied."""

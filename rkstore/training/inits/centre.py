@@ -20,11 +20,7 @@ def centre(reading: Reading, sites: tuple[Site, ...], kind: str) -> Tensor:
     """
     if kind == "geometric-median":
         return geometric_median(side_by_side(reading.sample(), sites))
-    means = [
-        torch.from_numpy(reading.statistics(name).mean * reading.scales.get(name, 1.0))
-        for name in (site.hook_name for site in sites)
-    ]
-    mean = torch.cat(means)
+    mean = torch.cat([reading.mean(site.hook_name) for site in sites])
     return mean if kind == "mean" else torch.zeros_like(mean)
 
 

@@ -65,9 +65,15 @@ class Mined(Init):
             raise BadInput(f"--init {self.name} mines one site, not {len(sites)} side by side")
         chunks = reading.spread(MINED_ROWS)
         site = StoreSite(reading.store, sites[0].hook_name, chunks, reading.left_out)
-        m, score = self.rkcnn_m, self.rkcnn_score
         try:
-            return mine_directions(site, m=m, drawn=drawn, kept=kept, score=score, seed=start.seed)
+            return mine_directions(
+                site,
+                n_directions=kept,
+                subset_size=self.rkcnn_m,
+                n_subsets=drawn,
+                score_method=self.rkcnn_score,
+                seed=start.seed,
+            )
         except BadInput as error:
             raise BadInput(
                 f"--init {self.name} mines r={kept} directions (latents × --rkcnn-fraction): "

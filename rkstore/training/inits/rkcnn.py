@@ -21,7 +21,7 @@ class MinedRows(Mined, Blended):
 
     def begin_at(self, directions: Tensor, start: Start, generator: torch.Generator) -> None:
         """Initialise the first latents between these directions, ``(r, d_in)``, and rows."""
-        start.weights.W_dec[: len(directions)] = directions
+        start.weights.W_dec[: len(directions)] = start.mapped(directions)
         self.blend_rows(start, generator)
 
 

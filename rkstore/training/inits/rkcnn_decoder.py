@@ -33,4 +33,4 @@ class RkCNNDecoder(Directed):
         xavier(start, generator)
         wanted = self.mined_latents(start)
         directions = self.directions_of(start, drawn=self.rkcnn_h, wanted=wanted)
-        start.weights.W_dec[: len(directions)] = directions
+        start.weights.W_dec[: len(directions)] = start.mapped(directions)

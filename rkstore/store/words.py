@@ -1,0 +1,106 @@
+"""Tokens as words, by the tokenizer in a store: no model is needed, and no transformers.
+
+A token is part of a text and not a text itself. Some begin with a space that a decoder drops at
+the start of a text, and some are parts of one character. So a run of tokens is decoded as a whole,
+and where its beginning matters, behind itself.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+
+from rkstore.errors import BadInput, DamagedStore, one_line
+from rkstore.store.attached import TOKENIZER
+
+
+class Words:
+    """A tokenizer as it is kept in a store."""
+
+    def __init__(self, content: bytes, where: str) -> None:
+        """Read the tokenizer.
+
+        Args:
+            content: of ``tokenizer/tokenizer.json``.
+            where: the store, for errors.
+
+        Raises:
+            DamagedStore: the library tokenizers cannot read it.
+        """
+        from tokenizers import Tokenizer
+
+        self.where = where
+        try:
+            self._tokenizer = Tokenizer.from_str(content.decode())
+        except Exception as error:  # the library raises Exception itself
+            raise DamagedStore(
+                f"{TOKENIZER} of {where} cannot be read by the library tokenizers: "
+                f"{one_line(error)}; a newer version may read it"
+            ) from None
+        # A spelled-out special token is ordinary text, as in a harvest.
+        self._tokenizer.encode_special_tokens = True
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of a run of tokens, special tokens included.
+
+        Where a character is unfinished, it is what the tokenizer makes of it, mostly ``�``.
+
+        Raises:
+            BadInput: a token is not in the tokenizer.
+        """
+        for id in ids:
+            if id < 0 or self._tokenizer.id_to_token(id) is None:
+                raise BadInput(f"token {id} is not in the tokenizer of {self.where}")
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=False))
+
+    def word(self, id: int) -> str:
+        """The text of one token, with the space that it begins with."""
+        return self.within([id])
+
+    def within(self, ids: Sequence[int]) -> str:
+        """The text of a run of tokens within a text: as it is decoded behind itself."""
+        alone, twice = self.decode(ids), self.decode([*ids, *ids])
+        return twice[len(alone) :] if twice.startswith(alone) else alone
+
+    def around(self, ids: Sequence[int], at: int) -> tuple[str, str, str]:
+        """The text of a run of tokens: before the token at a place, its own, and behind it.
+
+        A token that is part of a character has all of that character.
+        """
+        text = self.decode(ids)
+
+        def length(count: int) -> int | None:
+            begin = self.decode(ids[:count])
+            return len(begin) if text.startswith(begin) else None
+
+        start = next(n for k in range(at, -1, -1) if (n := length(k)) is not None)
+        stop = next(n for k in range(at + 1, len(ids) + 1) if (n := length(k)) is not None)
+        return text[:start], text[start:stop], text[stop:]
+
+    def ids_of(self, text: str) -> list[tuple[int, ...]]:
+        """The tokens that are exactly this text; or else the one sequence of tokens that is.
+
+        Raises:
+            BadInput: the text is empty, or the tokenizer makes no such tokens of it.
+        """
+        if not text:
+            raise BadInput("an empty text has no tokens: give a word")
+        if text in self._ids:
+            return [(id,) for id in self._ids[text]]
+        # Some tokenizers put a space before a text: not behind a line break.
+        for before in ("", "\n"):
+            found = self._tokenizer.encode(before + text, add_special_tokens=False).ids
+            for start in range(len(found)):
+                if self.within(found[start:]) == text:
+                    return [tuple(found[start:])]
+        raise BadInput(f"the tokenizer of {self.where} has no tokens that are exactly {text!r}")
+
+    @cached_property
+    def _ids(self) -> dict[str, list[int]]:
+        """The tokens of each word."""
+        known = sorted(self._tokenizer.get_vocab(with_added_tokens=True).values())
+        batch = [[id] * times for times in (1, 2) for id in known]
+        texts = self._tokenizer.decode_batch(batch, skip_special_tokens=False)
+        found: dict[str, list[int]] = {}
+        for id, alone, twice in zip(known, texts, texts[len(known) :], strict=False):
+            word = twice[len(alone) :] if twice.startswith(alone) else alone
+            found.setdefault(word, []).append(id)
+        return found
