@@ -35,6 +35,11 @@ class Affine:
         mean, factor = self._held[x.device]
         return _times(x - mean, factor)
 
+    @property
+    def inverted(self) -> "Affine":
+        """The map from ``z`` to ``x``."""
+        return Affine(-_times(self.mean, self.factor), self.inverse, self.factor)
+
     def directions(self, x: Tensor) -> Tensor:
         """What a step along directions ``x (n, d)`` is in ``z``, of norm 1."""
         z = _times(x.double(), self.factor)

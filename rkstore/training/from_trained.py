@@ -8,8 +8,6 @@ have ended.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +22,7 @@ from rkstore.store.files import named, sha256
 if TYPE_CHECKING:
     from rkstore.dictionaries.dictionary import Dictionary
     from rkstore.store.sites import Site
+    from rkstore.training.reading import Reading
 
 # How far from 1 the norms of decoder rows may be: those of files in half precision are off so far.
 TOLERANCE = 0.01
@@ -31,13 +30,14 @@ TOLERANCE = 0.01
 
 @torch.no_grad()
 def begin_at(
-    path: str | Path, dictionary: Dictionary, scales: Mapping[str, float], *, unit_decoder: bool
+    path: str | Path, dictionary: Dictionary, reading: Reading, *, unit_decoder: bool
 ) -> str:
     """Fill a dictionary with a trained one, and give the SHA-256 of its file of weights.
 
     Args:
-        path: a directory that rkstore or SAELens wrote.
-        scales: the factor of each site's rows, which the weights on disk are not for.
+        path: a directory that rkstore or SAELens wrote; its weights are for rows as they are
+            stored.
+        reading: of this run, which may normalise them.
         unit_decoder: whether its decoder rows are to have norm 1.
 
     Raises:
@@ -46,24 +46,23 @@ def begin_at(
     """
     found, _ = load_dictionary(path)
     _check_same(path, found, dictionary)
-    own = copy.deepcopy(dictionary)
+    found = reading.in_training_units(found)
     for name, parameter in found.named_parameters():
         if not name.startswith("select"):
-            own.get_parameter(name).copy_(parameter)
-    if "units" in dict(found.named_buffers()):
-        own.get_buffer("units").copy_(found.get_buffer("units"))
-    for kept, on_disk in zip(own.pools, found.pools, strict=True):
-        if own.wiring.norm != found.wiring.norm:  # it was taken into the thresholds
-            on_disk.rescale(1 / own.weights()[0].clamp_min(1e-12))
+            dictionary.get_parameter(name).copy_(parameter)
+    as_ranked = dictionary.wiring.norm == found.wiring.norm
+    if as_ranked and found.wiring.norm != "none":
+        dictionary.register_buffer("units", found.site_units.clone())
+    for kept, on_disk in zip(dictionary.pools, found.pools, strict=True):
+        if not as_ranked:  # it was taken into the thresholds
+            on_disk.rescale(1 / dictionary.weights()[0].clamp_min(1e-12))
         state = kept.rule.in_training(on_disk)
         if state is None:
-            raise _other(path, "dictionary", on_disk.rule.name, kept.rule.name)
+            raise _other(path, "--dictionary", on_disk.rule.name, kept.rule.name)
         kept.load_state_dict(state)
-    own = own.rescaled({name: 1 / scale for name, scale in scales.items()})
     if unit_decoder:
-        _check_norms(path, own)
-        own.normalise_decoder()
-    dictionary.load_state_dict(own.state_dict())
+        _check_norms(path, dictionary)
+        dictionary.normalise_decoder()
     return sha256(named(path) / WEIGHTS)
 
 

@@ -158,6 +158,11 @@ class Reading:
         """The dictionary for rows as they are stored, of one that is trained on these."""
         return folded(dictionary.rescaled(self.scales), self.maps)
 
+    def in_training_units(self, dictionary: Dictionary) -> Dictionary:
+        """The inverse of :meth:`in_store_units`."""
+        back = {name: found.inverted for name, found in self.maps.items()}
+        return folded(dictionary, back).rescaled({n: 1 / s for n, s in self.scales.items()})
+
     def _read(self, hook_name: str, chunk: int) -> NDArray[np.float32]:
         return self.left_out.read(self.store, hook_name, chunk)
 

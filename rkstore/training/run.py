@@ -213,14 +213,7 @@ def prepare(settings: TrainSettings) -> Run:
         given_directions = None if found is None else found.directions
         mined = initialise(dictionary, reading, settings, given_directions)
     else:
-        if reading.maps:
-            raise BadInput(
-                f"--from begins at a dictionary of rows as they are or scaled, and --norm "
-                f"{settings.norm} subtracts their mean: give --norm d_in, one or none"
-            )
-        begun = begin_at(
-            settings.from_, dictionary, reading.scales, unit_decoder=settings.unit_decoder
-        )
+        begun = begin_at(settings.from_, dictionary, reading, unit_decoder=settings.unit_decoder)
     dictionary.to(settings.device)
     control = CONTROLS.get(settings.control, PLAIN)
     control.freeze(dictionary)

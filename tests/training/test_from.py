@@ -25,6 +25,10 @@ STARTS = {
     **{select: SAE | {"dictionary": select} for select in SELECTS},
     **{f"{s}, normed": NORMED | {"dictionary": s} for s in ("relu", "batchtopk", "jumprelu")},
     "topk, normed": NORMED,
+    "whitened": SAE | {"norm": "whiten"},
+    "whitened and normed": NORMED | {"norm": "whiten", "dictionary": "batchtopk"},
+    "standardised crosscoder": KINDS["crosscoder of models"] | {"norm": "standardise"},
+    "standardised with a skip": KINDS["transcoder with a skip"] | {"norm": "standardise"},
     "averaged": SAE | {"ema": 0.9},
     "Matryoshka": SAE | {"prefixes": (0.5, 1.0)},
     **KINDS,
@@ -36,7 +40,7 @@ def test_it_starts_as_the_dictionary_that_was_trained(settings, kind):
     path = train(settings(**kind))
     run = prepare(settings(**kind, from_=str(path), name="more"))
     trained, _ = load_dictionary(path)
-    begun = run.dictionary.rescaled(run.reading.scales).eval()
+    begun = run.reading.in_store_units(run.dictionary).eval()
     rows = rows_of(run)
     expected = trained(rows)
     for name, y in begun(rows).items():
@@ -46,20 +50,15 @@ def test_it_starts_as_the_dictionary_that_was_trained(settings, kind):
 
 
 @pytest.mark.parametrize("kind", [SAE, KINDS["crosscoder of layers"]], ids=["sae", "crosscoder"])
-@pytest.mark.parametrize("norm", ["d_in", "one", "none"])
-def test_whatever_its_inputs_were_scaled_by(settings, kind, norm):
-    path = train(settings(**kind))
+@pytest.mark.parametrize("before", ["d_in", "centre", "whiten"])
+@pytest.mark.parametrize("norm", ["d_in", "one", "none", "standardise", "whiten"])
+def test_whatever_its_inputs_were_normalised_by(settings, kind, before, norm):
+    path = train(settings(**kind, norm=before, name="start"))
     run = prepare(settings(**kind, from_=str(path), norm=norm, unit_decoder=False))
     rows = rows_of(run)
     expected = load_dictionary(path)[0](rows)
-    for name, y in run.dictionary.rescaled(run.reading.scales).eval()(rows).items():
+    for name, y in run.reading.in_store_units(run.dictionary).eval()(rows).items():
         torch.testing.assert_close(y, expected[name], rtol=1e-3, atol=1e-3)
-
-
-def test_a_norm_that_subtracts_the_mean_is_refused(settings):
-    path = train(settings(**SAE))
-    with pytest.raises(BadInput, match=r"norm centre subtracts .* give norm d_in"):
-        prepare(settings(**SAE, from_=str(path), norm="centre", name="more"))
 
 
 def test_the_weights_are_those_of_the_training_state(settings):
