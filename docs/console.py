@@ -2,12 +2,15 @@
 
     python docs/console.py README.md        # rewrite the outputs
     python docs/console.py --check README.md
+    python docs/console.py docs/models.md --given models --given valid.txt
 
 A ```console block holds commands after ``$`` and what they printed; a ```python block is run as
 a program. All blocks of a page run one after another in one empty directory. A picture with a
-comment below it, ``<!-- drawn: PATH -->``, is the file that the commands left there.
+comment below it, ``<!-- drawn: PATH -->``, is the file that the commands left there. What the
+commands need of the present directory is linked into the empty one by ``--given``.
 """
 
+import argparse
 import os
 import re
 import shutil
@@ -63,24 +66,28 @@ def _output(command: list[str], directory: Path) -> str:
 
 def main(arguments: list[str]) -> None:
     """Rewrite the pages named, or with ``--check`` say where they differ in shape."""
-    check = "--check" in arguments
-    for name in arguments:
-        if name == "--check":
-            continue
+    parser = argparse.ArgumentParser()
+    parser.add_argument("pages", nargs="+")
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--given", action="append", default=[])
+    asked = parser.parse_args(arguments)
+    for name in asked.pages:
         page = Path(name).read_text("utf-8")
         with tempfile.TemporaryDirectory() as directory:
+            for path in map(Path, asked.given):
+                (Path(directory) / path.name).symlink_to(path.absolute())
             for block in list(blocks(page)):
                 found = run(block[1], block[2], Path(directory))
-                if check and shape(found) != shape(block[2]):
+                if asked.check and shape(found) != shape(block[2]):
                     sys.exit(f"{name} shows\n{block[2]}\nbut the commands print\n{found}")
                 page = page.replace(block[0], f"```{block[1]}\n{found}```", 1)
             for picture in PICTURE.finditer(page):
                 shown, drawn = Path(name).parent / picture[1], Path(directory) / picture[2]
-                if check and not (shown.is_file() and drawn.is_file()):
+                if asked.check and not (shown.is_file() and drawn.is_file()):
                     sys.exit(f"{name} shows {shown}, and the commands draw {drawn}: one is missing")
-                if not check:
+                if not asked.check:
                     shutil.copy(drawn, shown)
-        if not check:
+        if not asked.check:
             Path(name).write_text(page, "utf-8")
 
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import re
 from pathlib import Path
 
@@ -26,6 +27,9 @@ def load(path):
 
 
 console = load(ROOT / "docs" / "console.py")
+
+# A directory with models/smollm2 (make smollm2) and WikiText-2's valid.txt.
+REAL = os.environ.get("RKSTORE_REAL")
 
 PAGES = [
     "README.md",
@@ -131,6 +135,39 @@ def test_the_page_on_dictionaries_says_what_was_measured(monkeypatch):
     record = json.loads((ROOT / "docs/dictionaries.json").read_text("utf-8"))
     table = load(ROOT / "pipelines" / "zoo_study.py").measured(record)
     assert f"\n{table}\n" in (ROOT / "docs/dictionaries.md").read_text("utf-8")
+
+
+def test_the_page_on_models_says_what_was_measured(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "pipelines")
+    record = json.loads((ROOT / "docs/models.json").read_text("utf-8"))
+    study, text = (
+        load(ROOT / "pipelines" / "models_study.py"),
+        (ROOT / "docs/models.md").read_text(),
+    )
+    assert [f"\n{made(record)}\n" in text for made in study.TABLES.values()] == [True, True]
+
+
+@pytest.mark.parametrize("kind", ["GPT2", "GPTNeoX", "Llama", "Gemma2", "Gemma3"])
+def test_an_architecture_offers_what_the_page_on_models_says(monkeypatch, kind):
+    monkeypatch.syspath_prepend(ROOT / "pipelines")
+    record = json.loads((ROOT / "docs/models.json").read_text("utf-8"))
+    assert (
+        load(ROOT / "pipelines" / "models_study.py").offered(kind) == record["architectures"][kind]
+    )
+
+
+@pytest.mark.skipif(not REAL, reason="RKSTORE_REAL names no directory with models/ and valid.txt")
+def test_the_page_on_models_shows_what_its_commands_print(tmp_path):
+    for given in ("models", "valid.txt"):
+        (tmp_path / given).symlink_to(Path(REAL).absolute() / given)
+    for block in console.blocks((ROOT / "docs/models.md").read_text("utf-8")):
+        assert console.shape(console.run(block[1], block[2], tmp_path)) == console.shape(block[2])
+
+
+def test_the_readme_quotes_the_page_on_models():
+    page = (ROOT / "docs/models.md").read_text("utf-8")
+    [quoted] = re.findall(r"```text\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+    assert [line for line in quoted.splitlines() if line not in page] == []
 
 
 def settings_of(text, name):
