@@ -22,6 +22,7 @@ MODULES = [
     "rkstore.errors",
     "rkstore.settings",
     "rkstore.store",
+    "rkstore.store.lookup",
     "rkstore.store.codecs.base",
     "rkstore.store.formats.base",
     "rkstore.harvest.settings",

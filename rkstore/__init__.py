@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rkstore.store.store import Store
     from rkstore.store.verify import verify
     from rkstore.training.datasets import BatchDataset, RowDataset
+    from rkstore.training.inits.arrays import initialise
     from rkstore.training.rkcnn_sae import RkCNNSAEConfig, RkCNNSparseAutoencoder
 
 __version__ = "0.5.0"
@@ -41,6 +42,7 @@ __all__ = [
     "RowDataset",
     "Store",
     "StoreSite",
+    "initialise",
     "left_out",
     "load_dictionary",
     "mine_directions",
@@ -67,6 +69,7 @@ __getattr__ = door(
         "rkstore.store.open": "open_paired",
         "rkstore.store.verify": "verify",
         "rkstore.training.datasets": "BatchDataset RowDataset",
+        "rkstore.training.inits.arrays": "initialise",
         "rkstore.training.rkcnn_sae": "RkCNNSAEConfig RkCNNSparseAutoencoder",
     },
 )

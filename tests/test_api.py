@@ -30,7 +30,7 @@ class Page(HTMLParser):
 
     def __init__(self, html):
         super().__init__()
-        self.tags, self.text, self.inside = set(), "", 0
+        self.tags, self.text, self.inside, self.html = set(), "", 0, html
         self.feed(html)
         sections = {part.partition('"')[0]: part for part in re.split(r'<section id="', html)[1:]}
         self.names = set(sections)
@@ -80,3 +80,4 @@ def test_nothing_in_a_docstring_is_lost_or_left_as_it_was_typed(built, name):
     page = built[0][name]
     assert page.tags <= set(TAGS.split()), "<WORD> in a docstring became a tag"
     assert not AS_TYPED.search(page.text)
+    assert "<code>~rkstore" not in page.html, "a role with ~ is not resolved"

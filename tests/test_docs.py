@@ -33,6 +33,7 @@ PAGES = [
         f"docs/{name}.md"
         for name in (
             "adding",
+            "coming",
             "dictionaries",
             "exchange",
             "inputs",

@@ -1,13 +1,13 @@
 """Training steps, how long they wait, and what they read: all that the benchmark knows of training.
 
-``rkstore.training.train.train`` runs as it is; only the source of its batches is watched, or
+``rkstore.training.train.train_all`` runs as it is; only the source of its batches is watched, or
 replaced.
 """
 
 import itertools
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from rkstore.training import reading
 from rkstore.training.run import Run, prepare
 from rkstore.training.settings import TrainSettings
 from rkstore.training.step import step as train_step
-from rkstore.training.train import train
+from rkstore.training.train import train_all
 
 D_IN, D_SAE, BATCH = 768, 6144, 2048
 
@@ -107,11 +107,22 @@ def timed(
 ) -> Timed:
     """Train a dictionary for that many steps and one more, and time it between its batches.
 
-    The first batch, which every run waits for once, is not counted; writing the checkpoint
-    is not either.
-
     Args:
         source: what hands out the batches, in place of ``read_batches``.
+    """
+    return timed_together(store, steps, [{"d_sae": d_sae, "init": "random"}], source)
+
+
+def timed_together(
+    store: Path,
+    steps: int,
+    options: Sequence[Mapping[str, Any]],
+    source: Callable[..., Iterator[Batch]] = read_batches,
+) -> Timed:
+    """The same of dictionaries with these options, trained in one pass.
+
+    The first batch, which every run waits for once, is not counted; writing the checkpoint
+    is not either.
     """
     asked: list[float] = []
     given: list[float] = []
@@ -128,10 +139,9 @@ def timed(
         tempfile.TemporaryDirectory(dir=store.parent) as out,
         mock.patch.object(reading, "read_batches", watched),
     ):
-        settings = TrainSettings(
-            store=str(store), d_sae=d_sae, steps=steps + 1, init="random", out=out
+        train_all(
+            [TrainSettings(store=str(store), steps=steps + 1, out=out, **one) for one in options]
         )
-        train(settings)
     waits = [there - before for before, there in zip(asked[1:], given[1:], strict=True)]
     return Timed(sum(waits[:steps]), given[steps] - given[0])
 

@@ -11,13 +11,24 @@ from typing import Any
 import numpy as np
 import torch
 from harness import harvests, synthetic
-from harness.row import Bench, Sides, Target, compared
-from harness.training import Timed, against_products, counted, five_products, step, timed
+from harness.row import Bench, Side, Sides, Target, compared
+from harness.training import (
+    BATCH,
+    Timed,
+    against_products,
+    counted,
+    five_products,
+    seconds,
+    step,
+    timed,
+    timed_together,
+)
 
 from rkstore.harvest.load import EMBEDDED_PATH
 from rkstore.harvest.run import run
 from rkstore.store.batches.assemble import Batch
 from rkstore.training.settings import TrainSettings
+from rkstore.training.step import step as train_step
 from rkstore.training.train import train, train_all
 
 D_IN, D_SAE = 768, 6144
@@ -117,6 +128,66 @@ def train_bf16(bench: Bench) -> Iterator[Sides]:
         return [f"The five products alone are {ratios[1]:.2f} times as fast in bfloat16."]
 
     yield Sides(lambda: 1 / rounded(), lambda: 1 / exact(), notes)
+
+
+DEAD_IN = 20
+
+
+@compared(
+    what="The step of train_topk with AuxK, a twentieth of the latents dead",
+    against="The same step without AuxK",
+    unit="s",
+    target=Target("at most", 1.25),
+    how="As train_topk. AuxK may take 384 dead latents of a token, half as many as a row has "
+    "dimensions; the same 307 are dead before every step, whatever they did in the last.",
+    floor="Four products of 2,048 rows with 307 latents, 3.9 GFLOP next to the 19.3 of the code, "
+    "and about ten passes over 2,048 × 307 and 2,048 × 768 numbers: about 1.1.",
+    repetitions=7,
+)
+def train_auxk(bench: Bench) -> Iterator[Sides]:
+    k = bench.size(32, 8)
+    _, helped = step(bench, "topk", k=k, auxk=bench.size(384, 8))
+    without, _ = step(bench, "topk", k=k)
+    batch = next(helped.reading.batches(helped.settings.batch_size, 0))
+
+    def with_dead(share: int) -> Side:
+        def work() -> None:
+            helped.idle[::share] = helped.dead_after
+            train_step(helped, helped.reading.rows(batch, "cpu"))
+
+        return seconds(work)
+
+    def notes() -> list[str]:
+        more = with_dead(DEAD_IN // 4)
+        more()
+        ratios = sorted(more() / without() for _ in range(5))
+        return [f"With a fifth of the latents dead it takes {ratios[2]:.2f} times as long."]
+
+    yield Sides(with_dead(DEAD_IN), without, notes)
+
+
+@compared(
+    what="Three dictionaries of 768 → 6,144 trained in one pass over a store",
+    against="The steps of the three alone, on a batch in memory",
+    unit="s",
+    target=Target("at most", 1.05),
+    how="TopK, BatchTopK and ReLU without a penalty, 8 steps of 2,048 rows each a repetition, from "
+    "a store with the default codec, page cache warm, in rkstore.training.train.train_all; from "
+    "the arrival of the first batch to that of the last. Theirs is the same steps one by one; "
+    "nothing is read.",
+    floor="Reading is one pass whatever the number of dictionaries, in background threads that "
+    "take cores from the steps: about 0.02 s a batch, next to 0.6 s of steps.",
+)
+def three_dictionaries(bench: Bench) -> Iterator[Sides]:
+    steps, store = bench.size(8, 2), synthetic.store(bench, width=D_IN)
+    usual = {"k": bench.size(32, 8), "l1": 0.0, "init": "random"}
+    alone = [step(bench, name, **usual)[0] for name in ("topk", "batchtopk", "relu")]
+    usual |= {"d_sae": bench.size(D_SAE, 512), "batch_size": BATCH}
+    three = [usual | {"dictionary": name} for name in ("topk", "batchtopk", "relu")]
+    yield Sides(
+        lambda: timed_together(store, steps, three).seconds,
+        lambda: sum(side() for side in alone for _ in range(steps)),
+    )
 
 
 @compared(

@@ -1,7 +1,7 @@
 """The files of a store, and reading them.
 
 A store is a directory: ``manifest.json`` describes it, ``shards.jsonl`` lists the shards recorded
-so far, ``part.json`` which part of them is here (:mod:`~rkstore.store.contents` reads the three).
+so far, ``part.json`` which part of them is here (``contents`` reads the three).
 Every site is an array in a ``format``, of numbers that a ``codec`` decodes. ``batches`` puts rows
 in an order, ``places`` reads at a URL, ``writing`` writes, ``verify`` compares every file with its
 record. Nothing here imports torch or can run a language model.

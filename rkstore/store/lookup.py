@@ -56,7 +56,11 @@ class Document:
 
 
 class Lookup:
-    """Rows, words and tables of a :class:`~rkstore.store.readable.Readable`."""
+    """Rows, words and tables of a :class:`rkstore.store.Readable`.
+
+    ``store[site, rows]`` are activations and ``store[rows]`` is a dict of columns and all sites;
+    a store is iterated row by row.
+    """
 
     def __len__(self: Readable) -> int:
         """Readable rows."""

@@ -52,7 +52,7 @@ class PairedManifest:
 
 
 class PairedStore(Lookup):
-    """Two stores as one, read-only: a :class:`~rkstore.store.readable.Readable`.
+    """Two stores as one, read-only: a :class:`rkstore.store.Readable`.
 
     Rows and chunks are the second store's. Where it was harvested with ``--align text`` it has
     fewer rows than the first, and ``partner_row`` says which of the first's each belongs to.

@@ -100,6 +100,7 @@ def _write(run: Run, directory: Path) -> None:
         "dataset_path": source.get("text", {}).get("dataset"),
         "rkstore": run.identity
         | {"step": run.step, "scale": _scale(run)}
+        | ({"mined": run.mined} if run.mined else {})
         | {"model": run.model, "text": source.get("text")},
     }
     report = {"identity": run.identity, "step": run.step, "history": run.history}

@@ -20,8 +20,9 @@ def unused(settings: TrainSettings, given: Iterable[str]) -> dict[str, str]:
     }
     without = {name: chosen[family] for name, family in unread(settings).items()}
     without |= _of_start(settings)
-    select, helpers = SELECTS[settings.dictionary], HELPERS.values()
-    if select.losses is Select.losses and not any(settings.options(h).asked_for for h in helpers):
+    select = SELECTS[settings.dictionary]
+    helped = any(settings.options(helper).asked_for for helper in HELPERS.values())
+    if select.losses is Select.losses and not helped:
         without["sparsity_warmup"] = chosen["dictionary"]
     if settings.init_bias == "quantile" and settings.from_ is None:
         without.pop("k", None)

@@ -88,6 +88,14 @@ class Reading:
             for name in self.hook_names
         }
 
+    def of(self, sites: tuple[Site, ...]) -> Reading:
+        """The same rows at these sites alone."""
+        return replace(self, sites=sites)
+
+    def source(self, hook_name: str, rows: int) -> StoreSite:
+        """About that many rows of a site for a probe, as they are stored, evenly spread."""
+        return StoreSite(self.store, hook_name, self.spread(rows), self.left_out)
+
     def spread(self, rows: int) -> Sequence[int]:
         """Evenly spread chunks with about that many rows; all, if they have fewer."""
         count = -(-rows // self.store.manifest.chunk_rows)

@@ -69,6 +69,8 @@ class Run:
     """Digest of the directions of a probe that it was initialised with."""
     begun: str | None = None
     """Digest of the trained dictionary that it started from."""
+    mined: list[tuple[int, int]] = field(default_factory=list)
+    """Latents that began as mined directions, see :func:`initialise`."""
 
     @property
     def trained(self) -> list[tuple[str, Parameter]]:
@@ -206,9 +208,10 @@ def prepare(settings: TrainSettings) -> Run:
     asked_for = [helper for helper in helpers if helper.asked_for]
     _check_together(settings, select, asked_for)
     dictionary = Dictionary(wiring, select)
-    begun = None
+    begun, mined = None, list[tuple[int, int]]()
     if settings.from_ is None:
-        initialise(dictionary, reading, settings, None if found is None else found.directions)
+        given_directions = None if found is None else found.directions
+        mined = initialise(dictionary, reading, settings, given_directions)
     else:
         begun = begin_at(settings.from_, dictionary, reading, unit_decoder=settings.unit_decoder)
     dictionary.to(settings.device)
@@ -225,6 +228,7 @@ def prepare(settings: TrainSettings) -> Run:
         | ({} if settings.ema is None else start_average(dictionary)),
         directions=None if found is None else found.sha256,
         begun=begun,
+        mined=mined,
     )
 
 

@@ -299,10 +299,10 @@ def test_latents_are_counted_in_each_layer_where_each_has_a_bank(settings):
         assert run.dictionary.d_sae == 36
 
 
-ANY = {"random", "datapoint"}
+ANY = {"random", "datapoint", "subspace"}
 ABLE = {
     **dict.fromkeys(("transcoder", "per-layer", "clt"), ANY),
-    **{name: {*ANY, "tied", "subspace"} for name in ("crosscoder", "dfc")},
+    **{name: {*ANY, "tied"} for name in ("crosscoder", "dfc")},
     "sae": {*INITS},
 }
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
-from rkstore.dictionaries import SELECTS, Dictionary, select_named
+from rkstore.dictionaries import SELECTS, Dictionary, load_dictionary, select_named
 from rkstore.errors import BadInput
 from rkstore.settings import options_in
 from rkstore.store.batches.plan import split_chunks
@@ -20,6 +20,7 @@ from rkstore.training.inits.rkcnn import RkCNN
 from rkstore.training.inits.subspace import principal_subspace
 from rkstore.training.reading import Reading
 from rkstore.training.settings import TrainSettings
+from rkstore.training.train import train
 
 SITE = "blocks.0.mlp.hook_post"
 D_IN, D_SAE, M = 12, 40, 3
@@ -420,3 +421,25 @@ def test_a_dictionary_that_reconstructs_nothing_keeps_its_scale(begin, data):
     before = made.W_enc.clone()
     match_reconstruction(made, data.sample())
     assert torch.equal(made.W_enc, before)
+
+
+# What a checkpoint records.
+
+
+@pytest.mark.parametrize(
+    ("init", "mined"),
+    [
+        ("rkcnn", [[0, 20]]),
+        ("rkcnn-decoder", [[0, 15]]),
+        ("rkcnn-unscored", [[0, 20]]),
+        ("sparse-random", None),
+        ("datapoint", None),
+    ],
+)
+def test_a_checkpoint_records_which_latents_were_mined(make_store, tmp_path, init, mined):
+    make_store(rows=400, sites={SITE: D_IN})
+    options = {"init": init, "rkcnn_m": M, "rkcnn_h": 15, "k": 5, "steps": 2, "batch_size": 8}
+    settings = TrainSettings(
+        store=str(tmp_path / "store"), out=str(tmp_path / "out"), d_sae=D_SAE, **options
+    )
+    assert load_dictionary(train(settings))[1]["rkstore"].get("mined") == mined

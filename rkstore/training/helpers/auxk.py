@@ -120,6 +120,8 @@ def code_of_dead(
     if not len(latents):
         return None
     of_dead = pre[:, latents]
+    if k >= len(latents):
+        return latents, of_dead if signed else of_dead.relu()
     ranked = of_dead.abs() if signed else of_dead
     places = ranked.topk(min(k, len(latents)), dim=1, sorted=False).indices
     values = of_dead.gather(1, places)

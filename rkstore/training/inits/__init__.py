@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from rkstore.errors import BadInput
 from rkstore.settings import member_named
-from rkstore.training.inits.base import Init, Start
+from rkstore.training.inits.base import Data, Init, Start
 from rkstore.training.inits.controls import SparseRandom, Unscored
 from rkstore.training.inits.datapoint import Datapoint
 from rkstore.training.inits.mining import Directed
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from rkstore.dictionaries.dictionary import Dictionary
-    from rkstore.training.reading import Reading
     from rkstore.training.settings import TrainSettings
 
 INITS: dict[str, type[Init]] = {
@@ -39,14 +38,18 @@ INITS: dict[str, type[Init]] = {
 
 def initialise(
     dictionary: Dictionary,
-    reading: Reading,
+    reading: Data,
     settings: TrainSettings,
     directions: Tensor | None = None,
-) -> None:
+) -> list[tuple[int, int]]:
     """Fill a dictionary as the settings say; all inits with one seed share their random base.
 
     Args:
         directions: of a probe, unit rows ``(n, d_in)``, the best first.
+
+    Returns:
+        Which latents are mined, ``(first, one past the last)`` for each bank with such: they are
+        the mined directions 0, 1, … of the bank, the best first.
 
     Raises:
         BadInput: no init has that name, or its options do not fit the sites.
@@ -61,6 +64,7 @@ def initialise(
     if directions is not None:
         _check_directed(init)
     generator, wiring = torch.Generator().manual_seed(settings.seed), dictionary.wiring
+    mined, first = [], 0
     with torch.no_grad():
         for _, weights in dictionary.banks:
             weights.W_dec.normal_(generator=generator)
@@ -69,12 +73,14 @@ def initialise(
         dictionary.b_dec.copy_(centre(reading, wiring.writes, kind))
         for bank, weights in dictionary.banks:
             if bank.reads != bank.writes and not init.any_sites:
-                raise BadInput(_needs_ties(init, settings.wiring))
+                raise BadInput(_needs_ties(init))
             b_dec = dictionary.bias(bank.writes)
             tied = bank.reads == bank.writes
             middle = b_dec if tied else centre(reading, bank.reads, kind).float()
             start = Start(bank, weights, b_dec, middle, reading, settings.seed, directions)
-            init.fill(start, generator)
+            if count := init.fill(start, generator):
+                mined.append((first, first + count))
+            first += bank.latents
             if not wiring.centred:
                 # As if the encoder read x - centre, as that of an autoencoder does.
                 weights.b_enc.sub_(middle @ weights.W_enc)
@@ -84,13 +90,14 @@ def initialise(
             fire_at_rate(dictionary, reading.sample(), rate)
         if (settings.init_scale or ("reconstruction" if init.scaled else "none")) != "none":
             match_reconstruction(dictionary, reading.sample(SCALE_ROWS))
+    return mined
 
 
-def _needs_ties(init: Init, wiring: str) -> str:
+def _needs_ties(init: Init) -> str:
     able = [name for name, other in INITS.items() if other.any_sites]
     return (
-        f"--init {init.name} needs latents that write what they read, unlike those of --wiring "
-        f"{wiring}: choose --init {' or '.join(able)}"
+        f"--init {init.name} needs latents that write what they read, and those of this wiring do "
+        f"not: choose --init {' or '.join(able)}"
     )
 
 

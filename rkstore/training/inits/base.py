@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from rkstore.settings import Settings
 
@@ -12,11 +13,24 @@ if TYPE_CHECKING:  # reading an init's options must not import torch
     import torch
     from torch import Tensor
 
+    from rkstore.dictionaries.affine import Affine
     from rkstore.dictionaries.dictionary import Weights
     from rkstore.dictionaries.rows import Rows
     from rkstore.dictionaries.wirings import Bank
+    from rkstore.rkcnn.source import Source
     from rkstore.store.sites import Site
-    from rkstore.training.reading import Reading
+
+
+class Data(Protocol):
+    """The rows that a dictionary will be trained on: of a run, or in memory (``arrays.py``)."""
+
+    @property
+    def maps(self) -> Mapping[str, Affine]: ...
+    def of(self, sites: tuple[Site, ...]) -> Data: ...
+    def sample(self, rows: int = ...) -> Rows: ...
+    def draw(self, rows: int, generator: torch.Generator) -> Rows: ...
+    def mean(self, hook_name: str) -> Tensor: ...
+    def source(self, hook_name: str, rows: int) -> Source: ...
 
 
 @dataclass(frozen=True)
@@ -35,23 +49,28 @@ class Start:
     weights: Weights
     b_dec: Tensor
     centre: Tensor
-    reading: Reading
+    reading: Data
     seed: int
     directions: Tensor | None = None
 
-    def sample(self, rows: int) -> Tensor:
-        """About that many of the rows that it reads, evenly spread, ``(n, d_in)``."""
-        return self._side_by_side(self.reading.sample(rows), self.bank.reads)
+    def sample(self, rows: int) -> tuple[Tensor, Tensor]:
+        """What it reads and what it writes of about that many tokens, evenly spread.
+
+        ``(n, d_in)`` and ``(n, d_out)``; one matrix if it writes what it reads.
+        """
+        return self._both(self.reading.of(self._sites).sample(rows))
 
     def draw(self, rows: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """What it reads and what it writes of that many different tokens, at random.
+        """The same of that many different tokens, at random."""
+        return self._both(self.reading.of(self._sites).draw(rows, generator))
 
-        ``(rows, d_in)`` and ``(rows, d_out)``; one matrix if it writes what it reads.
-        """
-        sites = tuple(dict.fromkeys((*self.bank.reads, *self.bank.writes)))
-        drawn = replace(self.reading, sites=sites).draw(rows, generator)
-        x = self._side_by_side(drawn, self.bank.reads)
-        return x, x if self.ties else self._side_by_side(drawn, self.bank.writes)
+    @property
+    def _sites(self) -> tuple[Site, ...]:
+        return tuple(dict.fromkeys((*self.bank.reads, *self.bank.writes)))
+
+    def _both(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        x = self._side_by_side(rows, self.bank.reads)
+        return x, x if self.ties else self._side_by_side(rows, self.bank.writes)
 
     def mapped(self, directions: Tensor) -> Tensor:
         """Unit directions ``(n, d_in)`` of the one site that it reads, as it is trained on."""
@@ -91,8 +110,11 @@ class Init(Settings, ABC):
     """Whether a bank may write other sites than it reads."""
 
     @abstractmethod
-    def fill(self, start: Start, generator: torch.Generator) -> None:
+    def fill(self, start: Start, generator: torch.Generator) -> int | None:
         """Fill the weights of a bank.
+
+        Returns:
+            How many of its first latents are mined directions, the best first, if any are.
 
         Raises:
             BadInput: its options do not fit the site.

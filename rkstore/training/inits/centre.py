@@ -5,14 +5,14 @@ from torch import Tensor
 
 from rkstore.dictionaries.rows import side_by_side
 from rkstore.store.sites import Site
-from rkstore.training.reading import Reading
+from rkstore.training.inits.base import Data
 
 # Weiszfeld's algorithm ends when the median moves by less than this fraction of the mean distance
 # of the rows, or after this many steps.
 TOLERANCE, MOST_STEPS = 1e-5, 100
 
 
-def centre(reading: Reading, sites: tuple[Site, ...], kind: str) -> Tensor:
+def centre(reading: Data, sites: tuple[Site, ...], kind: str) -> Tensor:
     """The initial ``b_dec`` of some sites, concatenated, at the scale of the training.
 
     Args:

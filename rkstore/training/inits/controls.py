@@ -26,8 +26,8 @@ class Unscored(MinedRows):
 
     name = "rkcnn-unscored"
 
-    def fill(self, start: Start, generator: torch.Generator) -> None:
-        self.begin_at(self.unscored(start), start, generator)
+    def fill(self, start: Start, generator: torch.Generator) -> int:
+        return self.begin_at(self.unscored(start), start, generator)
 
     def unscored(self, start: Start) -> Tensor:
         """As many directions as there are latents for them, ``(n, d_in)``."""
@@ -40,7 +40,7 @@ class SparseRandom(Unscored):
 
     name = "sparse-random"
 
-    def fill(self, start: Start, generator: torch.Generator) -> None:
+    def fill(self, start: Start, generator: torch.Generator) -> int:
         import torch
         from torch.nn import functional as F
 
@@ -50,3 +50,4 @@ class SparseRandom(Unscored):
         values = torch.randn(mined.shape, generator=own)
         directions = F.normalize(torch.where(mined != 0, values, 0), dim=1)
         self.begin_at(directions, start, generator)
+        return 0

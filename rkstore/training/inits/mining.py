@@ -58,16 +58,15 @@ class Mined(Init):
             sites.
         """
         from rkstore.rkcnn.mine import MINED_ROWS, mine_directions
-        from rkstore.rkcnn.source import StoreSite
+        from rkstore.rkcnn.source import ArrayRows
 
-        reading, sites = start.reading, start.bank.reads
+        sites = start.bank.reads
         if len(sites) > 1:
             raise BadInput(f"--init {self.name} mines one site, not {len(sites)} side by side")
-        chunks = reading.spread(MINED_ROWS)
-        site = StoreSite(reading.store, sites[0].hook_name, chunks, reading.left_out)
+        source = start.reading.source(sites[0].hook_name, MINED_ROWS)
         try:
             return mine_directions(
-                site,
+                source.array if isinstance(source, ArrayRows) else source,
                 n_directions=kept,
                 subset_size=self.rkcnn_m,
                 n_subsets=drawn,

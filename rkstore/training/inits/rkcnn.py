@@ -19,10 +19,11 @@ class MinedRows(Mined, Blended):
 
     usual_share = 0.5
 
-    def begin_at(self, directions: Tensor, start: Start, generator: torch.Generator) -> None:
-        """Initialise the first latents between these directions, ``(r, d_in)``, and rows."""
+    def begin_at(self, directions: Tensor, start: Start, generator: torch.Generator) -> int:
+        """Initialise the first ``r`` latents between these directions, ``(r, d_in)``, and rows."""
         start.weights.W_dec[: len(directions)] = start.mapped(directions)
         self.blend_rows(start, generator)
+        return len(directions)
 
 
 class RkCNN(Directed, MinedRows):
@@ -42,8 +43,8 @@ class RkCNN(Directed, MinedRows):
         least=1.0,
     )
 
-    def fill(self, start: Start, generator: torch.Generator) -> None:
+    def fill(self, start: Start, generator: torch.Generator) -> int:
         mined = self.mined_latents(start)
         drawn = round(mined * self.rkcnn_oversample)
         directions = self.directions_of(start, drawn=drawn, wanted=mined)
-        self.begin_at(directions, start, generator)
+        return self.begin_at(directions, start, generator)

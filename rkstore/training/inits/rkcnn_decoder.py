@@ -29,8 +29,9 @@ class RkCNNDecoder(Directed):
         600, "Subsets that --init rkcnn-decoder draws; it mines no more latents.", least=1
     )
 
-    def fill(self, start: Start, generator: torch.Generator) -> None:
+    def fill(self, start: Start, generator: torch.Generator) -> int:
         xavier(start, generator)
         wanted = self.mined_latents(start)
         directions = self.directions_of(start, drawn=self.rkcnn_h, wanted=wanted)
         start.weights.W_dec[: len(directions)] = start.mapped(directions)
+        return len(directions)

@@ -1,4 +1,4 @@
-"""subspace: every latent starts in the subspace in which the data varies; encoder tied."""
+"""subspace: every latent starts in the subspace in which the data varies."""
 
 from __future__ import annotations
 
@@ -24,25 +24,37 @@ class Subspace(Init):
     """Active Subspace Initialization, Wang et al. (2025, arXiv 2508.16929).
 
     ``W_dec V Vᵀ`` for the ``d_in × dim`` matrix ``V`` of the first principal directions: a latent
-    outside the subspace of the activations would never fire.
+    outside the subspace of the activations would never fire. Where a bank writes what it reads its
+    encoder is tied. Elsewhere, as in a transcoder, encoders are random unit directions in the
+    subspace of what is read, and decoders lie in that of what is written.
     """
 
     name = "subspace"
+    any_sites = True
     subspace_dim: int | None = option(
         None,
         "Dimensions of --init subspace; as many as hold 99 % of the variance by default.",
         least=1,
     )
 
-    def fill(self, start: Start, generator: torch.Generator) -> None:  # noqa: ARG002
-        d_in, dim = start.bank.d_in, self.subspace_dim
-        if dim is not None and dim > d_in:
-            raise BadInput(f"--subspace-dim is {dim}: it must be from 1 to the {d_in} dimensions")
-        x = start.sample(max(SAMPLE_ROWS, ROWS_PER_DIMENSION * d_in))
-        basis, W_dec = principal_subspace(x, dim), start.weights.W_dec
+    def fill(self, start: Start, generator: torch.Generator) -> None:
+        widest, dim = min(start.bank.d_in, start.bank.d_out), self.subspace_dim
+        if dim is not None and dim > widest:
+            raise BadInput(f"--subspace-dim is {dim}: it must be from 1 to the {widest} dimensions")
+        rows = max(SAMPLE_ROWS, ROWS_PER_DIMENSION * max(start.bank.d_in, start.bank.d_out))
+        x, y = start.sample(rows)
+        basis, W_dec = principal_subspace(y, dim), start.weights.W_dec
         W_dec.copy_(W_dec @ basis @ basis.T)
         start.normalise()
-        start.tie()
+        if start.ties:
+            start.tie()
+        else:
+            import torch
+            from torch.nn import functional as F
+
+            basis = principal_subspace(x, dim)
+            drawn = torch.randn((start.bank.latents, start.bank.d_in), generator=generator)
+            start.weights.W_enc.copy_(F.normalize(drawn @ basis @ basis.T, dim=1).T)
 
 
 def principal_subspace(x: Tensor, dim: int | None = None) -> Tensor:
