@@ -12,7 +12,7 @@ from rkstore.training.settings import TrainSettings
 @store_argument
 @options_of(TrainSettings, several=True)
 def train(settings: list[TrainSettings]) -> None:
-    """Several are trained in one pass over the store.
+    """Several are trained in one pass over the store, whatever each reads and writes of it.
 
     Without --layer and --hook, where a store has several sites, the one probed last is used. After
     an interruption, the same command resumes from its last checkpoint.

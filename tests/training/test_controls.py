@@ -12,6 +12,7 @@ from torch.nn.functional import cosine_similarity, normalize
 from rkstore.dictionaries import load_dictionary
 from rkstore.errors import BadInput
 from rkstore.training import train as module
+from rkstore.training.average import dictionary_for_use
 from rkstore.training.checkpoint import STATE
 from rkstore.training.controls import CONTROLS, PLAIN, RANDOM, arms, turn_back
 from rkstore.training.inits import INITS
@@ -179,6 +180,25 @@ def test_arms_keep_a_start_that_is_random_and_every_other_option(settings):
     assert {arm.lr for arm in arms(one)} == {0.5}
     assert set(RANDOM) <= set(INITS)
     assert arms(settings(**SAE)) == [settings(**SAE)]
+
+
+def test_arms_of_a_run_that_starts_from_a_dictionary_do_not(settings):
+    one = settings(**SAE, from_="trained", directions="probe.json", controls=True)
+    assert [arm.from_ for arm in arms(one)] == ["trained", None, None, None]
+    assert [arm.directions for arm in arms(one)][1:] == [None] * 3
+
+
+@pytest.mark.parametrize("control", CONTROLS)
+def test_the_average_of_an_arm_is_an_arm(settings, control):
+    run = stepped(prepare(settings(**SAE, control=control, init="tied", lr=0.3, ema=0.6, warmup=0)))
+    (begun,) = matrices(prepare(settings(**SAE, control=control, init="tied")), "W_dec")
+    used = dictionary_for_use(run)
+    frozen = run.control.frozen
+    if frozen is not None:
+        assert torch.equal(used.get_parameter(frozen), run.dictionary.get_parameter(frozen))
+    else:
+        cosines = cosine_similarity(used.W_dec.double(), begun.double(), dim=1)
+        assert (cosines >= 0.8).all()
 
 
 @pytest.mark.parametrize(
