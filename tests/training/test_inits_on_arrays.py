@@ -129,3 +129,34 @@ def test_arrays_of_numpy_are_taken_by_name(x):
     rkstore.initialise(one, x)
     rkstore.initialise(other, {name: np.asarray(rows) for name, rows in x.items()})
     assert torch.equal(one.W_dec, other.W_dec)
+
+
+DEDICATED = Wiring((Bank(4, (A,), (A,)), Bank(4, (B,), (B,)), Bank(12, (A, B), (A, B))))
+
+
+def test_exclusive_latents_begin_with_what_the_other_site_does_not_tell():
+    """Five features of both sites, and one of each alone, which fires in few tokens."""
+    generator = torch.Generator().manual_seed(0)
+    hidden, rare = torch.randn(4000, 5, generator=generator).relu(), torch.zeros(4000, 2)
+    rare[::20, 0], rare[7::20, 1] = 3.0, 3.0
+    own, x = {}, {}
+    for i, site in enumerate((A, B)):
+        own[site] = normalize(torch.randn(site.width, generator=generator), dim=0)
+        shared = normalize(torch.randn(5, site.width, generator=generator), dim=1)
+        x[site.hook_name] = hidden @ shared + rare[:, i : i + 1] * own[site] + 1
+    dictionary = Dictionary(DEDICATED, select_named("topk", {"k": 4}))
+    rkstore.initialise(dictionary, x, "datapoint", datapoint_share=1.0)
+    for site, (_, weights) in zip((A, B), dictionary.banks, strict=False):
+        assert (weights.W_dec @ own[site]).max() > 0.95
+    _, shared = dictionary.banks[2]
+    for site, part in zip((A, B), shared.W_dec.split((12, 9), dim=1), strict=True):
+        in_shared = normalize(part, dim=1) @ own[site]
+        basis = torch.linalg.svd(x[site.hook_name][1:7] - 1).Vh[:5]  # no rare feature there
+        expected = normalize(part, dim=1) @ (basis.T @ basis) @ own[site]
+        torch.testing.assert_close(in_shared, expected, atol=0.1, rtol=0)
+
+
+def test_a_site_that_never_changes_predicts_nothing(x):
+    dictionary = Dictionary(DEDICATED, select_named("topk", {"k": 4}))
+    rkstore.initialise(dictionary, x | {"b": torch.ones(300, 9)}, "datapoint")
+    assert all(weights.W_dec.isfinite().all() for _, weights in dictionary.banks)

@@ -16,6 +16,7 @@ from rkstore.settings import member_named
 from rkstore.training.inits.base import Data, Init, Start
 from rkstore.training.inits.controls import SparseRandom, Unscored
 from rkstore.training.inits.datapoint import Datapoint
+from rkstore.training.inits.exclusive import apart, beside
 from rkstore.training.inits.mining import Directed
 from rkstore.training.inits.random import Random
 from rkstore.training.inits.rkcnn import RkCNN
@@ -77,7 +78,8 @@ def initialise(
             b_dec = dictionary.bias(bank.writes)
             tied = bank.reads == bank.writes
             middle = b_dec if tied else centre(reading, bank.reads, kind).float()
-            start = Start(bank, weights, b_dec, middle, reading, settings.seed, directions)
+            around = beside(bank, wiring), apart(bank, wiring)
+            start = Start(bank, weights, b_dec, middle, reading, settings.seed, directions, *around)
             if count := init.fill(start, generator):
                 mined.append((first, first + count))
             first += bank.latents

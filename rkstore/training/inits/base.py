@@ -43,6 +43,8 @@ class Start:
         centre: what its encoder reads relative to, ``(d_in,)``; ``b_dec`` where it writes what it
             reads.
         directions: of a probe, ``(n, d_in)``, the best first, instead of mined ones.
+        beside: sites that other latents have together with those of this bank (``exclusive.py``).
+        apart: of its sites, those that other latents have for themselves.
     """
 
     bank: Bank
@@ -52,6 +54,8 @@ class Start:
     reading: Data
     seed: int
     directions: Tensor | None = None
+    beside: tuple[Site, ...] = ()
+    apart: tuple[tuple[Site, ...], ...] = ()
 
     def sample(self, rows: int) -> tuple[Tensor, Tensor]:
         """What it reads and what it writes of about that many tokens, evenly spread.
@@ -69,8 +73,8 @@ class Start:
         return tuple(dict.fromkeys((*self.bank.reads, *self.bank.writes)))
 
     def _both(self, rows: Rows) -> tuple[Tensor, Tensor]:
-        x = self._side_by_side(rows, self.bank.reads)
-        return x, x if self.ties else self._side_by_side(rows, self.bank.writes)
+        x = self.side_by_side(rows, self.bank.reads)
+        return x, x if self.ties else self.side_by_side(rows, self.bank.writes)
 
     def mapped(self, directions: Tensor) -> Tensor:
         """Unit directions ``(n, d_in)`` of the one site that it reads, as it is trained on."""
@@ -92,7 +96,8 @@ class Start:
         W_dec.div_(W_dec.norm(dim=1, keepdim=True).clamp_min(1e-12))
 
     @staticmethod
-    def _side_by_side(rows: Rows, sites: tuple[Site, ...]) -> Tensor:
+    def side_by_side(rows: Rows, sites: tuple[Site, ...]) -> Tensor:
+        """Rows of some sites as one matrix."""
         from rkstore.dictionaries.rows import side_by_side
 
         return side_by_side(rows, sites)

@@ -1,7 +1,10 @@
 """datapoint: every latent is initialised as the direction of a row of the data.
 
-Where a latent writes what it reads, encoder and decoder are tied. In a transcoder its encoder is
-the direction of what the part reads for a token, its decoder that of what it writes for the token.
+Where a latent writes what it reads, encoder and decoder are tied: in a crosscoder both are the rows
+of one token at all sites. In a transcoder, also per layer or across layers, its encoder is the
+direction of what the part reads for a token, its decoder that of what is written for the token. The
+exclusive latents of a dfc are rows without what the other site predicts of them, its shared ones
+only that (``exclusive.py``).
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 from rkstore.errors import BadInput
 from rkstore.settings import option
 from rkstore.training.inits.base import Init, Start
+from rkstore.training.inits.exclusive import alone, common
 
 if TYPE_CHECKING:
     import torch
@@ -50,7 +54,7 @@ class Blended(Init):
         if share > 1:
             raise BadInput(f"--datapoint-share is {share}: it must be from 0 to 1")
         latents, W_dec = start.bank.latents, start.weights.W_dec
-        x, y = start.draw(latents, generator)
+        x, y = self._rows(start, generator)
         if len(y) < latents:
             raise BadInput(
                 f"--init {self.name} needs a row for each of {latents} latents and there are "
@@ -67,6 +71,17 @@ class Blended(Init):
             drawn = F.normalize(torch.randn(x.shape, generator=generator), dim=1)
             blend = blended(x - start.centre, drawn, share)
             start.weights.W_enc.copy_(F.normalize(blend, dim=1).T)
+
+    @staticmethod
+    def _rows(start: Start, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """A row for each latent, of what it reads and of what it writes."""
+        if start.beside:
+            x = alone(start, generator)
+            return x, x
+        x, y = start.draw(start.bank.latents, generator)
+        if start.apart:
+            x = y = common(start, x)
+        return x, y
 
 
 def blended(rows: Tensor, others: Tensor, share: float) -> Tensor:
