@@ -92,6 +92,28 @@ def prefixes_of(path: str | Path, metadata: dict[str, Any]) -> Prefixes:
         raise BadInput(f"cannot read the prefixes of {path}: {error.sentence}") from None
 
 
+def mined_of(path: str | Path, metadata: dict[str, Any], d_sae: int) -> list[int]:
+    """The latents that began as mined directions, by number, if its training recorded any.
+
+    Raises:
+        BadInput: what its metadata says of them means nothing.
+    """
+    spans = _object(metadata.get("rkstore")).get("mined", [])
+    found: list[int] = []
+    try:
+        for first, stop in spans:
+            least = found[-1] + 1 if found else 0
+            if not type(first) is type(stop) is int or not least <= first < stop <= d_sae:
+                raise ValueError
+            found += range(first, stop)
+    except (TypeError, ValueError):
+        raise BadInput(
+            f"{path} records mined latents {spans}, which are not those of a training: restore the "
+            "metadata of its cfg.json"
+        ) from None
+    return found
+
+
 def doubts(
     path: str | Path, metadata: dict[str, Any], store: Readable, *, any_model: bool = False
 ) -> list[str]:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from rkstore.dictionaries.disk import UNNAMED, load_dictionary
 from rkstore.errors import BadInput, few
-from rkstore.evaluation.checkpoints import doubts, names, prefixes_of
+from rkstore.evaluation.checkpoints import doubts, mined_of, names, prefixes_of
 from rkstore.evaluation.measure import DENSITY_EDGES, Evaluation, Measure
 from rkstore.evaluation.settings import EvaluateSettings
 from rkstore.settings import check_device
@@ -66,6 +66,8 @@ def measured(
         result = one.measure.result(one.name, codec_fvu)
         out = passed_over[one.sites]
         result = replace(result, path=one.path, notes=one.notes, left_out=out)
+        if one.mined:
+            result = replace(result, dead_mined=int((one.measure.fired[one.mined] == 0).sum()))
         found.append((result, one.measure))
     return found
 
@@ -80,6 +82,8 @@ class _Measured:
     """Those that it reads or writes, in the order of the store."""
     notes: tuple[str, ...]
     measure: Measure
+    mined: list[int]
+    """Latents that began as mined directions."""
 
 
 def _prepare(path: str | Path, name: str, store: Readable, settings: EvaluateSettings) -> _Measured:
@@ -91,7 +95,8 @@ def _prepare(path: str | Path, name: str, store: Readable, settings: EvaluateSet
     sites = tuple(hook_name for hook_name in store.hook_names if hook_name in needed)
     notes = doubts(path, metadata, store, any_model=settings.any_model)
     measure = Measure(dictionary.to(settings.device), prefixes_of(path, metadata))
-    return _Measured(str(path), name, sites, tuple(notes), measure)
+    mined = mined_of(path, metadata, dictionary.d_sae)
+    return _Measured(str(path), name, sites, tuple(notes), measure, mined)
 
 
 def _check_site(path: str | Path, site: Site, metadata: dict[str, Any], store: Readable) -> None:

@@ -89,6 +89,8 @@ class Evaluation:
     """Tokens with y = 0, which ``cosine`` and ``norm_ratio`` leave out."""
     left_out: int = 0
     """Held-out rows not measured: of special tokens, or with a norm above ``--max-norm``."""
+    dead_mined: int | None = None
+    """Of the dead latents, those that began as mined directions; None if none is recorded."""
     path: str = ""
     """The checkpoint, as the caller named it."""
     notes: tuple[str, ...] = ()
@@ -128,6 +130,8 @@ class Evaluation:
         for key in ("hook_name_out", "sites", "of_prefix", "relative_norms"):
             if not numbers[key]:
                 del numbers[key]
+        if self.dead_mined is None:
+            del numbers["dead_mined"]
         found: dict[str, Any] = existing(numbers)
         return found
 

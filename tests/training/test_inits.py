@@ -9,6 +9,9 @@ from scipy.optimize import minimize
 
 from rkstore.dictionaries import SELECTS, Dictionary, load_dictionary, select_named
 from rkstore.errors import BadInput
+from rkstore.evaluation.checkpoints import mined_of
+from rkstore.evaluation.evaluate import evaluate
+from rkstore.evaluation.settings import EvaluateSettings
 from rkstore.settings import options_in
 from rkstore.store.batches.plan import split_chunks
 from rkstore.store.sites import Site
@@ -442,4 +445,14 @@ def test_a_checkpoint_records_which_latents_were_mined(make_store, tmp_path, ini
     settings = TrainSettings(
         store=str(tmp_path / "store"), out=str(tmp_path / "out"), d_sae=D_SAE, **options
     )
-    assert load_dictionary(train(settings))[1]["rkstore"].get("mined") == mined
+    path = train(settings)
+    assert load_dictionary(path)[1]["rkstore"].get("mined") == mined
+    [found] = evaluate([path], EvaluateSettings(store=settings.store))
+    assert (found.dead_mined is None) == (mined is None)
+    assert (found.dead_mined or 0) <= found.dead
+
+
+@pytest.mark.parametrize("mined", [[[0, 41]], [[3, 3]], [[0, 2], [1, 3]], [0, 1], 7, [["a", 2]]])
+def test_mined_latents_that_cannot_be_are_refused(mined):
+    with pytest.raises(BadInput, match="not those of a training"):
+        mined_of("x", {"rkstore": {"mined": mined}}, D_SAE)
