@@ -159,9 +159,10 @@ class Reading:
         return folded(dictionary.rescaled(self.scales), self.maps)
 
     def in_training_units(self, dictionary: Dictionary) -> Dictionary:
-        """The inverse of :meth:`in_store_units`."""
-        back = {name: found.inverted for name, found in self.maps.items()}
-        return folded(dictionary, back).rescaled({n: 1 / s for n, s in self.scales.items()})
+        """The inverse of :meth:`in_store_units`, to train a saved dictionary on."""
+        inverse = {name: map.inverted for name, map in self.maps.items()}
+        scales = {name: 1 / scale for name, scale in self.scales.items()}
+        return folded(dictionary, inverse).rescaled(scales)
 
     def _read(self, hook_name: str, chunk: int) -> NDArray[np.float32]:
         return self.left_out.read(self.store, hook_name, chunk)

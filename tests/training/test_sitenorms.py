@@ -184,6 +184,21 @@ def test_a_run_trains_on_normalised_rows_and_saves_for_raw_ones(settings, norm):
     torch.testing.assert_close(begun.b_dec, x.mean(dim=0), atol=0.05, rtol=0.05)
 
 
+@every_norm
+@pytest.mark.parametrize("code_norm", ["none", "sae"])
+def test_a_saved_dictionary_can_be_taken_back_to_normalised_rows(settings, norm, code_norm):
+    settings = replace(settings, norm=norm, code_norm=code_norm)
+    run = prepare(settings)
+    found, _ = load_dictionary(train(settings))
+    again = run.reading.in_training_units(found)
+    torch.testing.assert_close(again.W_dec.norm(dim=1), torch.ones(24), atol=1e-4, rtol=0)
+    if code_norm == "sae":
+        torch.testing.assert_close(again.decoder_norms(), found.decoder_norms())
+    batch = next(run.reading.batches(64, seed=0))
+    z, x = run.reading.rows(batch, "cpu")[SITE], torch.from_numpy(batch.x[SITE])
+    check_equal(again.encode(z), found.encode(x) * run.reading.scales[SITE])
+
+
 def test_whitening_sees_the_training_rows_alone(settings):
     run = prepare(replace(settings, norm="whiten", norm_floor=1e-9))
     x = np.concatenate([run.store.chunk(SITE, chunk) for chunk in run.reading.chunks])
