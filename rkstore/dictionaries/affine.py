@@ -46,11 +46,6 @@ class Affine:
         unit: Tensor = z / z.norm(dim=1, keepdim=True).clamp_min(1e-30)
         return unit.to(x.dtype)
 
-    @property
-    def inverted(self) -> "Affine":
-        """The map from ``z`` to ``x``."""
-        return Affine(-_times(self.mean, self.factor), self.inverse, self.factor)
-
 
 def _times(x: Tensor, factor: Tensor) -> Tensor:
     return x @ factor if factor.dim() == 2 else x * factor
