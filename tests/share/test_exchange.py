@@ -237,7 +237,7 @@ def test_what_the_files_are_must_be_said(bring, tmp_path, x):
     with pytest.raises(BadInput, match="from_: one of saelens, memmap, npy, pt, hdf5"):
         import_store(tmp_path, ImportSettings())
     store = bring(foreign("npy", tmp_path, x), "npy")
-    with pytest.raises(BadInput, match="to: one of saelens, npy, hdf5"):
+    with pytest.raises(BadInput, match="to: one of saelens, memmap, npy, hdf5"):
         export_store(store, ExportSettings())
 
 

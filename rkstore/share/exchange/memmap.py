@@ -4,6 +4,7 @@ A cache has one directory per submodule with ``shard_0.memmap``, ``shard_0.meta`
 ids for all in ``tokens.pt`` next to those directories.
 """
 
+import io
 import json
 from bisect import bisect_right
 from dataclasses import dataclass
@@ -130,7 +131,10 @@ class ToMemmap(Exporter):
             (out / name / CONFIG).write_text(text, "ascii")
         if "token_id" in known:
             tokens = np.concatenate(list(outgoing.column("token_id").chunks)).astype(np.int64)
-            torch.save(torch.from_numpy(tokens), out / TOKENS)
+            # In memory first: on a full disk torch raises whatever its stream happens to say.
+            content = io.BytesIO()
+            torch.save(torch.from_numpy(tokens), content)
+            (out / TOKENS).write_bytes(content.getbuffer())
         for file, column in BESIDE.items():
             write_array(out / file, outgoing.column(column))
         (out / exported.FILE).write_text(outgoing.facts().to_text(), "ascii")
