@@ -12,6 +12,7 @@
 goes on where it was: a finished training is not repeated.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ WIDTHS = {"clt": 2048}
 @click.option("--k", default=32, show_default=True)
 @click.option("--epochs", default=2.0, show_default=True)
 @click.option("--batch-size", default=512, show_default=True)
-@click.option("--only", multiple=True, help="Train these alone.")
+@click.option("--only", multiple=True, help="Train these alone; the record keeps the others.")
 @click.option("--out", default="checkpoints", show_default=True)
 @click.option("--record", type=Path, default="docs/dictionaries.json", show_default=True)
 @click.option("--page", type=Path, help="Page to write the table into.")
@@ -93,10 +94,31 @@ def main(
             name: [result.as_dict() for result in results] for name, results in found.items()
         },
     }
+    if only and record.exists():
+        document = _with_others(json.loads(record.read_text("utf-8")), document)
     write_together({record: as_json(document)})
     click.echo(table(chosen, found))
     if page:
         fill(page, document)
+
+
+def _with_others(known: dict[str, Any], document: dict[str, Any]) -> dict[str, Any]:
+    """The record on disk with some dictionaries made again, by the version that is said.
+
+    Raises:
+        BadInput: the others were trained in another way.
+    """
+    for key in ("layers", "layer", "shared"):
+        if known[key] != document[key]:
+            raise BadInput(
+                f"--only: {key} of the record is {known[key]}, here {document[key]}: leave out "
+                "--only, or give another --record"
+            )
+    again = known.get("again", {}) | dict.fromkeys(document["dictionaries"], __version__)
+    return known | {
+        "dictionaries": known["dictionaries"] | document["dictionaries"],
+        "again": again,
+    }
 
 
 def _store(store: Store) -> dict[str, Any]:
