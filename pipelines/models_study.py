@@ -106,18 +106,18 @@ PARTS = ("hook_resid_post", "mlp.hook_post", "attn.hook_z")
 @click.option("--text", type=Path, help="The text they read, one file.")
 @click.option("--tokens", default=4096, show_default=True, help="Of each harvest.")
 @click.option("--repetitions", default=3, show_default=True)
-@click.option("--record", type=Path, default="docs/models.json", show_default=True)
+@click.option("--out", type=Path, default="docs/models.json", show_default=True)
 @click.option("--page", type=Path, help="Page to write the tables into.")
 def main(
     models: Sequence[str],
     text: Path | None,
     tokens: int,
     repetitions: int,
-    record: Path,
+    out: Path,
     page: Path | None,
 ) -> None:
     """Measure harvests of the models, and list what each architecture offers."""
-    known = json.loads(record.read_text("utf-8")) if record.exists() else {"models": {}}
+    known = json.loads(out.read_text("utf-8")) if out.exists() else {"models": {}}
     if models and text is None:
         raise BadInput("give the text that the models read: --text FILE")
     for given in models:
@@ -130,7 +130,7 @@ def main(
         known["models"][name] = measured(Path(directory), str(text), tokens, repetitions)
     known |= {"rkstore": __version__, "threads": torch.get_num_threads()}
     known["architectures"] = {name: offered(name) for name in ARCHITECTURES}
-    write_together({record: as_json(known)})
+    write_together({out: as_json(known)})
     if page:
         fill(page, known)
 

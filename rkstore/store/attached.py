@@ -3,6 +3,7 @@
 Each is ``directory/name``; the manifest records its size and SHA-256.
 """
 
+import json
 import re
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -26,6 +27,15 @@ MOST_FILES, MOST_BYTES = 100, 2**28
 def attached_in(stated: Mapping[str, Any]) -> dict[str, FileRecord]:
     """The files that a manifest states, by path; raises TypeError if a record is not one."""
     return {path: FileRecord(**record) for path, record in stated.items()}
+
+
+def ids_in(content: bytes) -> dict[int, Any]:
+    """The documents' own ids, by number; raises ValueError if the file does not hold them."""
+    try:
+        lines = [json.loads(line) for line in content.decode("utf-8").splitlines()]
+        return {int(line["document"]): line["id"] for line in lines}
+    except (KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"a line is not of a document: {error}") from None
 
 
 def check_attached(files: Mapping[str, FileRecord], arrays: Collection[str]) -> None:

@@ -37,6 +37,11 @@ class Document:
         return self.stop_row - self.first_row
 
     @property
+    def id(self) -> Any:
+        """Its own id, of ``harvest --id-column``; None if none was kept."""
+        return self._store.document_ids.get(self.number)
+
+    @property
     def text(self) -> str:
         """The text of these rows, without BOS tokens.
 

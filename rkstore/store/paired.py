@@ -187,6 +187,11 @@ class PairedStore(Lookup):
         """The first store's tokenizer, as its column of tokens is."""
         return self.first.words
 
+    @property
+    def document_ids(self) -> dict[int, Any]:
+        """Those of the first store, as its column of documents is."""
+        return self.first.document_ids
+
     def in_text(self, start: int, stop: int) -> tuple[Store, NDArray[np.int64]]:
         """The first store, and the rows of the pair there."""
         if not self.aligned:

@@ -81,5 +81,9 @@ class Readable(Protocol):
     def words(self) -> "Words":
         """The tokenizer of ``token_id``; raises BadInput if it is not known."""
 
+    @property
+    def document_ids(self) -> Mapping[int, Any]:
+        """The documents' own ids by their numbers, if they are kept."""
+
     def in_text(self, start: int, stop: int) -> tuple["Readable", NDArray[np.int64]]:
         """The store that has the whole blocks of some rows, and these rows there."""

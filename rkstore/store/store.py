@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkstore.errors import BadInput, DamagedStore, few
-from rkstore.store.attached import TOKENIZER
+from rkstore.store.attached import DOCUMENT_IDS, TOKENIZER, ids_in
 from rkstore.store.codecs import Codec, Encoded
 from rkstore.store.contents import Contents, read_contents
 from rkstore.store.files import FileRecord, named, read_small, reading
@@ -267,6 +267,16 @@ class Store(ShardFiles, Lookup):
                 "it again, with a fast tokenizer (tokenizer.json)"
             )
         return Words(self.file(TOKENIZER), self.where)
+
+    @functools.cached_property
+    def document_ids(self) -> dict[int, Any]:
+        """The documents' own ids by their numbers, of ``harvest --id-column``; else empty."""
+        if DOCUMENT_IDS not in self.manifest.files:
+            return {}
+        try:
+            return ids_in(self.file(DOCUMENT_IDS))
+        except ValueError as error:
+            raise DamagedStore(f"{DOCUMENT_IDS} of {self.where} is damaged: {error}") from None
 
     def in_text(self, start: int, stop: int) -> tuple["Store", NDArray[np.int64]]:
         """This store, and these rows: its blocks are whole, unless they have one row each."""

@@ -484,10 +484,14 @@ def test_own_ids_of_documents_are_kept_with_their_numbers(harvest, made, expecte
         kept = [json.loads(line) for line in store.file("documents/ids.jsonl").splitlines()]
         ids = {n: id.format(n) if id else 10 * n for n in (0, 2, 3, 4, 5)}
         assert kept == [{"document": n, "id": own} for n, own in ids.items()]
+        assert [(one.number, one.id) for one in store.documents()] == [
+            (line["document"], line["id"]) for line in kept
+        ]
         assert store.manifest.source["text"]["id_column"] == column
         again = harvest(column, dataset=str(path), id_column=column, **asked)
         assert tree(again.root) == tree(store.root)
     assert "documents/ids.jsonl" not in expected.manifest.files
+    assert {one.id for one in expected.documents()} == {None}
 
 
 def test_a_second_model_keeps_the_ids_of_the_documents(harvest, made, model_dir):
