@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
+from stopped import assert_goes_on_to_the_same_bytes
 from test_every_wiring import KINDS
 from test_every_wiring import settings as settings  # a fixture
 from torch.nn.functional import cosine_similarity, normalize
@@ -121,23 +122,9 @@ def test_a_row_is_turned_to_the_nearest_one_of_its_norm():
 
 @pytest.mark.parametrize("control", CONTROLS)
 @pytest.mark.parametrize("kind", [SAE, KINDS["clt"]], ids=["sae", "clt"])
-def test_a_stopped_arm_goes_on_to_the_same_bytes(settings, tmp_path, monkeypatch, kind, control):
+def test_a_stopped_arm_goes_on_to_the_same_bytes(settings, tmp_path, kind, control):
     chosen = kind | {"control": control, "init": random_init(kind), "lr": 0.05, "ema": 0.9}
-    through = train(settings(**chosen, out=str(tmp_path / "through")))
-    stopping, real = settings(**chosen, checkpoint_every=10), module.step
-
-    def until(run, rows):
-        if run.step == 25:
-            raise KeyboardInterrupt
-        real(run, rows)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "step", until)
-        with pytest.raises(KeyboardInterrupt):
-            train(stopping)
-    taken_up = train(stopping)
-    for name in ("sae_weights.safetensors", "cfg.json", "training.json", STATE):
-        assert (taken_up / name).read_bytes() == (through / name).read_bytes(), name
+    assert_goes_on_to_the_same_bytes(settings, chosen, tmp_path / "through")
 
 
 @pytest.mark.parametrize("kind", [SAE, KINDS["transcoder"]], ids=["sae", "transcoder"])

@@ -7,12 +7,12 @@ from hashlib import sha256
 import pytest
 import torch
 from safetensors.torch import load_file
+from stopped import assert_goes_on_to_the_same_bytes
 from test_every_wiring import KINDS, TWO, rows_of
 from test_every_wiring import settings as settings  # a fixture
 
 from rkstore.dictionaries import load_dictionary
 from rkstore.errors import BadInput
-from rkstore.training import train as module
 from rkstore.training.checkpoint import STATE
 from rkstore.training.ignored import unused
 from rkstore.training.run import prepare
@@ -91,25 +91,11 @@ def test_the_start_is_on_record_by_its_digest_whatever_its_path(settings, tmp_pa
     assert "from_sha256" not in prepare(settings(**SAE)).identity
 
 
-def test_a_stopped_run_goes_on_to_the_same_bytes(settings, tmp_path, monkeypatch):
+def test_a_stopped_run_goes_on_to_the_same_bytes(settings, tmp_path):
     kind = SAE | {"dictionary": "batchtopk"}
     start = train(settings(**kind, name="start"))
     chosen = kind | {"from_": str(start), "seed": 1}
-    through = train(settings(**chosen, out=str(tmp_path / "through")))
-    stopping, real = settings(**chosen, checkpoint_every=10), module.step
-
-    def until(run, rows):
-        if run.step == 25:
-            raise KeyboardInterrupt
-        real(run, rows)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "step", until)
-        with pytest.raises(KeyboardInterrupt):
-            train(stopping)
-    taken_up = train(stopping)
-    for name in ("sae_weights.safetensors", "cfg.json", "training.json", STATE):
-        assert (taken_up / name).read_bytes() == (through / name).read_bytes(), name
+    assert_goes_on_to_the_same_bytes(settings, chosen, tmp_path / "through")
 
 
 def test_more_steps_under_the_same_name_are_refused_with_what_to_do(settings):

@@ -6,12 +6,12 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
+from stopped import assert_goes_on_to_the_same_bytes
 from torch.nn.functional import normalize
 
 from rkstore.dictionaries import load_dictionary
 from rkstore.errors import BadInput
 from rkstore.training import step as stepping
-from rkstore.training import train as module
 from rkstore.training.average import dictionary_for_use
 from rkstore.training.checkpoint import STATE, Diverged
 from rkstore.training.optim import clip
@@ -20,7 +20,6 @@ from rkstore.training.settings import TrainSettings
 from rkstore.training.train import train
 
 SITE = "blocks.0.mlp.hook_post"
-FILES = ("sae_weights.safetensors", "cfg.json", "training.json", STATE)
 SELECTS = ("relu", "topk", "batchtopk", "jumprelu", "gated")
 
 
@@ -165,25 +164,9 @@ def test_without_an_average_the_weights_themselves_are_for_use(settings):
 
 
 @pytest.mark.parametrize("dictionary", ["topk", "batchtopk"])
-def test_a_stopped_run_with_both_goes_on_to_the_same_bytes(
-    settings, tmp_path, monkeypatch, dictionary
-):
+def test_a_stopped_run_with_both_goes_on_to_the_same_bytes(settings, tmp_path, dictionary):
     chosen = {"ema": 0.95, "clip": 1.0, "dictionary": dictionary, "auxk": 4}
-    through = train(settings(**chosen, out=str(tmp_path / "through")))
-    stopping, real = settings(**chosen, checkpoint_every=10), module.step
-
-    def until(run, rows):
-        if run.step == 25:
-            raise KeyboardInterrupt
-        real(run, rows)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "step", until)
-        with pytest.raises(KeyboardInterrupt):
-            train(stopping)
-    taken_up = train(stopping)
-    for name in FILES:
-        assert (taken_up / name).read_bytes() == (through / name).read_bytes(), name
+    assert_goes_on_to_the_same_bytes(settings, chosen, tmp_path / "through")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from stopped import assert_goes_on_to_the_same_bytes
 
 from rkstore.dictionaries.selection import Selection
 from rkstore.dictionaries.selects import SELECTS
@@ -14,14 +15,12 @@ from rkstore.dictionaries.selects.topk import TopK
 from rkstore.errors import BadInput
 from rkstore.training import step as stepping
 from rkstore.training import train as module
-from rkstore.training.checkpoint import STATE
 from rkstore.training.run import prepare
 from rkstore.training.schedules import SHAPES, learning_rate, pressure_of
 from rkstore.training.settings import TrainSettings
 from rkstore.training.train import train
 
 SITE = "blocks.0.mlp.hook_post"
-FILES = ("sae_weights.safetensors", "cfg.json", "training.json", STATE)
 
 
 @pytest.fixture
@@ -191,24 +190,8 @@ ANNEALED = {
 
 
 @pytest.mark.parametrize("chosen", ANNEALED.values(), ids=ANNEALED)
-def test_an_annealed_run_that_was_stopped_goes_on_to_the_same_bytes(
-    settings, tmp_path, monkeypatch, chosen
-):
-    through = train(settings(**chosen, out=str(tmp_path / "through")))
-    stopping, real = settings(**chosen, checkpoint_every=10), module.step
-
-    def until(run, rows):
-        if run.step == 25:
-            raise KeyboardInterrupt
-        real(run, rows)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "step", until)
-        with pytest.raises(KeyboardInterrupt):
-            train(stopping)
-    taken_up = train(stopping)
-    for name in FILES:
-        assert (taken_up / name).read_bytes() == (through / name).read_bytes(), name
+def test_an_annealed_run_that_was_stopped_goes_on_to_the_same_bytes(settings, tmp_path, chosen):
+    assert_goes_on_to_the_same_bytes(settings, chosen, tmp_path / "through")
 
 
 @pytest.mark.parametrize("norm", [{}, {"code_norm": "sae", "unit_decoder": False}], ids=str)

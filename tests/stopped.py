@@ -1,0 +1,35 @@
+"""A training that is stopped in the middle and taken up again."""
+
+from pathlib import Path
+
+import pytest
+
+from rkstore.training import train as module
+from rkstore.training.checkpoint import STATE
+from rkstore.training.train import train
+
+FILES = ("sae_weights.safetensors", "cfg.json", "training.json", STATE)
+
+
+def assert_goes_on_to_the_same_bytes(settings, chosen, through: Path) -> None:
+    """Stop a run after 25 steps, five behind its checkpoint, and compare it with one in one go.
+
+    Args:
+        settings: makes a training's settings from options.
+        through: directory for the run in one go.
+    """
+    whole = train(settings(**chosen, out=str(through)))
+    stopping, real = settings(**chosen, checkpoint_every=10), module.step
+
+    def until(run, rows):
+        if run.step == 25:
+            raise KeyboardInterrupt
+        real(run, rows)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "step", until)
+        with pytest.raises(KeyboardInterrupt):
+            train(stopping)
+    taken_up = train(stopping)
+    for name in FILES:
+        assert (taken_up / name).read_bytes() == (whole / name).read_bytes(), name
