@@ -97,6 +97,21 @@ ARCHITECTURES: Mapping[str, tuple[dict[str, Any], str]] = {
     ),
 }
 
+# Layers, d_model and d_mlp, by each model's config.json on the Hub.
+SHAPES: Mapping[str, tuple[int, int, int]] = {
+    "GPT-2": (12, 768, 3072),
+    "GPT-2 medium": (24, 1024, 4096),
+    "GPT-2 large": (36, 1280, 5120),
+    "Pythia 70M": (6, 512, 2048),
+    "Pythia 160M": (12, 768, 3072),
+    "Pythia 410M": (24, 1024, 4096),
+    "SmolLM2-135M": (30, 576, 1536),
+    "Llama 3.2 1B": (16, 2048, 8192),
+    "Llama 3.1 8B": (32, 4096, 14336),
+    "Gemma 3 270M": (18, 640, 2048),
+    "Gemma 2 2B": (26, 2304, 9216),
+}
+
 # The parts of a block whose widths the page lists.
 PARTS = ("hook_resid_post", "mlp.hook_post", "attn.hook_z")
 
@@ -280,7 +295,28 @@ def architectures(document: Mapping[str, Any]) -> str:
     return table(head, rows)
 
 
-TABLES = {"costs": costs, "architectures": architectures}
+def sizes(document: Mapping[str, Any]) -> str:
+    """What a million tokens of published models take, at the mean bits that were measured."""
+    harvests = [row for model in document["models"].values() for row in model["harvests"]]
+    gigabytes = statistics.mean(row["bits_per_value"] for row in harvests) / 8 / 1000
+    head = [
+        "model", "layers", "d_model", "d_mlp", "one residual site, GB", "all `mlp.hook_post`, GB",
+    ]  # fmt: skip
+    rows = [
+        [
+            name,
+            str(layers),
+            f"{d_model:,}",
+            f"{d_mlp:,}",
+            f"{d_model * gigabytes:.2f}",
+            f"{layers * d_mlp * gigabytes:.1f}",
+        ]
+        for name, (layers, d_model, d_mlp) in SHAPES.items()
+    ]
+    return table(head, rows)
+
+
+TABLES = {"costs": costs, "architectures": architectures, "sizes": sizes}
 
 
 def fill(page: Path, document: Mapping[str, Any]) -> None:
