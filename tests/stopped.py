@@ -6,9 +6,24 @@ import pytest
 
 from rkstore.training import train as module
 from rkstore.training.checkpoint import STATE
-from rkstore.training.train import train
+from rkstore.training.train import train, train_all
 
 FILES = ("sae_weights.safetensors", "cfg.json", "training.json", STATE)
+
+
+def train_until(step, runs):
+    """Train, but break off when the first run comes to that step."""
+    real = module.step
+
+    def stopping(run, batch):
+        if run.step == step:
+            raise KeyboardInterrupt
+        real(run, batch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "step", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            train_all(runs)
 
 
 def assert_goes_on_to_the_same_bytes(settings, chosen, through: Path) -> None:
@@ -19,17 +34,8 @@ def assert_goes_on_to_the_same_bytes(settings, chosen, through: Path) -> None:
         through: directory for the run in one go.
     """
     whole = train(settings(**chosen, out=str(through)))
-    stopping, real = settings(**chosen, checkpoint_every=10), module.step
-
-    def until(run, rows):
-        if run.step == 25:
-            raise KeyboardInterrupt
-        real(run, rows)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "step", until)
-        with pytest.raises(KeyboardInterrupt):
-            train(stopping)
+    stopping = settings(**chosen, checkpoint_every=10)
+    train_until(25, [stopping])
     taken_up = train(stopping)
     for name in FILES:
         assert (taken_up / name).read_bytes() == (whole / name).read_bytes(), name

@@ -7,6 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from stopped import assert_goes_on_to_the_same_bytes
+from test_schedules import SITE
+from test_schedules import settings as settings  # a fixture
 from torch.nn.functional import normalize
 
 from rkstore.dictionaries import load_dictionary
@@ -16,23 +18,9 @@ from rkstore.training.average import dictionary_for_use
 from rkstore.training.checkpoint import STATE, Diverged
 from rkstore.training.optim import clip
 from rkstore.training.run import prepare
-from rkstore.training.settings import TrainSettings
 from rkstore.training.train import train
 
-SITE = "blocks.0.mlp.hook_post"
 SELECTS = ("relu", "topk", "batchtopk", "jumprelu", "gated")
-
-
-@pytest.fixture
-def settings(make_store, tmp_path):
-    store, _ = make_store(rows=400)
-
-    def make(**given):
-        usual = {"store": str(store.root), "hook": SITE, "d_sae": 24, "k": 4, "steps": 40}
-        usual |= {"batch_size": 32, "warmup": 5, "out": str(tmp_path / "checkpoints")}
-        return TrainSettings(**(usual | given))
-
-    return make
 
 
 def stepped(run, steps):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from stopped import train_until
 
 import rkstore.training.reading as reading
 import rkstore.training.train as module
@@ -56,21 +57,6 @@ def weights(path):
 
 def history(path):
     return json.loads((path / "training.json").read_text())["history"]
-
-
-def train_until(step, runs):
-    """Train, but break off when the first run comes to that step."""
-    real = module.step
-
-    def stopping(run, batch):
-        if run.step == step:
-            raise KeyboardInterrupt
-        real(run, batch)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "step", stopping)
-        with pytest.raises(KeyboardInterrupt):
-            train_all(runs)
 
 
 @pytest.mark.parametrize("dictionary", SELECTS)
