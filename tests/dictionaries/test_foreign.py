@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rkstore.dictionaries import load_dictionary, save_dictionary
-from rkstore.dictionaries.config import (
+from rkstore.dictionaries.layouts.saelens_config import (
     ARCHITECTURES,
     AVERAGE,
     CHOICES,
@@ -98,7 +98,7 @@ def make_rows():
 
 def reference(config, x):
     """Code and reconstruction by the definitions, in float64."""
-    dtype = DTYPES[config.get("dtype", "float32")]
+    dtype = getattr(torch, DTYPES[config.get("dtype", "float32")])
     w = {k: t.to(dtype).double().numpy() for k, t in make_tensors(config).items()}
     x, norm = x.double().numpy(), config.get("normalize_activations", "none")
     shift, divisor, factor = 0.0, 1.0, 1.0

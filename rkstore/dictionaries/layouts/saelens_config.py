@@ -8,14 +8,12 @@ everything not needed to run a dictionary in ``metadata``, and the earlier flat 
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from rkstore.dictionaries.rownorm import ROW_NORMS
 from rkstore.dictionaries.selects import SELECTS
 from rkstore.errors import BadInput
 
 DTYPES = {
-    f"{prefix}{name}": getattr(torch, name)
+    f"{prefix}{name}": name
     for prefix in ("", "torch.")
     for name in ("float32", "float64", "float16", "bfloat16")
 }
@@ -110,7 +108,7 @@ class Config:
     d_sae: int
     select: str
     options: dict[str, int]
-    dtype: torch.dtype | None
+    dtype: str | None
     centred: bool
     norm: str
     by_decoder_norms: bool
