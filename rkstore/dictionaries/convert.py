@@ -7,9 +7,11 @@ from rkstore.dictionaries.dictionary import Dictionary
 from rkstore.dictionaries.disk import load_dictionary, save_dictionary
 from rkstore.dictionaries.hub.fetch import place_of
 from rkstore.dictionaries.layouts import LAYOUTS
+from rkstore.dictionaries.layouts.base import UNNAMED, UNNAMED_OUT, hook_of
 from rkstore.dictionaries.settings import ConvertSettings
 from rkstore.errors import BadInput
 from rkstore.store.files import directory_aside, named, writing
+from rkstore.store.sites import Site
 from rkstore.store.writing.lock import locked
 
 
@@ -56,8 +58,21 @@ def write_new(
     with writing(out, "the dictionary is intact"), locked(out):
         _check_free(out)  # another may have been written just before
         with directory_aside(out) as aside:
-            save_dictionary(dictionary, aside, metadata, layout)
+            save_dictionary(dictionary, aside, _sites(dictionary) | metadata, layout)
     return out
+
+
+def _sites(dictionary: Dictionary) -> dict[str, Any]:
+    """The metadata that names the site that is read and the one that is written, if it is so
+    simple."""
+    wiring = dictionary.wiring
+    if len(wiring.reads) > 1 or len(wiring.writes) > 1:
+        return {}
+    (reads,), (writes,) = wiring.reads, wiring.writes
+    found = {} if reads.hook_name == UNNAMED else hook_of(reads.hook_name)
+    if writes not in (reads, Site(UNNAMED_OUT, writes.width)):
+        found["hook_name_out"] = writes.hook_name
+    return found
 
 
 def _check_free(out: Path) -> None:

@@ -80,7 +80,8 @@ class Pretrained:
         """
         from rkstore.dictionaries.convert import write_new
 
-        write_new(_whole(self), save_directory, layout, metadata)
+        own = self.metadata if metadata is None else metadata
+        write_new(_whole(self), save_directory, layout, own)
 
     def push_to_hub(
         self,

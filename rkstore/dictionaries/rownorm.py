@@ -3,13 +3,17 @@
 Dictionaries trained by rkstore do not use it; some others do.
 """
 
-from collections.abc import Callable
+from __future__ import annotations
 
-from torch import Tensor
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:  # the names of layouts are known without torch
+    from torch import Tensor
 
 # Per row: what to subtract, what to divide by, and what to multiply the decoded code by before the
 # first is added again. All (..., 1).
-Measured = tuple[Tensor, Tensor, Tensor]
+Measured: TypeAlias = "tuple[Tensor, Tensor, Tensor]"
 
 
 def none(x: Tensor) -> Measured:

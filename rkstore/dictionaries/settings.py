@@ -15,7 +15,10 @@ class ConvertSettings(Settings):
 
     to: str | None = option(None, "What to write.", choices=LAYOUTS)
     from_: str | None = option(
-        None, "What the files are, if they are not what they look like.", choices=LAYOUTS
+        None,
+        "What the files are, if they are not what they look like.",
+        choices=LAYOUTS,
+        also="layout",
     )
     hook_name: str | None = option(None, HOOK_NAME_HELP)
     hook_name_out: str | None = option(None, HOOK_NAME_OUT_HELP)

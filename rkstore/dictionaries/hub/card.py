@@ -6,7 +6,6 @@ Nothing is invented: what is not on record is said not to be.
 import json
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -22,8 +21,6 @@ from rkstore.store.markdown import code, facts
 from rkstore.store.places.hub import Repository
 from rkstore.store.sites import Site
 
-MARK = "<!-- Written by rkstore push, which replaces it. Remove this line to keep your changes. -->"
-
 UNKNOWN = "not recorded"
 NO_LICENCE = "unknown: none is on record, and those of the model and the text hold as well"
 
@@ -37,7 +34,11 @@ PROGRAMS = {
         "from dictionary_learning.utils import load_dictionary",
         'dictionary, config = load_dictionary({at}, device="cpu")',
     ),
-    "sparsify": ("sparsify", "from sparsify import SparseCoder", "SparseCoder.load_from_disk({at})"),
+    "sparsify": (
+        "sparsify",
+        "from sparsify import SparseCoder",
+        "SparseCoder.load_from_disk({at})",
+    ),
 }
 
 
@@ -70,7 +71,7 @@ def card(
     if COMMIT.fullmatch(str(model.get("revision"))):  # only what came from the Hub has one
         head["base_model"] = str(model["name"])
     parts = [
-        f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n{MARK}",
+        f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n{mark(place)}",
         f"# {kind(dictionary.wiring)} of {code(model['name'] or 'a model that is not recorded')}",
         "Published with [rkstore](https://pypi.org/project/rkstore/).",
         facts(_facts(dictionary, metadata, run, model, layout, files, license)),
@@ -80,6 +81,12 @@ def card(
         *_loading(dictionary, place, layout),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def mark(place: Repository) -> str:
+    """The line by which a card of ours is known, which the next push replaces."""
+    of = f" of {place.under}" if place.under else ""
+    return f"<!-- Written by rkstore push{of}, which replaces it: remove this line to edit it. -->"
 
 
 def kind(wiring: Wiring) -> str:
@@ -106,7 +113,7 @@ def _facts(
     wiring, rule = dictionary.wiring, dictionary.pools[0].rule
     options = ", ".join(f"{key} {value}" for key, value in rule if key not in rule.of_training)
     stored = size(sum(file.bytes for file in files.values()))
-    context = metadata.get("context_size")
+    tokens = (f"{key} {_known(metadata.get(key))}" for key in ("context_size", "prepend_bos"))
     return {
         "code": f"{rule.name}, {options}" if options else rule.name,
         "latents": f"{dictionary.d_sae:,}",
@@ -117,10 +124,9 @@ def _facts(
         "model": f"{model['name'] or UNKNOWN}, revision {model.get('revision') or UNKNOWN}",
         "weights of the model": model.get("weights_sha256") or UNKNOWN,
         "text": _text(_object(run.get("text")), metadata),
-        "tokens": f"context_size {UNKNOWN if context is None else context}, "
-        f"prepend_bos {UNKNOWN if metadata.get('prepend_bos') is None else metadata['prepend_bos']}",
+        "tokens": ", ".join(tokens),
         "store": run.get("store_fingerprint") or UNKNOWN,
-        "rows of the store": f"{_number(run.get('store_rows'))}, step {_number(run.get('step'))}",
+        "rows of the store": f"{_known(run.get('store_rows'))}, step {_known(run.get('step'))}",
         "licence": license or NO_LICENCE,
     }
 
@@ -142,8 +148,8 @@ def _text(text: dict[str, Any], metadata: dict[str, Any]) -> str:
     return f"{name or few(files, 8) or UNKNOWN}{digest}"
 
 
-def _number(value: object) -> str:
-    return f"{value:,}" if isinstance(value, int) else UNKNOWN if value is None else str(value)
+def _known(value: object) -> str:
+    return UNKNOWN if value is None else str(value)
 
 
 def _settings(run: dict[str, Any]) -> Iterator[str]:
@@ -174,7 +180,9 @@ def _loading(dictionary: Dictionary, place: Repository, layout: str) -> Iterator
             continue
         yield f"In {program}:"
         if name == layout:
-            yield _python("from huggingface_hub import snapshot_download", *_at(lines, _here(place)))
+            yield _python(
+                "from huggingface_hub import snapshot_download", *_at(lines, _here(place))
+            )
         else:
             yield f"```\n{_convert(place, name)}\n```"
             yield _python(*_at(lines, repr(_out(place, name))))

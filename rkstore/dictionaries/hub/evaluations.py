@@ -1,7 +1,6 @@
 """What ``rkstore evaluate`` recorded of a dictionary, for its card."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +55,7 @@ def _names(path: object, directory: Path) -> bool:
     """Whether a path in a record is that directory."""
     if not isinstance(path, str) or not path:
         return False
-    return named(path).is_dir() and os.path.samefile(named(path), directory)
+    return named(path).is_dir() and named(path).samefile(directory)
 
 
 def table(results: list[dict[str, Any]]) -> str:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from rkstore.dictionaries.layouts import LAYOUTS, Layout
 from rkstore.errors import BadInput, RkstoreError, few, one_line
+from rkstore.settings import member_named
 from rkstore.store.files import named
 from rkstore.store.places.hub import Repository, repository_of, with_status, without_bars
 from rkstore.store.places.retry import patiently, status_of
@@ -113,12 +114,9 @@ def fetched(
     return root / place.under
 
 
-def _kinds(layout: str | None) -> list[type[Layout]]:
-    if layout is None:
-        return list(LAYOUTS.values())
-    if layout not in LAYOUTS:
-        raise BadInput(f"the layout is '{layout}': choose one of {', '.join(LAYOUTS)}")
-    return [LAYOUTS[layout]]
+def _kinds(layout: str | None) -> list[Layout]:
+    names = LAYOUTS if layout is None else [layout]
+    return [member_named("layout", LAYOUTS, name, {}) for name in names]
 
 
 def _patterns(place: Repository, layout: str | None) -> list[str]:
@@ -140,7 +138,7 @@ def _files(place: Repository, names: Iterable[str], layout: str | None) -> list[
     kinds = _kinds(layout)
     there = {}
     for under, files in inside.items():
-        if own := sorted({name for kind in kinds for name in kind.own(files)}):
+        if own := sorted({name for kind in kinds for name in kind.files_of(files)}):
             there[under] = own
     if place.under in there:
         return [_under(place, file) for file in there[place.under]]
@@ -159,9 +157,7 @@ def _files(place: Repository, names: Iterable[str], layout: str | None) -> list[
     raise BadInput(f"{where} that rkstore reads{also}")
 
 
-def _under(
-    place: Repository, file: str, written: Callable[[str], str] = lambda name: name
-) -> str:
+def _under(place: Repository, file: str, written: Callable[[str], str] = lambda name: name) -> str:
     return f"{written(place.under)}/{file}" if place.under else file
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from rkstore.dictionaries.disk import layout_of, load_dictionary
-from rkstore.dictionaries.hub.card import MARK, card
+from rkstore.dictionaries.hub.card import card, mark
 from rkstore.dictionaries.hub.evaluations import evaluations_of
 from rkstore.dictionaries.layouts import LAYOUTS
 from rkstore.errors import BadInput
@@ -50,8 +50,10 @@ def push(
     )
     kind = layout_of(root, layout)
     dictionary, metadata = load_dictionary(root, kind.name)
-    files = kind.own([path.name for path in root.iterdir() if path.is_file()])
-    records = {name: FileRecord((root / name).stat().st_size, sha256(root / name)) for name in files}
+    files = kind.files_of(path.name for path in root.iterdir() if path.is_file())
+    records = {
+        name: FileRecord((root / name).stat().st_size, sha256(root / name)) for name in files
+    }
     place = repository_of(url)
     assert place is not None  # or it is refused above
     text = card(
@@ -74,7 +76,7 @@ def push(
             location.put(name, root / name)
         if place.under and not location.has_bytes(CARD, text.encode()):
             location.put_bytes(CARD, text.encode())
-        location.put_card(text, MARK)
+        location.put_card(text, mark(place))
         location.check_written()
     sent = [records[name].bytes for name in missing]
     return Moved(len(sent), sum(sent), len(files) - len(sent))
@@ -83,7 +85,7 @@ def push(
 def _check_free(url: str, found: set[str], files: list[str]) -> None:
     """Raise BadInput if a file there would be read together with those of the dictionary."""
     there = [name for name in found if "/" not in name]
-    others = {name for kind in LAYOUTS.values() for name in kind.any_of(there)} - set(files)
+    others = {name for kind in LAYOUTS.values() for name in kind.fitting(there)} - set(files)
     if others:
         raise BadInput(
             f"{url} has {min(others)}, which is of another dictionary: give another directory, as "

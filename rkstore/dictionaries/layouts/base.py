@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rkstore.errors import BadInput
 from rkstore.settings import Settings
+from rkstore.store.sites import head_of
 
 if TYPE_CHECKING:  # the names of layouts are known without torch
     from rkstore.dictionaries.dictionary import Dictionary
@@ -20,6 +23,24 @@ class Layout(Settings, ABC):
     """The files of a dictionary in one program's layout. Its fields are its options."""
 
     name: ClassVar[str]
+    files: ClassVar[tuple[str, ...]]
+    """Patterns of the names of its files, such as ``layer_*.safetensors``: each fits at least one.
+    Of a repository only these are fetched, and only these are pushed."""
+    beside: ClassVar[tuple[str, ...]] = ()
+    """Patterns of files that it may also have."""
+
+    @classmethod
+    def fitting(cls, names: Iterable[str]) -> list[str]:
+        """Those of the names in a directory that may be of this layout."""
+        forms = (*cls.files, *cls.beside)
+        return sorted(name for name in names if any(fnmatchcase(name, form) for form in forms))
+
+    @classmethod
+    def files_of(cls, names: Iterable[str]) -> list[str]:
+        """The same, if all that it needs is among them; else none."""
+        found = cls.fitting(names)
+        whole = all(any(fnmatchcase(name, form) for name in found) for form in cls.files)
+        return found if whole else []
 
     @abstractmethod
     def found(self, directory: Path) -> bool:
@@ -56,6 +77,13 @@ class Layout(Settings, ABC):
         Args:
             metadata: as :meth:`read` returns it.
         """
+
+
+def hook_of(site: str) -> dict[str, Any]:
+    """The metadata that names a site, as SAELens does: that of one head is the hook and its
+    number."""
+    hook, head = head_of(site)
+    return {"hook_name": hook} | ({} if head is None else {"hook_head_index": head})
 
 
 def site_of(stated: str | None, given: str | None, unnamed: str = UNNAMED) -> str:

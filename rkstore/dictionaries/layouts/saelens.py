@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rkstore.dictionaries.layouts.base import UNNAMED, Layout, site_of
-from rkstore.dictionaries.layouts.saelens_config import Config, read_config
+from rkstore.dictionaries.layouts.saelens_config import SCALER, Config, read_config
 from rkstore.dictionaries.layouts.tensors import open_safetensors, read_object, taken
 from rkstore.errors import BadInput
 from rkstore.store.sites import of_head
@@ -30,6 +30,8 @@ class SAELens(Layout):
     """``sae_lens.SAE.load_from_disk`` loads what is written; what it saves is read."""
 
     name = "saelens"
+    files = (CONFIG, WEIGHTS)
+    beside = (SCALER,)
 
     def found(self, directory: Path) -> bool:
         files = directory / CONFIG, directory / WEIGHTS

@@ -22,7 +22,7 @@ DTYPES = {
 ARCHITECTURES = {str(s.architecture): name for name, s in SELECTS.items() if s.architecture}
 
 # The mean norm of the activations was divided out, by a factor in a separate file.
-AVERAGE = "expected_average_only_in"
+AVERAGE, SCALER = "expected_average_only_in", "activation_scaler.json"
 
 # Keys that change a value, with the supported values. The first is the default.
 CHOICES: dict[str, tuple[Any, ...]] = {

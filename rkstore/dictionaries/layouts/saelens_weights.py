@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 
 from rkstore.dictionaries.folding import at_unit_decoders, centred, of_scaled
-from rkstore.dictionaries.layouts.saelens_config import AVERAGE, Config
+from rkstore.dictionaries.layouts.saelens_config import AVERAGE, SCALER, Config
 from rkstore.dictionaries.layouts.tensors import Shapes, check_finite
 from rkstore.dictionaries.selects import SELECTS
 from rkstore.errors import BadInput
 
-SCALER = "activation_scaler.json"
 FACTORS = ("finetuning_scaling_factor", "scaling_factor")
 
 # The tensors of one number for each latent, by select.

@@ -139,14 +139,30 @@ class HubDestination(Destination):
                     ".gitignore of the repository names it, and run the same command again"
                 )
 
-    def put_card(self, text: str) -> None:
-        """Write the card of the repository with the next commit, unless it has one."""
-        if not self._ask(
-            lambda: self._api.file_exists(
-                self._repository, CARD, repo_type=self._kind, revision=self._revision
-            )
-        ):
+    def put_card(self, text: str, mark: str | None = None) -> None:
+        """Write the card of the repository with the next commit, unless it has one.
+
+        Args:
+            mark: a line of ours: a card that has it is replaced.
+        """
+        there = self._card()
+        if there is None or (mark is not None and mark in there and there != text):
             self._add(f"/{CARD}", text.encode())
+
+    def _card(self) -> str | None:
+        """The text of the card that the repository has, if it has one."""
+        from huggingface_hub.errors import EntryNotFoundError
+
+        def get() -> str | None:
+            try:
+                path = self._api.hf_hub_download(
+                    self._repository, CARD, repo_type=self._kind, revision=self._head
+                )
+            except EntryNotFoundError:
+                return None
+            return Path(path).read_text("utf-8", errors="replace")
+
+        return self._ask(get)
 
     def _add(self, path: str, content: str | bytes) -> None:
         from huggingface_hub import CommitOperationAdd
