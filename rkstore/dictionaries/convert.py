@@ -7,11 +7,10 @@ from rkstore.dictionaries.dictionary import Dictionary
 from rkstore.dictionaries.disk import load_dictionary, save_dictionary
 from rkstore.dictionaries.hub.fetch import place_of
 from rkstore.dictionaries.layouts import LAYOUTS
-from rkstore.dictionaries.layouts.base import UNNAMED, UNNAMED_OUT, hook_of
+from rkstore.dictionaries.layouts.saelens_record import of_sites
 from rkstore.dictionaries.settings import ConvertSettings
 from rkstore.errors import BadInput
 from rkstore.store.files import directory_aside, named, writing
-from rkstore.store.sites import Site
 from rkstore.store.writing.lock import locked
 
 
@@ -58,21 +57,16 @@ def write_new(
     with writing(out, "the dictionary is intact"), locked(out):
         _check_free(out)  # another may have been written just before
         with directory_aside(out) as aside:
-            save_dictionary(dictionary, aside, _sites(dictionary) | metadata, layout)
+            save_dictionary(dictionary, aside, metadata | _sites(dictionary), layout)
     return out
 
 
 def _sites(dictionary: Dictionary) -> dict[str, Any]:
-    """The metadata that names the site that is read and the one that is written, if it is so
-    simple."""
-    wiring = dictionary.wiring
-    if len(wiring.reads) > 1 or len(wiring.writes) > 1:
+    """The metadata that names what is read and what is written, if that is one site each."""
+    bank, *others = dictionary.wiring.banks
+    if others or len(bank.reads) > 1 or len(bank.writes) > 1:
         return {}
-    (reads,), (writes,) = wiring.reads, wiring.writes
-    found = {} if reads.hook_name == UNNAMED else hook_of(reads.hook_name)
-    if writes not in (reads, Site(UNNAMED_OUT, writes.width)):
-        found["hook_name_out"] = writes.hook_name
-    return found
+    return of_sites(bank, transcodes=bank.reads != bank.writes)
 
 
 def _check_free(out: Path) -> None:

@@ -46,7 +46,8 @@ class Dictionary(Pretrained, nn.Module):
         """Make a dictionary of zeros; an init fills it.
 
         Args:
-            row_norm: normalisation of each row, undone after decoding, one of ``ROW_NORMS``.
+            row_norm: normalisation of each row that is read, one of ``ROW_NORMS``; undone after
+                decoding if the wiring is centred, and so writes what it reads.
 
         Raises:
             BadInput: the select needs more latents.
@@ -189,7 +190,7 @@ class Dictionary(Pretrained, nn.Module):
         """
         if self.wiring.skip:
             raise BadInput("a code without its input lacks what the skip adds: use reconstruct")
-        if self.row_norm != "none":
+        if self._undoes:
             raise BadInput(
                 f"a code of rows under {self.row_norm} has lost their norm: use reconstruct"
             )
@@ -259,7 +260,8 @@ class Dictionary(Pretrained, nn.Module):
         total: dict[str, Tensor] = {}
         for i, (bank, _) in enumerate(self.banks):
             W_skip = hold(self.skip(i))
-            for site, y in split(F.linear(self.read(rows, bank), W_skip), bank.writes):
+            x = self.read(rows, bank) if self.wiring.centred else side_by_side(rows, bank.reads)
+            for site, y in split(F.linear(x, W_skip), bank.writes):
                 name = site.hook_name
                 total[name] = y + (total[name] if name in total else hold(self.bias((site,))))
         return total
@@ -273,7 +275,7 @@ class Dictionary(Pretrained, nn.Module):
         rows = self.rows(x)
         f = self.code(self.pre(rows))
         (decoded,) = self.decodings(f, rows=rows)
-        if self.row_norm != "none":
+        if self._undoes:
             for name, y in decoded.items():
                 mean, _, factor = ROW_NORMS[self.row_norm](rows[name])
                 decoded[name] = y * factor + mean
@@ -354,6 +356,11 @@ class Dictionary(Pretrained, nn.Module):
         if self.wiring.norm == "none":
             return self.b_dec.new_ones(len(self.wiring.writes))
         return self.get_buffer("units")
+
+    @property
+    def _undoes(self) -> bool:
+        """Whether decoding undoes the normalisation of rows."""
+        return self.row_norm != "none" and self.wiring.centred
 
     def _named(self, name: str, i: int) -> str:
         """The name of a parameter of a bank."""

@@ -18,7 +18,13 @@ from rkstore.dictionaries.hub.fetch import local_copy
 from rkstore.dictionaries.layouts import LAYOUTS, Layout, layouts_of
 from rkstore.dictionaries.layouts.base import UNNAMED
 from rkstore.dictionaries.layouts.own import Own
-from rkstore.dictionaries.layouts.saelens import CONFIG, WEIGHTS, SAELens
+from rkstore.dictionaries.layouts.saelens import (
+    CONFIG,
+    WEIGHTS,
+    SAELens,
+    config_and_tensors,
+    write_files,
+)
 from rkstore.errors import BadInput, few, one_line
 from rkstore.settings import member_named
 
@@ -57,15 +63,25 @@ def save_dictionary(
         BadInput: the layout cannot hold it, or is not known.
     """
     if layout is None:
-        chosen: Layout = Own() if SAELens().refuses(dictionary) else SAELens()
-    else:
-        chosen = member_named("layout", LAYOUTS, layout, {})
-        if reason := chosen.refuses(dictionary):
-            can = [name for name, kind in LAYOUTS.items() if kind().refuses(dictionary) is None]
-            raise BadInput(
-                f"the layout {layout} cannot hold this dictionary: {reason}; {', '.join(can)} can"
-            )
+        _write_checkpoint(dictionary, path, metadata)
+        return
+    chosen = member_named("layout", LAYOUTS, layout, {})
+    if reason := chosen.refuses(dictionary):
+        can = [name for name, kind in LAYOUTS.items() if kind().refuses(dictionary) is None]
+        raise BadInput(
+            f"the layout {layout} cannot hold this dictionary: {reason}; {', '.join(can)} can"
+        )
     chosen.write(dictionary, path, metadata)
+
+
+def _write_checkpoint(dictionary: Dictionary, path: Path, metadata: dict[str, Any]) -> None:
+    """Write the two files of a checkpoint, with the metadata as it is."""
+    wiring = dictionary.wiring
+    autoencoder = len(wiring.banks) == 1 and wiring.reads == wiring.writes and wiring.centred
+    if autoencoder and SAELens().refuses(dictionary) is None:
+        write_files(path, *config_and_tensors(dictionary), metadata)
+    else:
+        Own().write(dictionary, path, metadata)
 
 
 def load_dictionary(

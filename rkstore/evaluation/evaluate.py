@@ -110,16 +110,17 @@ def _prepare(path: str | Path, name: str, store: Readable, settings: EvaluateSet
 def _load(path: str | Path, settings: EvaluateSettings) -> tuple[Dictionary, dict[str, Any]]:
     """A dictionary; what its files do not say of its sites is as the options say."""
     here = local_copy(path)
-    dictionary, metadata = load_dictionary(here)
+    said = {"hook_name": settings.hook_name, "hook_name_out": settings.hook_name_out}
+    try:
+        dictionary, metadata = load_dictionary(here)
+    except BadInput:
+        if not any(said.values()):
+            raise
+        return load_dictionary(here, **said)
     sites = {site.hook_name for site in dictionary.wiring.sites}
-    named = settings.hook_name or settings.hook_name_out
-    if named and sites & {UNNAMED, UNNAMED_OUT}:
-        given = {
-            "hook_name": settings.hook_name if UNNAMED in sites else None,
-            "hook_name_out": settings.hook_name_out if UNNAMED_OUT in sites else None,
-        }
-        dictionary, metadata = load_dictionary(here, **given)
-    return dictionary, metadata
+    needed = {"hook_name": UNNAMED in sites, "hook_name_out": UNNAMED_OUT in sites}
+    said = {key: name for key, name in said.items() if name and needed[key]}
+    return load_dictionary(here, **said) if said else (dictionary, metadata)
 
 
 def _check_site(path: str | Path, site: Site, store: Readable) -> None:

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from rkstore.dictionaries import save_dictionary
 from rkstore.dictionaries.disk import TRAINING
-from rkstore.dictionaries.layouts.base import hook_of
 from rkstore.errors import BadInput, RkstoreError, one_line
 from rkstore.store.files import clear_aside, directory_aside, writing
+from rkstore.store.sites import head_of
 from rkstore.store.writing.lock import locked
 from rkstore.training.average import dictionary_for_use
 from rkstore.training.naming import check_free, checkpoints_beside, is_checkpoint
@@ -82,12 +82,18 @@ def _drop_states(run: Run) -> None:
         (path / STATE).unlink(missing_ok=True)
 
 
+def _hook(site: str) -> dict[str, Any]:
+    """The names by which SAELens knows a site: that of one head is the hook and its number."""
+    hook, head = head_of(site)
+    return {"hook_name": hook} | ({} if head is None else {"hook_head_index": head})
+
+
 def _write(run: Run, directory: Path) -> None:
     """Fill the directory of a checkpoint."""
     source = run.store.manifest.source
     metadata = {
         "model_name": run.model["name"],
-        **({"hook_name": run.hook_name} if run.hook_name_out else hook_of(run.hook_name)),
+        **({"hook_name": run.hook_name} if run.hook_name_out else _hook(run.hook_name)),
         **({"hook_name_out": run.hook_name_out} if run.hook_name_out else {}),
         "context_size": run.store.manifest.context_size,
         "prepend_bos": source.get("tokens", {}).get("prepend_bos"),

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from rkstore.errors import BadInput
 from rkstore.settings import Settings
-from rkstore.store.sites import head_of
 
 if TYPE_CHECKING:  # the names of layouts are known without torch
     from rkstore.dictionaries.dictionary import Dictionary
@@ -77,13 +76,6 @@ class Layout(Settings, ABC):
         Args:
             metadata: as :meth:`read` returns it.
         """
-
-
-def hook_of(site: str) -> dict[str, Any]:
-    """The metadata that names a site, as SAELens does: that of one head is the hook and its
-    number."""
-    hook, head = head_of(site)
-    return {"hook_name": hook} | ({} if head is None else {"hook_head_index": head})
 
 
 def site_of(stated: str | None, given: str | None, unnamed: str = UNNAMED) -> str:
