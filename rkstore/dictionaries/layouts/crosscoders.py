@@ -74,6 +74,8 @@ class Crosscoders(Layout):
     def read(
         self, directory: Path, *, hook_name: str | None = None, hook_name_out: str | None = None
     ) -> tuple[Dictionary, dict[str, Any]]:
+        import torch
+
         from rkstore.dictionaries.layouts.filled import filled
         from rkstore.dictionaries.layouts.standardised import for_rows, is_normalised
         from rkstore.dictionaries.wirings import Wiring
@@ -91,14 +93,17 @@ class Crosscoders(Layout):
         if len(banks) > 1 and norm == "decoupled":
             raise BadInput("code_normalization is decoupled, which needs latents of all layers")
         wiring = Wiring(tuple(banks), norm=norm)
-        dictionary = filled(wiring, _rule(w, config, norm), parts, w["decoder.bias"].flatten())
+        # Without latents of the first site alone, the second comes first.
+        biases = dict(zip(sites, w["decoder.bias"], strict=True))
+        b_dec = torch.cat([biases[site] for site in wiring.writes])
+        dictionary = filled(wiring, _rule(w, config, norm), parts, b_dec)
         if is_normalised(w):
             if norm == "decoupled":
                 raise BadInput(
                     "it normalises rows and its code is decoupled, which dictionary_learning "
                     "normalises twice"
                 )
-            dictionary = for_rows(dictionary, w, w["activation_mean"])
+            dictionary = for_rows(dictionary, w, names)
         return dictionary, metadata
 
     def refuses(self, dictionary: Dictionary) -> str | None:

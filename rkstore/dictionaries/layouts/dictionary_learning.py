@@ -188,7 +188,7 @@ def _dictionary(name: str, w: dict[str, Tensor], trainer: dict[str, Any], site: 
     dictionary = autoencoder(ours, rule, site, subtracts=name not in UNCENTRED)
     if not is_normalised(w):
         return dictionary
-    return for_rows(dictionary, w, w["activation_mean"].unsqueeze(0))
+    return for_rows(dictionary, w, [site.hook_name])
 
 
 def _renamed(w: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
 from rkstore.dictionaries.affine import Affine, folded
@@ -25,30 +28,34 @@ def is_normalised(w: dict[str, Tensor]) -> bool:
     return True
 
 
-def for_rows(dictionary: Dictionary, w: dict[str, Tensor], mean: Tensor) -> Dictionary:
+def for_rows(dictionary: Dictionary, w: dict[str, Tensor], sites: Sequence[str]) -> Dictionary:
     """The dictionary for raw rows, of one that takes ``(x - mean) · s`` at each site, and whose
     output is divided by ``s + 1e-8``.
 
     Args:
-        w: float64, with ``s`` as ``activation_global_scale``.
-        mean: ``(sites, d)``.
+        w: ``activation_mean`` and ``activation_global_scale``, which is ``s``, float64.
+        sites: their names in the order of these tensors.
 
     Raises:
-        BadInput: the scale is not positive.
+        BadInput: a scale is not positive.
     """
-    sites = dictionary.wiring.reads
+    means = w["activation_mean"].reshape(len(sites), -1)
     scales = w["activation_global_scale"].expand(len(sites))
-    if not (scales > 0).all() or not mean.isfinite().all() or not scales.isfinite().all():
+    if not (scales > 0).all() or not means.isfinite().all() or not scales.isfinite().all():
         raise BadInput("activation_global_scale is no positive number, and rows are normalised")
-    inverses = 1 / (scales + 1e-8)
     if dictionary.wiring.centred:
         # b_dec is divided by s + 1e-8, and what the encoder subtracts is multiplied by s.
         (_, weights), *_ = dictionary.banks
-        left = (scales[0] * inverses[0] - 1).float()
+        left = (scales[0] / (scales[0] + 1e-8) - 1).float()
         weights.b_enc.data += (dictionary.b_dec.data * left) @ weights.W_enc.data
-    maps = {site.hook_name: Affine(mean[i], scales[i], inverses[i]) for i, site in enumerate(sites)}
+    maps = {
+        site: Affine(mean, scale, 1 / (scale + 1e-8))
+        for site, mean, scale in zip(sites, means, scales, strict=True)
+    }
     found = folded(dictionary, maps)
     if dictionary.wiring.norm != "none":
         # Decoder norms count as they were trained.
-        found.get_buffer("units").copy_(scales + 1e-8)
+        by_site = dict(zip(sites, scales + 1e-8, strict=True))
+        trained = torch.stack([by_site[site.hook_name] for site in dictionary.wiring.writes])
+        found.get_buffer("units").copy_(trained)
     return found
