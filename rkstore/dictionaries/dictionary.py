@@ -276,8 +276,11 @@ class Dictionary(Pretrained, nn.Module):
         f = self.code(self.pre(rows))
         (decoded,) = self.decodings(f, rows=rows)
         if self._undoes:
+            reads = {site.hook_name for site in self.wiring.reads}
             for name, y in decoded.items():
-                mean, _, factor = ROW_NORMS[self.row_norm](rows[name])
+                # What is written and not read gets mean and factor of the input.
+                source = rows[name] if name in reads else side_by_side(rows, self.wiring.reads)
+                mean, _, factor = ROW_NORMS[self.row_norm](source)
                 decoded[name] = y * factor + mean
         return f, _alone(decoded) if isinstance(x, Tensor) else decoded
 

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from rkstore.dictionaries.dictionary import Dictionary
 from rkstore.dictionaries.disk import load_dictionary
 from rkstore.dictionaries.hub.fetch import local_copy
+from rkstore.dictionaries.layouts import layouts_of
 from rkstore.dictionaries.layouts.base import UNNAMED, UNNAMED_OUT
 from rkstore.errors import BadInput, few
 from rkstore.evaluation.checkpoints import doubts, mined_of, names, prefixes_of
@@ -110,17 +111,16 @@ def _prepare(path: str | Path, name: str, store: Readable, settings: EvaluateSet
 def _load(path: str | Path, settings: EvaluateSettings) -> tuple[Dictionary, dict[str, Any]]:
     """A dictionary; what its files do not say of its sites is as the options say."""
     here = local_copy(path)
+    layout = settings.layout if len(layouts_of(here)) > 1 else None
     said = {"hook_name": settings.hook_name, "hook_name_out": settings.hook_name_out}
     try:
-        dictionary, metadata = load_dictionary(here)
+        dictionary, metadata = load_dictionary(here, layout)
+        if not any(site.hook_name in (UNNAMED, UNNAMED_OUT) for site in dictionary.wiring.sites):
+            return dictionary, metadata
     except BadInput:
         if not any(said.values()):
             raise
-        return load_dictionary(here, **said)
-    sites = {site.hook_name for site in dictionary.wiring.sites}
-    needed = {"hook_name": UNNAMED in sites, "hook_name_out": UNNAMED_OUT in sites}
-    said = {key: name for key, name in said.items() if name and needed[key]}
-    return load_dictionary(here, **said) if said else (dictionary, metadata)
+    return load_dictionary(here, layout, **said)
 
 
 def _check_site(path: str | Path, site: Site, store: Readable) -> None:

@@ -1,5 +1,6 @@
 """Options of an evaluation."""
 
+from rkstore.dictionaries.layouts import LAYOUTS
 from rkstore.dictionaries.settings import HOOK_NAME_HELP, HOOK_NAME_OUT_HELP
 from rkstore.rkcnn.settings import MAX_NORM_HELP, SPECIAL_TOKENS_HELP
 from rkstore.settings import Settings, option
@@ -16,6 +17,9 @@ class EvaluateSettings(Settings):
     max_norm: float | None = option(None, MAX_NORM_HELP, least=1.0)
     any_model: bool = option(
         False, "Also measure dictionaries of another model, which are refused otherwise."
+    )
+    layout: str | None = option(
+        None, "Which of the layouts to read in a directory that has several.", choices=LAYOUTS
     )
     hook_name: str | None = option(None, HOOK_NAME_HELP)
     hook_name_out: str | None = option(None, HOOK_NAME_OUT_HELP)

@@ -121,7 +121,7 @@ def _kinds(layout: str | None) -> list[Layout]:
 
 def _patterns(place: Repository, layout: str | None) -> list[str]:
     """The names of all files that may belong to a dictionary in that directory."""
-    forms = sorted({form for kind in _kinds(layout) for form in (*kind.files, *kind.beside)})
+    forms = sorted({form for kind in _kinds(layout) for form in kind.forms()})
     return [_under(place, form, escape) for form in forms]
 
 
