@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rkstore.dictionaries.norms import NORMS
-from rkstore.dictionaries.rownorm import ROW_NORMS
+from rkstore.dictionaries.rownorm import OF_INPUT, ROW_NORMS
 from rkstore.dictionaries.rows import Rows, side_by_side, split
 from rkstore.dictionaries.selection import Selection
 from rkstore.dictionaries.selects import Select
@@ -45,7 +45,8 @@ class Dictionary(nn.Module):
         """Make a dictionary of zeros; an init fills it.
 
         Args:
-            row_norm: normalisation of each row, undone after decoding, one of ``ROW_NORMS``.
+            row_norm: normalisation of each row that is read, one of ``ROW_NORMS``; undone after
+                decoding if the wiring is centred, and so writes what it reads.
 
         Raises:
             BadInput: the select needs more latents.
@@ -188,7 +189,7 @@ class Dictionary(nn.Module):
         """
         if self.wiring.skip:
             raise BadInput("a code without its input lacks what the skip adds: use reconstruct")
-        if self.row_norm != "none":
+        if self._undoes:
             raise BadInput(
                 f"a code of rows under {self.row_norm} has lost their norm: use reconstruct"
             )
@@ -258,7 +259,8 @@ class Dictionary(nn.Module):
         total: dict[str, Tensor] = {}
         for i, (bank, _) in enumerate(self.banks):
             W_skip = hold(self.skip(i))
-            for site, y in split(F.linear(self.read(rows, bank), W_skip), bank.writes):
+            x = self.read(rows, bank) if self.wiring.centred else side_by_side(rows, bank.reads)
+            for site, y in split(F.linear(x, W_skip), bank.writes):
                 name = site.hook_name
                 total[name] = y + (total[name] if name in total else hold(self.bias((site,))))
         return total
@@ -272,10 +274,10 @@ class Dictionary(nn.Module):
         rows = self.rows(x)
         f = self.code(self.pre(rows))
         (decoded,) = self.decodings(f, rows=rows)
-        if self.row_norm != "none":
+        if self._undoes:
             reads = {site.hook_name for site in self.wiring.reads}
             for name, y in decoded.items():
-                # What is written and not read gets mean and factor of the input.
+                # What is written and not read gets mean and factor of what was read.
                 source = rows[name] if name in reads else side_by_side(rows, self.wiring.reads)
                 mean, _, factor = ROW_NORMS[self.row_norm](source)
                 decoded[name] = y * factor + mean
@@ -356,6 +358,12 @@ class Dictionary(nn.Module):
         if self.wiring.norm == "none":
             return self.b_dec.new_ones(len(self.wiring.writes))
         return self.get_buffer("units")
+
+    @property
+    def _undoes(self) -> bool:
+        """Whether decoding undoes the normalisation of rows."""
+        centred = self.row_norm != "none" and self.wiring.centred
+        return centred or self.row_norm == OF_INPUT
 
     def _named(self, name: str, i: int) -> str:
         """The name of a parameter of a bank."""

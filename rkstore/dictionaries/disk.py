@@ -17,7 +17,13 @@ from rkstore.dictionaries.dictionary import Dictionary
 from rkstore.dictionaries.layouts import LAYOUTS, Layout
 from rkstore.dictionaries.layouts.base import UNNAMED
 from rkstore.dictionaries.layouts.own import Own
-from rkstore.dictionaries.layouts.saelens import CONFIG, WEIGHTS, SAELens
+from rkstore.dictionaries.layouts.saelens import (
+    CONFIG,
+    WEIGHTS,
+    SAELens,
+    config_and_tensors,
+    write_files,
+)
 from rkstore.errors import BadInput, few, one_line
 from rkstore.settings import member_named
 from rkstore.store.files import named
@@ -57,12 +63,22 @@ def save_dictionary(
         BadInput: the layout cannot hold it, or is not known.
     """
     if layout is None:
-        chosen: Layout = Own() if SAELens().refuses(dictionary) else SAELens()
-    else:
-        chosen = member_named("layout", LAYOUTS, layout, {})
-        if reason := chosen.refuses(dictionary):
-            raise BadInput(f"the layout {layout} cannot hold this dictionary: {reason}")
+        _write_checkpoint(dictionary, path, metadata)
+        return
+    chosen = member_named("layout", LAYOUTS, layout, {})
+    if reason := chosen.refuses(dictionary):
+        raise BadInput(f"the layout {layout} cannot hold this dictionary: {reason}")
     chosen.write(dictionary, path, metadata)
+
+
+def _write_checkpoint(dictionary: Dictionary, path: Path, metadata: dict[str, Any]) -> None:
+    """Write the two files of a checkpoint, with the metadata as it is."""
+    wiring = dictionary.wiring
+    autoencoder = len(wiring.banks) == 1 and wiring.reads == wiring.writes and wiring.centred
+    if autoencoder and SAELens().refuses(dictionary) is None:
+        write_files(path, *config_and_tensors(dictionary), metadata)
+    else:
+        Own().write(dictionary, path, metadata)
 
 
 def load_dictionary(

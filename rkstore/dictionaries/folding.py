@@ -35,3 +35,19 @@ def at_unit_decoders(w: Weights) -> Weights:
 def centred(w: Weights) -> Weights:
     """For an encoder that reads ``x - b_dec``, of one that reads ``x``."""
     return w | {"b_enc": w["b_enc"] + w["b_dec"] @ w["W_enc"]}
+
+
+def of_whitened(w: Weights, mean: Tensor, matrix: Tensor, inverse: Tensor) -> Weights:
+    """For ``x``, of weights that take and give ``z = (x - mean) matrix``.
+
+    Their encoder reads ``z - b_dec``.
+
+    Args:
+        mean: ``(d_in,)``.
+        matrix: ``(d_in, d_in)``, with its ``inverse``.
+    """
+    return w | {
+        "W_enc": matrix @ w["W_enc"],
+        "W_dec": w["W_dec"] @ inverse,
+        "b_dec": w["b_dec"] @ inverse + mean,
+    }

@@ -4,20 +4,25 @@ Options of a ``cfg.json`` that are the same for all rows are folded into the wei
 float64. Without such options the weights stay unchanged, bit for bit.
 """
 
-import json
 import math
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from rkstore.dictionaries.folding import at_unit_decoders, centred, of_scaled
-from rkstore.dictionaries.layouts.saelens_config import AVERAGE, Config
-from rkstore.dictionaries.layouts.tensors import Shapes, check_finite
+from rkstore.dictionaries.folding import at_unit_decoders, centred, of_scaled, of_whitened
+from rkstore.dictionaries.layouts.saelens_config import AVERAGE, WHITENED, Config
+from rkstore.dictionaries.layouts.tensors import (
+    Shapes,
+    check_finite,
+    open_safetensors,
+    read_object,
+    taken,
+)
 from rkstore.dictionaries.selects import SELECTS
 from rkstore.errors import BadInput
 
-SCALER = "activation_scaler.json"
+SCALER, WHITENING = "activation_scaler.json", "activation_whitening.safetensors"
 FACTORS = ("finetuning_scaling_factor", "scaling_factor")
 
 # The tensors of one number for each latent, by select.
@@ -29,10 +34,12 @@ def shapes_of(config: Config) -> tuple[Shapes, Shapes]:
     latents = (config.d_sae,)
     due = {
         "W_enc": (config.d_in, config.d_sae),
-        "W_dec": (config.d_sae, config.d_in),
-        "b_dec": (config.d_in,),
-        **dict.fromkeys(OF_LATENTS.get(config.select, ("b_enc",)), latents),
+        "W_dec": (config.d_sae, config.d_out),
+        "b_dec": (config.d_out,),
+        **dict.fromkeys(OF_LATENTS.get(config.architecture.select, ("b_enc",)), latents),
     }
+    if config.architecture.skip:
+        due["W_skip"] = (config.d_out, config.d_in)
     return due, dict.fromkeys(FACTORS, latents)
 
 
@@ -48,17 +55,22 @@ def fold(tensors: dict[str, Tensor], config: Config, directory: Path) -> dict[st
     """
     dtype = getattr(torch, config.dtype) if config.dtype else None
     w = {name: t.to(dtype or t.dtype) for name, t in tensors.items()}
-    w = SELECTS[config.select].from_saelens(w)
+    w = SELECTS[config.architecture.select].from_saelens(w)
     factor = _finetuning_factor(w, config)
-    scale = _scale(directory) if config.norm == AVERAGE else 1.0
-    if scale != 1 or config.by_decoder_norms or factor is not None or not config.centred:
-        w = of_scaled({name: tensor.double() for name, tensor in w.items()}, scale)
+    plain = config.norm not in (AVERAGE, WHITENED) and not config.by_decoder_norms
+    uncentred = not config.centred and not config.architecture.transcoder
+    if not plain or uncentred or factor is not None:
+        w = {name: tensor.double() for name, tensor in w.items()}
+        if config.norm == AVERAGE:
+            w = of_scaled(w, _scale(directory))
         if config.by_decoder_norms:
             w = at_unit_decoders(w)
         if factor is not None:
             w["W_dec"] = w["W_dec"] * factor.double().unsqueeze(1)
-        if not config.centred:
+        if uncentred:
             w = centred(w)
+        if config.norm == WHITENED:
+            w = of_whitened(w, *_whitening(directory, config))
     w = {name: tensor.float() for name, tensor in w.items()}
     check_finite(w)
     return w
@@ -81,7 +93,28 @@ def _scale(directory: Path) -> float:
             f"normalize_activations is '{AVERAGE}', and the factor is not there ({SCALER}): fold "
             "it into the weights with SAELens' fold_activation_norm_scaling_factor"
         )
-    scale = json.loads(path.read_text("utf-8"))["scaling_factor"]
+    scale = read_object(path)["scaling_factor"]
     if not isinstance(scale, (int, float)) or not 0 < scale < math.inf:
         raise BadInput(f"scaling_factor in {SCALER} is {scale!r}, not a positive number")
     return float(scale)
+
+
+def _whitening(directory: Path, config: Config) -> tuple[Tensor, Tensor, Tensor]:
+    """The mean of the activations, the matrix by which they were whitened, and its inverse."""
+    if config.architecture.transcoder:
+        raise BadInput(
+            f"normalize_activations is '{WHITENED}', which has no meaning for what a transcoder "
+            "writes: fold it into the weights with SAELens' fold_activation_whitening"
+        )
+    path, scaler = directory / WHITENING, directory / SCALER
+    off = scaler.is_file() and read_object(scaler).get("has_whitening", True) is not True
+    if off or not path.is_file():
+        raise BadInput(
+            f"normalize_activations is '{WHITENED}', and the matrix is not there ({WHITENING}): "
+            "fold it into the weights with SAELens' fold_activation_whitening"
+        )
+    square = config.d_in, config.d_in
+    due = {"mean": (config.d_in,), "matrix": square, "inverse_matrix": square}
+    found = taken(open_safetensors(path), due)
+    mean, matrix, inverse = (found[name].double() for name in due)
+    return mean, matrix, inverse
