@@ -16,6 +16,7 @@ from rkstore.dictionaries.layouts.base import UNNAMED, UNNAMED_OUT, Layout
 from rkstore.dictionaries.layouts.hooks import stated_site
 from rkstore.dictionaries.layouts.keys import check_known, choice, size
 from rkstore.dictionaries.layouts.tensors import read_object, taken
+from rkstore.dictionaries.rownorm import OF_INPUT
 from rkstore.errors import BadInput
 from rkstore.store.sites import Site
 
@@ -83,15 +84,17 @@ class MatryoshkaSAE(Layout):
         opened, plain = open_pt(directory / file)
         if plain:
             raise BadInput(f"{min(plain)} in {opened.name} is no tensor")
-        norm = "layer_norm" if choice(config, "input_unit_norm", (False, True)) else "none"
+        normalised = choice(config, "input_unit_norm", (False, True))
         stated = {"context_size": config.get("seq_len")}
         stated |= {key: config.get(key) for key in ("model_name", "dataset_path")}
         metadata = {key: value for key, value in stated.items() if value is not None}
         # Only a transcoder has the second, or widths of prefixes, which include one another.
         if "prefix_sizes" in config or "target_hook_point" in config:
+            norm = OF_INPUT if normalised else "none"
             return _transcoder(config, opened, (hook_name, hook_name_out), norm, metadata)
         if hook_name_out is not None:
             raise BadInput("it writes what it reads: give one hook")
+        norm = "layer_norm" if normalised else "none"
         return _autoencoder(config, opened, hook_name, norm, metadata)
 
 
