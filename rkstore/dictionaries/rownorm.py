@@ -37,5 +37,6 @@ def constant_norm_rescale(x: Tensor) -> Measured:
 OF_INPUT = "input_unit_norm"
 
 ROW_NORMS: dict[str, Callable[[Tensor], Measured]] = {
-    norm.__name__: norm for norm in (none, layer_norm, constant_norm_rescale)
-} | {OF_INPUT: layer_norm}
+    **{norm.__name__: norm for norm in (none, layer_norm, constant_norm_rescale)},
+    OF_INPUT: layer_norm,
+}
