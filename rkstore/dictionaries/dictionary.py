@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rkstore.dictionaries.norms import NORMS
-from rkstore.dictionaries.rownorm import ROW_NORMS
+from rkstore.dictionaries.rownorm import OF_INPUT, ROW_NORMS
 from rkstore.dictionaries.rows import Rows, side_by_side, split
 from rkstore.dictionaries.selection import Selection
 from rkstore.dictionaries.selects import Select
@@ -275,8 +275,11 @@ class Dictionary(nn.Module):
         f = self.code(self.pre(rows))
         (decoded,) = self.decodings(f, rows=rows)
         if self._undoes:
+            reads = {site.hook_name for site in self.wiring.reads}
             for name, y in decoded.items():
-                mean, _, factor = ROW_NORMS[self.row_norm](rows[name])
+                # What is written and not read gets mean and factor of what was read.
+                source = rows[name] if name in reads else side_by_side(rows, self.wiring.reads)
+                mean, _, factor = ROW_NORMS[self.row_norm](source)
                 decoded[name] = y * factor + mean
         return f, _alone(decoded) if isinstance(x, Tensor) else decoded
 
@@ -359,7 +362,8 @@ class Dictionary(nn.Module):
     @property
     def _undoes(self) -> bool:
         """Whether decoding undoes the normalisation of rows."""
-        return self.row_norm != "none" and self.wiring.centred
+        centred = self.row_norm != "none" and self.wiring.centred
+        return centred or self.row_norm == OF_INPUT
 
     def _named(self, name: str, i: int) -> str:
         """The name of a parameter of a bank."""

@@ -29,6 +29,9 @@ def constant_norm_rescale(x: Tensor) -> Measured:
     return x.new_zeros(1), scale.clamp_min(1e-30), scale
 
 
+# The layer norm of a Matryoshka transcoder: what it writes gets back what its input lost.
+OF_INPUT = "input_unit_norm"
+
 ROW_NORMS: dict[str, Callable[[Tensor], Measured]] = {
     norm.__name__: norm for norm in (none, layer_norm, constant_norm_rescale)
-}
+} | {OF_INPUT: layer_norm}

@@ -10,6 +10,7 @@ from rkstore.dictionaries.layouts.base import UNNAMED, UNNAMED_OUT, Layout, site
 from rkstore.dictionaries.layouts.saelens_config import Config, read_config
 from rkstore.dictionaries.layouts.saelens_record import of_sites, record_of_training
 from rkstore.dictionaries.layouts.tensors import open_safetensors, read_object, taken
+from rkstore.dictionaries.rownorm import OF_INPUT
 from rkstore.dictionaries.wirings.base import Bank, Wiring
 from rkstore.errors import BadInput, few
 from rkstore.store.sites import Site, of_head
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from rkstore.dictionaries.dictionary import Dictionary
-    from rkstore.dictionaries.selects import Select
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 
@@ -72,6 +72,8 @@ class SAELens(Layout):
             return "its latents write several sites, and SAELens has no cross-layer transcoders"
         if wiring.together and len(wiring.banks) > 1:
             return "its banks share one select, and SAELens would take each for itself"
+        if dictionary.row_norm == OF_INPUT:
+            return f"SAELens has no {OF_INPUT}"
         if wiring.centred and wiring.skip:
             return "its encoder reads x - b_dec, and that of a transcoder in SAELens reads x"
         pool = dictionary.pools[0]
@@ -128,8 +130,10 @@ def write_files(
 
 def config_and_tensors(dictionary: Dictionary) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """What SAELens has for a dictionary of one bank: the configuration, and the tensors."""
+    from rkstore.dictionaries.layouts.filled import at_inference
+
     wiring, (bank,) = dictionary.wiring, dictionary.wiring.banks
-    select, kept = _at_inference(dictionary)
+    ((select, kept),) = at_inference(dictionary)
     config: dict[str, Any] = {
         "architecture": select.architecture,
         "d_in": bank.d_in,
@@ -154,21 +158,6 @@ def _transcodes(dictionary: Dictionary, bank: Bank) -> bool:
     """Whether a bank is a transcoder in SAELens: normalised rows are not undone there, either."""
     plain = dictionary.wiring.centred or dictionary.row_norm == "none"
     return bank.reads != bank.writes or dictionary.wiring.skip or not plain
-
-
-def _at_inference(dictionary: Dictionary) -> tuple[Select, dict[str, Tensor]]:
-    """The select after training and its state, for pre-activations without a norm."""
-    from rkstore.dictionaries.selection import Selection
-
-    (pool,) = dictionary.pools
-    select, kept = pool.rule.at_inference(pool, dictionary.d_sae)
-    if dictionary.wiring.norm != "none":
-        # z c > θ is z > θ/c.
-        plain = Selection(select, dictionary.d_sae)
-        plain.load_state_dict(kept)
-        plain.rescale(dictionary.weights()[0].clamp_min(1e-12))
-        kept = plain.state_dict()
-    return select, kept
 
 
 def _wiring(config: Config, hook_name: str | None, hook_name_out: str | None) -> Wiring:

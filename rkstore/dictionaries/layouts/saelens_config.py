@@ -8,7 +8,7 @@ everything not needed to run a dictionary in ``metadata``, and the earlier flat 
 from dataclasses import dataclass
 from typing import Any
 
-from rkstore.dictionaries.rownorm import ROW_NORMS
+from rkstore.dictionaries.rownorm import OF_INPUT, ROW_NORMS
 from rkstore.dictionaries.selects import SELECTS
 from rkstore.errors import BadInput
 
@@ -54,7 +54,7 @@ AVERAGE, WHITENED = "expected_average_only_in", "covariance_whitening"
 CHOICES: dict[str, tuple[Any, ...]] = {
     "architecture": ("standard", *(name for name in ARCHITECTURES if name != "standard")),
     "apply_b_dec_to_input": (True, False),
-    "normalize_activations": (*ROW_NORMS, AVERAGE, WHITENED),
+    "normalize_activations": (*(n for n in ROW_NORMS if n != OF_INPUT), AVERAGE, WHITENED),
     # Rows are flat in a store, as hook_z requires.
     "reshape_activations": ("none", "hook_z"),
     "rescale_acts_by_decoder_norm": (False, True),

@@ -47,13 +47,19 @@ def open_safetensors(path: Path) -> Opened:
 
 
 def taken(
-    opened: Opened, due: Shapes, optional: Shapes | None = None, whole: Collection[str] = ()
+    opened: Opened,
+    due: Shapes,
+    optional: Shapes | None = None,
+    *,
+    whole: Collection[str] = (),
+    unset: Collection[str] = (),
 ) -> dict[str, Tensor]:
     """The tensors of a file, which has all that are due, and no others.
 
     Args:
         optional: those that may be there, too.
         whole: those that hold whole numbers.
+        unset: those that are NaN where their program has nothing to say.
 
     Raises:
         BadInput: one is missing, not known, of another shape or dtype, or not finite.
@@ -75,7 +81,7 @@ def taken(
         kinds = WHOLE if name in whole else FLOATS
         if (dtype := str(tensor.dtype).removeprefix("torch.")) not in kinds:
             raise BadInput(f"{name} in {opened.name} is {dtype}: rkstore reads {', '.join(kinds)}")
-    check_finite(tensors)
+    check_finite({name: tensor for name, tensor in tensors.items() if name not in unset})
     return tensors
 
 
