@@ -15,7 +15,7 @@ from rkstore.evaluation.evaluate import evaluate
 from rkstore.evaluation.settings import EvaluateSettings
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "dictionaries"
-KEPT = sorted(path.parent.name for path in GOLDEN.glob("saelens-*/expected.json"))
+KEPT = sorted(path.parent.name for path in GOLDEN.glob("saelens-*/made.json"))
 READS, WRITES = "blocks.0.mlp.hook_in", "blocks.0.hook_mlp_out"
 
 
@@ -28,9 +28,9 @@ def test_codes_and_reconstructions_are_those_of_saelens(name):
     dictionary, metadata = load_dictionary(GOLDEN / name)
     expected = load_file(GOLDEN / name / "expected.safetensors")
     with torch.no_grad():
-        f, x_hat = dictionary.reconstruct(expected["x"])
+        f, y = dictionary.reconstruct(expected["x"])
     close(f, expected["f"])
-    close(x_hat, expected["x_hat"])
+    close(y, expected["y"])
     assert metadata["model_name"] == "gpt2"
     assert [site.hook_name for site in dictionary.wiring.sites] == (
         [READS, WRITES] if "transcoder" in name else [READS]
@@ -41,7 +41,7 @@ def test_fvu_and_l0_are_those_of_saelens(make_store):
     """Every architecture and normalisation in one table, to five digits."""
     kept = {name: load_file(GOLDEN / name / "expected.safetensors") for name in KEPT}
     x = kept["saelens-transcoder"]["x"]
-    rows, y = len(x), kept["saelens-transcoder"]["y"]
+    rows, y = len(x), kept["saelens-transcoder"]["target"]
     # Each chunk has all rows, so those that are held out do, too.
     store, _ = make_store(
         sites={READS: x.shape[1], WRITES: y.shape[1]},
@@ -53,7 +53,7 @@ def test_fvu_and_l0_are_those_of_saelens(make_store):
     )
     results = evaluate([GOLDEN / name for name in KEPT], EvaluateSettings(store=str(store.root)))
     for name, result in zip(KEPT, results, strict=True):
-        expected = json.loads((GOLDEN / name / "expected.json").read_text("utf-8"))
+        expected = json.loads((GOLDEN / name / "made.json").read_text("utf-8"))
         assert result.fvu == pytest.approx(expected["fvu"], rel=1e-5), name
         assert result.l0 == pytest.approx(expected["l0"], rel=1e-5), name
 
@@ -190,7 +190,7 @@ def test_an_alteration_without_effect_changes_no_number(tmp_path, file, alter):
     expected = load_file(path / "expected.safetensors")
     dictionary, _ = load_dictionary(path)
     with torch.no_grad():
-        close(dictionary(expected["x"]), expected["x_hat"])
+        close(dictionary(expected["x"]), expected["y"])
 
 
 @pytest.mark.parametrize("key", ["apply_b_dec_to_input", "normalize_activations"])
@@ -201,4 +201,4 @@ def test_a_key_that_has_an_effect_changes_the_numbers(tmp_path, key):
     expected = load_file(path / "expected.safetensors")
     dictionary, _ = load_dictionary(path)
     with torch.no_grad():
-        assert (dictionary(expected["x"]) - expected["x_hat"]).abs().max() > 1e-3
+        assert (dictionary(expected["x"]) - expected["y"]).abs().max() > 1e-3

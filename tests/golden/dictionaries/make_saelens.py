@@ -1,11 +1,11 @@
 """Make the golden dictionaries of SAELens with its own classes, in its own environment.
 
-    .venv-saelens/bin/python tests/golden/make_dictionaries/saelens.py
+    .venv-saelens/bin/python tests/golden/dictionaries/make_saelens.py
 
 Each is trained for a moment, saved by SAELens, loaded by it again, and put beside what SAELens then
-computes: ``expected.safetensors`` has rows ``x``, the target ``y`` of a transcoder, the code ``f``
-and the reconstruction ``x_hat``; ``expected.json`` its FVU and L0. Those that are there already
-are left alone.
+computes: ``expected.safetensors`` has rows ``x``, the code ``f``, the reconstruction ``y``, and
+the ``target`` of a transcoder; ``made.json`` the FVU, the L0 and the version. Those that are there
+already are left alone.
 """
 
 import json
@@ -20,7 +20,7 @@ from sae_lens.saes.sae import SAEMetadata, TrainStepInput
 from sae_lens.training.activation_scaler import ActivationScaler
 from safetensors.torch import save_file
 
-GOLDEN = Path(__file__).parents[1] / "dictionaries"
+GOLDEN = Path(__file__).parent
 D_IN, D_OUT, D_SAE, ROWS, STEPS = 8, 6, 24, 64, 300
 PLACES = {"model_name": "gpt2", "hook_name": "blocks.0.mlp.hook_in", "context_size": 8}
 
@@ -111,20 +111,22 @@ def keep(directory: Path, sae, scaler: ActivationScaler | None) -> None:
     if scaler is not None and scaler.whitening is not None:
         white = scaler.whitening
         loaded.fold_activation_whitening(white.mean, white.matrix, white.inverse_matrix)
-    x, y = rows(10**6)
-    target = {"y": y} if hasattr(loaded.cfg, "d_out") else {}
-    f, x_hat = loaded.encode(x), loaded(x)
+    x, written = rows(10**6)
+    target = {"target": written} if hasattr(loaded.cfg, "d_out") else {}
+    f, y = loaded.encode(x), loaded(x)
     variance = ExplainedVarianceCalculator()
-    variance.add_batch(x_hat, target.get("y", x))
-    found = {"x": x, "f": f, "x_hat": x_hat} | target
+    variance.add_batch(y, target.get("target", x))
+    found = {"x": x, "f": f, "y": y} | target
     save_file({k: t.contiguous() for k, t in found.items()}, directory / "expected.safetensors")
-    numbers = {
-        "sae_lens": version("sae-lens"),
+    made = {
+        "program": "sae-lens",
+        "torch": torch.__version__,
+        "version": version("sae-lens"),
         "fvu": 1 - variance.compute(),
         "l0": (f != 0).sum(dim=-1).float().mean().item(),
     }
-    text = json.dumps(numbers, indent=1, allow_nan=False) + "\n"
-    (directory / "expected.json").write_text(text, "utf-8")
+    text = json.dumps(made, indent=1, allow_nan=False) + "\n"
+    (directory / "made.json").write_text(text, "utf-8")
 
 
 def refused(directory: Path, architecture: str) -> None:
