@@ -344,10 +344,14 @@ def test_sites_that_a_file_does_not_name_are_given(tmp_path):
         load_dictionary(tmp_path, hook_name="a")
 
 
-def test_a_module_of_transformers_is_not_taken_for_a_hook(tmp_path):
-    write(tmp_path, PLAIN["topk"] | {"metadata": {"hf_hook_name": "model.layers.3.mlp"}})
-    with pytest.raises(BadInput, match=r"names a module of transformers \(model.layers.3.mlp\)"):
-        load_dictionary(tmp_path)
+def test_a_module_of_transformers_is_a_hook_if_that_is_certain(tmp_path):
+    def of(module):
+        return write(tmp_path, PLAIN["topk"] | {"metadata": {"hf_hook_name": module}})
+
+    found, _ = load_dictionary(of("model.layers.3"))
+    assert found.wiring.reads[0].hook_name == "blocks.3.hook_resid_post"
+    with pytest.raises(BadInput, match=r"it is of model\.layers\.3\.mlp, and which hook that is"):
+        load_dictionary(of("model.layers.3.mlp"))
     found, _ = load_dictionary(tmp_path, hook_name="blocks.3.hook_mlp_out")
     assert found.wiring.reads[0].hook_name == "blocks.3.hook_mlp_out"
 

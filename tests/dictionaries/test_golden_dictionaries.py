@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from rkstore.dictionaries import load_dictionary
 
 ROOT = Path(__file__).parents[1] / "golden" / "dictionaries"
-GOLDEN = sorted(path for path in ROOT.iterdir() if path.is_dir())
+GOLDEN = sorted(path.parent for path in ROOT.glob("*/expected.safetensors"))
 
 
 def reconstructed(dictionary, x):
