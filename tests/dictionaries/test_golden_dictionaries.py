@@ -1,6 +1,6 @@
 """Dictionaries that other programs wrote, with the code and the reconstruction they computed.
 
-``golden/dictionaries/make.py`` made them, in the environment of each program.
+``golden/make_dictionaries/programs.py`` made them, in the environment of each program.
 """
 
 import json
@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from rkstore.dictionaries import load_dictionary
 
 ROOT = Path(__file__).parents[1] / "golden" / "dictionaries"
-GOLDEN = sorted(path for path in ROOT.iterdir() if path.is_dir())
+GOLDEN = sorted(path.parent for path in ROOT.glob("*/made.json"))
 
 
 def reconstructed(dictionary, x):
