@@ -110,14 +110,14 @@ class DictionaryLearning(Layout):
 
         wiring = dictionary.wiring
         if len(wiring.banks) > 1 or len(wiring.sites) > 1 or not wiring.centred or wiring.skip:
-            return "it has autoencoders alone"
+            return "dictionary_learning has only autoencoders of one site"
         if dictionary.row_norm != "none":
-            return f"it has no {dictionary.row_norm}"
+            return f"dictionary_learning has no {dictionary.row_norm}"
         try:
             ((select, _),) = at_inference(dictionary)
         except BadInput as error:
-            return error.sentence
-        return None if select.name in _CLASS_OF else f"it has no {select.name} code"
+            return f"{error.sentence}, and dictionary_learning only by pre-activations"
+        return None if select.name in _CLASS_OF else f"dictionary_learning has no {select.name}"
 
     def write(self, dictionary: Dictionary, directory: Path, metadata: dict[str, Any]) -> None:
         import torch
