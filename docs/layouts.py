@@ -43,6 +43,12 @@ BY_SCHEMA = {
     "gemma-scope-2": {"sae": {"jumprelu"}, "transcoder": {"jumprelu"}, "skip": {"jumprelu"}},
 }
 
+# Programs that are known by their repository.
+PROGRAMS = {
+    "crosscoder": "jkminder/dictionary_learning",
+    "dedicated": "dedicated-feature crosscoders",
+}
+
 # What opens a dictionary that rkstore wrote, in a test.
 OPENED_BY: dict[str, str] = {}
 
@@ -131,7 +137,8 @@ def golden() -> tuple[Found, dict[str, set[str]]]:
                 dictionary, _ = load_dictionary(path, name, hook_name="a", hook_name_out="b")
             note(read[name], dictionary)
             made = json.loads((path / "made.json").read_text("utf-8"))
-            by[name].add(f"{made['program']} {made.get('version') or made['commit'][:7]}")
+            program = PROGRAMS.get(made["program"], made["program"])
+            by[name].add(f"{program} {made.get('version') or made['commit'][:7]}")
     return read, by
 
 
