@@ -4,6 +4,7 @@ import click
 
 from rkstore.cli.options import PATH, Command, options_of, store_argument
 from rkstore.cli.streams import echo, plain
+from rkstore.dictionaries.layouts import LAYOUTS
 from rkstore.dictionaries.settings import ConvertSettings
 from rkstore.errors import BadInput
 from rkstore.share.settings import ExportSettings, ImportSettings, PullSettings
@@ -19,8 +20,17 @@ from rkstore.share.settings import ExportSettings, ImportSettings, PullSettings
     help="For the card of a dictionary, a results.json that has it; evaluation/results.json in its "
     "directory by default.",
 )
+@click.option(
+    "--layout",
+    type=click.Choice(list(LAYOUTS)),
+    help="Which of the dictionaries to push, of a directory that has several layouts.",
+)
 def push(
-    paths: tuple[str, ...], store: str | None, license: str | None, evaluation: str | None
+    paths: tuple[str, ...],
+    store: str | None,
+    license: str | None,
+    evaluation: str | None,
+    layout: str | None,
 ) -> None:
     """A store goes to any URL, a dictionary to hf://USER/NAME, with a card. Files that are there
     already are not sent again: after an interruption, the same command continues where it stopped.
@@ -34,9 +44,11 @@ def push(
     if sources and _is_dictionary(sources[0]):
         from rkstore.dictionaries.hub.push import push as push_dictionary
 
-        moved = push_dictionary(sources[0], url, license=license, evaluation=evaluation)
-    elif license is not None or evaluation is not None:
-        raise BadInput("--license and --evaluation are for a dictionary: leave them out")
+        moved = push_dictionary(
+            sources[0], url, license=license, evaluation=evaluation, layout=layout
+        )
+    elif license is not None or evaluation is not None or layout is not None:
+        raise BadInput("--license, --evaluation and --layout are for a dictionary: leave them out")
     else:
         moved = push_store(sources[0] if sources else find_store(store), url)
     echo(f"{url}: {moved}")

@@ -16,6 +16,7 @@ from rkstore.dictionaries import select_named
 from rkstore.dictionaries.hub.card import mark
 from rkstore.dictionaries.wirings import Bank, Wiring
 from rkstore.errors import BadInput, RkstoreError
+from rkstore.store.files import sha256
 from rkstore.store.places.hub import Repository
 from rkstore.store.sites import Site
 
@@ -372,6 +373,25 @@ def test_the_evaluation_that_is_given_is_in_the_card(hub, rkstore, tmp_path):
     assert "| 1,524 | 32.0 | 101 | 0.3272 | 14.15 | - |" in card_of(hub)[1]
 
 
+def test_the_record_of_a_dictionary_is_in_its_card_as_far_as_it_is_of_these_weights(
+    hub, rkstore, tmp_path
+):
+    sae().save_pretrained(tmp_path / "saved")
+    own = sha256(tmp_path / "saved" / "sae_weights.safetensors")
+    entry = {"kind": "reconstruction", "store_fingerprint": "929607410d407341", "result": RESULT}
+    other = entry | {"weights_sha256": "0" * 64, "store_fingerprint": "another"}
+    spliced = {"kind": "spliced", "result": {"ce_recovered": 0.9}, "weights_sha256": own}
+    entries = [entry | {"weights_sha256": own}, other, spliced | {"store_fingerprint": "f" * 16}]
+    (tmp_path / "saved" / "evaluation").mkdir()
+    (tmp_path / "saved" / "evaluation" / "results.json").write_text(json.dumps(entries))
+    status, _, err = rkstore("push", "saved", URL)
+    assert status == 0, err
+    card = card_of(hub)[1]
+    assert "| 1,524 | 32.0 | 101 | 0.3272 | 14.15 | - |" in card
+    assert '"ce_recovered": 0.9' in card
+    assert "another" not in card
+
+
 def test_the_evaluation_of_another_dictionary_is_refused(hub, rkstore, tmp_path):
     sae().save_pretrained(tmp_path / "saved")
     (tmp_path / "other").mkdir()
@@ -388,7 +408,7 @@ def test_options_of_a_dictionary_are_refused_with_a_store(rkstore, make_store):
     make_store("store")
     status, _, err = rkstore("push", "store", "hf://datasets/org/acts", "--license", "mit")
     assert status == 2
-    assert "--license and --evaluation are for a dictionary" in err
+    assert "--license, --evaluation and --layout are for a dictionary" in err
 
 
 def test_convert_takes_a_dictionary_of_the_hub(published, rkstore, tmp_path):
@@ -398,6 +418,31 @@ def test_convert_takes_a_dictionary_of_the_hub(published, rkstore, tmp_path):
     found = Dictionary.from_pretrained(tmp_path / "converted" / "one-rkstore", layout="rkstore")
     same(found, sae())
     assert found.metadata["hook_name"] == SITE
+
+
+def test_dictionaries_of_the_hub_and_of_a_directory_are_judged_side_by_side(
+    published, rkstore, make_store, tmp_path
+):
+    make_store("store", rows=400)
+    published({"one": sae(1)})
+    sae(1).save_pretrained(tmp_path / "here")
+    status, out, err = rkstore("evaluate", "--store", "store", f"{URL}/one", "here")
+    assert status == 0, err
+    one, here = [
+        line.split("|")[2:] for line in out.splitlines() if "one" in line or "here" in line
+    ][:2]
+    assert one == here
+
+
+def test_a_training_starts_from_a_dictionary_of_the_hub(published, rkstore, make_store):
+    make_store("store", rows=400)
+    dictionary = sae(1)
+    dictionary.normalise_decoder()
+    published({"one": dictionary})
+    words = ("--hook", SITE, "--d-sae", 24, "--k", 4, "--steps", 1, "--batch-size", 32)
+    status, out, err = rkstore("train", "--store", "store", "--from", f"{URL}/one", *words)
+    assert status == 0, err
+    assert Dictionary.from_pretrained(out.strip()).wiring == dictionary.wiring
 
 
 def test_convert_says_which_layouts_can_hold_a_dictionary(rkstore, tmp_path):

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from rkstore.dictionaries.dictionary import Dictionary
-from rkstore.dictionaries.hub.evaluations import table
+from rkstore.dictionaries.hub.evaluations import Result, shown
 from rkstore.dictionaries.layouts import LAYOUTS
 from rkstore.dictionaries.layouts.base import UNNAMED, UNNAMED_OUT
 from rkstore.dictionaries.wirings import Wiring
@@ -50,7 +50,7 @@ def card(
     layout: str,
     files: Mapping[str, FileRecord],
     license: str | None,
-    results: list[dict[str, Any]],
+    results: list[Result],
 ) -> str:
     """What a dictionary is and how it is loaded, in Markdown; none of it is read as HTML.
 
@@ -77,7 +77,7 @@ def card(
         facts(_facts(dictionary, metadata, run, model, layout, files, license)),
         *_settings(run),
         "## Evaluation",
-        table(results) if results else "No evaluation is on record.",
+        *shown(results),
         *_loading(dictionary, place, layout),
     ]
     return "\n\n".join(parts) + "\n"

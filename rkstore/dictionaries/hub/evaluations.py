@@ -1,6 +1,7 @@
 """What ``rkstore evaluate`` recorded of a dictionary, for its card."""
 
 import json
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,12 @@ from rkstore.errors import BadInput, one_line
 from rkstore.store.files import named
 from rkstore.store.markdown import code
 
-# The record in the directory of a dictionary.
+# The record in the directory of a dictionary: a list of entries, each with the digest of the
+# weights that were measured.
 RECORD = Path("evaluation", "results.json")
+
+# The kind of the entries that the store alone gives, and of all in a file of one evaluation.
+USUAL = "reconstruction"
 
 # Head of a column, key of the result, form of the number.
 COLUMNS = (
@@ -21,45 +26,80 @@ COLUMNS = (
     ("cosine", "cosine", ".4f"),
 )
 
+Result = Mapping[str, Any]
 
-def evaluations_of(directory: Path, given: str | Path | None = None) -> list[dict[str, Any]]:
-    """The results of a dictionary: of the record in its directory, or of the file that is given.
+
+def evaluations_of(
+    directory: Path, digests: Collection[str], given: str | Path | None = None
+) -> list[Result]:
+    """The results of a dictionary, each with its ``kind`` and ``store_fingerprint``.
+
+    Args:
+        digests: SHA-256 of its files.
+        given: a record, or the ``results.json`` of one evaluation; None for the record in the
+            directory, if there is one.
 
     Raises:
-        BadInput: the file is no record, has no result of this dictionary, or is older than it.
+        BadInput: the file is neither, or has no result of this dictionary, or is older than it.
     """
     path = named(given) if given is not None else directory / RECORD
     if given is None and not path.is_file():
         return []
     try:
         document = json.loads(path.read_text("utf-8"))
-        store = document.get("store_fingerprint")
-        found = [{"store_fingerprint": store} | dict(result) for result in document["results"]]
+        if isinstance(document, list):
+            found = [_of_entry(entry) for entry in document if entry["weights_sha256"] in digests]
+        else:
+            found = list(_of_document(document, directory))
+            _check_newer(path, directory)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, BadInput):
+            raise
         raise BadInput(
             f"cannot read the evaluation {path} ({one_line(error)}): give a results.json of "
             "rkstore evaluate"
         ) from None
-    if given is None:
-        return found
-    found = [one for one in found if _names(one.get("path"), directory)]
-    if not found:
+    if given is not None and not found:
         raise BadInput(f"{path} has no result of {directory}: evaluate it, and give its record")
-    newest = max(file.stat().st_mtime for file in directory.iterdir() if file.is_file())
-    if path.stat().st_mtime < newest:
-        raise BadInput(f"{path} is older than {directory}: evaluate the dictionary again")
     return found
 
 
-def _names(path: object, directory: Path) -> bool:
-    """Whether a path in a record is that directory."""
-    if not isinstance(path, str) or not path:
-        return False
-    return named(path).is_dir() and named(path).samefile(directory)
+def _of_entry(entry: dict[str, Any]) -> Result:
+    own = {key: entry[key] for key in ("kind", "store_fingerprint")}
+    return dict(entry["result"]) | own
 
 
-def table(results: list[dict[str, Any]]) -> str:
-    """The results as a Markdown table, and what was measured."""
+def _of_document(document: dict[str, Any], directory: Path) -> Iterator[Result]:
+    """The results of a directory in the file of one evaluation, which names it."""
+    own = {"kind": USUAL, "store_fingerprint": document["store_fingerprint"]}
+    for result in document["results"]:
+        path = named(result["path"])
+        if path.is_dir() and path.samefile(directory):
+            yield dict(result) | own
+
+
+def _check_newer(path: Path, directory: Path) -> None:
+    """Raise BadInput if an evaluation that records no digest is older than the dictionary."""
+    newest = max(file.stat().st_mtime for file in directory.iterdir() if file.is_file())
+    if path.stat().st_mtime < newest:
+        raise BadInput(f"{path} is older than {directory}: evaluate the dictionary again")
+
+
+def shown(results: list[Result]) -> Iterator[str]:
+    """The results in Markdown: a table of the usual ones, the others as they are."""
+    if not results:
+        yield "No evaluation is on record."
+        return
+    if usual := [result for result in results if result["kind"] == USUAL]:
+        yield _table(usual)
+    for result in results:
+        if result["kind"] != USUAL:
+            text = json.dumps(result, indent=1, allow_nan=False).replace("`", "'")
+            head = f"<details><summary>{code(result['kind'])}</summary>"
+            yield f"{head}\n\n```json\n{text}\n```\n\n</details>"
+
+
+def _table(results: list[Result]) -> str:
     heads = ["store", "site", *(head for head, _, _ in COLUMNS)]
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * 2 + "---:|" * len(COLUMNS)]
     for result in results:

@@ -5,8 +5,10 @@ directory are fetched, so that nothing else of the repository can be read by mis
 """
 
 import re
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from glob import escape
 from pathlib import Path
 from typing import Any, TypeVar
@@ -107,7 +109,8 @@ def fetched(
         return root / place.under
     info = _asked(place, lambda: HfApi().repo_info(place.name, **what))
     files = _files(place, [one.rfilename for one in info.siblings or ()], layout)
-    with without_bars():
+    # Elsewhere than on a terminal the Hub's bars are lines without end.
+    with nullcontext() if sys.stderr.isatty() else without_bars():
         root = _asked(place, lambda: get([escape(file) for file in files], False))
     if root.name != info.sha:
         raise RkstoreError(f"{place} was changed while it was read: run the same command again")

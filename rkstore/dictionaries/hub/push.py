@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from tqdm import tqdm
+
 from rkstore.dictionaries.disk import layout_of, load_dictionary
 from rkstore.dictionaries.hub.card import card, mark
 from rkstore.dictionaries.hub.evaluations import evaluations_of
@@ -32,8 +34,8 @@ def push(
     Args:
         url: ``hf://USER/NAME``, with ``@BRANCH`` and a directory if wanted.
         layout: which program wrote it, one of ``LAYOUTS``; None if its files say so.
-        evaluation: a ``results.json`` of ``rkstore evaluate`` for the card; by default that in its
-            directory ``evaluation``.
+        evaluation: a ``results.json`` of ``rkstore evaluate`` for the card; by default the record
+            in the directory, ``evaluation/results.json``.
         license: as the Hub names it; the card says that it is unknown if None.
         message: of the commit.
         private: whether a repository that is created is private.
@@ -54,6 +56,7 @@ def push(
     records = {
         name: FileRecord((root / name).stat().st_size, sha256(root / name)) for name in files
     }
+    digests = {record.sha256 for record in records.values()}
     place = repository_of(url)
     assert place is not None  # or it is refused above
     text = card(
@@ -63,7 +66,7 @@ def push(
         layout=kind.name,
         files=records,
         license=license,
-        results=evaluations_of(root, evaluation),
+        results=evaluations_of(root, digests, evaluation),
     )
     with location.writing(place.name) as found:
         _check_free(location.url, found, files)
@@ -72,14 +75,16 @@ def push(
             for name, record in records.items()
             if name not in found or not location.has(name, record, root / name)
         ]
-        for name in missing:
-            location.put(name, root / name)
+        total = sum(records[name].bytes for name in missing)
+        with tqdm(total=total, unit="B", unit_scale=True, desc="push", disable=None) as bar:
+            for name in missing:
+                location.put(name, root / name)
+                bar.update(records[name].bytes)
         if place.under and not location.has_bytes(CARD, text.encode()):
             location.put_bytes(CARD, text.encode())
         location.put_card(text, mark(place))
         location.check_written()
-    sent = [records[name].bytes for name in missing]
-    return Moved(len(sent), sum(sent), len(files) - len(sent))
+    return Moved(len(missing), total, len(files) - len(missing))
 
 
 def _check_free(url: str, found: set[str], files: list[str]) -> None:
