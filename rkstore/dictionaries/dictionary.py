@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rkstore.dictionaries.norms import NORMS
-from rkstore.dictionaries.rownorm import ROW_NORMS
+from rkstore.dictionaries.pretrained import Pretrained
+from rkstore.dictionaries.rownorm import OF_INPUT, ROW_NORMS
 from rkstore.dictionaries.rows import Rows, side_by_side, split
 from rkstore.dictionaries.selection import Selection
 from rkstore.dictionaries.selects import Select
@@ -26,7 +27,7 @@ class Weights(NamedTuple):
     W_dec: nn.Parameter
 
 
-class Dictionary(nn.Module):
+class Dictionary(Pretrained, nn.Module):
     """``pre = Σ_reads x W_enc + b_enc``, ``f = select(pre)``, ``ŷ = Σ_banks f W_dec + b_dec``.
 
     If the wiring is centred, encoders read ``x - b_dec``; if it has a skip, ``ŷ`` has another
@@ -45,13 +46,14 @@ class Dictionary(nn.Module):
         """Make a dictionary of zeros; an init fills it.
 
         Args:
-            row_norm: normalisation of each row, undone after decoding, one of ``ROW_NORMS``.
+            row_norm: normalisation of each row that is read, one of ``ROW_NORMS``; undone after
+                decoding if the wiring is centred, and so writes what it reads.
 
         Raises:
             BadInput: the select needs more latents.
         """
         super().__init__()
-        self.wiring, self.row_norm = wiring, row_norm
+        self.wiring, self.row_norm, self.metadata = wiring, row_norm, {}
         pools = [wiring.latents] if wiring.together else [bank.latents for bank in wiring.banks]
         pools *= wiring.views
         if len(pools) == 1:
@@ -188,7 +190,7 @@ class Dictionary(nn.Module):
         """
         if self.wiring.skip:
             raise BadInput("a code without its input lacks what the skip adds: use reconstruct")
-        if self.row_norm != "none":
+        if self._undoes:
             raise BadInput(
                 f"a code of rows under {self.row_norm} has lost their norm: use reconstruct"
             )
@@ -258,7 +260,8 @@ class Dictionary(nn.Module):
         total: dict[str, Tensor] = {}
         for i, (bank, _) in enumerate(self.banks):
             W_skip = hold(self.skip(i))
-            for site, y in split(F.linear(self.read(rows, bank), W_skip), bank.writes):
+            x = self.read(rows, bank) if self.wiring.centred else side_by_side(rows, bank.reads)
+            for site, y in split(F.linear(x, W_skip), bank.writes):
                 name = site.hook_name
                 total[name] = y + (total[name] if name in total else hold(self.bias((site,))))
         return total
@@ -272,9 +275,12 @@ class Dictionary(nn.Module):
         rows = self.rows(x)
         f = self.code(self.pre(rows))
         (decoded,) = self.decodings(f, rows=rows)
-        if self.row_norm != "none":
+        if self._undoes:
+            reads = {site.hook_name for site in self.wiring.reads}
             for name, y in decoded.items():
-                mean, _, factor = ROW_NORMS[self.row_norm](rows[name])
+                # What is written and not read gets mean and factor of what was read.
+                source = rows[name] if name in reads else side_by_side(rows, self.wiring.reads)
+                mean, _, factor = ROW_NORMS[self.row_norm](source)
                 decoded[name] = y * factor + mean
         return f, _alone(decoded) if isinstance(x, Tensor) else decoded
 
@@ -353,6 +359,12 @@ class Dictionary(nn.Module):
         if self.wiring.norm == "none":
             return self.b_dec.new_ones(len(self.wiring.writes))
         return self.get_buffer("units")
+
+    @property
+    def _undoes(self) -> bool:
+        """Whether decoding undoes the normalisation of rows."""
+        centred = self.row_norm != "none" and self.wiring.centred
+        return centred or self.row_norm == OF_INPUT
 
     def _named(self, name: str, i: int) -> str:
         """The name of a parameter of a bank."""

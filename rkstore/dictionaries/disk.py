@@ -1,29 +1,42 @@
-"""A dictionary on disk: ``cfg.json`` and ``sae_weights.safetensors``.
+"""A dictionary on disk: a checkpoint, or the files of another program.
 
-An autoencoder of one site has SAELens' own layout: ``sae_lens.SAE.load_from_disk(path)`` loads
-the directory unchanged. Any other has the ``architecture`` rkstore, with its wiring as JSON: also
-an autoencoder that ranks by decoder norms, unless these can be taken into its thresholds.
+A checkpoint is ``cfg.json`` and ``sae_weights.safetensors``. An autoencoder of one site has
+SAELens' own layout there: ``sae_lens.SAE.load_from_disk(path)`` loads the directory unchanged. Any
+other has rkstore's, with its wiring as JSON: also an autoencoder that ranks by decoder norms,
+unless these can be taken into its thresholds.
 """
 
-import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
-from rkstore.dictionaries.config import read_config
 from rkstore.dictionaries.dictionary import Dictionary
-from rkstore.dictionaries.folding import fold
-from rkstore.dictionaries.selection import Selection
-from rkstore.dictionaries.selects import select_named
-from rkstore.dictionaries.wirings import Wiring
-from rkstore.errors import BadInput
-from rkstore.store.files import named
-from rkstore.store.sites import of_head
+from rkstore.dictionaries.hub.fetch import local_copy
+from rkstore.dictionaries.layouts import LAYOUTS, Layout, layouts_of
+from rkstore.dictionaries.layouts.base import UNNAMED
+from rkstore.dictionaries.layouts.own import Own
+from rkstore.dictionaries.layouts.saelens import (
+    CONFIG,
+    WEIGHTS,
+    SAELens,
+    config_and_tensors,
+    write_files,
+)
+from rkstore.errors import BadInput, few, one_line
+from rkstore.settings import member_named
 
-CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
+__all__ = [
+    "CHECKPOINTS",
+    "CONFIG",
+    "TRAINING",
+    "UNNAMED",
+    "WEIGHTS",
+    "load_dictionary",
+    "save_dictionary",
+]
 
 # The file that makes a directory a checkpoint.
 TRAINING = "training.json"
@@ -31,101 +44,74 @@ TRAINING = "training.json"
 # The default directory of checkpoints.
 CHECKPOINTS = "checkpoints"
 
-# Since this version SAELens keeps everything not needed to run a dictionary in "metadata".
-SAE_LENS_VERSION = "6.0.0"
-
-# The architecture of a dictionary whose wiring only rkstore writes.
-WIRED = "rkstore"
-
-# The site of an autoencoder whose file names none.
-UNNAMED = "x"
-
-Read = tuple[Dictionary, dict[str, Tensor], dict[str, Any]]
+# How deep in a directory of several dictionaries each may lie: SAELens' sae_id has up to three
+# parts (layer_20/width_16k/average_l0_71).
+DEPTH = 3
 
 
-def save_dictionary(dictionary: Dictionary, path: Path, metadata: dict[str, Any]) -> None:
+def save_dictionary(
+    dictionary: Dictionary, path: Path, metadata: dict[str, Any], layout: str | None = None
+) -> None:
     """Write a dictionary to an existing directory.
 
     Args:
         metadata: model and hook it belongs to, under SAELens' names, and whatever else
             is worth keeping.
-    """
-    as_sae = _is_sae(dictionary)
-    config, tensors = _as_saelens(dictionary) if as_sae else _as_wired(dictionary)
-    config["metadata"] = {"sae_lens_version": SAE_LENS_VERSION} | metadata
-    save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, path / WEIGHTS)
-    text = json.dumps(config, indent=2, allow_nan=False) + "\n"
-    (path / CONFIG).write_text(text, "utf-8")
-
-
-def _is_sae(dictionary: Dictionary) -> bool:
-    """Whether SAELens supports it: one bank, which writes the one site that it reads."""
-    wiring = dictionary.wiring
-    if len(wiring.banks) > 1 or len(wiring.sites) > 1 or not wiring.centred or wiring.skip:
-        return False
-    (pool,) = dictionary.pools
-    select, _ = pool.rule.at_inference(pool, dictionary.d_sae)
-    return select.architecture is not None and (wiring.norm == "none" or select.by_latent)
-
-
-def _as_saelens(dictionary: Dictionary) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Configuration and tensors under SAELens' names."""
-    (pool,) = dictionary.pools
-    select, kept = pool.rule.at_inference(pool, dictionary.d_sae)
-    if dictionary.wiring.norm != "none":
-        # z c > θ is z > θ/c.
-        plain = Selection(select, dictionary.d_sae)
-        plain.load_state_dict(kept)
-        plain.rescale(dictionary.weights()[0].clamp_min(1e-12))
-        kept = plain.state_dict()
-    config = {
-        "architecture": select.architecture,
-        "d_in": dictionary.d_in,
-        "d_sae": dictionary.d_sae,
-        "dtype": "float32",
-        "device": "cpu",
-        "apply_b_dec_to_input": True,
-        "normalize_activations": dictionary.row_norm,
-        "reshape_activations": "none",
-        **select.config(),
-    }
-    weights = {"b_dec": dictionary.b_dec} | dictionary.banks[0][1]._asdict()
-    return config, select.to_saelens(weights | kept)
-
-
-def _as_wired(dictionary: Dictionary) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Configuration and tensors of banks without a layout of another program."""
-    rule = dictionary.pools[0].rule
-    config = {
-        "architecture": WIRED,
-        "d_sae": dictionary.d_sae,
-        "wiring": dictionary.wiring.as_dict(),
-        "select": {"name": rule.name}
-        | {key: value for key, value in rule if key not in rule.of_training},
-        "normalize_activations": dictionary.row_norm,
-    }
-    return config, dictionary.state_dict()
-
-
-def load_dictionary(path: str | Path) -> tuple[Dictionary, dict[str, Any]]:
-    """Read a dictionary that rkstore or SAELens wrote, and its metadata.
-
-    Options of the file are folded into the weights: ``encode`` gives the code that SAELens gives,
-    ``forward`` the reconstruction, but the weights may differ from those on disk.
+        layout: one of ``LAYOUTS``; that of a checkpoint if None.
 
     Raises:
-        BadInput: there is none in that directory, or its kind is unknown, or its tensors do not
-        fit its configuration or are not finite.
+        BadInput: the layout cannot hold it, or is not known.
     """
-    path = named(path)
-    if not (path / CONFIG).is_file() or not (path / WEIGHTS).is_file():
-        raise BadInput(f"{path} holds no dictionary ({CONFIG} and {WEIGHTS}): give a checkpoint")
+    if layout is None:
+        _write_checkpoint(dictionary, path, metadata)
+        return
+    chosen = member_named("layout", LAYOUTS, layout, {})
+    if reason := chosen.refuses(dictionary):
+        can = [name for name, kind in LAYOUTS.items() if kind().refuses(dictionary) is None]
+        raise BadInput(
+            f"the layout {layout} cannot hold this dictionary: {reason}; {', '.join(can)} can"
+        )
+    chosen.write(dictionary, path, metadata)
+
+
+def _write_checkpoint(dictionary: Dictionary, path: Path, metadata: dict[str, Any]) -> None:
+    """Write the two files of a checkpoint, with the metadata as it is."""
+    wiring = dictionary.wiring
+    autoencoder = len(wiring.banks) == 1 and wiring.reads == wiring.writes and wiring.centred
+    if autoencoder and SAELens().refuses(dictionary) is None:
+        write_files(path, *config_and_tensors(dictionary), metadata)
+    else:
+        Own().write(dictionary, path, metadata)
+
+
+def load_dictionary(
+    path: str | Path,
+    layout: str | None = None,
+    *,
+    hook_name: str | None = None,
+    hook_name_out: str | None = None,
+) -> tuple[Dictionary, dict[str, Any]]:
+    """Read a dictionary in any of ``LAYOUTS``, and its metadata.
+
+    Options of the files are folded into the weights: ``encode`` gives the code that the program
+    gives which wrote them, ``forward`` the reconstruction, but the weights may differ from those on
+    disk.
+
+    Args:
+        path: a directory, or an ``hf://`` URL of one in a repository of the Hub.
+        layout: which program wrote it, one of ``LAYOUTS``; None if its files say so.
+        hook_name: of the rows that it reads, if its files do not say it; for a dictionary of
+            several layers the part after the block.
+        hook_name_out: of those that a transcoder writes.
+
+    Raises:
+        BadInput: there is none in that directory, or there are several, or its kind is unknown, or
+            its tensors do not fit its configuration or are not finite.
+    """
+    path = local_copy(path, layout)
+    chosen = layout_of(path, layout)
     try:
-        document = json.loads((path / CONFIG).read_text("utf-8"))
-        wired = isinstance(document, dict) and document.get("architecture") == WIRED
-        read = _read_wired if wired else _read_saelens
-        dictionary, tensors, metadata = read(document, path)
-        dictionary.load_state_dict(tensors)
+        read = chosen.read(path, hook_name=hook_name, hook_name_out=hook_name_out)
     except (
         ValueError,
         KeyError,
@@ -134,47 +120,48 @@ def load_dictionary(path: str | Path) -> tuple[Dictionary, dict[str, Any]]:
         RuntimeError,
         SafetensorError,
     ) as error:
-        reason = " ".join(str(error).split())
-        raise BadInput(f"cannot read the dictionary in {path}: {reason}") from None
+        raise BadInput(f"cannot read the dictionary in {path}: {_reason(error)}") from None
+    dictionary, metadata = read
+    dictionary.metadata = metadata
     return dictionary.eval(), metadata
 
 
-def _read_saelens(document: Any, path: Path) -> Read:
-    config = read_config(document)
-    tensors = fold(load_file(path / WEIGHTS), config, path)
-    select = select_named(config.select, config.options)
-    hook_name = _site(config.metadata)
-    sizes = config.d_in, config.d_sae
-    dictionary = Dictionary.of_site(*sizes, select, config.row_norm, hook_name)
-    kept = dictionary.pools[0].state_dict()
-    # On disk the select's state is next to the weights: SAELens has one flat list.
-    named = {f"select.{k}" if k in kept else k: tensor for k, tensor in tensors.items()}
-    return dictionary, named, config.metadata
+def layout_of(path: Path, name: str | None = None) -> Layout:
+    """The layout of a directory, which must have that of a dictionary.
+
+    Args:
+        name: the one to take; None if there is only one.
+
+    Raises:
+        BadInput: it holds no dictionary, or several.
+    """
+    if name is not None:
+        chosen = member_named("layout", LAYOUTS, name, {})
+        if not chosen.found(path):
+            raise BadInput(f"{path} holds no dictionary in the layout {name}: leave --layout out")
+        return chosen
+    found = layouts_of(path)
+    if len(found) > 1:
+        names = ", ".join(layout.name for layout in found)
+        raise BadInput(f"{path} holds dictionaries in several layouts ({names}): choose --layout")
+    if found:
+        return found[0]
+    if inside := list(_inside(path)):
+        raise BadInput(f"{path} holds several dictionaries: give one of {few(inside)}")
+    raise BadInput(f"{path} holds no dictionary ({CONFIG} and {WEIGHTS}): give a checkpoint")
 
 
-def _site(metadata: dict[str, Any]) -> str:
-    """The site of the rows: that of one head of a hook, if SAELens' ``hook_head_index`` says so."""
-    hook_name = str(metadata.get("hook_name") or UNNAMED)
-    head = metadata.get("hook_head_index")
-    if head is None:
-        return hook_name
-    if type(head) is not int or head < 0 or hook_name == UNNAMED:
-        raise BadInput(f"hook_head_index is {head!r} of {hook_name}, which is no head of a hook")
-    return of_head(hook_name, head)
+def _inside(root: Path) -> Iterator[str]:
+    """Directories below one that hold a dictionary, by their names in it."""
+    for at, directories, _ in os.walk(root):
+        place = Path(at).relative_to(root)
+        if len(place.parts) == DEPTH:
+            directories.clear()
+        directories[:] = sorted(name for name in directories if not name.startswith("."))
+        if place.parts and layouts_of(Path(at)):
+            yield place.as_posix()
 
 
-def _read_wired(document: Any, path: Path) -> Read:
-    wiring, tensors = Wiring.from_dict(document["wiring"]), load_file(path / WEIGHTS)
-    kept = ("select", "units")  # what is no weight
-    weights = [tensor.numel() for name, tensor in tensors.items() if not name.startswith(kept)]
-    if sum(weights) != wiring.parameters:  # before memory is allocated
-        raise BadInput("its tensors do not fit its wiring")
-    for name, tensor in tensors.items():
-        if not tensor.isfinite().all():
-            raise BadInput(f"{name} holds values that are not finite: its training diverged")
-    options = dict(document["select"])
-    select = select_named(options.pop("name"), options)
-    dictionary = Dictionary(wiring, select, document["normalize_activations"])
-    if wiring.norm != "none" and tensors["units"].dim() == 2:  # one a latent: affine.py
-        dictionary.register_buffer("units", dictionary.units_of_latents().clone())
-    return dictionary, tensors, dict(document["metadata"])
+def _reason(error: Exception) -> str:
+    """What is wrong, on one line."""
+    return error.sentence if isinstance(error, BadInput) else one_line(error)

@@ -193,7 +193,7 @@ def test_a_directory_without_a_dictionary_is_refused(tmp_path):
             {"architecture": "other"},
             "architecture is 'other': rkstore reads standard, topk, jumprelu",
         ),
-        ({"d_sae": 41}, "size mismatch"),
+        ({"d_sae": 41}, "by its configuration"),
         ({"k": 400}, "1 to the 40 latents"),
     ],
 )

@@ -8,29 +8,54 @@ everything not needed to run a dictionary in ``metadata``, and the earlier flat 
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
-from rkstore.dictionaries.rownorm import ROW_NORMS
+from rkstore.dictionaries.rownorm import OF_INPUT, ROW_NORMS
 from rkstore.dictionaries.selects import SELECTS
 from rkstore.errors import BadInput
 
 DTYPES = {
-    f"{prefix}{name}": getattr(torch, name)
+    f"{prefix}{name}": name
     for prefix in ("", "torch.")
     for name in ("float32", "float64", "float16", "bfloat16")
 }
 
-# SAELens' architectures, and the name of the select of each.
-ARCHITECTURES = {str(s.architecture): name for name, s in SELECTS.items() if s.architecture}
 
-# The mean norm of the activations was divided out, by a factor in a separate file.
-AVERAGE = "expected_average_only_in"
+@dataclass(frozen=True)
+class Architecture:
+    """What rkstore has an architecture of SAELens as: its select, and the wiring."""
+
+    select: str
+    transcoder: bool = False
+    skip: bool = False
+
+
+ARCHITECTURES = {
+    str(s.architecture): Architecture(name) for name, s in SELECTS.items() if s.architecture
+} | {
+    "transcoder": Architecture("relu", transcoder=True),
+    "skip_transcoder": Architecture("relu", transcoder=True, skip=True),
+    "jumprelu_transcoder": Architecture("jumprelu", transcoder=True),
+    "jumprelu_skip_transcoder": Architecture("jumprelu", transcoder=True, skip=True),
+}
+
+# What SAELens has, and rkstore has not.
+UNLIKE = {
+    "matching_pursuit": "it chooses latents one after another from what is left of a row, which no "
+    "encoder does",
+    "temporal": "its code depends on earlier rows of the context",
+    "batchtopk": "it is of a training: save it with SAELens' save_inference_model",
+    "matryoshka_batchtopk": "it is of a training: save it with SAELens' save_inference_model",
+}
+
+# Normalisations with parameters in a separate file: the mean norm of the activations was divided
+# out, or their covariance.
+AVERAGE, WHITENED = "expected_average_only_in", "covariance_whitening"
+SCALER, WHITENING = "activation_scaler.json", "activation_whitening.safetensors"
 
 # Keys that change a value, with the supported values. The first is the default.
 CHOICES: dict[str, tuple[Any, ...]] = {
     "architecture": ("standard", *(name for name in ARCHITECTURES if name != "standard")),
     "apply_b_dec_to_input": (True, False),
-    "normalize_activations": (*ROW_NORMS, AVERAGE),
+    "normalize_activations": (*(n for n in ROW_NORMS if n != OF_INPUT), AVERAGE, WHITENED),
     # Rows are flat in a store, as hook_z requires.
     "reshape_activations": ("none", "hook_z"),
     "rescale_acts_by_decoder_norm": (False, True),
@@ -41,6 +66,9 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 
 # Keys that change a value and contain a number.
 NUMBERS = ("d_in", "d_sae", "k", "activation_fn_kwargs")
+
+# One more that only a transcoder has.
+OF_TRANSCODERS = ("d_out",)
 
 # Those with k active latents, which may be ranked by decoder norms; and k if one does not say.
 WITH_K = ("topk", "abstopk")
@@ -57,12 +85,13 @@ RENAMED = {
 # The activations that a dictionary is for. In a flat file they are among the other keys.
 METADATA_KEYS = """
     context_size dataset_path dataset_trust_remote_code exclude_special_tokens hf_hook_name
-    hook_head_index hook_layer hook_name model_class_name model_from_pretrained_kwargs model_name
-    neuronpedia_id prepend_bos sae_lens_training_version sae_lens_version seqpos_slice
+    hook_head_index hook_layer hook_name l0 model_class_name model_from_pretrained_kwargs
+    model_name neuronpedia_id num_dead_features prepend_bos sae_lens_training_version
+    sae_lens_version seqpos_slice training_architecture training_architecture_details
 """
 METADATA = frozenset(METADATA_KEYS.split())
 
-# If any of these is set, a row of the store is not the input or not the output.
+# What a transcoder writes. An autoencoder with any of these would not write what it reads.
 NOT_A_ROW = ("hook_name_out", "hook_head_index_out", "hf_hook_name_out")
 
 # How a dictionary was trained, or where: its output does not depend on these.
@@ -96,7 +125,8 @@ class Config:
     """A parsed ``cfg.json``.
 
     Args:
-        select: name of the select, with its ``options``.
+        d_out: width of what is written.
+        options: of the select.
         dtype: what the weights are rounded to; None to keep them.
         centred: whether the encoder takes ``x - b_dec``.
         norm: how rows are normalised, one of ``CHOICES``.
@@ -106,11 +136,12 @@ class Config:
         metadata: the activations that it is for, and other keys.
     """
 
+    architecture: Architecture
     d_in: int
     d_sae: int
-    select: str
+    d_out: int
     options: dict[str, int]
-    dtype: torch.dtype | None
+    dtype: str | None
     centred: bool
     norm: str
     by_decoder_norms: bool
@@ -119,8 +150,8 @@ class Config:
 
     @property
     def row_norm(self) -> str:
-        """The normalisation of each row; a common factor is in the weights."""
-        return "none" if self.norm == AVERAGE else self.norm
+        """The normalisation of each row; one that is common to all is in the weights."""
+        return "none" if self.norm in (AVERAGE, WHITENED) else self.norm
 
 
 def read_config(document: Any) -> Config:
@@ -134,32 +165,46 @@ def read_config(document: Any) -> Config:
     config: dict[str, Any] = {RENAMED.get(str(key), str(key)): v for key, v in document.items()}
     if len(config) < len(document):
         raise BadInput("its configuration has a key under two names")
-    _check_known(config)
-    chosen = {key: _choice(config, key) for key in CHOICES}
-    architecture, k = chosen["architecture"], _k(config)
-    if chosen["activation_fn"] == "topk" and architecture == "standard" and k:
-        architecture = "topk"  # its name before it had its own
-    if chosen["activation_fn"] == "topk" and architecture != "topk":
-        raise BadInput(f"activation_fn is 'topk', which a {architecture} dictionary does not have")
-    if architecture not in WITH_K and (k or chosen["rescale_acts_by_decoder_norm"]):
-        key = "k" if k else "rescale_acts_by_decoder_norm"
-        raise BadInput(f"{key} is {k or True}, which a {architecture} dictionary does not have")
+    name = _architecture(config)
+    architecture, k = ARCHITECTURES[name], _k(config)
+    _check_known(config, architecture)
+    chosen = {key: _choice(config, key) for key in CHOICES if key != "architecture"}
+    if chosen["activation_fn"] == "topk" and name != "topk":
+        raise BadInput(f"activation_fn is 'topk', which a {name} dictionary does not have")
+    if name not in WITH_K and (k is not None or chosen["rescale_acts_by_decoder_norm"]):
+        key, value = ("rescale_acts_by_decoder_norm", True) if k is None else ("k", k)
+        raise BadInput(f"{key} is {value}, which a {name} dictionary does not have")
+    if architecture.transcoder and config.get("apply_b_dec_to_input"):
+        raise BadInput(f"apply_b_dec_to_input is true, which a {name} dictionary does not have")
     return Config(
+        architecture,
         d_in=_size(config, "d_in"),
         d_sae=_size(config, "d_sae"),
-        select=ARCHITECTURES[architecture],
-        options={"k": k or TOPK_IF_UNSAID} if architecture in WITH_K else {},
+        d_out=_size(config, "d_out" if architecture.transcoder else "d_in"),
+        options={"k": TOPK_IF_UNSAID if k is None else k} if name in WITH_K else {},
         dtype=DTYPES[chosen["dtype"]] if "dtype" in config else None,
-        centred=chosen["apply_b_dec_to_input"],
+        centred=chosen["apply_b_dec_to_input"] and not architecture.transcoder,
         norm=chosen["normalize_activations"],
         by_decoder_norms=chosen["rescale_acts_by_decoder_norm"],
         finetuned=chosen["finetuning_scaling_factor"],
-        metadata=_metadata(config),
+        metadata=_metadata(config, architecture),
     )
 
 
-def _check_known(config: dict[str, Any]) -> None:
+def _architecture(config: dict[str, Any]) -> str:
+    """Its name, of ``ARCHITECTURES``."""
+    found = config.get("architecture")
+    if isinstance(found, str) and found in UNLIKE:
+        raise BadInput(f"architecture is '{found}', which rkstore cannot hold: {UNLIKE[found]}")
+    name: str = _choice(config, "architecture")
+    if name == "standard" and config.get("activation_fn") == "topk" and _k(config):
+        return "topk"  # its name before it had its own
+    return name
+
+
+def _check_known(config: dict[str, Any], architecture: Architecture) -> None:
     known = {*CHOICES, *NUMBERS, *METADATA, *NOT_A_ROW, *WITHOUT_EFFECT, "metadata"}
+    known |= set(OF_TRANSCODERS if architecture.transcoder else ())
     unknown = sorted(str(key) for key in config.keys() - known)
     if unknown:
         raise BadInput(
@@ -198,7 +243,7 @@ def _k(config: dict[str, Any]) -> int | None:
     return _size({"k": stated[0]}, "k") if stated else None
 
 
-def _metadata(config: dict[str, Any]) -> dict[str, Any]:
+def _metadata(config: dict[str, Any], architecture: Architecture) -> dict[str, Any]:
     """``metadata``, and the corresponding keys of a flat file."""
     metadata = config.get("metadata") or {}
     if not isinstance(metadata, dict):
@@ -208,7 +253,7 @@ def _metadata(config: dict[str, Any]) -> dict[str, Any]:
         if flat[key] != metadata[key]:
             raise BadInput(f"{key} is {flat[key]!r}, and {metadata[key]!r} in metadata")
     found: dict[str, Any] = flat | metadata
-    for key in NOT_A_ROW:
+    for key in () if architecture.transcoder else NOT_A_ROW:
         if found.get(key) is not None:
             raise BadInput(
                 f"{key} is {found[key]!r}: rkstore reads dictionaries of whole rows, which "
