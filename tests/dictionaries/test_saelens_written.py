@@ -141,6 +141,15 @@ def test_a_set_of_transcoders_becomes_a_directory_for_each(tmp_path):
             )
 
 
+def test_mined_latents_of_a_set_are_counted_in_each_transcoder(tmp_path):
+    run = {"mined": [[2, 5], [14, 18]]}
+    save_dictionary(made(PER_LAYER, "relu"), tmp_path, {"rkstore": run}, "saelens")
+    found = [
+        load_dictionary(tmp_path / site.hook_name)[1]["rkstore"]["mined"] for site in (IN, IN_1)
+    ]
+    assert found == [[[2, 5], [14, 16]], [[0, 2]]]
+
+
 def test_a_head_is_named_by_its_hook_and_number(tmp_path):
     site = Site("blocks.0.attn.hook_z.h3", 6)
     dictionary = made(Wiring((Bank(LATENTS, (site,), (OUT,)),)), "relu")

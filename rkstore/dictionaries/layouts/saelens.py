@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rkstore.dictionaries.layouts.base import UNNAMED, UNNAMED_OUT, Layout, site_of
 from rkstore.dictionaries.layouts.hooks import stated_site
 from rkstore.dictionaries.layouts.saelens_config import Config, read_config
-from rkstore.dictionaries.layouts.saelens_record import of_sites, record_of_training
+from rkstore.dictionaries.layouts.saelens_record import of_bank, of_sites, record_of_training
 from rkstore.dictionaries.layouts.tensors import open_safetensors, read_object, taken
 from rkstore.dictionaries.rownorm import OF_INPUT
 from rkstore.dictionaries.wirings.base import Bank, Wiring
@@ -95,7 +95,7 @@ class SAELens(Layout):
     def write(self, dictionary: Dictionary, directory: Path, metadata: dict[str, Any]) -> None:
         from rkstore.dictionaries.layouts.apart import apart
 
-        parts = apart(dictionary)
+        parts, first = apart(dictionary), 0
         for part in parts:
             bank = part.wiring.banks[0]
             at = directory / bank.reads[0].hook_name if len(parts) > 1 else directory
@@ -103,10 +103,11 @@ class SAELens(Layout):
             said = {
                 "sae_lens_training_version": None,
                 **record_of_training(metadata, bank.latents),
-                **metadata,
+                **of_bank(metadata, first, bank.latents),
                 **of_sites(bank, transcodes=_transcodes(part, bank)),
             }
             write_files(at, *config_and_tensors(part), said)
+            first += bank.latents
 
 
 def is_wired(config: Path) -> bool:
