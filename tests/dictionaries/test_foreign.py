@@ -20,6 +20,9 @@ from rkstore.dictionaries.layouts.saelens_config import (
     METADATA,
     NOT_A_ROW,
     NUMBERS,
+    OF_TRANSCODERS,
+    UNLIKE,
+    WHITENED,
     WITH_K,
     WITHOUT_EFFECT,
 )
@@ -27,13 +30,32 @@ from rkstore.errors import BadInput
 
 PYTHON = Path(__file__).parents[2] / ".venv-saelens" / "bin" / "python"
 
-D_IN, D_SAE, K, SCALE = 12, 40, 5, 0.25
+D_IN, D_OUT, D_SAE, K, SCALE = 12, 9, 40, 5, 0.25
 METADATA_OF_ALL = {"model_name": "gpt2", "hook_name": "blocks.0.hook_z", "sae_lens_version": "6.0"}
 
-# A plain one of each architecture, to which a test adds.
-PLAIN = {
-    name: {"architecture": name} | ({"k": K} if name in WITH_K else {}) for name in ARCHITECTURES
-}
+TRANSCODERS = [name for name, found in ARCHITECTURES.items() if found.transcoder]
+
+
+def plain(name):
+    """A plain one of an architecture, to which a test adds."""
+    if name in TRANSCODERS:
+        out = METADATA_OF_ALL | {"hook_name_out": "blocks.0.hook_mlp_out"}
+        more = {"d_out": D_OUT, "apply_b_dec_to_input": False, "metadata": out}
+        return {"architecture": name} | more
+    return {"architecture": name} | ({"k": K} if name in WITH_K else {})
+
+
+PLAIN = {name: plain(name) for name in ARCHITECTURES}
+
+
+def has(architecture, key, value):
+    """Whether an architecture can have a value of a key."""
+    if key == "rescale_acts_by_decoder_norm":
+        return architecture in WITH_K
+    if architecture in TRANSCODERS:
+        return (key, value) != ("apply_b_dec_to_input", True) and value != WHITENED
+    return True
+
 
 # Every value of every key, with each architecture that has it.
 ALONE = [
@@ -42,17 +64,17 @@ ALONE = [
     if key not in ("architecture", "activation_fn")
     for value in values
     for architecture in ARCHITECTURES
-    if architecture in WITH_K or key != "rescale_acts_by_decoder_norm"
+    if has(architecture, key, value)
 ]
 
 
 def together(seed):
     """A configuration in which every key is chosen at random."""
     chosen = {key: random.Random(f"{seed}{key}").choice(CHOICES[key]) for key in CHOICES}
-    if chosen["architecture"] not in WITH_K:
-        del chosen["rescale_acts_by_decoder_norm"]
-    del chosen["activation_fn"]
-    return PLAIN[chosen["architecture"]] | chosen
+    architecture = chosen["architecture"]
+    chosen = {key: value for key, value in chosen.items() if has(architecture, key, value)}
+    chosen.pop("activation_fn")
+    return PLAIN[architecture] | chosen
 
 
 def make_tensors(config, seed=0):
@@ -62,20 +84,36 @@ def make_tensors(config, seed=0):
     def randn(*shape):
         return torch.randn(*shape, generator=generator)
 
+    d_out = config.get("d_out") or D_IN
     tensors = {
         "W_enc": randn(D_IN, D_SAE),
         "b_enc": randn(D_SAE),
-        "W_dec": randn(D_SAE, D_IN) * torch.linspace(0.2, 3, D_SAE).unsqueeze(1),
-        "b_dec": randn(D_IN),
+        "W_dec": randn(D_SAE, d_out) * torch.linspace(0.2, 3, D_SAE).unsqueeze(1),
+        "b_dec": randn(d_out),
     }
-    if config["architecture"] == "jumprelu":
+    architecture = ARCHITECTURES[config["architecture"]]
+    if architecture.select == "jumprelu":
         tensors["threshold"] = randn(D_SAE).abs()
+    if architecture.skip:
+        tensors["W_skip"] = randn(d_out, D_IN)
     if config["architecture"] == "gated":
         tensors["b_gate"] = tensors.pop("b_enc")
         tensors |= {"b_mag": randn(D_SAE), "r_mag": randn(D_SAE) / 2}
     if config.get("finetuning_scaling_factor"):
         tensors["scaling_factor"] = 1 + randn(D_SAE).abs()
     return tensors
+
+
+def whitening():
+    """A mean, a matrix that whitens, and its inverse, as SAELens keeps them."""
+    generator = torch.Generator().manual_seed(2)
+    rotation = torch.linalg.qr(torch.randn(D_IN, D_IN, generator=generator)).Q
+    sizes = torch.linspace(0.5, 2, D_IN)
+    return {
+        "mean": torch.randn(D_IN, generator=generator),
+        "matrix": (rotation / sizes).contiguous(),
+        "inverse_matrix": (sizes.unsqueeze(1) * rotation.T).contiguous(),
+    }
 
 
 def write(directory, config, tensors=None):
@@ -87,6 +125,8 @@ def write(directory, config, tensors=None):
         make_tensors(config) if tensors is None else tensors, directory / "sae_weights.safetensors"
     )
     (directory / "activation_scaler.json").write_text(json.dumps({"scaling_factor": SCALE}))
+    if config.get("normalize_activations") == WHITENED:
+        save_file(whitening(), directory / "activation_whitening.safetensors")
     return directory
 
 
@@ -101,7 +141,9 @@ def reference(config, x):
     dtype = getattr(torch, DTYPES[config.get("dtype", "float32")])
     w = {k: t.to(dtype).double().numpy() for k, t in make_tensors(config).items()}
     x, norm = x.double().numpy(), config.get("normalize_activations", "none")
+    architecture = ARCHITECTURES[config["architecture"]]
     shift, divisor, factor = 0.0, 1.0, 1.0
+    map_in, map_out = np.eye(D_IN), np.eye(D_IN)
     if norm == "layer_norm":
         shift, factor = x.mean(-1, keepdims=True), x.std(-1, ddof=1, keepdims=True)
         divisor = factor + 1e-5
@@ -110,7 +152,10 @@ def reference(config, x):
         divisor = np.where(factor == 0, 1, factor)
     elif norm == AVERAGE:
         divisor = factor = 1 / SCALE
-    z = (x - shift) / divisor - w["b_dec"] * config.get("apply_b_dec_to_input", True)
+    elif norm == WHITENED:
+        shift, map_in, map_out = (t.double().numpy() for t in whitening().values())
+    centred = config.get("apply_b_dec_to_input", True)
+    z = ((x - shift) / divisor) @ map_in - (w["b_dec"] if centred else 0)
     gated = config["architecture"] == "gated"
     pre = z @ w["W_enc"] + w["b_gate" if gated else "b_enc"]
     # SAELens folds the factor into the weights, by which the code of this kind is divided.
@@ -130,7 +175,10 @@ def reference(config, x):
         f = pre.clip(0) * (pre > w.get("threshold", 0))
     code = f / norms if rescale else f
     code = code * w.get("scaling_factor", 1)
-    return f, (code @ w["W_dec"] + w["b_dec"]) * factor + shift
+    y = code @ w["W_dec"] + w["b_dec"]
+    if architecture.transcoder:  # what it writes are other rows, which nobody normalised
+        return f, y * average + (x @ w["W_skip"].T if architecture.skip else 0)
+    return f, (y @ map_out) * factor + shift
 
 
 def same(found, expected):
@@ -161,6 +209,7 @@ def test_a_loaded_dictionary_that_is_saved_loads_the_same(tmp_path, config):
 CHANGED = [
     {"apply_b_dec_to_input": False},
     {"normalize_activations": AVERAGE},
+    {"normalize_activations": WHITENED},
     {"normalize_activations": "layer_norm"},
     {"normalize_activations": "constant_norm_rescale"},
     {"rescale_acts_by_decoder_norm": True},
@@ -189,7 +238,7 @@ def test_a_key_that_is_not_known_is_refused_by_name(tmp_path, key):
 
 
 @pytest.mark.parametrize("key", sorted(CHOICES))
-@pytest.mark.parametrize("value", ["covariance_whitening", 3, [1], {"k": 1}], ids=repr)
+@pytest.mark.parametrize("value", ["unheard_of", 3, [1], {"k": 1}], ids=repr)
 def test_a_value_that_is_not_known_is_refused_by_name(tmp_path, key, value):
     with pytest.raises(BadInput, match=f"{key} is .*: rkstore reads "):
         load_dictionary(write(tmp_path, PLAIN["topk"] | {key: value}, make_tensors(PLAIN["topk"])))
@@ -216,6 +265,11 @@ CONTRADICTIONS = [
         PLAIN["jumprelu"] | {"rescale_acts_by_decoder_norm": True},
         "which a jumprelu dictionary does not have",
     ),
+    (
+        PLAIN["transcoder"] | {"apply_b_dec_to_input": True},
+        "apply_b_dec_to_input is true, which a transcoder dictionary does not have",
+    ),
+    (PLAIN["transcoder"] | {"d_out": None}, "d_out is None, not a whole number"),
     (PLAIN["jumprelu"] | {"activation_fn": "topk"}, "which a jumprelu dictionary does not have"),
     (PLAIN["standard"] | {"activation_fn": "topk"}, "which a standard dictionary does not have"),
     (PLAIN["topk"] | {"activation_fn_kwargs": {"k": 6}}, "k is 5, and 6 in activation_fn_kwargs"),
@@ -242,6 +296,74 @@ def test_a_normalised_dictionary_without_its_factor_is_refused(tmp_path):
         BadInput, match=rf"normalize_activations is '{AVERAGE}'.*factor is not there"
     ):
         load_dictionary(tmp_path)
+
+
+@pytest.mark.parametrize("scaler", [None, {"scaling_factor": None, "has_whitening": False}])
+def test_a_whitened_dictionary_without_its_matrix_is_refused(tmp_path, scaler):
+    write(tmp_path, PLAIN["topk"] | {"normalize_activations": WHITENED})
+    if scaler is None:
+        (tmp_path / "activation_whitening.safetensors").unlink()
+    else:
+        (tmp_path / "activation_scaler.json").write_text(json.dumps(scaler))
+    with pytest.raises(BadInput, match=f"'{WHITENED}', and the matrix is not there"):
+        load_dictionary(tmp_path)
+
+
+def test_a_whitened_transcoder_is_refused(tmp_path):
+    write(tmp_path, PLAIN["transcoder"] | {"normalize_activations": WHITENED})
+    with pytest.raises(BadInput, match=f"'{WHITENED}', which has no meaning for what a transcoder"):
+        load_dictionary(tmp_path)
+
+
+@pytest.mark.parametrize("architecture", sorted(UNLIKE))
+def test_an_architecture_that_rkstore_cannot_hold_is_refused_with_the_reason(
+    tmp_path, architecture
+):
+    write(tmp_path, {"architecture": architecture, "n_heads": 8}, make_tensors(PLAIN["topk"]))
+    with pytest.raises(BadInput, match=f"'{architecture}', which rkstore cannot hold: it") as error:
+        load_dictionary(tmp_path)
+    assert UNLIKE[architecture] in str(error.value)
+
+
+def test_a_transcoder_reads_and_writes_what_its_metadata_says(tmp_path):
+    dictionary, _ = load_dictionary(write(tmp_path, PLAIN["transcoder"]))
+    assert [site.hook_name for site in dictionary.wiring.sites] == [
+        "blocks.0.hook_z",
+        "blocks.0.hook_mlp_out",
+    ]
+
+
+def test_sites_that_a_file_does_not_name_are_given(tmp_path):
+    write(tmp_path, PLAIN["transcoder"] | {"metadata": {}})
+    dictionary, _ = load_dictionary(tmp_path, hook_name="a", hook_name_out="b")
+    assert [site.hook_name for site in dictionary.wiring.sites] == ["a", "b"]
+    unnamed, _ = load_dictionary(tmp_path)
+    assert [site.hook_name for site in unnamed.wiring.sites] == ["x", "y"]
+    write(tmp_path, PLAIN["transcoder"])
+    with pytest.raises(BadInput, match=r"it is of blocks\.0\.hook_z, not of a"):
+        load_dictionary(tmp_path, hook_name="a")
+
+
+def test_a_module_of_transformers_is_a_hook_if_that_is_certain(tmp_path):
+    def of(module):
+        return write(tmp_path, PLAIN["topk"] | {"metadata": {"hf_hook_name": module}})
+
+    found, _ = load_dictionary(of("model.layers.3"))
+    assert found.wiring.reads[0].hook_name == "blocks.3.hook_resid_post"
+    with pytest.raises(BadInput, match=r"it is of model\.layers\.3\.mlp, and which hook that is"):
+        load_dictionary(of("model.layers.3.mlp"))
+    found, _ = load_dictionary(tmp_path, hook_name="blocks.3.hook_mlp_out")
+    assert found.wiring.reads[0].hook_name == "blocks.3.hook_mlp_out"
+
+
+def test_of_a_directory_of_several_dictionaries_one_is_to_be_named(tmp_path):
+    ids = ["blocks.0.hook_z", "layer_1/width_40/average_l0_5"]
+    for name in ids:
+        (tmp_path / name).mkdir(parents=True)
+        write(tmp_path / name, PLAIN["topk"])
+    with pytest.raises(BadInput, match=f"several dictionaries: give one of {', '.join(ids)}"):
+        load_dictionary(tmp_path)
+    load_dictionary(tmp_path / ids[1])
 
 
 def test_a_factor_that_is_not_asked_for_is_refused_unless_it_is_one(tmp_path):
@@ -311,6 +433,7 @@ COMPARED = [
 
 PROGRAM = textwrap.dedent("""
     import json, sys
+    import torch
     from dataclasses import fields
     from pathlib import Path
     from safetensors.torch import load_file, save_file
@@ -319,21 +442,26 @@ PROGRAM = textwrap.dedent("""
     from sae_lens.loading.pretrained_sae_loaders import LLM_METADATA_KEYS
     from sae_lens.registry import get_sae_class, get_sae_training_class
 
-    root, architectures = Path(sys.argv[1]), sys.argv[2:]
+    root, architectures, trained = Path(sys.argv[1]), sys.argv[2].split(), sys.argv[3].split()
     x = load_file(root / "x.safetensors")["x"]
     for path in sorted(root.glob("sae_*")):
         sae = SAE.load_from_disk(path, device="cpu")
         if sae.cfg.normalize_activations == "expected_average_only_in":
             scale = json.loads((path / "activation_scaler.json").read_text())["scaling_factor"]
             sae.fold_activation_norm_scaling_factor(scale)
+        if sae.cfg.normalize_activations == "covariance_whitening":
+            w = load_file(path / "activation_whitening.safetensors")
+            sae.fold_activation_whitening(w["mean"], w["matrix"], w["inverse_matrix"])
         sae.turn_off_forward_pass_hook_z_reshaping()
-        f = sae.encode(x)
-        save_file({"f": f.contiguous(), "x": sae.decode(f).contiguous()}, path / "out.safetensors")
+        with torch.no_grad():
+            found = {"f": sae.encode(x).contiguous(), "x": sae(x).contiguous()}
+        save_file(found, path / "out.safetensors")
     known = {field.name for field in fields(LanguageModelSAERunnerConfig)} - {"sae"}
     known |= set(LLM_METADATA_KEYS)
     for name in architectures:
-        for kind in (get_sae_class(name)[1], get_sae_training_class(name)[1]):
-            known |= {field.name for field in fields(kind)}
+        known |= {field.name for field in fields(get_sae_class(name)[1])}
+    for name in trained:
+        known |= {field.name for field in fields(get_sae_training_class(name)[1])}
     print(json.dumps(sorted(known)))
 """)
 
@@ -346,11 +474,15 @@ def test_saelens_knows_no_key_that_is_not_known_here_and_computes_the_same(tmp_p
     paths = [
         write(tmp_path / f"sae_{i:02}", {"dtype": "float32"} | c) for i, c in enumerate(COMPARED)
     ]
+    trained = [name for name in ARCHITECTURES if name not in TRANSCODERS]
     done = subprocess.run(
-        [PYTHON, "-c", PROGRAM, tmp_path, *ARCHITECTURES], capture_output=True, text=True
+        [PYTHON, "-c", PROGRAM, tmp_path, " ".join(ARCHITECTURES), " ".join(trained)],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
-    known = {*CHOICES, *NUMBERS, *METADATA, *NOT_A_ROW, *WITHOUT_EFFECT, "metadata"}
+    known = {*CHOICES, *NUMBERS, *OF_TRANSCODERS, *METADATA, *NOT_A_ROW, *WITHOUT_EFFECT}
+    known |= {"metadata"}
     assert set(json.loads(done.stdout.splitlines()[-1])) <= known
     for path in paths:
         dictionary, _ = load_dictionary(path)

@@ -1,6 +1,6 @@
 """Dictionaries that other programs wrote, with the code and the reconstruction they computed.
 
-``golden/make_dictionaries/programs.py`` made them, in the environment of each program.
+``golden/dictionaries/make_programs.py`` made them, in the environment of each program.
 """
 
 import json
@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from rkstore.dictionaries import load_dictionary
 
 ROOT = Path(__file__).parents[1] / "golden" / "dictionaries"
-GOLDEN = sorted(path.parent for path in ROOT.glob("*/made.json"))
+GOLDEN = sorted(path.parent for path in ROOT.glob("*/expected.safetensors"))
 
 
 def reconstructed(dictionary, x):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rkstore.dictionaries.layouts.base import UNNAMED, UNNAMED_OUT, Layout, site_of
+from rkstore.dictionaries.layouts.hooks import stated_site
 from rkstore.dictionaries.layouts.saelens_config import Config, read_config
 from rkstore.dictionaries.layouts.saelens_record import of_sites, record_of_training
 from rkstore.dictionaries.layouts.tensors import open_safetensors, read_object, taken
@@ -179,14 +180,10 @@ def _site(metadata: dict[str, Any], end: str, given: str | None, unnamed: str) -
     """
     hook_name, head = (metadata.get(f"{key}{end}") for key in ("hook_name", "hook_head_index"))
     module = metadata.get(f"hf_hook_name{end}")
-    if hook_name is not None and not isinstance(hook_name, str):
-        raise BadInput(f"hook_name{end} is {hook_name!r}, not the name of a hook")
-    if module and not hook_name and not given:
-        raise BadInput(
-            f"it names a module of transformers ({module}) and no hook of TransformerLens: say "
-            f"which it is with --hook-name{end.replace('_', '-')}"
-        )
-    site = site_of(hook_name, given, unnamed)
+    for key, name in ((f"hook_name{end}", hook_name), (f"hf_hook_name{end}", module)):
+        if name is not None and not isinstance(name, str):
+            raise BadInput(f"{key} is {name!r}, not the name of a hook")
+    site = site_of(hook_name, given, unnamed) if hook_name else stated_site(module, given, unnamed)
     if head is None:
         return site
     if type(head) is not int or head < 0 or site == unnamed:

@@ -170,9 +170,9 @@ def read_config(document: Any) -> Config:
     chosen = {key: _choice(config, key) for key in CHOICES if key != "architecture"}
     if chosen["activation_fn"] == "topk" and name != "topk":
         raise BadInput(f"activation_fn is 'topk', which a {name} dictionary does not have")
-    if name not in WITH_K and (k or chosen["rescale_acts_by_decoder_norm"]):
-        key = "k" if k else "rescale_acts_by_decoder_norm"
-        raise BadInput(f"{key} is {k or True}, which a {name} dictionary does not have")
+    if name not in WITH_K and (k is not None or chosen["rescale_acts_by_decoder_norm"]):
+        key, value = ("rescale_acts_by_decoder_norm", True) if k is None else ("k", k)
+        raise BadInput(f"{key} is {value}, which a {name} dictionary does not have")
     if architecture.transcoder and config.get("apply_b_dec_to_input"):
         raise BadInput(f"apply_b_dec_to_input is true, which a {name} dictionary does not have")
     return Config(
@@ -180,7 +180,7 @@ def read_config(document: Any) -> Config:
         d_in=_size(config, "d_in"),
         d_sae=_size(config, "d_sae"),
         d_out=_size(config, "d_out" if architecture.transcoder else "d_in"),
-        options={"k": k or TOPK_IF_UNSAID} if name in WITH_K else {},
+        options={"k": TOPK_IF_UNSAID if k is None else k} if name in WITH_K else {},
         dtype=DTYPES[chosen["dtype"]] if "dtype" in config else None,
         centred=chosen["apply_b_dec_to_input"] and not architecture.transcoder,
         norm=chosen["normalize_activations"],
