@@ -33,5 +33,8 @@ def constant_norm_rescale(x: Tensor) -> Measured:
 OF_INPUT = "input_unit_norm"
 
 ROW_NORMS: dict[str, Callable[[Tensor], Measured]] = {
-    norm.__name__: norm for norm in (none, layer_norm, constant_norm_rescale)
-} | {OF_INPUT: layer_norm}
+    none.__name__: none,
+    layer_norm.__name__: layer_norm,
+    constant_norm_rescale.__name__: constant_norm_rescale,
+    OF_INPUT: layer_norm,
+}

@@ -83,26 +83,26 @@ class CircuitTracer(Layout):
         reads = [block_of(bank.reads[0].hook_name) for bank in wiring.banks]
         count, set_or_clt = len(reads), _is_set(dictionary) or _is_clt(dictionary)
         if not set_or_clt or set(wiring.reads) & set(wiring.writes) or wiring.centred:
-            return "it has transcoders, one for each layer, and cross-layer transcoders"
+            return "circuit-tracer has only transcoders, one for each layer or cross-layer"
         if wiring.skip and not _is_set(dictionary):
-            return "its cross-layer transcoders have no skip"
+            return "circuit-tracer writes no skip of a cross-layer transcoder"
         if len({site.width for site in wiring.sites}) > 1:
-            return "what its transcoders read is as wide as what they write"
+            return "in circuit-tracer what is read is as wide as what is written"
         writes = [block_of(site.hook_name) for site in wiring.writes]
         expected = list(range(count)) if count > 1 else [reads[0][0]]
         layers = [[layer for layer, _ in part] for part in (reads, writes)]
         if layers != [expected, expected] or None in expected:
-            return "it has a transcoder for every layer from 0 on, or for one"
+            return "circuit-tracer wants a transcoder for every layer from 0 on, or one alone"
         if max(len({rest for _, rest in part}) for part in (reads, writes)) > 1:
-            return "all its layers read the same hook, and write the same"
+            return "in circuit-tracer all layers read the same hook, and write the same"
         if len({bank.latents for bank in wiring.banks}) > 1:
-            return "all its layers have as many latents"
+            return "in circuit-tracer all layers have as many latents"
         if dictionary.row_norm != "none":
-            return f"it has no {dictionary.row_norm}"
+            return f"circuit-tracer has no {dictionary.row_norm}"
         try:
             thresholds(dictionary)
         except BadInput as error:
-            return f"it has ReLU and JumpReLU alone, and {error.sentence}"
+            return f"circuit-tracer has only relu and jumprelu, and {error.sentence}"
         return None
 
     def write(self, dictionary: Dictionary, directory: Path, metadata: dict[str, Any]) -> None:

@@ -110,16 +110,16 @@ class Crosscoders(Layout):
         wiring = dictionary.wiring
         (bank, *others) = wiring.banks
         if others or bank.reads != bank.writes or len(bank.reads) < 2 or wiring.centred:
-            return "it has crosscoders alone, all of whose latents are of all sites"
+            return "dictionary_learning has only crosscoders whose latents are of all sites"
         if wiring.skip or len({site.width for site in bank.reads}) > 1:
-            return "its sites have one width, and no skip"
+            return "dictionary_learning's crosscoders have sites of one width, and no skip"
         if dictionary.row_norm != "none" or dictionary.pools[0].rule.name not in (
             "relu",
             "batchtopk",
         ):
-            return "it has ReLU and BatchTopK alone"
+            return "dictionary_learning's crosscoders have only relu and batchtopk"
         if wiring.norm != "none" and (dictionary.site_units != 1).any():
-            return "its code norms are those of its decoder, and here they are those of scaled rows"
+            return "its code norms are of rows as they were scaled for training"
         return None
 
     def write(self, dictionary: Dictionary, directory: Path, metadata: dict[str, Any]) -> None:

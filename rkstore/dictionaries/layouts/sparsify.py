@@ -86,18 +86,18 @@ class Sparsify(Layout):
     def refuses(self, dictionary: Dictionary) -> str | None:
         wiring = dictionary.wiring
         if dictionary.pools[0].rule.name != "topk":
-            return "its codes are those of TopK, one token at a time"
+            return "sparsify has only topk"
         if len(dictionary.pools) != len(wiring.banks) or wiring.norm != "none":
-            return "each of its latents competes with those of its own hookpoint, unweighed"
+            return "in sparsify latents compete within their hookpoint, by pre-activations alone"
         if dictionary.row_norm != "none":
-            return f"it has no {dictionary.row_norm}"
+            return f"sparsify has no {dictionary.row_norm}"
         for bank in wiring.banks:
             if len(bank.reads) > 1 or len(bank.writes) > 1 or bank.d_in != bank.d_out:
-                return "each reads one site, and writes one of the same width"
+                return "in sparsify each latent reads one site, and writes one of the same width"
             if (bank.reads == bank.writes) != wiring.centred:
-                return "an autoencoder reads x - b_dec there, and a transcoder x"
+                return "in sparsify an autoencoder reads x - b_dec, and a transcoder x"
         if len(set(wiring.writes)) < len(wiring.banks) or (wiring.centred and wiring.skip):
-            return "each writes a site of its own, and an autoencoder has no skip"
+            return "in sparsify each hookpoint has a site of its own, and an autoencoder no skip"
         return None
 
     def write(self, dictionary: Dictionary, directory: Path, metadata: dict[str, Any]) -> None:
