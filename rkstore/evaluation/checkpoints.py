@@ -142,7 +142,6 @@ def doubts(
             "measure it anyway"
         )
     notes = [doubt, *_of_text(metadata, run, source), *_of_tokens(metadata, store)]
-    notes += _of_weights(metadata)
     return [note for note in notes if note]
 
 
@@ -186,18 +185,6 @@ def _of_tokens(metadata: dict[str, Any], store: Readable) -> Iterator[str]:
     for key, value in ours.items():
         if None not in (value, metadata.get(key)) and metadata[key] != value:
             yield f"trained with {key} {metadata[key]}, measured with {value}"
-
-
-def _of_weights(metadata: dict[str, Any]) -> Iterator[str]:
-    """Before version 6 SAELens did not say what it made of a model's weights."""
-    residual = "hook_resid" in str(metadata.get("hook_name"))
-    said = {"rkstore", "sae_lens_version", "model_from_pretrained_kwargs"} & metadata.keys()
-    if residual and metadata.get("model_name") and not said:
-        yield (
-            "its file does not say whether the model's weights were centred "
-            "(center_writing_weights), as for many public GPT-2 dictionaries; the store has rows "
-            "of the model as it is"
-        )
 
 
 def _differ(one: Any, other: Any) -> bool:

@@ -358,34 +358,28 @@ def test_a_module_of_transformers_is_a_hook_if_that_is_certain(tmp_path):
     assert found.wiring.reads[0].hook_name == "blocks.3.hook_mlp_out"
 
 
-PROCESSED = [
-    ("center_writing_weights", "blocks.0.hook_resid_pre", True),
-    ("center_writing_weights", "blocks.0.hook_z", False),
-    ("fold_ln", "blocks.0.mlp.hook_in", True),
-    ("fold_ln", "blocks.0.hook_resid_pre", False),
-    ("fold_value_biases", "blocks.0.attn.hook_z", True),
-    ("dtype", "blocks.0.hook_resid_pre", False),
-]
-
-
-@pytest.mark.parametrize(("key", "hook_name", "refused"), PROCESSED)
-def test_rows_of_a_model_that_was_processed_are_not_those_of_a_store(
-    tmp_path, key, hook_name, refused
-):
-    said = {"hook_name": hook_name, "model_from_pretrained_kwargs": {key: True}}
-    write(tmp_path, PLAIN["topk"] | {"metadata": said})
-    if refused:
-        with pytest.raises(BadInput, match=f"{key} is True in model_from_pretrained_kwargs"):
-            load_dictionary(tmp_path)
-    else:
-        load_dictionary(tmp_path)
-        write(tmp_path, PLAIN["topk"] | {"metadata": said | {"model_from_pretrained_kwargs": {}}})
-        load_dictionary(tmp_path)
-
-
 def test_a_file_from_before_version_6_means_that_texts_begin_with_bos(tmp_path):
     assert load_dictionary(write(tmp_path, FLAT, make_tensors(PLAIN["topk"])))[1]["prepend_bos"]
     assert "prepend_bos" not in load_dictionary(write(tmp_path, PLAIN["topk"]))[1]
+
+
+@pytest.mark.parametrize("layout", [None, "saelens"])
+def test_a_file_from_before_version_6_is_saved_as_one_of_version_6(tmp_path, layout):
+    """SAELens would look for its metadata outside "metadata"."""
+    old = write(tmp_path / "old", FLAT | {"sae_lens_version": "3.1"}, make_tensors(PLAIN["topk"]))
+    dictionary, metadata = load_dictionary(old)
+    (tmp_path / "new").mkdir()
+    save_dictionary(dictionary, tmp_path / "new", metadata, layout)
+    said = json.loads((tmp_path / "new" / "cfg.json").read_text("utf-8"))["metadata"]
+    assert (said["sae_lens_version"], said["model_name"]) == ("6.0.0", "gpt2-small")
+
+
+def test_a_number_that_json_does_not_have_is_taken_as_not_said(tmp_path):
+    write(tmp_path / "old", PLAIN["topk"] | {"metadata": METADATA_OF_ALL | {"l0": float("nan")}})
+    dictionary, metadata = load_dictionary(tmp_path / "old")
+    assert metadata["l0"] is None
+    (tmp_path / "new").mkdir()
+    save_dictionary(dictionary, tmp_path / "new", metadata)
 
 
 def test_of_a_directory_of_several_dictionaries_one_is_to_be_named(tmp_path):

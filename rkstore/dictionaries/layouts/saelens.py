@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rkstore.dictionaries.layouts.base import UNNAMED, UNNAMED_OUT, Layout, site_of
 from rkstore.dictionaries.layouts.hooks import stated_site
-from rkstore.dictionaries.layouts.saelens_config import Config, read_config
+from rkstore.dictionaries.layouts.saelens_config import Config, read_config, since_6
 from rkstore.dictionaries.layouts.saelens_record import of_bank, of_sites, record_of_training
 from rkstore.dictionaries.layouts.tensors import open_safetensors, read_object, taken
 from rkstore.dictionaries.rownorm import OF_INPUT
@@ -114,7 +114,7 @@ def is_wired(config: Path) -> bool:
     """Whether a ``cfg.json`` has a wiring, which only rkstore writes."""
     try:
         return read_object(config).get("architecture") == WIRED
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
 
 
@@ -125,6 +125,8 @@ def write_files(
     from safetensors.torch import save_file
 
     config["metadata"] = {"sae_lens_version": SAE_LENS_VERSION} | metadata
+    if not since_6(metadata):
+        config["metadata"]["sae_lens_version"] = SAE_LENS_VERSION
     save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, directory / WEIGHTS)
     text = json.dumps(config, indent=2, allow_nan=False) + "\n"
     (directory / CONFIG).write_text(text, "utf-8")

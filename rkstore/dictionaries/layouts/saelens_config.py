@@ -94,15 +94,6 @@ METADATA = frozenset(METADATA_KEYS.split())
 # What a transcoder writes. An autoencoder with any of these would not write what it reads.
 NOT_A_ROW = ("hook_name_out", "hook_head_index_out", "hf_hook_name_out")
 
-# What TransformerLens makes of a model's weights before it is run, if a key of
-# model_from_pretrained_kwargs says so, and the hooks whose values are then others.
-PROCESSED = {
-    "center_writing_weights": r"hook_(resid_\w+|attn_out|mlp_out|embed|pos_embed|result)",
-    "fold_ln": r"\bln\w*\.|hook_normalized|mlp\.hook_in|hook_mlp_in",
-    "fold_value_biases": r"hook_[vz]\b",
-    "refactor_factored_attn_matrices": r"hook_[qkvz]\b",
-}
-
 # How a dictionary was trained, or where: its output does not depend on these.
 TRAINING_KEYS = """
     act_store_device activations_mixing_fraction adam_beta1 adam_beta2 autocast autocast_lm
@@ -268,21 +259,11 @@ def _metadata(config: dict[str, Any], architecture: Architecture) -> dict[str, A
                 f"{key} is {found[key]!r}: rkstore reads dictionaries of whole rows, which "
                 f"reconstruct their input"
             )
-    _check_model(found)
-    if not re.match(r"([6-9]|\d\d)\.", str(found.get("sae_lens_version"))):
+    if not since_6(found):
         found.setdefault("prepend_bos", True)  # as SAELens has it, which always did
     return found
 
 
-def _check_model(metadata: dict[str, Any]) -> None:
-    """Raise BadInput if the rows are of a model with processed weights, which a store's are not."""
-    options = metadata.get("model_from_pretrained_kwargs") or {}
-    if not isinstance(options, dict):
-        raise BadInput(f"model_from_pretrained_kwargs is {options!r}, not an object")
-    hooks = " ".join(str(metadata.get(key)) for key in ("hook_name", "hook_name_out"))
-    for key, changed in PROCESSED.items():
-        if options.get(key) and re.search(changed, hooks):
-            raise BadInput(
-                f"{key} is {options[key]!r} in model_from_pretrained_kwargs: it is for rows of a "
-                "model whose weights were processed, and a store has those of the model as it is"
-            )
+def since_6(metadata: dict[str, Any]) -> bool:
+    """Whether SAELens takes a file for one of version 6, where the metadata is an object."""
+    return bool(re.match(r"([6-9]|\d\d)\.", str(metadata.get("sae_lens_version"))))
