@@ -137,6 +137,13 @@ def test_the_page_on_dictionaries_says_what_was_measured(monkeypatch):
     assert f"\n{table}\n" in (ROOT / "docs/dictionaries.md").read_text("utf-8")
 
 
+def test_the_page_on_exchange_has_the_table_of_the_layouts():
+    page = (ROOT / "docs/exchange.md").read_text("utf-8")
+    layouts = load(ROOT / "docs" / "layouts.py")
+    assert f"{layouts.BEGIN}{layouts.table()}{layouts.END}" in page
+    assert [name for name in layouts.LAYOUTS if f"| `{name}` |" not in page] == []
+
+
 def test_the_page_on_models_says_what_was_measured(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "pipelines")
     record = json.loads((ROOT / "docs/models.json").read_text("utf-8"))

@@ -10,10 +10,20 @@ from rkstore.dictionaries.disk import CHECKPOINTS, CONFIG
 from rkstore.dictionaries.prefixes import ORDERS, WHOLE, Prefixes
 from rkstore.errors import BadInput
 from rkstore.store.files import named
+from rkstore.store.places.url import is_url
 from rkstore.store.readable import Readable
 
 # Modules in which TransformerLens releases define model aliases.
 NAME_LISTS = ("transformer_lens.supported_models", "transformer_lens.loading_from_pretrained")
+
+# Options of TransformerLens that change weights, and with them activations: those after a norm, of
+# the residual stream and what is added to it, of heads.
+CHANGES = (
+    "fold_ln",
+    "center_writing_weights",
+    "fold_value_biases",
+    "refactor_factored_attn_matrices",
+)
 
 # Options of a training that its checkpoint records, and what they are in Prefixes.
 RECORDED_PREFIXES = {"prefixes": "shares", "prefix_order": "order", "prefix_draws": "draws"}
@@ -56,16 +66,17 @@ def names(paths: Sequence[str | Path]) -> list[str]:
     Raises:
         BadInput: two are the same directory.
     """
-    parts = [named(path).resolve().parts for path in paths]
+    parts = [
+        tuple(str(path).rstrip("/").split("/")) if is_url(path) else named(path).resolve().parts
+        for path in paths
+    ]
     for i, own in enumerate(parts):
         if own in parts[:i]:
             raise BadInput(f"{paths[i]} is given twice: name each checkpoint once")
 
     def shortest(own: tuple[str, ...]) -> str:
         ends = (own[-n:] for n in range(1, len(own) + 1))
-        return next(
-            str(Path(*end)) for end in ends if sum(p[-len(end) :] == end for p in parts) == 1
-        )
+        return next("/".join(end) for end in ends if sum(p[-len(end) :] == end for p in parts) == 1)
 
     return [shortest(own) for own in parts]
 
@@ -141,7 +152,13 @@ def doubts(
             f"{path} was {doubt} in {store.where}: give a store of its model, or --any-model to "
             "measure it anyway"
         )
-    notes = [doubt, *_of_text(metadata, run, source), *_of_tokens(metadata, store)]
+    changed = _changed(metadata)
+    if changed and not any_model:
+        raise BadInput(
+            f"{path} was {changed}, and {store.where} has those of the model as it is: take a "
+            "dictionary trained on these, or --any-model to measure it anyway"
+        )
+    notes = [doubt, changed, *_of_text(metadata, run, source), *_of_tokens(metadata, store)]
     return [note for note in notes if note]
 
 
@@ -159,6 +176,13 @@ def _of_model(theirs: dict[str, Any], ours: dict[str, Any]) -> tuple[bool, str]:
         return False, ""
     whose = "the store" if digests[0] else "the checkpoint"
     return False, f"{whose} does not record the weights of its model: they are unverified"
+
+
+def _changed(metadata: dict[str, Any]) -> str:
+    """What was done to the weights of a model before it was run, if it changes activations."""
+    given = _object(metadata.get("model_from_pretrained_kwargs"))
+    done = [key for key in CHANGES if given.get(key)]
+    return f"trained on activations of changed weights ({', '.join(done)})" if done else ""
 
 
 def _of_text(

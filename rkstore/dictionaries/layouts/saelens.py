@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from rkstore.dictionaries.layouts.base import UNNAMED, UNNAMED_OUT, Layout, site_of
 from rkstore.dictionaries.layouts.hooks import stated_site
-from rkstore.dictionaries.layouts.saelens_config import Config, read_config, since_6
+from rkstore.dictionaries.layouts.saelens_config import (
+    SCALER,
+    WHITENING,
+    Config,
+    read_config,
+    since_6,
+)
 from rkstore.dictionaries.layouts.saelens_record import of_bank, of_sites, record_of_training
 from rkstore.dictionaries.layouts.tensors import open_safetensors, read_object, taken
 from rkstore.dictionaries.rownorm import OF_INPUT
@@ -40,6 +46,8 @@ class SAELens(Layout):
     """
 
     name = "saelens"
+    files = (CONFIG, WEIGHTS)
+    beside = (SCALER, WHITENING)
 
     def found(self, directory: Path) -> bool:
         files = directory / CONFIG, directory / WEIGHTS

@@ -50,6 +50,7 @@ UNLIKE = {
 # Normalisations with parameters in a separate file: the mean norm of the activations was divided
 # out, or their covariance.
 AVERAGE, WHITENED = "expected_average_only_in", "covariance_whitening"
+SCALER, WHITENING = "activation_scaler.json", "activation_whitening.safetensors"
 
 # Keys that change a value, with the supported values. The first is the default.
 CHOICES: dict[str, tuple[Any, ...]] = {
