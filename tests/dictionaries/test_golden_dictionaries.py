@@ -1,6 +1,6 @@
 """Dictionaries that other programs wrote, with the code and the reconstruction they computed.
 
-``golden/make_dictionaries/programs.py`` made them, in the environment of each program.
+``golden/dictionaries/make_programs.py`` made them, in the environment of each program.
 """
 
 import json

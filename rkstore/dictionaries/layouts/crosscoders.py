@@ -120,7 +120,7 @@ class Crosscoders(Layout):
         ):
             return "dictionary_learning's crosscoders have only relu and batchtopk"
         if wiring.norm != "none" and (dictionary.site_units != 1).any():
-            return "its code norms are of scaled rows, and in dictionary_learning of the decoder as it is"
+            return "its code norms are of rows as they were scaled for training"
         return None
 
     def write(self, dictionary: Dictionary, directory: Path, metadata: dict[str, Any]) -> None:

@@ -260,6 +260,7 @@ def _written(dictionary: Dictionary, metadata: dict[str, Any]) -> tuple[str, dic
         "encoder.bias": b_enc,
         "decoder.weight": W_dec.T,
     }
+    matrices: dict[str, Tensor] = {"W_enc": W_enc, "b_enc": b_enc, "W_dec": W_dec, "b_dec": b_dec}
     rule, plain = dictionary.pools[0].rule, dictionary.wiring.norm == "none"
     if rule.name in ("topk", "batchtopk") and plain:
         k = torch.tensor(dict(rule)["k"], dtype=torch.int32)
@@ -269,13 +270,11 @@ def _written(dictionary: Dictionary, metadata: dict[str, Any]) -> tuple[str, dic
         widths = _widths(metadata, dictionary.d_sae)
         if widths is None:
             return "BatchTopKSAE", linear | {"b_dec": b_dec, "k": k, "threshold": threshold}
-        matrices = dict(zip(MATRICES, (W_enc, b_enc, W_dec, b_dec), strict=True))
         more = {"k": k, "threshold": threshold, "group_sizes": torch.tensor(widths)}
         return "MatryoshkaBatchTopKSAE", matrices | more
     if name == "JumpReluAutoEncoder":
         unfolded = (b_enc.double() - b_dec.double() @ W_enc.double()).float()
-        matrices = {"W_enc": W_enc, "b_enc": unfolded, "W_dec": W_dec, "b_dec": b_dec}
-        return name, matrices | {"threshold": state["threshold"]}
+        return name, matrices | {"b_enc": unfolded, "threshold": state["threshold"]}
     if name == "GatedAutoEncoder":
         w = select.to_saelens({"b_enc": b_enc} | state)
         gates = {"r_mag": w["r_mag"], "gate_bias": w["b_gate"], "mag_bias": w["b_mag"]}

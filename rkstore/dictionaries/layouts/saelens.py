@@ -8,8 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from rkstore.dictionaries.layouts.base import UNNAMED, UNNAMED_OUT, Layout, site_of
 from rkstore.dictionaries.layouts.hooks import stated_site
-from rkstore.dictionaries.layouts.saelens_config import SCALER, WHITENING, Config, read_config
-from rkstore.dictionaries.layouts.saelens_record import of_sites, record_of_training
+from rkstore.dictionaries.layouts.saelens_config import (
+    SCALER,
+    WHITENING,
+    Config,
+    read_config,
+    since_6,
+)
+from rkstore.dictionaries.layouts.saelens_record import of_bank, of_sites, record_of_training
 from rkstore.dictionaries.layouts.tensors import open_safetensors, read_object, taken
 from rkstore.dictionaries.rownorm import OF_INPUT
 from rkstore.dictionaries.wirings.base import Bank, Wiring
@@ -97,7 +103,7 @@ class SAELens(Layout):
     def write(self, dictionary: Dictionary, directory: Path, metadata: dict[str, Any]) -> None:
         from rkstore.dictionaries.layouts.apart import apart
 
-        parts = apart(dictionary)
+        parts, first = apart(dictionary), 0
         for part in parts:
             bank = part.wiring.banks[0]
             at = directory / bank.reads[0].hook_name if len(parts) > 1 else directory
@@ -105,17 +111,18 @@ class SAELens(Layout):
             said = {
                 "sae_lens_training_version": None,
                 **record_of_training(metadata, bank.latents),
-                **metadata,
+                **of_bank(metadata, first, bank.latents),
                 **of_sites(bank, transcodes=_transcodes(part, bank)),
             }
             write_files(at, *config_and_tensors(part), said)
+            first += bank.latents
 
 
 def is_wired(config: Path) -> bool:
     """Whether a ``cfg.json`` has a wiring, which only rkstore writes."""
     try:
         return read_object(config).get("architecture") == WIRED
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
 
 
@@ -126,6 +133,8 @@ def write_files(
     from safetensors.torch import save_file
 
     config["metadata"] = {"sae_lens_version": SAE_LENS_VERSION} | metadata
+    if not since_6(metadata):
+        config["metadata"]["sae_lens_version"] = SAE_LENS_VERSION
     save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, directory / WEIGHTS)
     text = json.dumps(config, indent=2, allow_nan=False) + "\n"
     (directory / CONFIG).write_text(text, "utf-8")

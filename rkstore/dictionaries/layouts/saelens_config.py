@@ -5,6 +5,7 @@ would then be those of another dictionary. Both layouts are read: that of SAELen
 everything not needed to run a dictionary in ``metadata``, and the earlier flat ones.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -259,4 +260,11 @@ def _metadata(config: dict[str, Any], architecture: Architecture) -> dict[str, A
                 f"{key} is {found[key]!r}: rkstore reads dictionaries of whole rows, which "
                 f"reconstruct their input"
             )
+    if not since_6(found):
+        found.setdefault("prepend_bos", True)  # as SAELens has it, which always did
     return found
+
+
+def since_6(metadata: dict[str, Any]) -> bool:
+    """Whether SAELens takes a file for one of version 6, where the metadata is an object."""
+    return bool(re.match(r"([6-9]|\d\d)\.", str(metadata.get("sae_lens_version"))))

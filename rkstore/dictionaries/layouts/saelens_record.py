@@ -52,3 +52,15 @@ def record_of_training(metadata: dict[str, Any], latents: int) -> dict[str, Any]
         name = f"matryoshka_{name}"
         details["matryoshka_widths"] = [round(share * latents) for share in shares if share > 0]
     return {"training_architecture": name, "training_architecture_details": details}
+
+
+def of_bank(metadata: dict[str, Any], first: int, latents: int) -> dict[str, Any]:
+    """The metadata of a dictionary for one of its banks, whose first latent is ``first``.
+
+    Those that began as mined directions are counted from there.
+    """
+    run = metadata.get("rkstore")
+    if not isinstance(run, dict) or "mined" not in run:
+        return metadata
+    spans = [(max(a - first, 0), min(b - first, latents)) for a, b in run["mined"]]
+    return metadata | {"rkstore": run | {"mined": [span for span in spans if span[0] < span[1]]}}

@@ -98,7 +98,7 @@ class Sparsify(Layout):
             if (bank.reads == bank.writes) != wiring.centred:
                 return "in sparsify an autoencoder reads x - b_dec, and a transcoder x"
         if len(set(wiring.writes)) < len(wiring.banks) or (wiring.centred and wiring.skip):
-            return "in sparsify each hookpoint writes a site of its own, and an autoencoder has no skip"
+            return "in sparsify each hookpoint has a site of its own, and an autoencoder no skip"
         return None
 
     def write(self, dictionary: Dictionary, directory: Path, metadata: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 Run by the interpreter of their environment, without rkstore, as
 
-    .venv-peers/bin/python tests/golden/make_dictionaries/programs.py PROGRAM [CHECKOUT]
+    .venv-peers/bin/python tests/golden/dictionaries/make_programs.py PROGRAM [CHECKOUT]
 
 for a ``PROGRAM`` of ``MAKERS``. Those that the package index does not have are read from a
 checkout. Each directory has the files as the program writes them; ``expected.safetensors``, which
@@ -23,7 +23,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-GOLDEN = Path(__file__).parents[1] / "dictionaries"
+GOLDEN = Path(__file__).parent
 D, F, K, LAYERS, ROWS = 6, 10, 3, 3, 8
 
 # Rows of the same token at each layer, and the weights, are from this generator.
