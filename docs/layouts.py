@@ -49,8 +49,13 @@ PROGRAMS = {
     "dedicated": "dedicated-feature crosscoders",
 }
 
-# What opens a dictionary that rkstore wrote, in a test.
-OPENED_BY: dict[str, str] = {}
+# What opens a dictionary that rkstore wrote and computes the same, in a test.
+OPENED_BY = {
+    "saelens": "sae-lens 6.54.12",
+    "dictionary-learning": "dictionary-learning 0.1.0",
+    "sparsify": "sparsify 1.3.3",
+    "circuit-tracer": "circuit-tracer 0.5.0",
+}
 
 Found = dict[str, dict[str, set[str]]]
 """Selects by layout and wiring."""
@@ -158,7 +163,7 @@ def table() -> str:
                     said,
                     listed(selects) or "each layer by itself",
                     listed(written) or f"no: {why(reasons[name], wired)}",
-                    tested(name, by),
+                    tested(name, by, bool(written)),
                 ]
                 lines.append(f"| {' | '.join(cells)} |")
     below = [line for name in LAYOUTS for line in refusals(name, held[name], reasons[name])]
@@ -194,14 +199,15 @@ def listed(selects: set[str]) -> str:
     return ", ".join(name for name in SELECTS if name in selects)
 
 
-def tested(name: str, by: dict[str, set[str]]) -> str:
+def tested(name: str, by: dict[str, set[str]], written: bool) -> str:
     if name == "rkstore":
         return "itself"
     if not by[name]:
         return "schema only: its program is not published"
-    opened = OPENED_BY.get(name)
     read = f"files of {', '.join(sorted(by[name]))}"
-    return f"{read}; opened by {opened}" if opened else read
+    if name in OPENED_BY:
+        return f"{read}; opened by {OPENED_BY[name]}"
+    return f"{read}; schema of what is written" if written else read
 
 
 def main(arguments: list[str]) -> None:
