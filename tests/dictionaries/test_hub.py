@@ -236,7 +236,9 @@ def test_several_are_pushed_side_by_side(hub):
     for i in range(2):
         same(Dictionary.from_pretrained(NAME, f"layer_{i}"), sae(i))
     root = hub.repositories[f"models/{NAME}"]
-    assert f"from_pretrained('{NAME}', 'layer_1')" in (root / "layer_1" / "README.md").read_text()
+    card = (root / "layer_1" / "README.md").read_text()
+    assert f"from_pretrained('{NAME}', 'layer_1')" in card
+    assert f"snapshot_download('{NAME}', allow_patterns='layer_1/*') + '/layer_1'" in card
     assert f"from_pretrained('{NAME}', 'layer_0')" in (root / "README.md").read_text()
 
 
@@ -333,6 +335,19 @@ def test_the_programs_of_the_card_load_the_dictionary(hub):
     exec(block, found)
     assert torch.equal(found["code"], sae().encode(x()))
     assert "sae = SAE.load_from_disk(snapshot_download('org/dictionary'))" in card
+
+
+def test_a_layout_of_another_program_is_loaded_from_a_conversion(hub):
+    sites = Site("blocks.0.mlp.hook_in", 12), Site("blocks.0.hook_mlp_out", 12)
+    wiring = Wiring((Bank(24, sites[:1], sites[1:]),))
+    made(Dictionary(wiring, select_named("relu", {}))).push_to_hub(NAME, layout="circuit-tracer")
+    head, card = card_of(hub)
+    assert head["tags"] == ["rkstore", "transcoder"]
+    assert "transcoders, config = load_transcoder_from_hub('org/dictionary')" in card
+    assert f"rkstore convert {URL} --to saelens --out dictionary-saelens" in card
+    assert "SAE.load_from_disk('dictionary-saelens')" in card
+    found = Dictionary.from_pretrained(NAME)
+    assert (found.wiring.reads, found.wiring.writes) == (sites[:1], sites[1:])
 
 
 def test_a_card_of_ours_is_replaced_and_one_of_yours_is_kept(hub):

@@ -189,7 +189,8 @@ def _loading(dictionary: Dictionary, place: Repository, layout: str) -> Iterator
     name = "circuit-tracer"
     if name in LAYOUTS and not LAYOUTS[name]().refuses(dictionary):
         yield "In circuit-tracer:"
-        at = str(place).removeprefix("hf://")
+        at = "/".join(filter(None, (place.name, place.under)))  # as its program takes it
+        at += "" if place.revision == "main" else f"@{place.revision}"
         if name != layout:
             at = f"USER/{_out(place, name)}"
             push = f"rkstore push {_out(place, name)} hf://{at}"
@@ -202,9 +203,10 @@ def _loading(dictionary: Dictionary, place: Repository, layout: str) -> Iterator
 
 def _here(place: Repository) -> str:
     """The directory of the published files, as Python gets it."""
-    revision = "" if place.revision == "main" else f", revision={place.revision!r}"
-    under = f' + "/{place.under}"' if place.under else ""
-    return f"snapshot_download({place.name!r}{revision}){under}"
+    more = "" if place.revision == "main" else f", revision={place.revision!r}"
+    more += f", allow_patterns={place.under + '/*'!r}" if place.under else ""
+    end = f" + {'/' + place.under!r}" if place.under else ""
+    return f"snapshot_download({place.name!r}{more}){end}"
 
 
 def _out(place: Repository, layout: str) -> str:
