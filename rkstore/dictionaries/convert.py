@@ -71,4 +71,4 @@ def _sites(dictionary: Dictionary) -> dict[str, Any]:
 
 def _check_free(out: Path) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise BadInput(f"{out} is there already and not empty: choose another --out")
+        raise BadInput(f"{out} is there already and not empty: choose another directory")

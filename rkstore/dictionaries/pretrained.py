@@ -2,9 +2,7 @@
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from rkstore.errors import BadInput
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from rkstore.dictionaries.dictionary import Dictionary
@@ -81,7 +79,7 @@ class Pretrained:
         from rkstore.dictionaries.convert import write_new
 
         own = self.metadata if metadata is None else metadata
-        write_new(_whole(self), save_directory, layout, own)
+        write_new(cast("Dictionary", self), save_directory, layout, own)
 
     def push_to_hub(
         self,
@@ -132,11 +130,3 @@ class Pretrained:
                 token=token,
             )
         return str(place)
-
-
-def _whole(dictionary: Pretrained) -> "Dictionary":
-    from rkstore.dictionaries.dictionary import Dictionary
-
-    if not isinstance(dictionary, Dictionary):
-        raise BadInput("only a Dictionary can be saved")
-    return dictionary

@@ -126,7 +126,8 @@ def _facts(
         "text": _text(_object(run.get("text")), metadata),
         "tokens": ", ".join(tokens),
         "store": run.get("store_fingerprint") or UNKNOWN,
-        "rows of the store": f"{_known(run.get('store_rows'))}, step {_known(run.get('step'))}",
+        "rows of the store": _known(run.get("store_rows")),
+        "step of the training": _known(run.get("step")),
         "licence": license or NO_LICENCE,
     }
 
@@ -167,13 +168,15 @@ def _settings(run: dict[str, Any]) -> Iterator[str]:
 
 def _loading(dictionary: Dictionary, place: Repository, layout: str) -> Iterator[str]:
     """How the dictionary is loaded, in rkstore and in the programs whose layout can hold it."""
+    reads = dictionary.wiring.reads
+    rows = f"rows, float32 (n, {reads[0].width})" + ", by name of the site" * (len(reads) > 1)
     more = f", {place.under!r}" if place.under else ""
     more += f", revision={place.revision!r}" if place.revision != "main" else ""
     yield "## Loading"
     yield _python(
         "from rkstore import Dictionary",
         f"dictionary = Dictionary.from_pretrained({place.name!r}{more})",
-        "code = dictionary.encode(x)",
+        f"code = dictionary.encode(x)  # {rows}",
     )
     for name, (program, *lines) in PROGRAMS.items():
         if name not in LAYOUTS or LAYOUTS[name]().refuses(dictionary):
