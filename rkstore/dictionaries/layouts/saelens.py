@@ -108,10 +108,11 @@ class SAELens(Layout):
             bank = part.wiring.banks[0]
             at = directory / bank.reads[0].hook_name if len(parts) > 1 else directory
             at.mkdir(exist_ok=True)
+            own = of_bank(metadata, first, bank.latents) if len(parts) > 1 else metadata
             said = {
                 "sae_lens_training_version": None,
                 **record_of_training(metadata, bank.latents),
-                **of_bank(metadata, first, bank.latents),
+                **own,
                 **of_sites(bank, transcodes=_transcodes(part, bank)),
             }
             write_files(at, *config_and_tensors(part), said)

@@ -260,8 +260,8 @@ def _metadata(config: dict[str, Any], architecture: Architecture) -> dict[str, A
                 f"{key} is {found[key]!r}: rkstore reads dictionaries of whole rows, which "
                 f"reconstruct their input"
             )
-    if not since_6(found):
-        found.setdefault("prepend_bos", True)  # as SAELens has it, which always did
+    if not since_6(found):  # as SAELens has them: it always did
+        found = {"sae_lens_version": None, "prepend_bos": True} | found
     return found
 
 
