@@ -68,8 +68,8 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 # Keys that change a value and contain a number.
 NUMBERS = ("d_in", "d_sae", "k", "activation_fn_kwargs")
 
-# One more that only a transcoder has.
-OF_TRANSCODERS = ("d_out",)
+# What only a transcoder has: a number, and in early files the layer, which the hook says, too.
+OF_TRANSCODERS = ("d_out", "hook_layer_out")
 
 # Those with k active latents, which may be ranked by decoder norms; and k if one does not say.
 WITH_K = ("topk", "abstopk")
