@@ -4,13 +4,15 @@ from pathlib import Path
 from typing import Any
 
 from rkstore.dictionaries.dictionary import Dictionary
-from rkstore.dictionaries.disk import load_dictionary, save_dictionary
-from rkstore.dictionaries.hub.fetch import place_of
+from rkstore.dictionaries.disk import TRAINING, load_dictionary, save_dictionary
+from rkstore.dictionaries.hub.evaluations import RECORD, USUAL, Result, evaluations_of
+from rkstore.dictionaries.hub.fetch import local_copy, place_of
 from rkstore.dictionaries.layouts import LAYOUTS
-from rkstore.dictionaries.layouts.saelens_record import of_sites
+from rkstore.dictionaries.layouts.saelens_record import COUNTS, of_sites
+from rkstore.dictionaries.layouts.tensors import read_object
 from rkstore.dictionaries.settings import ConvertSettings
 from rkstore.errors import BadInput
-from rkstore.store.files import directory_aside, named, writing
+from rkstore.store.files import directory_aside, named, sha256, writing
 from rkstore.store.writing.lock import locked
 
 
@@ -31,13 +33,31 @@ def convert(source: str | Path, settings: ConvertSettings) -> Path:
     name = (place.under or place.name) if not isinstance(place, Path) else place.absolute().name
     out = named(settings.out or Path("converted") / f"{Path(name).name}-{settings.to}")
     _check_free(out)
+    here = local_copy(source, settings.from_)
     dictionary, metadata = load_dictionary(
-        source,
+        here,
         settings.from_,
         hook_name=settings.hook_name,
         hook_name_out=settings.hook_name_out,
     )
-    return write_new(dictionary, out, settings.to, metadata)
+    return write_new(dictionary, out, settings.to, _counts(here) | metadata)
+
+
+def _counts(directory: Path) -> dict[str, Any]:
+    """L0 and dead latents under SAELens' names, if they are on record: as they were evaluated,
+    else as they were at the end of the training."""
+    found: Result = {}
+    if (directory / RECORD).is_file():
+        digests = {sha256(file) for file in directory.iterdir() if file.is_file()}
+        results = evaluations_of(directory, digests)
+        found = next((result for result in results if result["kind"] == USUAL), {})
+    if not found:
+        try:
+            found = dict(read_object(directory / TRAINING)["history"][-1])
+        except (OSError, ValueError, LookupError, TypeError):
+            return {}
+    names = zip(COUNTS, ("l0", "dead"), strict=True)
+    return {theirs: found[ours] for theirs, ours in names if found.get(ours) is not None}
 
 
 def write_new(

@@ -147,7 +147,8 @@ def layout_of(path: Path, name: str | None = None) -> Layout:
     if found:
         return found[0]
     if inside := list(_inside(path)):
-        raise BadInput(f"{path} holds several dictionaries: give one of {few(inside)}")
+        what = "several dictionaries: give one of" if len(inside) > 1 else "one deeper down: give"
+        raise BadInput(f"{path} holds {what} {few(inside)}")
     raise BadInput(f"{path} holds no dictionary ({CONFIG} and {WEIGHTS}): give a checkpoint")
 
 

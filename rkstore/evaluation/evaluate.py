@@ -103,7 +103,7 @@ def _prepare(path: str | Path, name: str, store: Readable, settings: EvaluateSet
     needed = {site.hook_name for site in dictionary.wiring.sites}
     sites = tuple(hook_name for hook_name in store.hook_names if hook_name in needed)
     notes = doubts(path, metadata, store, any_model=settings.any_model)
-    measure = Measure(dictionary.to(settings.device), prefixes_of(path, metadata))
+    measure = Measure(dictionary.to(settings.device), prefixes_of(path, metadata, dictionary))
     mined = mined_of(path, metadata, dictionary.d_sae)
     return _Measured(str(path), name, sites, tuple(notes), measure, mined)
 

@@ -233,7 +233,7 @@ def test_how_it_was_trained_changes_nothing(tmp_path, key):
     assert torch.equal(plain(make_rows()), other(make_rows()))
 
 
-@pytest.mark.parametrize("key", ["unheard_of", "d_out", "use_error_term"])
+@pytest.mark.parametrize("key", ["unheard_of", "d_out", "hook_layer_out", "use_error_term"])
 def test_a_key_that_is_not_known_is_refused_by_name(tmp_path, key):
     with pytest.raises(BadInput, match=f"{key} is 7, whose effect is not known"):
         load_dictionary(write(tmp_path, PLAIN["topk"] | {key: 7}))
@@ -333,6 +333,22 @@ def test_a_transcoder_reads_and_writes_what_its_metadata_says(tmp_path):
         "blocks.0.hook_z",
         "blocks.0.hook_mlp_out",
     ]
+
+
+def test_a_flat_transcoder_is_read_as_it_was_meant(tmp_path):
+    flat = {key: value for key, value in PLAIN["transcoder"].items() if key != "metadata"}
+    flat |= {"hook_point": "a", "hook_name_out": "b", "hook_layer_out": 0}
+    flat |= {"hook_head_index_out": None, "metadata": {}}
+    dictionary, _ = load_dictionary(write(tmp_path, flat, make_tensors(PLAIN["transcoder"])))
+    assert [site.hook_name for site in dictionary.wiring.sites] == ["a", "b"]
+    with torch.no_grad():
+        same(dictionary(make_rows()), reference(PLAIN["transcoder"], make_rows())[1])
+
+
+def test_a_head_of_what_a_transcoder_writes_is_its_site(tmp_path):
+    said = {"hook_name": "a", "hook_name_out": "blocks.0.attn.hook_z", "hook_head_index_out": 2}
+    dictionary, _ = load_dictionary(write(tmp_path, PLAIN["transcoder"] | {"metadata": said}))
+    assert dictionary.wiring.writes[0].hook_name == "blocks.0.attn.hook_z.h2"
 
 
 def test_sites_that_a_file_does_not_name_are_given(tmp_path):

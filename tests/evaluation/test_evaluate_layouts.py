@@ -103,6 +103,21 @@ def test_activations_of_changed_weights_are_refused_unless_asked_for(store, tmp_
     assert any("center_writing_weights" in note for note in result.notes)
 
 
+def test_a_file_that_does_not_say_how_weights_were_changed_is_doubted(make_store, tmp_path):
+    site = "blocks.0.hook_resid_pre"
+    store, _ = make_store(rows=400, sites={site: 12})
+    dictionary = sae(hook_name=site)
+    dictionary.save_pretrained(tmp_path / "old")
+    config = json.loads((tmp_path / "old" / "cfg.json").read_text())
+    flat = config | {"hook_point": site, "model_name": "random", "metadata": {}}
+    (tmp_path / "old" / "cfg.json").write_text(json.dumps(flat))
+    [result] = measured(store, tmp_path / "old")
+    assert any("do not say whether the model's weights were centred" in n for n in result.notes)
+    dictionary.save_pretrained(tmp_path / "new")
+    [result] = measured(store, tmp_path / "new")
+    assert not any("centred" in note for note in result.notes)
+
+
 def test_another_width_is_refused(store, tmp_path):
     sae(hook_name="blocks.1.hook_mlp_out").save_pretrained(tmp_path / "wide")
     assert "12 wide" in refused(store, tmp_path / "wide")

@@ -87,8 +87,13 @@ class SAELens(Layout):
             return "its encoder reads x - b_dec, and that of a transcoder in SAELens reads x"
         pool = dictionary.pools[0]
         select, _ = pool.rule.at_inference(pool, pool.latents)
-        if select.architecture is None or (wiring.norm != "none" and not select.by_latent):
-            return f"{select.name} ranks by decoder norms, and SAELens only by pre-activations"
+        if select.architecture is None:
+            return f"SAELens has no {select.name}"
+        if wiring.norm != "none" and not select.by_latent:
+            return (
+                f"{select.name} ranks by decoder norms and keeps activations as they are, where "
+                "SAELens multiplies them by the norms"
+            )
         transcodes = any(_transcodes(dictionary, bank) for bank in wiring.banks)
         if transcodes and select.architecture not in OF_TRANSCODERS:
             return (
@@ -108,10 +113,11 @@ class SAELens(Layout):
             bank = part.wiring.banks[0]
             at = directory / bank.reads[0].hook_name if len(parts) > 1 else directory
             at.mkdir(exist_ok=True)
+            own = of_bank(metadata, first, bank.latents) if len(parts) > 1 else metadata
             said = {
                 "sae_lens_training_version": None,
                 **record_of_training(metadata, bank.latents),
-                **of_bank(metadata, first, bank.latents),
+                **own,
                 **of_sites(bank, transcodes=_transcodes(part, bank)),
             }
             write_files(at, *config_and_tensors(part), said)

@@ -68,8 +68,8 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 # Keys that change a value and contain a number.
 NUMBERS = ("d_in", "d_sae", "k", "activation_fn_kwargs")
 
-# One more that only a transcoder has.
-OF_TRANSCODERS = ("d_out",)
+# What only a transcoder has: a number, and in early files the layer, which the hook says, too.
+OF_TRANSCODERS = ("d_out", "hook_layer_out")
 
 # Those with k active latents, which may be ranked by decoder norms; and k if one does not say.
 WITH_K = ("topk", "abstopk")
@@ -260,8 +260,8 @@ def _metadata(config: dict[str, Any], architecture: Architecture) -> dict[str, A
                 f"{key} is {found[key]!r}: rkstore reads dictionaries of whole rows, which "
                 f"reconstruct their input"
             )
-    if not since_6(found):
-        found.setdefault("prepend_bos", True)  # as SAELens has it, which always did
+    if not since_6(found):  # as SAELens has them: it always did
+        found = {"sae_lens_version": None, "prepend_bos": True} | found
     return found
 
 

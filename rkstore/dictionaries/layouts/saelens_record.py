@@ -9,6 +9,9 @@ from rkstore.dictionaries.layouts.base import UNNAMED, UNNAMED_OUT
 from rkstore.dictionaries.wirings.base import Bank
 from rkstore.store.sites import head_of
 
+# How many latents are on at a token, and how many never are.
+COUNTS = ("l0", "num_dead_features")
+
 # SAELens' names of rkstore's selects, where they differ.
 RENAMED = {"relu": "standard"}
 
@@ -55,12 +58,14 @@ def record_of_training(metadata: dict[str, Any], latents: int) -> dict[str, Any]
 
 
 def of_bank(metadata: dict[str, Any], first: int, latents: int) -> dict[str, Any]:
-    """The metadata of a dictionary for one of its banks, whose first latent is ``first``.
+    """The metadata of a dictionary for one of its several banks, whose first latent is ``first``.
 
-    Those that began as mined directions are counted from there.
+    Latents that began as mined directions are counted from there; what was counted in the whole
+    dictionary is left out.
     """
+    own = {key: value for key, value in metadata.items() if key not in COUNTS}
     run = metadata.get("rkstore")
     if not isinstance(run, dict) or "mined" not in run:
-        return metadata
+        return own
     spans = [(max(a - first, 0), min(b - first, latents)) for a, b in run["mined"]]
-    return metadata | {"rkstore": run | {"mined": [span for span in spans if span[0] < span[1]]}}
+    return own | {"rkstore": run | {"mined": [span for span in spans if span[0] < span[1]]}}
