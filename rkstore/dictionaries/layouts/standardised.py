@@ -41,8 +41,11 @@ def for_rows(dictionary: Dictionary, w: dict[str, Tensor], sites: Sequence[str])
     """
     means = w["activation_mean"].reshape(len(sites), -1)
     scales = w["activation_global_scale"].expand(len(sites))
-    if not (scales > 0).all() or not means.isfinite().all() or not scales.isfinite().all():
-        raise BadInput("activation_global_scale is no positive number, and rows are normalised")
+    for name, found in (("activation_mean", means), ("activation_global_scale", scales)):
+        if not found.isfinite().all():
+            raise BadInput(f"{name} holds values that are not finite, and rows are normalised")
+    if not (scales > 0).all():
+        raise BadInput("activation_global_scale is not positive, and rows are normalised")
     if dictionary.wiring.centred:
         # b_dec is divided by s + 1e-8, and what the encoder subtracts is multiplied by s.
         (_, weights), *_ = dictionary.banks
