@@ -55,10 +55,10 @@ def for_rows(dictionary: Dictionary, w: dict[str, Tensor], sites: Sequence[str])
         site: Affine(mean, scale, 1 / (scale + 1e-8))
         for site, mean, scale in zip(sites, means, scales, strict=True)
     }
-    found = folded(dictionary, maps)
+    made = folded(dictionary, maps)
     if dictionary.wiring.norm != "none":
         # Decoder norms count as they were trained.
         by_site = dict(zip(sites, scales + 1e-8, strict=True))
         trained = torch.stack([by_site[site.hook_name] for site in dictionary.wiring.writes])
-        found.get_buffer("units").copy_(trained)
-    return found
+        made.get_buffer("units").copy_(trained)
+    return made
