@@ -117,10 +117,11 @@ class Requests(BaseHTTPRequestHandler):
         self.send(200, {})
 
     def create(self, asked: dict[str, str]) -> None:
-        name = f"datasets/{asked['organization']}/{asked['name']}"
+        kind = asked.get("type", "model")
+        name = f"{kind}s/{asked['organization']}/{asked['name']}"
         if name in self.server.repositories:
             told = json.dumps({"url": f"{self.server.url}/{name}"}).encode()
-            self.send(409, {"X-Error-Message": "You already created this dataset repo"}, told)
+            self.send(409, {"X-Error-Message": "You already created this repo"}, told)
             return
         assert self.server.home is not None
         self.server.repositories[name] = self.server.home / asked["name"]

@@ -228,17 +228,17 @@ def test_a_dictionary_goes_to_dictionary_learning_and_back_as_the_page_says(tmp_
     w, path = weights(), tmp_path / "checkpoints/sae/demo/topk_60"
     _, now = ours(w, "topk", k=16)
     path.mkdir(parents=True)
-    save_dictionary(now.dictionary, path, {"hook_name": "x"})
-    [program] = [b[2] for b in console.blocks(PAGE) if "encoder.weight" in b[2]]
-    console.run("python", program, tmp_path)
+    save_dictionary(now.dictionary, path, {"hook_name": "blocks.6.mlp.hook_post"})
+    [commands] = [b[2] for b in console.blocks(PAGE) if "--to dictionary-learning" in b[2]]
+    console.run("console", commands, tmp_path)
     back, metadata = load_dictionary(tmp_path / "back")
-    assert metadata["hook_name"] == "x"
+    assert metadata["hook_name"] == "blocks.6.mlp.hook_post"
     f, y = (x.detach() for x in (back.encode(w["x"]), back(w["x"])))
     assert torch.equal(f, now.f)
     assert torch.equal(y, now.decoded["x"])
     if PEERS.exists():
         save_file({"x": w["x"]}, tmp_path / "x.safetensors")
-        files = [tmp_path / name for name in ("ae.pt", "x.safetensors", "out.safetensors")]
+        files = [tmp_path / name for name in ("ae/ae.pt", "x.safetensors", "out.safetensors")]
         ask(PEERS, "load_ae.py", *files)
         theirs = load_file(files[2])
         torch.testing.assert_close(theirs["f"], f, atol=1e-5, rtol=1e-5)

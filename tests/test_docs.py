@@ -45,6 +45,7 @@ PAGES = [
             "planted",
             "probing",
             "sharing",
+            "training",
         )
     ),
 ]
@@ -135,6 +136,21 @@ def test_the_page_on_dictionaries_says_what_was_measured(monkeypatch):
     record = json.loads((ROOT / "docs/dictionaries.json").read_text("utf-8"))
     table = load(ROOT / "pipelines" / "zoo_study.py").measured(record)
     assert f"\n{table}\n" in (ROOT / "docs/dictionaries.md").read_text("utf-8")
+
+
+def test_the_page_on_training_says_what_was_measured(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "pipelines")
+    study = load(ROOT / "pipelines" / "training_study.py")
+    records = [json.loads(path.read_text("utf-8")) for path in study.records(ROOT / "docs")]
+    assert len(records) == 2
+    assert f"\n{study.measured(records)}\n" in (ROOT / "docs/training.md").read_text("utf-8")
+
+
+def test_the_page_on_exchange_has_the_table_of_the_layouts():
+    page = (ROOT / "docs/exchange.md").read_text("utf-8")
+    layouts = load(ROOT / "docs" / "layouts.py")
+    assert f"{layouts.BEGIN}{layouts.table()}{layouts.END}" in page
+    assert [name for name in layouts.LAYOUTS if f"| `{name}` |" not in page] == []
 
 
 def test_the_page_on_models_says_what_was_measured(monkeypatch):

@@ -749,3 +749,36 @@ def test_the_page_on_codecs_is_written_with_its_pictures_or_not_at_all(pipeline,
 def test_one_seed_says_nothing_of_another():
     with pytest.raises(BadInput, match="seeds is 1"):
         importlib.import_module("codec_study").CodecStudySettings(seeds=1)
+
+
+def test_every_arm_of_the_training_study_is_a_run_that_can_be_made():
+    study = importlib.import_module("training_study")
+    arms = study.arms(600, 3.0)
+    for name, arm in arms.items():
+        TrainSettings(**study.given(arms, name))
+        if arm.base is not None:
+            flags = re.findall(r"--(?:no-)?([a-z-]+)", name)
+            assert {flag.replace("-", "_") for flag in flags} <= {*arm.options}, name
+
+
+def test_the_training_study_goes_on_where_it_was(make_store, tmp_path, monkeypatch):
+    study = importlib.import_module("training_study")
+    source = {"model": {"name": "m"}}
+    make_store("store", rows=400, sites={"blocks.6.mlp.hook_post": 8}, source=source)
+    every = study.arms(20, 3.0)
+    chosen = {name: every[name] for name in ("topk", "--clip 1")}
+    monkeypatch.setattr(study, "arms", lambda *_: chosen)
+    record = tmp_path / "training_m.json"
+    words = ["--store", tmp_path / "store", "--d-sae", 40, "--steps", 20, "--batch-size", 32]
+    words += ["--out", tmp_path / "out", "--record", record]
+
+    def made(seeds):
+        study.main.main([str(word) for word in [*words, "--seeds", seeds]], standalone_mode=False)
+        return json.loads(record.read_text("utf-8"))["runs"]
+
+    first = made(1)
+    runs = made(2)
+    assert runs[:2] == first
+    assert [(run["arm"], run["seed"]) for run in runs] == [(a, s) for s in (0, 1) for a in chosen]
+    table = study.measured([json.loads(record.read_text("utf-8"))])
+    assert len(table.splitlines()) == 2 + len(chosen)

@@ -29,7 +29,7 @@ ALLOWED: dict[str, set[str]] = {
 # Inside store/: each may import what stands before it. These three do not know one another.
 APART = ("batches", "places", "writing")
 ORDER = (
-    ("files", "sites", "statistics", "jsontext", "natural", "recent"),
+    ("files", "sites", "statistics", "jsontext", "markdown", "natural", "recent"),
     ("massive", "formats", "attached"),
     ("apart", "descriptors"),
     ("codecs",),
@@ -48,7 +48,7 @@ LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}
 ONE_ROOM_UP = {("evaluation/functional.py", "harvest")}
 """Functional evaluation also gives logits, and may load a model for that."""
 
-BESIDE = {("store/writing/destination.py", "places")}
+BESIDE = {("store/writing/destination.py", "places"), ("store/writing/hub.py", "places")}
 """A URL that is written to is one that is read: pushing asks first what is there."""
 
 

@@ -29,10 +29,11 @@ COMMANDS = {
     "probe": ("probe", "Mine directions of a site with RkCNN: score subsets, keep the best."),
     "train": ("train", "Train dictionaries from a store, without the model."),
     "evaluate": ("evaluate", "Measure dictionaries on held-out rows: one table and one picture."),
-    "push": ("share", "Copy a store to a directory, s3://, sftp:// or the Hub (hf://)."),
+    "push": ("share", "Copy a store to a directory or URL, or a dictionary to the Hub (hf://)."),
     "pull": ("share", "Fetch a store, or a part of one, from a directory or a URL."),
     "import": ("share", "Store activations that another program wrote, without a model."),
     "export": ("share", "Write the activations of a store for another program."),
+    "convert": ("share", "Write a dictionary of any program in the layout of another."),
 }
 
 AGAIN = "what was recorded is kept, run the same command again to continue"

@@ -13,7 +13,8 @@ from rkstore.evaluation.settings import EvaluateSettings
 @click.argument("checkpoints", type=PATH, nargs=-1)
 @options_of(EvaluateSettings)
 def evaluate(settings: EvaluateSettings, checkpoints: tuple[str, ...]) -> None:
-    """Without CHECKPOINTS, the last one of each run under checkpoints/ that trained on the store
+    """CHECKPOINTS are directories of dictionaries in any layout, or hf://USER/NAME[/SAE_ID].
+    Without them, the last one of each run under checkpoints/ that trained on the store
     is measured.
     """
     from rkstore.dictionaries.disk import CHECKPOINTS
@@ -25,16 +26,16 @@ def evaluate(settings: EvaluateSettings, checkpoints: tuple[str, ...]) -> None:
     from rkstore.store.open import open_readable
 
     store = open_readable(settings.store, settings.paired_with)
-    paths = [Path(path) for path in checkpoints] or newest(store)
+    paths = list(checkpoints) or [str(path) for path in newest(store)]
     if not checkpoints:
         which = f"the last checkpoint of each run under {CHECKPOINTS}/ that trained on"
-        echo(f"{which} {store.where}: {', '.join(map(str, paths))}", err=True)
+        echo(f"{which} {store.where}: {', '.join(paths)}", err=True)
     results = evaluate_dictionaries(paths, settings)
     for result in results:
         for note in result.notes:
             echo(f"{result.name}: {note}", err=True)
     out = Path(settings.out)
     write_results(results, store, out / "results.json")
-    comparison(results, paths, out / "comparison.png")
+    comparison(results, [Path(path) for path in paths], out / "comparison.png")
     echo(table(results))
     echo(f"\n{out / 'results.json'}\n{out / 'comparison.png'}")

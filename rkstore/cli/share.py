@@ -1,9 +1,11 @@
-"""``push``, ``pull``, ``import`` and ``export``."""
+"""``push``, ``pull``, ``import``, ``export`` and ``convert``."""
 
 import click
 
 from rkstore.cli.options import PATH, Command, options_of, store_argument
 from rkstore.cli.streams import echo, plain
+from rkstore.dictionaries.layouts import LAYOUTS
+from rkstore.dictionaries.settings import ConvertSettings
 from rkstore.errors import BadInput
 from rkstore.share.settings import ExportSettings, ImportSettings, PullSettings
 
@@ -11,9 +13,27 @@ from rkstore.share.settings import ExportSettings, ImportSettings, PullSettings
 @click.command(cls=Command)
 @click.argument("paths", type=PATH, nargs=-1, metavar="[SOURCE] URL")
 @click.option("--store", type=PATH, help="Store to push, instead of SOURCE.")
-def push(paths: tuple[str, ...], store: str | None) -> None:
-    """Files that are there already are not sent again: after an interruption, the same command
-    continues where it stopped.
+@click.option("--license", help="Licence of a dictionary, as the Hub names it, for its card.")
+@click.option(
+    "--evaluation",
+    type=PATH,
+    help="For the card of a dictionary, a results.json that has it; evaluation/results.json in its "
+    "directory by default.",
+)
+@click.option(
+    "--layout",
+    type=click.Choice(list(LAYOUTS)),
+    help="Which of the dictionaries to push, of a directory that has several layouts.",
+)
+def push(
+    paths: tuple[str, ...],
+    store: str | None,
+    license: str | None,
+    evaluation: str | None,
+    layout: str | None,
+) -> None:
+    """A store goes to any URL, a dictionary to hf://USER/NAME, with a card. Files that are there
+    already are not sent again: after an interruption, the same command continues where it stopped.
     """
     from rkstore.share.push import push as push_store
     from rkstore.store.open import find_store
@@ -21,8 +41,39 @@ def push(paths: tuple[str, ...], store: str | None) -> None:
     *sources, url = paths or ("",)
     if not url or len(sources) > 1 or (sources and store is not None):
         raise BadInput("give one store, as SOURCE or with --store, and one URL: push SOURCE URL")
-    source = sources[0] if sources else find_store(store)
-    echo(f"{url}: {push_store(source, url)}")
+    if sources and _is_dictionary(sources[0]):
+        from rkstore.dictionaries.hub.push import push as push_dictionary
+
+        moved = push_dictionary(
+            sources[0], url, license=license, evaluation=evaluation, layout=layout
+        )
+    elif license is not None or evaluation is not None or layout is not None:
+        raise BadInput("--license, --evaluation and --layout are for a dictionary: leave them out")
+    else:
+        moved = push_store(sources[0] if sources else find_store(store), url)
+    echo(f"{url}: {moved}")
+
+
+def _is_dictionary(source: str) -> bool:
+    """Whether a directory holds a dictionary and no store."""
+    from rkstore.store.files import MANIFEST, named
+
+    root = named(source)
+    if not root.is_dir() or (root / MANIFEST).exists():
+        return False
+    from rkstore.dictionaries.layouts import layouts_of
+
+    return bool(layouts_of(root))
+
+
+@click.command(cls=Command)
+@click.argument("source", type=PATH, metavar="DICTIONARY")
+@options_of(ConvertSettings)
+def convert(settings: ConvertSettings, source: str) -> None:
+    """DICTIONARY is a directory or hf://USER/NAME[/SAE_ID]. The output is complete or absent."""
+    from rkstore.dictionaries.convert import convert as convert_dictionary
+
+    echo(convert_dictionary(source, settings))
 
 
 @click.command(cls=Command)

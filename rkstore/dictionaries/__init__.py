@@ -11,9 +11,19 @@ from rkstore.door import door
 if TYPE_CHECKING:
     from rkstore.dictionaries.dictionary import Dictionary
     from rkstore.dictionaries.disk import load_dictionary, save_dictionary
+    from rkstore.dictionaries.layouts import LAYOUTS, Layout
     from rkstore.dictionaries.selects import SELECTS, Select, select_named
 
-__all__ = ["SELECTS", "Dictionary", "Select", "load_dictionary", "save_dictionary", "select_named"]
+__all__ = [
+    "LAYOUTS",
+    "SELECTS",
+    "Dictionary",
+    "Layout",
+    "Select",
+    "load_dictionary",
+    "save_dictionary",
+    "select_named",
+]
 
 # Imported on first use: reading the options of a training must not import torch.
 __getattr__ = door(
@@ -21,6 +31,7 @@ __getattr__ = door(
     {
         "rkstore.dictionaries.dictionary": "Dictionary",
         "rkstore.dictionaries.disk": "load_dictionary save_dictionary",
+        "rkstore.dictionaries.layouts": "LAYOUTS Layout",
         "rkstore.dictionaries.selects": "SELECTS Select select_named",
     },
 )

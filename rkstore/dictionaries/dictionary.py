@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rkstore.dictionaries.norms import NORMS
+from rkstore.dictionaries.pretrained import Pretrained
 from rkstore.dictionaries.rownorm import OF_INPUT, ROW_NORMS
 from rkstore.dictionaries.rows import Rows, side_by_side, split
 from rkstore.dictionaries.selection import Selection
@@ -26,7 +27,7 @@ class Weights(NamedTuple):
     W_dec: nn.Parameter
 
 
-class Dictionary(nn.Module):
+class Dictionary(Pretrained, nn.Module):
     """``pre = Σ_reads x W_enc + b_enc``, ``f = select(pre)``, ``ŷ = Σ_banks f W_dec + b_dec``.
 
     If the wiring is centred, encoders read ``x - b_dec``; if it has a skip, ``ŷ`` has another
@@ -52,7 +53,7 @@ class Dictionary(nn.Module):
             BadInput: the select needs more latents.
         """
         super().__init__()
-        self.wiring, self.row_norm = wiring, row_norm
+        self.wiring, self.row_norm, self.metadata = wiring, row_norm, {}
         pools = [wiring.latents] if wiring.together else [bank.latents for bank in wiring.banks]
         pools *= wiring.views
         if len(pools) == 1:

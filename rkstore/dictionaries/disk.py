@@ -14,7 +14,8 @@ from typing import Any
 from safetensors import SafetensorError
 
 from rkstore.dictionaries.dictionary import Dictionary
-from rkstore.dictionaries.layouts import LAYOUTS, Layout
+from rkstore.dictionaries.hub.fetch import local_copy
+from rkstore.dictionaries.layouts import LAYOUTS, Layout, layouts_of
 from rkstore.dictionaries.layouts.base import UNNAMED
 from rkstore.dictionaries.layouts.own import Own
 from rkstore.dictionaries.layouts.saelens import (
@@ -26,7 +27,6 @@ from rkstore.dictionaries.layouts.saelens import (
 )
 from rkstore.errors import BadInput, few, one_line
 from rkstore.settings import member_named
-from rkstore.store.files import named
 
 __all__ = [
     "CHECKPOINTS",
@@ -67,7 +67,10 @@ def save_dictionary(
         return
     chosen = member_named("layout", LAYOUTS, layout, {})
     if reason := chosen.refuses(dictionary):
-        raise BadInput(f"the layout {layout} cannot hold this dictionary: {reason}")
+        can = [name for name, kind in LAYOUTS.items() if kind().refuses(dictionary) is None]
+        raise BadInput(
+            f"the layout {layout} cannot hold this dictionary: {reason}; {', '.join(can)} can"
+        )
     chosen.write(dictionary, path, metadata)
 
 
@@ -95,6 +98,7 @@ def load_dictionary(
     disk.
 
     Args:
+        path: a directory, or an ``hf://`` URL of one in a repository of the Hub.
         layout: which program wrote it, one of ``LAYOUTS``; None if its files say so.
         hook_name: of the rows that it reads, if its files do not say it; for a dictionary of
             several layers the part after the block.
@@ -104,8 +108,8 @@ def load_dictionary(
         BadInput: there is none in that directory, or there are several, or its kind is unknown, or
             its tensors do not fit its configuration or are not finite.
     """
-    path = named(path)
-    chosen = _layout(path, layout)
+    path = local_copy(path, layout)
+    chosen = layout_of(path, layout)
     try:
         read = chosen.read(path, hook_name=hook_name, hook_name_out=hook_name_out)
     except (
@@ -117,11 +121,20 @@ def load_dictionary(
         SafetensorError,
     ) as error:
         raise BadInput(f"cannot read the dictionary in {path}: {_reason(error)}") from None
-    return read[0].eval(), read[1]
+    dictionary, metadata = read
+    dictionary.metadata = metadata
+    return dictionary.eval(), metadata
 
 
-def _layout(path: Path, name: str | None) -> Layout:
-    """The layout of a directory, which must have that of a dictionary."""
+def layout_of(path: Path, name: str | None = None) -> Layout:
+    """The layout of a directory, which must have that of a dictionary.
+
+    Args:
+        name: the one to take; None if there is only one.
+
+    Raises:
+        BadInput: it holds no dictionary, or several.
+    """
     if name is not None:
         chosen = member_named("layout", LAYOUTS, name, {})
         if not chosen.found(path):
@@ -134,13 +147,9 @@ def _layout(path: Path, name: str | None) -> Layout:
     if found:
         return found[0]
     if inside := list(_inside(path)):
-        raise BadInput(f"{path} holds several dictionaries: give one of {few(inside)}")
+        what = "several dictionaries: give one of" if len(inside) > 1 else "one deeper down: give"
+        raise BadInput(f"{path} holds {what} {few(inside)}")
     raise BadInput(f"{path} holds no dictionary ({CONFIG} and {WEIGHTS}): give a checkpoint")
-
-
-def layouts_of(directory: Path) -> list[Layout]:
-    """The layouts that a directory has."""
-    return [layout for kind in LAYOUTS.values() if (layout := kind()).found(directory)]
 
 
 def _inside(root: Path) -> Iterator[str]:

@@ -3,13 +3,17 @@
 Dictionaries trained by rkstore do not use it; some others do.
 """
 
-from collections.abc import Callable
+from __future__ import annotations
 
-from torch import Tensor
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:  # the names of layouts are known without torch
+    from torch import Tensor
 
 # Per row: what to subtract, what to divide by, and what to multiply the decoded code by before the
 # first is added again. All (..., 1).
-Measured = tuple[Tensor, Tensor, Tensor]
+Measured: TypeAlias = "tuple[Tensor, Tensor, Tensor]"
 
 
 def none(x: Tensor) -> Measured:
@@ -33,8 +37,6 @@ def constant_norm_rescale(x: Tensor) -> Measured:
 OF_INPUT = "input_unit_norm"
 
 ROW_NORMS: dict[str, Callable[[Tensor], Measured]] = {
-    none.__name__: none,
-    layer_norm.__name__: layer_norm,
-    constant_norm_rescale.__name__: constant_norm_rescale,
+    **{norm.__name__: norm for norm in (none, layer_norm, constant_norm_rescale)},
     OF_INPUT: layer_norm,
 }

@@ -3,17 +3,30 @@
 import importlib
 import json
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from rkstore.dictionaries.dictionary import Dictionary
 from rkstore.dictionaries.disk import CHECKPOINTS, CONFIG
+from rkstore.dictionaries.layouts.saelens_config import since_6
 from rkstore.dictionaries.prefixes import ORDERS, WHOLE, Prefixes
 from rkstore.errors import BadInput
 from rkstore.store.files import named
+from rkstore.store.places.url import is_url
 from rkstore.store.readable import Readable
 
 # Modules in which TransformerLens releases define model aliases.
 NAME_LISTS = ("transformer_lens.supported_models", "transformer_lens.loading_from_pretrained")
+
+# Options of TransformerLens that change weights, and with them activations: those after a norm, of
+# the residual stream and what is added to it, of heads.
+CHANGES = (
+    "fold_ln",
+    "center_writing_weights",
+    "fold_value_biases",
+    "refactor_factored_attn_matrices",
+)
 
 # Options of a training that its checkpoint records, and what they are in Prefixes.
 RECORDED_PREFIXES = {"prefixes": "shares", "prefix_order": "order", "prefix_draws": "draws"}
@@ -56,27 +69,29 @@ def names(paths: Sequence[str | Path]) -> list[str]:
     Raises:
         BadInput: two are the same directory.
     """
-    parts = [named(path).resolve().parts for path in paths]
+    parts = [
+        tuple(str(path).rstrip("/").split("/")) if is_url(path) else named(path).resolve().parts
+        for path in paths
+    ]
     for i, own in enumerate(parts):
         if own in parts[:i]:
             raise BadInput(f"{paths[i]} is given twice: name each checkpoint once")
 
     def shortest(own: tuple[str, ...]) -> str:
         ends = (own[-n:] for n in range(1, len(own) + 1))
-        return next(
-            str(Path(*end)) for end in ends if sum(p[-len(end) :] == end for p in parts) == 1
-        )
+        return next("/".join(end) for end in ends if sum(p[-len(end) :] == end for p in parts) == 1)
 
     return [shortest(own) for own in parts]
 
 
-def prefixes_of(path: str | Path, metadata: dict[str, Any]) -> Prefixes:
-    """The prefixes that a dictionary was trained with; one of another program has none.
+def prefixes_of(path: str | Path, metadata: dict[str, Any], dictionary: Dictionary) -> Prefixes:
+    """The prefixes that a dictionary was trained with; of another program, those of a Matryoshka
+    whose widths are on record.
 
     Raises:
         BadInput: what its metadata says of them means nothing.
     """
-    run = _object(metadata.get("rkstore"))
+    run = _object(metadata.get("rkstore")) or {"prefixes": _of_widths(metadata, dictionary)}
     shares, order, draws = (
         run.get(key, getattr(WHOLE, field)) for key, field in RECORDED_PREFIXES.items()
     )
@@ -90,6 +105,20 @@ def prefixes_of(path: str | Path, metadata: dict[str, Any]) -> Prefixes:
         return Prefixes(tuple(map(float, shares)), order, draws)
     except BadInput as error:
         raise BadInput(f"cannot read the prefixes of {path}: {error.sentence}") from None
+
+
+def _of_widths(metadata: dict[str, Any], dictionary: Dictionary) -> tuple[float, ...]:
+    """The shares of the latents that SAELens' record of a training says in numbers of them.
+
+    Those of a dictionary that normalises rows are passed over: they cannot be measured.
+    """
+    widths = _object(metadata.get("training_architecture_details")).get("matryoshka_widths")
+    d_sae = dictionary.d_sae
+    given = widths if isinstance(widths, list) and dictionary.row_norm == "none" else []
+    if not given or any(type(w) is not int for w in given) or given[-1] != d_sae:
+        return WHOLE.shares
+    rising = all(0 < a < b for a, b in pairwise([*given, d_sae + 1]))
+    return tuple(width / d_sae for width in given) if rising else WHOLE.shares
 
 
 def mined_of(path: str | Path, metadata: dict[str, Any], d_sae: int) -> list[int]:
@@ -141,7 +170,14 @@ def doubts(
             f"{path} was {doubt} in {store.where}: give a store of its model, or --any-model to "
             "measure it anyway"
         )
-    notes = [doubt, *_of_text(metadata, run, source), *_of_tokens(metadata, store)]
+    changed = _changed(metadata)
+    if changed and not any_model:
+        raise BadInput(
+            f"{path} was {changed}, and {store.where} has those of the model as it is: take a "
+            "dictionary trained on these, or --any-model to measure it anyway"
+        )
+    changed = changed or _unsaid(metadata)
+    notes = [doubt, changed, *_of_text(metadata, run, source), *_of_tokens(metadata, store)]
     return [note for note in notes if note]
 
 
@@ -159,6 +195,25 @@ def _of_model(theirs: dict[str, Any], ours: dict[str, Any]) -> tuple[bool, str]:
         return False, ""
     whose = "the store" if digests[0] else "the checkpoint"
     return False, f"{whose} does not record the weights of its model: they are unverified"
+
+
+def _changed(metadata: dict[str, Any]) -> str:
+    """What was done to the weights of a model before it was run, if it changes activations."""
+    given = _object(metadata.get("model_from_pretrained_kwargs"))
+    done = [key for key in CHANGES if given.get(key)]
+    return f"trained on activations of changed weights ({', '.join(done)})" if done else ""
+
+
+def _unsaid(metadata: dict[str, Any]) -> str:
+    """Files of SAELens from before version 6 may leave out what was done to the weights."""
+    old = "sae_lens_version" in metadata and not since_6(metadata)
+    residual = "hook_resid" in str(metadata.get("hook_name"))
+    if not old or not residual or "model_from_pretrained_kwargs" in metadata:
+        return ""
+    return (
+        "its files do not say whether the model's weights were centred (center_writing_weights), "
+        "as they were for many public GPT-2 dictionaries"
+    )
 
 
 def _of_text(

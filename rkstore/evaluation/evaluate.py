@@ -9,7 +9,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from rkstore.dictionaries.disk import UNNAMED, load_dictionary
+from rkstore.dictionaries.dictionary import Dictionary
+from rkstore.dictionaries.disk import load_dictionary
+from rkstore.dictionaries.hub.fetch import local_copy
+from rkstore.dictionaries.layouts import layouts_of
+from rkstore.dictionaries.layouts.base import UNNAMED, UNNAMED_OUT
 from rkstore.errors import BadInput, few
 from rkstore.evaluation.checkpoints import doubts, mined_of, names, prefixes_of
 from rkstore.evaluation.measure import DENSITY_EDGES, Evaluation, Measure
@@ -27,6 +31,9 @@ from rkstore.store.sites import Site, head_of
 
 def evaluate(paths: Iterable[str | Path], settings: EvaluateSettings) -> list[Evaluation]:
     """Evaluate dictionaries on the held-out rows of a store, reading each set of sites once.
+
+    Args:
+        paths: directories with a dictionary in any layout, or ``hf://`` URLs.
 
     Raises:
         BadInput: a path holds no dictionary or is given twice, one of its sites is not in the
@@ -88,24 +95,43 @@ class _Measured:
 
 def _prepare(path: str | Path, name: str, store: Readable, settings: EvaluateSettings) -> _Measured:
     """Load a dictionary, or raise BadInput if it cannot be measured on that store."""
-    dictionary, metadata = load_dictionary(path)
+    dictionary, metadata = _load(path, settings)
+    # What a store has under another name is the same numbers.
+    dictionary.wiring = dictionary.wiring.renamed(store.aliases)
     for site in dictionary.wiring.sites:
-        _check_site(path, site, metadata, store)
+        _check_site(path, site, store)
     needed = {site.hook_name for site in dictionary.wiring.sites}
     sites = tuple(hook_name for hook_name in store.hook_names if hook_name in needed)
     notes = doubts(path, metadata, store, any_model=settings.any_model)
-    measure = Measure(dictionary.to(settings.device), prefixes_of(path, metadata))
+    measure = Measure(dictionary.to(settings.device), prefixes_of(path, metadata, dictionary))
     mined = mined_of(path, metadata, dictionary.d_sae)
     return _Measured(str(path), name, sites, tuple(notes), measure, mined)
 
 
-def _check_site(path: str | Path, site: Site, metadata: dict[str, Any], store: Readable) -> None:
+def _load(path: str | Path, settings: EvaluateSettings) -> tuple[Dictionary, dict[str, Any]]:
+    """A dictionary; what its files do not say of its sites is as the options say."""
+    here = local_copy(path)
+    layout = settings.layout if len(layouts_of(here)) > 1 else None
+    said = {"hook_name": settings.hook_name, "hook_name_out": settings.hook_name_out}
+    try:
+        dictionary, metadata = load_dictionary(here, layout)
+        if not any(site.hook_name in (UNNAMED, UNNAMED_OUT) for site in dictionary.wiring.sites):
+            return dictionary, metadata
+    except BadInput:
+        if not any(said.values()):
+            raise
+    return load_dictionary(here, layout, **said)
+
+
+def _check_site(path: str | Path, site: Site, store: Readable) -> None:
     """Raise BadInput unless the store has the site of a dictionary, in its width."""
     if site.hook_name not in store.hook_names:
-        if site.hook_name == UNNAMED and not metadata.get("hook_name"):
+        if site.hook_name in (UNNAMED, UNNAMED_OUT):
+            flag = "--hook-name" if site.hook_name == UNNAMED else "--hook-name-out"
+            what = "reads" if site.hook_name == UNNAMED else "writes"
             raise BadInput(
-                f"{path} does not say what it is for: write the hook_name of its activations into "
-                "the metadata of its cfg.json"
+                f"{path} does not say which activations it {what}: say it with {flag}, one of "
+                f"{few(store.hook_names)}"
             )
         raise BadInput(
             f"'{site.hook_name}' is not in the store at {store.where}, which has "

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rkstore.errors import BadInput
 from rkstore.evaluation.record import Row
 
 Doubles = NDArray[np.float64]
@@ -86,6 +87,32 @@ def interval(groups: Sequence[Doubles], seed: int = 0) -> tuple[float, float]:
         means += d[chosen].mean(axis=1) / len(groups)
     low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Small:
+    """The mean of a few values, and how far its 95 % interval reaches to either side."""
+
+    mean: float
+    half: float
+
+
+def small_sample(values: Sequence[float]) -> Small:
+    """Student's interval of the mean, for samples too small for :func:`interval`.
+
+    With three values it is 2.5 standard deviations to either side, and it covers the mean 95 % of
+    the time if they are normal (Student 1908); a bootstrap of three does in 3 of 4 cases.
+
+    Raises:
+        BadInput: there are fewer than two values.
+    """
+    from scipy.stats import t
+
+    sd = deviation(values)
+    if sd is None:
+        raise BadInput("one run says nothing of how runs vary: make at least two, of other seeds")
+    half = float(t.ppf(0.975, len(values) - 1)) * sd / len(values) ** 0.5
+    return Small(sum(values) / len(values), half)
 
 
 def coverage(pairs: int, trials: int = 400) -> float:

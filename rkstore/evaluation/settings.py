@@ -1,5 +1,7 @@
 """Options of an evaluation."""
 
+from rkstore.dictionaries.layouts import LAYOUTS
+from rkstore.dictionaries.settings import HOOK_NAME_HELP, HOOK_NAME_OUT_HELP
 from rkstore.rkcnn.settings import MAX_NORM_HELP, SPECIAL_TOKENS_HELP
 from rkstore.settings import Settings, option
 from rkstore.store.sites import PAIRED_HELP, STORE_HELP
@@ -16,6 +18,11 @@ class EvaluateSettings(Settings):
     any_model: bool = option(
         False, "Also measure dictionaries of another model, which are refused otherwise."
     )
+    layout: str | None = option(
+        None, "Which of the layouts to read in a directory that has several.", choices=LAYOUTS
+    )
+    hook_name: str | None = option(None, HOOK_NAME_HELP)
+    hook_name_out: str | None = option(None, HOOK_NAME_OUT_HELP)
     batch_size: int = option(4096, "Rows at a time.", least=1)
     device: str = option("cpu", "Torch device.")
     out: str = option("results/evaluate", "Directory of table, JSON and picture.", path=True)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from rkstore.errors import BadInput
 from rkstore.harvest.from_text import text_tokens
@@ -27,12 +26,11 @@ from rkstore.settings import check_distinct
 from rkstore.store.attached import DOCUMENT_IDS
 from rkstore.store.codecs import codec_named
 from rkstore.store.files import record_of
-from rkstore.store.formats import compression_for
-from rkstore.store.manifest import CHUNK_ROWS, Manifest, largest_divisor
+from rkstore.store.manifest import Manifest
 from rkstore.store.sites import Pair, Site, block_of
 from rkstore.store.store import Store
 from rkstore.store.writing.encoder import ShardEncoder
-from rkstore.store.writing.writer import StoreWriter
+from rkstore.store.writing.whole import Advance, manifest_of, write_store
 
 # A difference in any of these may change the last bit of a value.
 LIBRARIES = ("rkstore", "torch", "transformers", "transformer-lens", "tokenizers", "numpy")
@@ -117,18 +115,10 @@ def _manifest(
     files: dict[str, bytes],
     settings: HarvestSettings,
 ) -> Manifest:
-    whole = blocks.rows_in_block
-    shard_rows = max(1, round(settings.shard_rows / whole)) * whole
-    return Manifest(
+    return manifest_of(
+        settings,
         rows=blocks.rows,
-        context_size=whole,
-        shard_rows=shard_rows,
-        chunk_rows=largest_divisor(shard_rows, CHUNK_ROWS),
-        codec=settings.codec,
-        format=settings.format,
-        compression=compression_for(
-            settings.format, codec_named(settings.codec).dtype, settings.compression
-        ),
+        context_size=blocks.rows_in_block,
         sites=tuple(sites),
         pairs=pairs,
         more_columns=blocks.more_columns,
@@ -153,29 +143,19 @@ def run(harvest: Harvest, on_shard: Callable[[int], object] = lambda _: None) ->
         BadInput: the directory holds something else, or an activation is not finite.
         RkstoreError: the disk is full.
     """
-    manifest = harvest.manifest
     left: Left = {}
-    with StoreWriter(harvest.out, manifest, harvest.files) as writer:
-        done = manifest.rows_recorded(writer.next_shard)
-        with tqdm(
-            total=manifest.rows,
-            initial=done,
-            unit="tok",
-            unit_scale=True,
-            desc="harvest",
-            disable=None,
-        ) as bar:
-            while writer.next_shard < manifest.shards:
-                shard = writer.begin_shard()
-                _fill(shard, harvest, left, bar.update)
-                writer.finish_shard(shard)
-                on_shard(shard.shard)
-    return Store(harvest.out)
+    return write_store(
+        harvest.out,
+        harvest.manifest,
+        lambda shard, advance: _fill(shard, harvest, left, advance),
+        shown="harvest",
+        unit="tok",
+        files=harvest.files,
+        on_shard=on_shard,
+    )
 
 
-def _fill(
-    shard: ShardEncoder, harvest: Harvest, left: Left, advance: Callable[[int], object]
-) -> None:
+def _fill(shard: ShardEncoder, harvest: Harvest, left: Left, advance: Advance) -> None:
     """Run the model over the blocks of one shard; each batch is encoded immediately.
 
     Args:

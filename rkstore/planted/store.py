@@ -4,19 +4,17 @@ import importlib.metadata
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from rkstore.planted.features import Fired, Planted, plant_features
 from rkstore.planted.settings import PlantSettings
 from rkstore.planted.sites import PlantedSite, pairs_of
 from rkstore.planted.truth import settings_record, truth_digest, truth_file, truth_path
-from rkstore.store.codecs import codec_named
 from rkstore.store.files import named, write_together
-from rkstore.store.formats import compression_for
-from rkstore.store.manifest import CHUNK_ROWS, Manifest, largest_divisor
+from rkstore.store.manifest import Manifest
 from rkstore.store.sites import Site
 from rkstore.store.store import Store
-from rkstore.store.writing.writer import StoreWriter
+from rkstore.store.writing.encoder import ShardEncoder
+from rkstore.store.writing.whole import Advance, manifest_of, write_store
 
 
 def plant(settings: PlantSettings) -> list[Store]:
@@ -45,42 +43,25 @@ def plant(settings: PlantSettings) -> list[Store]:
 def _write(planted: Planted, sites: tuple[PlantedSite, ...], out: Path, model: str) -> Store:
     """The missing shards of one store, and its truth."""
     manifest = _manifest(planted, sites, model)
-    with StoreWriter(out, manifest) as writer:
-        done = manifest.rows_recorded(writer.next_shard)
-        with tqdm(
-            total=manifest.rows,
-            initial=done,
-            unit="row",
-            unit_scale=True,
-            desc="plant",
-            disable=None,
-        ) as bar:
-            while writer.next_shard < manifest.shards:
-                shard = writer.begin_shard()
-                row, last = manifest.rows_of_shard(shard.shard)
-                for fired, values in planted.rows(row, last, sites):
-                    by_hook = {site.hook_name: values[site.name] for site in sites}
-                    shard.add(by_hook, _columns(fired, row, manifest.context_size, planted))
-                    row += fired.rows
-                    bar.update(fired.rows)
-                writer.finish_shard(shard)
-    return Store(out)
+
+    def fill(shard: ShardEncoder, advance: Advance) -> None:
+        row, last = manifest.rows_of_shard(shard.shard)
+        for fired, values in planted.rows(row, last, sites):
+            by_hook = {site.hook_name: values[site.name] for site in sites}
+            shard.add(by_hook, _columns(fired, row, manifest.context_size, planted))
+            row += fired.rows
+            advance(fired.rows)
+
+    return write_store(out, manifest, fill, shown="plant")
 
 
 def _manifest(planted: Planted, sites: tuple[PlantedSite, ...], model: str) -> Manifest:
     settings = planted.settings
     size = settings.context_size
-    shard_rows = max(1, round(settings.shard_rows / size)) * size
-    return Manifest(
+    return manifest_of(
+        settings,
         rows=settings.rows // size * size,
         context_size=size,
-        shard_rows=shard_rows,
-        chunk_rows=largest_divisor(shard_rows, CHUNK_ROWS),
-        codec=settings.codec,
-        format=settings.format,
-        compression=compression_for(
-            settings.format, codec_named(settings.codec).dtype, settings.compression
-        ),
         sites=tuple(Site(site.hook_name, site.width) for site in sites),
         pairs=pairs_of(settings),
         source={

@@ -1,6 +1,7 @@
 """The card of a store in a dataset repository of the Hub: its ``README.md``."""
 
 from rkstore.errors import size
+from rkstore.store.markdown import code, facts
 from rkstore.store.sites import briefly
 from rkstore.store.store import Store
 
@@ -33,16 +34,13 @@ def card(store: Store, url: str) -> str:
         "store": manifest.fingerprint,
         "licence": "see the text's licence",
     }
-    table = "\n".join(f"| {key} | {_code(value)} |" for key, value in lines.items())
     first = store.hook_names[0]
     return f"""{HEAD}
-# Activations of {_code(name)}
+# Activations of {code(name)}
 
 Written by [rkstore](https://pypi.org/project/rkstore/). One row is one token.
 
-| | |
-|---|---|
-{table}
+{facts(lines)}
 
 ```python
 import rkstore
@@ -53,12 +51,6 @@ x = store.read({first!r}, 0, 1000)
 
 Or all of it, checked and resumable: `rkstore pull {url}`
 """
-
-
-def _code(text: str) -> str:
-    """Text that Markdown shows as it is, on one line of a table."""
-    plain = "".join(letter if letter.isprintable() else " " for letter in text)
-    return "`" + plain.replace("`", "'").replace("|", "/") + "`"
 
 
 def _object(value: object) -> dict[str, object]:

@@ -2,24 +2,10 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
-from rkstore.errors import BadInput, size
+from rkstore.errors import BadInput
 from rkstore.store.journal import ShardRecord
 from rkstore.store.manifest import Manifest
-
-
-@dataclass(frozen=True)
-class Moved:
-    """How much a push or a pull transferred."""
-
-    files: int
-    bytes: int
-    present: int
-    """Files that were there already."""
-
-    def __str__(self) -> str:
-        return f"{self.files} files, {size(self.bytes)}; {self.present} were there"
 
 
 def each(work: Callable[[str], None], paths: Iterable[str], at_once: int) -> None:

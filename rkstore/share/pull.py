@@ -6,12 +6,13 @@ from pathlib import Path
 
 from rkstore.errors import BadInput, few
 from rkstore.share.arriving import claimed, fetch_missing
-from rkstore.share.copies import Moved, check_one_history
+from rkstore.share.copies import check_one_history
 from rkstore.share.settings import PullSettings
 from rkstore.store.contents import Contents
 from rkstore.store.files import JOURNAL, MANIFEST, PART, named, put, sync, writing
 from rkstore.store.open import say_if_short
 from rkstore.store.part import NOTHING, Part, whole
+from rkstore.store.places.moved import Moved
 from rkstore.store.places.url import Location
 from rkstore.store.sites import Among
 from rkstore.store.store import Store

@@ -8,6 +8,7 @@ have ended.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,14 +16,19 @@ from typing import TYPE_CHECKING
 import torch
 
 from rkstore.dictionaries import load_dictionary
-from rkstore.dictionaries.disk import WEIGHTS
+from rkstore.dictionaries.disk import layout_of
+from rkstore.dictionaries.hub.fetch import local_copy
+from rkstore.dictionaries.layouts.base import UNNAMED, UNNAMED_OUT
 from rkstore.errors import BadInput
-from rkstore.store.files import named, sha256
+from rkstore.store.files import sha256
 
 if TYPE_CHECKING:
     from rkstore.dictionaries.dictionary import Dictionary
     from rkstore.store.sites import Site
     from rkstore.training.reading import Reading
+
+# Files of weights.
+ENDS = (".safetensors", ".pt", ".npz")
 
 # How far from 1 the norms of decoder rows may be: those of files in half precision are off so far.
 TOLERANCE = 0.01
@@ -35,8 +41,8 @@ def begin_at(
     """Fill a dictionary with a trained one, and give the SHA-256 of its file of weights.
 
     Args:
-        path: a directory that rkstore or SAELens wrote; its weights are for rows as they are
-            stored.
+        path: a directory or an ``hf://`` URL with a dictionary in any layout, for rows as they
+            are stored. If its files name no site, it is of those of this run.
         reading: of this run, which may normalise them.
         unit_decoder: whether its decoder rows are to have norm 1.
 
@@ -44,7 +50,9 @@ def begin_at(
         BadInput: there is none, or it has other sites, latents, wiring or select, or decoder rows
             of other norms.
     """
-    found, _ = load_dictionary(path)
+    root = local_copy(path)
+    found, _ = load_dictionary(root)
+    found.wiring = found.wiring.renamed(_names(dictionary, reading))
     _check_same(path, found, dictionary)
     found = reading.in_training_units(found)
     for name, parameter in found.named_parameters():
@@ -63,7 +71,23 @@ def begin_at(
     if unit_decoder:
         _check_norms(path, dictionary)
         dictionary.normalise_decoder()
-    return sha256(named(path) / WEIGHTS)
+    return _digest(root)
+
+
+def _names(own: Dictionary, reading: Reading) -> dict[str, str]:
+    """The sites of this run, by the names that they may have in files."""
+    names = dict(reading.store.aliases)
+    for unnamed, sites in ((UNNAMED, own.wiring.reads), (UNNAMED_OUT, own.wiring.writes)):
+        if len(sites) == 1:
+            names[unnamed] = sites[0].hook_name
+    return names
+
+
+def _digest(root: Path) -> str:
+    """SHA-256 of the file of weights; of several, of what is written of them in a list."""
+    files = layout_of(root).files_of(path.name for path in root.iterdir())
+    found = [sha256(root / name) for name in files if name.endswith(ENDS)]
+    return found[0] if len(found) == 1 else hashlib.sha256("\n".join(found).encode()).hexdigest()
 
 
 def _check_same(path: str | Path, found: Dictionary, own: Dictionary) -> None:

@@ -37,7 +37,7 @@ NO_PATHS = {
         "device",
         "name",
     ),
-    *("rows", "hook_name", "model_name", "pair", "hook_out", "find"),
+    *("rows", "hook_name", "hook_name_out", "license", "model_name", "pair", "hook_out", "find"),
     *("text_column", "ids_column", "chat_column", "id_column"),
 }
 

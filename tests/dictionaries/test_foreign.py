@@ -27,6 +27,8 @@ from rkstore.dictionaries.layouts.saelens_config import (
     WITHOUT_EFFECT,
 )
 from rkstore.errors import BadInput
+from rkstore.evaluation.evaluate import evaluate
+from rkstore.evaluation.settings import EvaluateSettings
 
 PYTHON = Path(__file__).parents[2] / ".venv-saelens" / "bin" / "python"
 
@@ -231,7 +233,7 @@ def test_how_it_was_trained_changes_nothing(tmp_path, key):
     assert torch.equal(plain(make_rows()), other(make_rows()))
 
 
-@pytest.mark.parametrize("key", ["unheard_of", "d_out", "use_error_term"])
+@pytest.mark.parametrize("key", ["unheard_of", "d_out", "hook_layer_out", "use_error_term"])
 def test_a_key_that_is_not_known_is_refused_by_name(tmp_path, key):
     with pytest.raises(BadInput, match=f"{key} is 7, whose effect is not known"):
         load_dictionary(write(tmp_path, PLAIN["topk"] | {key: 7}))
@@ -333,6 +335,22 @@ def test_a_transcoder_reads_and_writes_what_its_metadata_says(tmp_path):
     ]
 
 
+def test_a_flat_transcoder_is_read_as_it_was_meant(tmp_path):
+    flat = {key: value for key, value in PLAIN["transcoder"].items() if key != "metadata"}
+    flat |= {"hook_point": "a", "hook_name_out": "b", "hook_layer_out": 0}
+    flat |= {"hook_head_index_out": None, "metadata": {}}
+    dictionary, _ = load_dictionary(write(tmp_path, flat, make_tensors(PLAIN["transcoder"])))
+    assert [site.hook_name for site in dictionary.wiring.sites] == ["a", "b"]
+    with torch.no_grad():
+        same(dictionary(make_rows()), reference(PLAIN["transcoder"], make_rows())[1])
+
+
+def test_a_head_of_what_a_transcoder_writes_is_its_site(tmp_path):
+    said = {"hook_name": "a", "hook_name_out": "blocks.0.attn.hook_z", "hook_head_index_out": 2}
+    dictionary, _ = load_dictionary(write(tmp_path, PLAIN["transcoder"] | {"metadata": said}))
+    assert dictionary.wiring.writes[0].hook_name == "blocks.0.attn.hook_z.h2"
+
+
 def test_sites_that_a_file_does_not_name_are_given(tmp_path):
     write(tmp_path, PLAIN["transcoder"] | {"metadata": {}})
     dictionary, _ = load_dictionary(tmp_path, hook_name="a", hook_name_out="b")
@@ -354,6 +372,30 @@ def test_a_module_of_transformers_is_a_hook_if_that_is_certain(tmp_path):
         load_dictionary(of("model.layers.3.mlp"))
     found, _ = load_dictionary(tmp_path, hook_name="blocks.3.hook_mlp_out")
     assert found.wiring.reads[0].hook_name == "blocks.3.hook_mlp_out"
+
+
+def test_a_file_from_before_version_6_means_that_texts_begin_with_bos(tmp_path):
+    assert load_dictionary(write(tmp_path, FLAT, make_tensors(PLAIN["topk"])))[1]["prepend_bos"]
+    assert "prepend_bos" not in load_dictionary(write(tmp_path, PLAIN["topk"]))[1]
+
+
+@pytest.mark.parametrize("layout", [None, "saelens"])
+def test_a_file_from_before_version_6_is_saved_as_one_of_version_6(tmp_path, layout):
+    """SAELens would look for its metadata outside "metadata"."""
+    old = write(tmp_path / "old", FLAT | {"sae_lens_version": "3.1"}, make_tensors(PLAIN["topk"]))
+    dictionary, metadata = load_dictionary(old)
+    (tmp_path / "new").mkdir()
+    save_dictionary(dictionary, tmp_path / "new", metadata, layout)
+    said = json.loads((tmp_path / "new" / "cfg.json").read_text("utf-8"))["metadata"]
+    assert (said["sae_lens_version"], said["model_name"]) == ("6.0.0", "gpt2-small")
+
+
+def test_a_number_that_json_does_not_have_is_taken_as_not_said(tmp_path):
+    write(tmp_path / "old", PLAIN["topk"] | {"metadata": METADATA_OF_ALL | {"l0": float("nan")}})
+    dictionary, metadata = load_dictionary(tmp_path / "old")
+    assert metadata["l0"] is None
+    (tmp_path / "new").mkdir()
+    save_dictionary(dictionary, tmp_path / "new", metadata)
 
 
 def test_of_a_directory_of_several_dictionaries_one_is_to_be_named(tmp_path):
@@ -407,14 +449,14 @@ FLAT = {
 }
 
 
-@pytest.mark.parametrize(
-    ("layout", "architecture"),
-    [
-        (FLAT, "standard"),
-        (FLAT | {"activation_fn_str": "topk", "activation_fn_kwargs": {"k": K}}, "topk"),
-        (FLAT | {"activation_fn": "relu", "finetuning_scaling_factor": False}, "standard"),
-    ],
-)
+FLAT_ONES = [
+    (FLAT, "standard"),
+    (FLAT | {"activation_fn_str": "topk", "activation_fn_kwargs": {"k": K}}, "topk"),
+    (FLAT | {"activation_fn": "relu", "finetuning_scaling_factor": False}, "standard"),
+]
+
+
+@pytest.mark.parametrize(("layout", "architecture"), FLAT_ONES)
 def test_the_flat_layout_is_read_as_it_was_meant(tmp_path, layout, architecture):
     tensors = make_tensors(PLAIN[architecture])
     dictionary, metadata = load_dictionary(write(tmp_path, layout, tensors))
@@ -439,11 +481,13 @@ PROGRAM = textwrap.dedent("""
     from safetensors.torch import load_file, save_file
     from sae_lens import SAE
     from sae_lens.config import LanguageModelSAERunnerConfig
+    from sae_lens.evals import ExplainedVarianceCalculator
     from sae_lens.loading.pretrained_sae_loaders import LLM_METADATA_KEYS
     from sae_lens.registry import get_sae_class, get_sae_training_class
 
     root, architectures, trained = Path(sys.argv[1]), sys.argv[2].split(), sys.argv[3].split()
-    x = load_file(root / "x.safetensors")["x"]
+    rows, numbers = load_file(root / "rows.safetensors"), {}
+    x = rows["x"]
     for path in sorted(root.glob("sae_*")):
         sae = SAE.load_from_disk(path, device="cpu")
         if sae.cfg.normalize_activations == "expected_average_only_in":
@@ -456,23 +500,32 @@ PROGRAM = textwrap.dedent("""
         with torch.no_grad():
             found = {"f": sae.encode(x).contiguous(), "x": sae(x).contiguous()}
         save_file(found, path / "out.safetensors")
+        variance = ExplainedVarianceCalculator()
+        variance.add_batch(found["x"], rows["y"] if hasattr(sae.cfg, "d_out") else x)
+        l0 = (found["f"] != 0).sum(dim=-1).double().mean().item()
+        numbers[path.name] = 1 - variance.compute(), l0
     known = {field.name for field in fields(LanguageModelSAERunnerConfig)} - {"sae"}
     known |= set(LLM_METADATA_KEYS)
     for name in architectures:
         known |= {field.name for field in fields(get_sae_class(name)[1])}
     for name in trained:
         known |= {field.name for field in fields(get_sae_training_class(name)[1])}
-    print(json.dumps(sorted(known)))
+    print(json.dumps({"known": sorted(known), "numbers": numbers}))
 """)
 
 
 @pytest.mark.skipif(not PYTHON.exists(), reason="no SAELens: 'make saelens' installs it")
-def test_saelens_knows_no_key_that_is_not_known_here_and_computes_the_same(tmp_path):
-    # A row of norm 0 is left out: SAELens divides by it.
+def test_saelens_knows_no_key_that_is_not_known_here_and_computes_the_same(tmp_path, make_store):
+    """Codes, reconstructions, FVU and L0; a row of norm 0 is left out: SAELens divides by it."""
     x = make_rows()[:-1].contiguous()
-    save_file({"x": x}, tmp_path / "x.safetensors")
+    y = torch.randn(len(x), D_OUT, generator=torch.Generator().manual_seed(3)) * 3 + 1
+    save_file({"x": x, "y": y}, tmp_path / "rows.safetensors")
     paths = [
-        write(tmp_path / f"sae_{i:02}", {"dtype": "float32"} | c) for i, c in enumerate(COMPARED)
+        write(tmp_path / f"sae_{i:03}", {"dtype": "float32"} | c) for i, c in enumerate(COMPARED)
+    ]
+    flat = [
+        write(tmp_path / f"sae_flat_{i}", layout, make_tensors(PLAIN[architecture]))
+        for i, (layout, architecture) in enumerate(FLAT_ONES)
     ]
     trained = [name for name in ARCHITECTURES if name not in TRANSCODERS]
     done = subprocess.run(
@@ -481,13 +534,29 @@ def test_saelens_knows_no_key_that_is_not_known_here_and_computes_the_same(tmp_p
         text=True,
     )
     assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout.splitlines()[-1])
     known = {*CHOICES, *NUMBERS, *OF_TRANSCODERS, *METADATA, *NOT_A_ROW, *WITHOUT_EFFECT}
-    known |= {"metadata"}
-    assert set(json.loads(done.stdout.splitlines()[-1])) <= known
-    for path in paths:
+    assert set(said["known"]) <= known | {"metadata"}
+    for path in [*paths, *flat]:
         dictionary, _ = load_dictionary(path)
         theirs = load_file(path / "out.safetensors")
         with torch.no_grad():
             f, reconstruction = dictionary.reconstruct(x)
         same(f, theirs["f"])
         same(reconstruction, theirs["x"])
+    # Each chunk has all rows, so those that are held out do, too.
+    store, _ = make_store(
+        sites={"blocks.0.hook_z": D_IN, "blocks.0.hook_mlp_out": D_OUT},
+        rows=20 * len(x),
+        shard_rows=10 * len(x),
+        chunk_rows=len(x),
+        values={
+            "blocks.0.hook_z": x.repeat(20, 1).numpy(),
+            "blocks.0.hook_mlp_out": y.repeat(20, 1).numpy(),
+        },
+        source={"model": {"name": "gpt2", "revision": None}},
+    )
+    results = evaluate(paths, EvaluateSettings(store=str(store.root)))
+    for path, config, result in zip(paths, COMPARED, results, strict=True):
+        expected = said["numbers"][path.name]
+        assert [result.fvu, result.l0] == pytest.approx(expected, rel=1e-5), config

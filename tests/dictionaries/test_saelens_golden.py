@@ -56,6 +56,8 @@ def test_fvu_and_l0_are_those_of_saelens(make_store):
         expected = json.loads((GOLDEN / name / "made.json").read_text("utf-8"))
         assert result.fvu == pytest.approx(expected["fvu"], rel=1e-5), name
         assert result.l0 == pytest.approx(expected["l0"], rel=1e-5), name
+    matryoshka = results[KEPT.index("saelens-matryoshka_batchtopk")].of_prefix
+    assert [prefix.share for prefix in matryoshka] == [0.25, 0.5, 1]
 
 
 @pytest.mark.parametrize("name", ["matching_pursuit", "temporal"])

@@ -7,9 +7,12 @@ import torch
 from safetensors.torch import load_file
 
 from rkstore.dictionaries import Dictionary, load_dictionary, save_dictionary, select_named
+from rkstore.dictionaries.convert import convert
 from rkstore.dictionaries.disk import CONFIG, WEIGHTS
+from rkstore.dictionaries.settings import ConvertSettings
 from rkstore.dictionaries.wirings import Bank, Wiring
 from rkstore.errors import BadInput
+from rkstore.store.files import sha256
 from rkstore.store.sites import Site
 
 IN, OUT = Site("blocks.0.mlp.hook_in", 6), Site("blocks.0.hook_mlp_out", 5)
@@ -141,6 +144,15 @@ def test_a_set_of_transcoders_becomes_a_directory_for_each(tmp_path):
             )
 
 
+def test_mined_latents_of_a_set_are_counted_in_each_transcoder(tmp_path):
+    given = {"rkstore": {"mined": [[2, 5], [14, 18]]}, "l0": 6.5, "num_dead_features": 3}
+    save_dictionary(made(PER_LAYER, "relu"), tmp_path, given, "saelens")
+    found = [load_dictionary(tmp_path / site.hook_name)[1] for site in (IN, IN_1)]
+    assert [said["rkstore"]["mined"] for said in found] == [[[2, 5], [14, 16]], [[0, 2]]]
+    for said in found:  # what was counted in all transcoders together is of none of them
+        assert not {"l0", "num_dead_features"} & said.keys()
+
+
 def test_a_head_is_named_by_its_hook_and_number(tmp_path):
     site = Site("blocks.0.attn.hook_z.h3", 6)
     dictionary = made(Wiring((Bank(LATENTS, (site,), (OUT,)),)), "relu")
@@ -173,6 +185,27 @@ def test_how_it_was_trained_is_remembered(tmp_path, run, architecture, details):
     said = written(tmp_path, made(SAE, "batchtopk"), {"rkstore": run})["metadata"]
     assert said["training_architecture"] == architecture
     assert said["training_architecture_details"] == details
+
+
+def test_what_was_counted_goes_with_it(tmp_path):
+    """As it was evaluated; else as it was at the end of the training."""
+    save_dictionary(made(SAE, "topk"), tmp_path, {})
+    history = [{"step": 10, "l0": 9.0, "dead": 8}, {"step": 20, "l0": 3.5, "dead": 2}]
+    (tmp_path / "training.json").write_text(json.dumps({"history": history}))
+
+    def counted(name):
+        out = convert(tmp_path, ConvertSettings(to="saelens", out=str(tmp_path / name)))
+        said = json.loads((out / CONFIG).read_text("utf-8"))["metadata"]
+        return said["l0"], said["num_dead_features"]
+
+    assert counted("a") == (3.5, 2)
+    (tmp_path / "evaluation").mkdir()
+    own = {"kind": "reconstruction", "store_fingerprint": "1"}
+    own["weights_sha256"] = sha256(tmp_path / WEIGHTS)
+    (tmp_path / "evaluation" / "results.json").write_text(
+        json.dumps([own | {"result": {"l0": 2.5, "dead": 1}}])
+    )
+    assert counted("b") == (2.5, 1)
 
 
 def test_what_another_program_recorded_is_kept(tmp_path):

@@ -414,7 +414,7 @@ def test_a_site_that_the_store_does_not_have_so_is_refused(store, tmp_path, site
 
 def test_an_autoencoder_that_does_not_say_what_it_is_for_is_refused(store, tmp_path):
     path = saved(tmp_path / "sae", made(Wiring((Bank(6, (A,), (A,)),), centred=True)))
-    with pytest.raises(BadInput, match="does not say what it is for: write the hook_name"):
+    with pytest.raises(BadInput, match="does not say which activations it reads"):
         evaluate([path], EvaluateSettings(store=str(store[0].root)))
 
 

@@ -50,6 +50,18 @@ def test_holm_is_the_step_down_rule():
     assert paired.holm([0.6, 0.5]) == [1.0, 1.0]
 
 
+def test_the_interval_of_a_few_values_is_students():
+    values = [0.3, 0.5, 0.1]
+    low, high = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    found = paired.small_sample(values)
+    assert (found.mean - found.half, found.mean + found.half) == pytest.approx((low, high))
+
+
+def test_one_value_has_no_interval():
+    with pytest.raises(BadInput, match="one run says nothing"):
+        paired.small_sample([0.3])
+
+
 def test_the_interval_covers_the_mean_as_often_as_it_says():
     generator = np.random.default_rng(0)
     covered = 0

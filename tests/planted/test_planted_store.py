@@ -5,12 +5,12 @@ import pytest
 from conftest import tree
 from safetensors import safe_open
 
-import rkstore.planted.store as module
 from rkstore.errors import BadInput
 from rkstore.planted.settings import KINDS, PlantSettings
 from rkstore.planted.store import plant
 from rkstore.planted.truth import planted_in, truth_path
 from rkstore.store.sites import Pair
+from rkstore.store.writing.writer import StoreWriter
 
 SMALL = {
     "features": 48,
@@ -130,7 +130,7 @@ def test_the_truth_lies_beside_the_store(make, tmp_path):
 @pytest.mark.parametrize("kind", ["sae", "models"])
 def test_a_resumed_store_has_the_same_bytes(make, tmp_path, monkeypatch, kind):
     make("whole", kind=kind, noise=0.1)
-    real, shards = module.StoreWriter.finish_shard, []
+    real, shards = StoreWriter.finish_shard, []
 
     def stopping(writer, shard):
         if len(shards) == 1:
@@ -139,7 +139,7 @@ def test_a_resumed_store_has_the_same_bytes(make, tmp_path, monkeypatch, kind):
         real(writer, shard)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module.StoreWriter, "finish_shard", stopping)
+        patch.setattr(StoreWriter, "finish_shard", stopping)
         with pytest.raises(KeyboardInterrupt):
             make("stopped", kind=kind, noise=0.1)
     make("stopped", kind=kind, noise=0.1)

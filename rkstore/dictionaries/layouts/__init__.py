@@ -3,6 +3,8 @@
 To add one, write its file and add it to ``LAYOUTS``.
 """
 
+from pathlib import Path
+
 from rkstore.dictionaries.layouts.base import Layout
 from rkstore.dictionaries.layouts.circuit_tracer import CircuitTracer
 from rkstore.dictionaries.layouts.crosscoders import Crosscoders
@@ -23,4 +25,10 @@ MEMBERS += (CrosslayerTranscoder,)
 LAYOUTS: dict[str, type[Layout]] = {layout.name: layout for layout in MEMBERS}
 """What ``convert --to`` and the readers know, by name."""
 
-__all__ = ["LAYOUTS", "Layout"]
+
+def layouts_of(directory: Path) -> list[Layout]:
+    """The layouts that a directory has."""
+    return [layout for kind in LAYOUTS.values() if (layout := kind()).found(directory)]
+
+
+__all__ = ["LAYOUTS", "Layout", "layouts_of"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,6 +22,29 @@ class Layout(Settings, ABC):
     """The files of a dictionary in one program's layout. Its fields are its options."""
 
     name: ClassVar[str]
+    files: ClassVar[tuple[str, ...]]
+    """Patterns of the names of its files, such as ``layer_*.safetensors``, or several with ``|``
+    between them: each fits at least one. Of a repository only these are fetched, and only these
+    are pushed."""
+    beside: ClassVar[tuple[str, ...]] = ()
+    """Patterns of files that it may also have."""
+
+    @classmethod
+    def fitting(cls, names: Iterable[str]) -> list[str]:
+        """Those of the names in a directory that may be of this layout."""
+        return sorted(name for name in names if any(_fits(name, form) for form in cls.forms()))
+
+    @classmethod
+    def files_of(cls, names: Iterable[str]) -> list[str]:
+        """The same, if all that it needs is among them; else none."""
+        found = cls.fitting(names)
+        whole = all(any(_fits(name, form) for name in found) for form in cls.files)
+        return found if whole else []
+
+    @classmethod
+    def forms(cls) -> list[str]:
+        """The patterns of all its files."""
+        return [form for forms in (*cls.files, *cls.beside) for form in forms.split("|")]
 
     @abstractmethod
     def found(self, directory: Path) -> bool:
@@ -56,6 +81,10 @@ class Layout(Settings, ABC):
         Args:
             metadata: as :meth:`read` returns it.
         """
+
+
+def _fits(name: str, forms: str) -> bool:
+    return any(fnmatchcase(name, form) for form in forms.split("|"))
 
 
 def site_of(stated: str | None, given: str | None, unnamed: str = UNNAMED) -> str:

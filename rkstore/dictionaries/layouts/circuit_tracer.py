@@ -43,6 +43,8 @@ class CircuitTracer(Layout):
     """
 
     name = "circuit-tracer"
+    files = (CONFIG, f"{LAYER.format('*')}|{ENCODER.format('*')}")
+    beside = (DECODER.format("*"),)
 
     def found(self, directory: Path) -> bool:
         one = any(directory.glob(LAYER.format("*"))) or any(directory.glob(ENCODER.format("*")))

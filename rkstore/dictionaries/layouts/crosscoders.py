@@ -60,6 +60,7 @@ class Crosscoders(Layout):
     """
 
     name = "crosscoder"
+    files = (CONFIG, "|".join((HUB, *TRAINED)))
 
     def found(self, directory: Path) -> bool:
         try:

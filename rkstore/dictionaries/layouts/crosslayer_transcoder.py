@@ -59,6 +59,7 @@ class CrosslayerTranscoder(Layout):
     """
 
     name = "crosslayer-transcoder"
+    files = (CONFIG, WEIGHTS)
 
     def found(self, directory: Path) -> bool:
         return (directory / WEIGHTS).is_file() and (directory / CONFIG).is_file()

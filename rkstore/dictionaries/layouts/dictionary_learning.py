@@ -76,6 +76,7 @@ class DictionaryLearning(Layout):
     """
 
     name = "dictionary-learning"
+    files = (CONFIG, "|".join(WEIGHTS))
 
     def found(self, directory: Path) -> bool:
         try:

@@ -29,6 +29,7 @@ class GemmaScope(Layout):
     """``params.npz``. With ``hook_name_out`` it is read as a transcoder."""
 
     name = "gemma-scope"
+    files = (WEIGHTS,)
 
     def found(self, directory: Path) -> bool:
         return (directory / WEIGHTS).is_file()

@@ -38,6 +38,7 @@ class GemmaScope2(Layout):
     transcoders."""
 
     name = "gemma-scope-2"
+    files = (CONFIG, f"{WEIGHTS}|{BY_LAYER.format('*')}")
 
     def found(self, directory: Path) -> bool:
         several = (directory / BY_LAYER.format(0)).is_file()

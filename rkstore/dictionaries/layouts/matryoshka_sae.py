@@ -74,6 +74,7 @@ class MatryoshkaSAE(Layout):
     """Autoencoders of matryoshka_sae, and Matryoshka transcoders."""
 
     name = "matryoshka-sae"
+    files = (CONFIG, WEIGHTS[0])
 
     def found(self, directory: Path) -> bool:
         files = any((directory / name).is_file() for name in WEIGHTS)

@@ -21,6 +21,7 @@ class Own(Layout):
     """The layout of dictionaries that no other program has one for."""
 
     name = "rkstore"
+    files = (CONFIG, WEIGHTS)
 
     def found(self, directory: Path) -> bool:
         return (directory / WEIGHTS).is_file() and is_wired(directory / CONFIG)

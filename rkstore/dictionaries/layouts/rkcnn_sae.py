@@ -24,6 +24,7 @@ class RkCNNSAE(Layout):
 
     name = "rkcnn-sae"
     weights: ClassVar[str] = "rkcnn_sae.pt"
+    files = (weights,)
 
     def found(self, directory: Path) -> bool:
         return (directory / self.weights).is_file()
@@ -63,3 +64,4 @@ class RkCNNBaseline(RkCNNSAE):
 
     name = "rkcnn-sae-baseline"
     weights = "baseline_sae.pt"
+    files = (weights,)

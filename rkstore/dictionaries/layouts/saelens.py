@@ -8,8 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from rkstore.dictionaries.layouts.base import UNNAMED, UNNAMED_OUT, Layout, site_of
 from rkstore.dictionaries.layouts.hooks import stated_site
-from rkstore.dictionaries.layouts.saelens_config import Config, read_config
-from rkstore.dictionaries.layouts.saelens_record import of_sites, record_of_training
+from rkstore.dictionaries.layouts.saelens_config import (
+    SCALER,
+    WHITENING,
+    Config,
+    read_config,
+    since_6,
+)
+from rkstore.dictionaries.layouts.saelens_record import of_bank, of_sites, record_of_training
 from rkstore.dictionaries.layouts.tensors import open_safetensors, read_object, taken
 from rkstore.dictionaries.rownorm import OF_INPUT
 from rkstore.dictionaries.wirings.base import Bank, Wiring
@@ -40,6 +46,8 @@ class SAELens(Layout):
     """
 
     name = "saelens"
+    files = (CONFIG, WEIGHTS)
+    beside = (SCALER, WHITENING)
 
     def found(self, directory: Path) -> bool:
         files = directory / CONFIG, directory / WEIGHTS
@@ -79,8 +87,13 @@ class SAELens(Layout):
             return "its encoder reads x - b_dec, and that of a transcoder in SAELens reads x"
         pool = dictionary.pools[0]
         select, _ = pool.rule.at_inference(pool, pool.latents)
-        if select.architecture is None or (wiring.norm != "none" and not select.by_latent):
-            return f"{select.name} ranks by decoder norms, and SAELens only by pre-activations"
+        if select.architecture is None:
+            return f"SAELens has no {select.name}"
+        if wiring.norm != "none" and not select.by_latent:
+            return (
+                f"{select.name} ranks by decoder norms and keeps activations as they are, where "
+                "SAELens multiplies them by the norms"
+            )
         transcodes = any(_transcodes(dictionary, bank) for bank in wiring.banks)
         if transcodes and select.architecture not in OF_TRANSCODERS:
             return (
@@ -95,25 +108,27 @@ class SAELens(Layout):
     def write(self, dictionary: Dictionary, directory: Path, metadata: dict[str, Any]) -> None:
         from rkstore.dictionaries.layouts.apart import apart
 
-        parts = apart(dictionary)
+        parts, first = apart(dictionary), 0
         for part in parts:
             bank = part.wiring.banks[0]
             at = directory / bank.reads[0].hook_name if len(parts) > 1 else directory
             at.mkdir(exist_ok=True)
+            own = of_bank(metadata, first, bank.latents) if len(parts) > 1 else metadata
             said = {
                 "sae_lens_training_version": None,
                 **record_of_training(metadata, bank.latents),
-                **metadata,
+                **own,
                 **of_sites(bank, transcodes=_transcodes(part, bank)),
             }
             write_files(at, *config_and_tensors(part), said)
+            first += bank.latents
 
 
 def is_wired(config: Path) -> bool:
     """Whether a ``cfg.json`` has a wiring, which only rkstore writes."""
     try:
         return read_object(config).get("architecture") == WIRED
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
 
 
@@ -124,6 +139,8 @@ def write_files(
     from safetensors.torch import save_file
 
     config["metadata"] = {"sae_lens_version": SAE_LENS_VERSION} | metadata
+    if not since_6(metadata):
+        config["metadata"]["sae_lens_version"] = SAE_LENS_VERSION
     save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, directory / WEIGHTS)
     text = json.dumps(config, indent=2, allow_nan=False) + "\n"
     (directory / CONFIG).write_text(text, "utf-8")

@@ -5,6 +5,7 @@ would then be those of another dictionary. Both layouts are read: that of SAELen
 everything not needed to run a dictionary in ``metadata``, and the earlier flat ones.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +50,7 @@ UNLIKE = {
 # Normalisations with parameters in a separate file: the mean norm of the activations was divided
 # out, or their covariance.
 AVERAGE, WHITENED = "expected_average_only_in", "covariance_whitening"
+SCALER, WHITENING = "activation_scaler.json", "activation_whitening.safetensors"
 
 # Keys that change a value, with the supported values. The first is the default.
 CHOICES: dict[str, tuple[Any, ...]] = {
@@ -66,8 +68,8 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 # Keys that change a value and contain a number.
 NUMBERS = ("d_in", "d_sae", "k", "activation_fn_kwargs")
 
-# One more that only a transcoder has.
-OF_TRANSCODERS = ("d_out",)
+# What only a transcoder has: a number, and in early files the layer, which the hook says, too.
+OF_TRANSCODERS = ("d_out", "hook_layer_out")
 
 # Those with k active latents, which may be ranked by decoder norms; and k if one does not say.
 WITH_K = ("topk", "abstopk")
@@ -258,4 +260,11 @@ def _metadata(config: dict[str, Any], architecture: Architecture) -> dict[str, A
                 f"{key} is {found[key]!r}: rkstore reads dictionaries of whole rows, which "
                 f"reconstruct their input"
             )
+    if not since_6(found):  # as SAELens has them: it always did
+        found = {"sae_lens_version": None, "prepend_bos": True} | found
     return found
+
+
+def since_6(metadata: dict[str, Any]) -> bool:
+    """Whether SAELens takes a file for one of version 6, where the metadata is an object."""
+    return bool(re.match(r"([6-9]|\d\d)\.", str(metadata.get("sae_lens_version"))))

@@ -9,6 +9,9 @@ from rkstore.dictionaries.layouts.base import UNNAMED, UNNAMED_OUT
 from rkstore.dictionaries.wirings.base import Bank
 from rkstore.store.sites import head_of
 
+# How many latents are on at a token, and how many never are.
+COUNTS = ("l0", "num_dead_features")
+
 # SAELens' names of rkstore's selects, where they differ.
 RENAMED = {"relu": "standard"}
 
@@ -52,3 +55,17 @@ def record_of_training(metadata: dict[str, Any], latents: int) -> dict[str, Any]
         name = f"matryoshka_{name}"
         details["matryoshka_widths"] = [round(share * latents) for share in shares if share > 0]
     return {"training_architecture": name, "training_architecture_details": details}
+
+
+def of_bank(metadata: dict[str, Any], first: int, latents: int) -> dict[str, Any]:
+    """The metadata of a dictionary for one of its several banks, whose first latent is ``first``.
+
+    Latents that began as mined directions are counted from there; what was counted in the whole
+    dictionary is left out.
+    """
+    own = {key: value for key, value in metadata.items() if key not in COUNTS}
+    run = metadata.get("rkstore")
+    if not isinstance(run, dict) or "mined" not in run:
+        return own
+    spans = [(max(a - first, 0), min(b - first, latents)) for a, b in run["mined"]]
+    return own | {"rkstore": run | {"mined": [span for span in spans if span[0] < span[1]]}}

@@ -11,7 +11,13 @@ import torch
 from torch import Tensor
 
 from rkstore.dictionaries.folding import at_unit_decoders, centred, of_scaled, of_whitened
-from rkstore.dictionaries.layouts.saelens_config import AVERAGE, WHITENED, Config
+from rkstore.dictionaries.layouts.saelens_config import (
+    AVERAGE,
+    SCALER,
+    WHITENED,
+    WHITENING,
+    Config,
+)
 from rkstore.dictionaries.layouts.tensors import (
     Shapes,
     check_finite,
@@ -22,7 +28,6 @@ from rkstore.dictionaries.layouts.tensors import (
 from rkstore.dictionaries.selects import SELECTS
 from rkstore.errors import BadInput
 
-SCALER, WHITENING = "activation_scaler.json", "activation_whitening.safetensors"
 FACTORS = ("finetuning_scaling_factor", "scaling_factor")
 
 # The tensors of one number for each latent, by select.

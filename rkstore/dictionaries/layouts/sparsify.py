@@ -49,6 +49,7 @@ class Sparsify(Layout):
     """
 
     name = "sparsify"
+    files = (CONFIG, WEIGHTS)
 
     def found(self, directory: Path) -> bool:
         return bool(_folders(directory))

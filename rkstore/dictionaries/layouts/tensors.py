@@ -93,13 +93,13 @@ def check_finite(tensors: Mapping[str, Tensor]) -> None:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """A JSON file that contains an object.
+    """A JSON file that contains an object. NaN and Infinity, which JSON has not, are None.
 
     Raises:
         BadInput: it contains something else.
         ValueError: it is no JSON.
     """
-    found = json.loads(path.read_text("utf-8"))
+    found = json.loads(path.read_text("utf-8"), parse_constant=lambda _: None)
     if not isinstance(found, dict):
         raise BadInput(f"{path.name} is not an object")
     return found

@@ -8,7 +8,7 @@ must not exist are in no bank, so nothing has to be masked.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from rkstore.dictionaries.norms import NORMS
@@ -111,6 +111,15 @@ class Wiring:
     def sites(self) -> tuple[Site, ...]:
         """Every site that is read or written, once."""
         return tuple(dict.fromkeys((*self.reads, *self.writes)))
+
+    def renamed(self, names: Mapping[str, str]) -> "Wiring":
+        """The same with other names of some sites."""
+
+        def of(sites: tuple[Site, ...]) -> tuple[Site, ...]:
+            return tuple(Site(names.get(s.hook_name, s.hook_name), s.width) for s in sites)
+
+        banks = [Bank(bank.latents, of(bank.reads), of(bank.writes)) for bank in self.banks]
+        return replace(self, banks=tuple(banks))
 
     def as_dict(self) -> dict[str, Any]:
         """The wiring as JSON."""

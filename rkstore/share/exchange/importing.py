@@ -16,12 +16,11 @@ from rkstore.settings import check_distinct, flag_of, member_named, options_in, 
 from rkstore.share.exchange import IMPORTERS
 from rkstore.share.exchange.base import Floats, Source
 from rkstore.share.settings import ImportSettings
-from rkstore.store.codecs import codec_named
 from rkstore.store.files import named, sha256
-from rkstore.store.formats import compression_for
-from rkstore.store.manifest import CHUNK_ROWS, SITE_NAME, Manifest, largest_divisor
+from rkstore.store.manifest import SITE_NAME, Manifest
 from rkstore.store.store import Store
-from rkstore.store.writing.writer import StoreWriter
+from rkstore.store.writing.encoder import ShardEncoder
+from rkstore.store.writing.whole import Advance, manifest_of, write_store
 
 INT32 = np.iinfo(np.int32)
 
@@ -63,26 +62,19 @@ def import_store(
     manifest = _manifest(path, source, settings)
     name = path.absolute().name if path.is_dir() else path.stem
     out = Path(settings.out or Path("stores") / name)
-    with StoreWriter(out, manifest) as writer:
+
+    def said() -> None:
         if settings.hook_name or len(source.arrays) > 1:
             for site, array in source.arrays.items():
                 say(_assigned(array, site))
-        done = manifest.rows_recorded(writer.next_shard)
-        with tqdm(
-            total=manifest.rows,
-            initial=done,
-            unit="row",
-            unit_scale=True,
-            desc="import",
-            disable=None,
-        ) as bar:
-            while writer.next_shard < manifest.shards:
-                first, last = manifest.rows_of_shard(writer.next_shard)
-                values = _values(path, source, first, last)
-                columns = _columns(path, source, manifest.context_size, first, last)
-                writer.write_shard(values, columns)
-                bar.update(last - first)
-    return Store(out)
+
+    def fill(shard: ShardEncoder, advance: Advance) -> None:
+        first, last = manifest.rows_of_shard(shard.shard)
+        values = _values(path, source, first, last)
+        shard.add(values, _columns(path, source, manifest.context_size, first, last))
+        advance(last - first)
+
+    return write_store(out, manifest, fill, shown="import", on_open=said)
 
 
 def _assigned(array: str, site: str) -> str:
@@ -100,18 +92,10 @@ def _manifest(path: Path, source: Source, settings: ImportSettings) -> Manifest:
             raise BadInput(
                 f"{site.hook_name} is {site.width} wide, not {settings.d_in} as --d-in says"
             )
-    size = _context_size(path, source, settings)
-    shard_rows = max(1, round(settings.shard_rows / size)) * size
-    return Manifest(
+    return manifest_of(
+        settings,
         rows=source.rows,
-        context_size=size,
-        shard_rows=shard_rows,
-        chunk_rows=largest_divisor(shard_rows, CHUNK_ROWS),
-        codec=settings.codec,
-        format=settings.format,
-        compression=compression_for(
-            settings.format, codec_named(settings.codec).dtype, settings.compression
-        ),
+        context_size=_context_size(path, source, settings),
         sites=source.sites,
         source={
             **(source.facts.inherited(source.arrays) if source.facts else {}),

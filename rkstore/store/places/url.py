@@ -18,6 +18,7 @@ import fsspec
 from rkstore.errors import BadInput, DamagedStore, RkstoreError
 from rkstore.store.contents import Contents, read_contents
 from rkstore.store.files import JOURNAL, MANIFEST, PART, inside, named
+from rkstore.store.places.hub import repository_of
 from rkstore.store.places.retry import patiently, status_of, until_whole
 
 # What each scheme needs besides fsspec, which rkstore requires anyway.
@@ -311,15 +312,14 @@ def _on_the_hub(url: str) -> tuple[str, dict[str, str]]:
     """
     from huggingface_hub import constants, get_token
 
-    place = url.partition("://")[2].rstrip("/")
-    found = re.fullmatch(r"(datasets/)?([^/@]+/[^/@]+)(?:@([^/]+))?(/.*)?", place)
-    if found is None or found[2].startswith("datasets/"):
+    place = repository_of(url)
+    if place is None:
         raise BadInput(f"'{url}' names no repository: give hf://datasets/USER/NAME")
-    kind, name, revision, path = found.groups(default="")
-    at = quote(unquote(revision or "main"), safe="")
+    kind = "datasets/" if place.kind == "dataset" else ""
+    at, path = quote(place.revision, safe=""), f"/{quote(place.under)}" if place.under else ""
     token = get_token()
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    return f"{constants.ENDPOINT}/{kind}{name}/resolve/{at}{path}", headers
+    return f"{constants.ENDPOINT}/{kind}{place.name}/resolve/{at}{path}", headers
 
 
 def _known_hosts_only() -> Any:

@@ -1,4 +1,4 @@
-"""A dataset repository of the Hugging Face Hub that is written to.
+"""A repository of the Hugging Face Hub that is written to.
 
 Files are uploaded some at a time and become part of the repository with the next commit.
 Each commit names the one that it follows, so of two pushes at once the Hub refuses one.
@@ -6,16 +6,15 @@ Each commit names the one that it follows, so of two pushes at once the Hub refu
 
 import hashlib
 import posixpath
-import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import unquote
 
 from rkstore.errors import BadInput, RkstoreError, one_line
 from rkstore.store.files import JOURNAL, FileRecord, is_recorded
+from rkstore.store.places.hub import repository_of, with_status, without_bars
 from rkstore.store.writing.destination import Destination, Listed
 
 # Files of a repository that are no store's: how git keeps large files, and the card.
@@ -31,27 +30,42 @@ T = TypeVar("T")
 
 
 class HubDestination(Destination):
-    """A directory of a dataset repository, or all of it."""
+    """A directory of a repository, or all of it: of a dataset with a store, of a model with a
+    dictionary."""
 
     # The Hub allows about a hundred commits an hour.
     journal_seconds = 300.0
 
-    def __init__(self, url: str | Path) -> None:
+    def __init__(
+        self,
+        url: str | Path,
+        kind: str = "dataset",
+        *,
+        token: str | None = None,
+        private: bool = True,
+        message: str = "Activations of a language model (rkstore)",
+    ) -> None:
         """As for a :class:`Location`.
 
+        Args:
+            kind: of the repository, ``dataset`` or ``model``.
+            token: that may write there; the one of ``hf auth login`` or ``$HF_TOKEN`` if None.
+            private: whether a repository that is created is private.
+            message: of each commit.
+
         Raises:
-            BadInput: the URL names no dataset repository.
+            BadInput: the URL names no repository of that kind.
         """
+        place = repository_of(url)
+        if place is None or place.kind != kind:
+            form = "hf://USER/NAME" if kind == "model" else "hf://datasets/USER/NAME"
+            raise BadInput(f"{url} is no {kind}: push to {form}")
         super().__init__(url)
-        place = str(url).partition("://")[2].rstrip("/")
-        found = re.fullmatch(r"datasets/([^/@]+/[^/@]+)(?:@([^/]+))?(?:/(.*))?", place)
-        if found is None:
-            raise BadInput(f"{self.url} is no dataset: push to hf://datasets/USER/NAME")
         from huggingface_hub import HfApi
 
-        self._api = HfApi()
-        self._repository, revision, self._under = found.groups(default="")
-        self._revision, self._under = unquote(revision or "main"), unquote(self._under)
+        self._api = HfApi(token=token)
+        self._kind, self._repository, self._revision, self._under = place
+        self._private, self._message = private, message
         self._head = ""
         """The commit that the next one follows."""
         self._pending: dict[str, Any] = {}
@@ -64,7 +78,7 @@ class HubDestination(Destination):
     def writing(self, store: str) -> Iterator[set[str]]:  # noqa: ARG002 - a commit is the claim
         """Write to the directory; yields the path of every file in it.
 
-        A repository that does not exist is created, private.
+        A repository that does not exist is created.
 
         Raises:
             BadInput: the token is missing, or may not write there.
@@ -72,11 +86,11 @@ class HubDestination(Destination):
         if self._revision == "main":
             self._ask(
                 lambda: self._api.create_repo(
-                    self._repository, repo_type="dataset", private=True, exist_ok=True
+                    self._repository, repo_type=self._kind, private=self._private, exist_ok=True
                 )
             )
         found = self._list()
-        with _without_bars():
+        with without_bars():
             yield found
 
     def has(self, path: str, recorded: FileRecord, source: Path) -> bool:
@@ -125,14 +139,30 @@ class HubDestination(Destination):
                     ".gitignore of the repository names it, and run the same command again"
                 )
 
-    def put_card(self, text: str) -> None:
-        """Write the card of the repository with the next commit, unless it has one."""
-        if not self._ask(
-            lambda: self._api.file_exists(
-                self._repository, CARD, repo_type="dataset", revision=self._revision
-            )
-        ):
+    def put_card(self, text: str, mark: str | None = None) -> None:
+        """Write the card of the repository with the next commit, unless it has one.
+
+        Args:
+            mark: a line of ours: a card that has it is replaced.
+        """
+        there = self._card()
+        if there is None or (mark is not None and mark in there and there != text):
             self._add(f"/{CARD}", text.encode())
+
+    def _card(self) -> str | None:
+        """The text of the card that the repository has, if it has one."""
+        from huggingface_hub.errors import EntryNotFoundError
+
+        def get() -> str | None:
+            try:
+                path = self._api.hf_hub_download(
+                    self._repository, CARD, repo_type=self._kind, revision=self._head
+                )
+            except EntryNotFoundError:
+                return None
+            return Path(path).read_text("utf-8", errors="replace")
+
+        return self._ask(get)
 
     def _add(self, path: str, content: str | bytes) -> None:
         from huggingface_hub import CommitOperationAdd
@@ -155,7 +185,7 @@ class HubDestination(Destination):
             lambda: self._api.preupload_lfs_files(
                 self._repository,
                 waiting,
-                repo_type="dataset",
+                repo_type=self._kind,
                 revision=self._revision,
                 free_memory=False,
             )
@@ -178,8 +208,8 @@ class HubDestination(Destination):
             lambda: self._api.create_commit(
                 self._repository,
                 operations,
-                commit_message="Activations of a language model (rkstore)",
-                repo_type="dataset",
+                commit_message=self._message,
+                repo_type=self._kind,
                 revision=self._revision,
                 parent_commit=self._head,
             ),
@@ -192,12 +222,16 @@ class HubDestination(Destination):
                 self._written[path] = Listed(added.upload_info.size, "")
 
     def _list(self) -> set[str]:
-        info = self._ask(lambda: self._api.dataset_info(self._repository, revision=self._revision))
+        info = self._ask(
+            lambda: self._api.repo_info(
+                self._repository, repo_type=self._kind, revision=self._revision
+            )
+        )
         self._head = str(info.sha)
         entries = self._ask(
             lambda: list(
                 self._api.list_repo_tree(
-                    self._repository, recursive=True, repo_type="dataset", revision=self._head
+                    self._repository, recursive=True, repo_type=self._kind, revision=self._head
                 )
             )
         )
@@ -218,7 +252,7 @@ class HubDestination(Destination):
     def _ask(self, work: Callable[[], T], again: bool = True) -> T:
         """Do what asks the Hub, with one sentence if it refuses."""
         try:
-            return self._patiently(lambda: _with_status(work)) if again else _with_status(work)
+            return self._patiently(lambda: with_status(work)) if again else with_status(work)
         except Exception as error:
             status = getattr(error, "status", None)
             if status in NOT_ALLOWED or type(error).__name__ == "LocalTokenNotFoundError":
@@ -235,36 +269,6 @@ class HubDestination(Destination):
                 f"cannot write to {self.url}: {one_line(error)}; what is there is kept, "
                 "run the same command again to continue"
             ) from None
-
-
-@contextmanager
-def _without_bars() -> Iterator[None]:
-    """Without the progress bars of the Hub's library: a push shows its own."""
-    from huggingface_hub.utils import (
-        are_progress_bars_disabled,
-        disable_progress_bars,
-        enable_progress_bars,
-    )
-
-    if are_progress_bars_disabled():
-        yield
-        return
-    disable_progress_bars()
-    try:
-        yield
-    finally:
-        enable_progress_bars()
-
-
-def _with_status(work: Callable[[], T]) -> T:
-    """Do the work; an error of the Hub gets the ``status`` by which retries are decided."""
-    try:
-        return work()
-    except Exception as error:
-        response = getattr(error, "response", None)
-        if response is not None:
-            error.status = response.status_code  # type: ignore[attr-defined]
-        raise
 
 
 def _digests(content: bytes) -> tuple[str, str]:

@@ -1,0 +1,1 @@
+"""Dictionaries in repositories of the Hugging Face Hub: fetched, pushed, and their card."""
