@@ -83,7 +83,7 @@ def renamed(name: str, other: str) -> Alter:
 
 
 def transposed(name: str) -> Alter:
-    return tensors(lambda w: w.update({name: w[name].T.contiguous()}))
+    return tensors(lambda w: w.update({name: w[name].mT.contiguous()}))
 
 
 def wider(name: str) -> Alter:
@@ -100,7 +100,7 @@ def with_value(name: str, value: float) -> Alter:
     """One entry is not a finite number, or another one."""
 
     def change(w: dict[str, torch.Tensor]) -> None:
-        w[name] = w[name].clone()
+        w[name] = w[name].clone(memory_format=torch.contiguous_format)
         w[name].view(-1)[-1] = value
 
     return tensors(change)

@@ -32,6 +32,12 @@ def side_by_side(f):
     return torch.cat(list(f), dim=-1) if f.dim() == 3 else f
 
 
+def given(path):
+    """The sites, where the files say them in words that depend on the model."""
+    transcodes = path.name in ("sparsify-transcoder", "sparsify-skip")
+    return {"hook_name": "a", "hook_name_out": "b"} if transcodes else {}
+
+
 def expected(path):
     """What the program computed; of a decoupled code its own order of axes is (row, site)."""
     out = load_file(path / "expected.safetensors")
@@ -42,10 +48,7 @@ def expected(path):
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.name)
 def test_a_golden_dictionary_computes_what_its_program_does(path):
-    given = {}
-    if path.name in ("sparsify-transcoder", "sparsify-skip"):
-        given = {"hook_name": "a", "hook_name_out": "b"}
-    dictionary, _ = load_dictionary(path, **given)
+    dictionary, _ = load_dictionary(path, **given(path))
     out = expected(path)
     f, y = reconstructed(dictionary, out["x"])
     torch.testing.assert_close(side_by_side(f), side_by_side(out["f"]), atol=1e-5, rtol=1e-5)

@@ -27,7 +27,8 @@ SET, CLT = "transcoder_set", "cross_layer_transcoder"
 LAYER, ENCODER, DECODER = "layer_{}.safetensors", "W_enc_{}.safetensors", "W_dec_{}.safetensors"
 THRESHOLD = "activation_function.threshold"
 
-OBEYED = ("model_kind", "feature_input_hook", "feature_output_hook", "activation", "transcoders")
+OBEYED: tuple[str, ...] = ("model_kind", "feature_input_hook", "feature_output_hook")
+OBEYED += ("activation", "k", "transcoders")
 # Of the model and of the pages that show it; the rest is where it was downloaded from.
 METADATA = ("model_name", "scan", "repo_id", "revision", "subfolder")
 
@@ -57,7 +58,11 @@ class CircuitTracer(Layout):
         kind = config.get("model_kind")
         if kind not in (SET, CLT):
             raise BadInput(f"model_kind is {kind!r}: rkstore reads {SET}, {CLT}")
-        # TopK there keeps the k largest even if they are negative.
+        if config.get("activation") == "topk" or config.get("k") is not None:
+            raise BadInput(
+                "activation is topk, which there keeps the k largest even where they are negative, "
+                "and rkstore's does not"
+            )
         choice(config, "activation", (None, "relu", "jump_relu"))
         names = (
             _hook(config, "feature_input_hook", hook_name),

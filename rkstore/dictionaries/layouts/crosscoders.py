@@ -69,7 +69,8 @@ class Crosscoders(Layout):
             return False
         if (directory / HUB).is_file():
             return "num_layers" in config and "activation_dim" in config
-        named = part(config, "trainer").get("dict_class") if "trainer" in config else None
+        trainer = config.get("trainer")
+        named = str(trainer.get("dict_class")) if isinstance(trainer, dict) else None
         return named in CLASSES and any((directory / name).is_file() for name in TRAINED)
 
     def read(

@@ -83,7 +83,8 @@ class DictionaryLearning(Layout):
             config = read_object(directory / CONFIG)
         except (OSError, ValueError, BadInput):
             return False
-        named = part(config, "trainer").get("dict_class") if "trainer" in config else None
+        trainer = config.get("trainer")
+        named = str(trainer.get("dict_class")) if isinstance(trainer, dict) else None
         return named in CLASSES and any((directory / name).is_file() for name in WEIGHTS)
 
     def read(

@@ -6,6 +6,7 @@ is ``hook_mlp_out`` on Llama, and not on Gemma 2 and 3, where a norm follows it.
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from rkstore.dictionaries.layouts.base import site_of
 from rkstore.errors import BadInput
@@ -36,15 +37,19 @@ def hook_of(words: str) -> str | None:
     return None
 
 
-def stated_site(words: str | None, given: str | None, unnamed: str) -> str:
+def stated_site(words: Any, given: str | None, unnamed: str) -> str:
     """A site that is stated in other words, or given, or neither.
 
     Raises:
         BadInput: the words are not certain, and none is given; or the two differ.
     """
+    if words is not None and not isinstance(words, str):
+        raise BadInput(f"what it is of is {words!r}, not the name of a hook")
     hook = hook_of(words) if words else None
     if words and hook is None and given is None:
-        raise BadInput(f"it is of {words}, and which hook that is depends on the model: give it")
+        raise BadInput(
+            f"it is of {words}, and which hook that is depends on the model: give its name"
+        )
     return site_of(hook, given, unnamed)
 
 

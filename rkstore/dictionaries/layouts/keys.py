@@ -35,6 +35,17 @@ def choice(config: Mapping[str, Any], key: str, choices: tuple[Any, ...]) -> Any
     return value
 
 
+def required(config: Mapping[str, Any], key: str, choices: tuple[Any, ...]) -> Any:
+    """The value of a key that its program has no default for.
+
+    Raises:
+        BadInput: it is none of the choices, or not there.
+    """
+    if key not in config:
+        raise BadInput(f"{key} is not there, without which its numbers are not known")
+    return choice(config, key, choices)
+
+
 def size(config: Mapping[str, Any], key: str) -> int:
     """A positive whole number.
 

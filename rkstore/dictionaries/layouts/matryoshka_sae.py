@@ -8,13 +8,14 @@ which is undone on the output: that of a transcoder, too, by mean and deviation 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rkstore.dictionaries.layouts.archives import open_pt
 from rkstore.dictionaries.layouts.base import UNNAMED, UNNAMED_OUT, Layout
 from rkstore.dictionaries.layouts.hooks import stated_site
-from rkstore.dictionaries.layouts.keys import check_known, choice, size
+from rkstore.dictionaries.layouts.keys import check_known, choice, required, size
 from rkstore.dictionaries.layouts.tensors import read_object, taken
 from rkstore.dictionaries.rownorm import OF_INPUT
 from rkstore.errors import BadInput
@@ -65,6 +66,10 @@ TRAINING_KEYS = """
 WITHOUT_EFFECT = frozenset(TRAINING_KEYS.split())
 
 
+# A list as text.
+WIDTHS = re.compile(r"\[[0-9, ]+\]")
+
+
 class MatryoshkaSAE(Layout):
     """Autoencoders of matryoshka_sae, and Matryoshka transcoders."""
 
@@ -84,12 +89,15 @@ class MatryoshkaSAE(Layout):
         opened, plain = open_pt(directory / file)
         if plain:
             raise BadInput(f"{min(plain)} in {opened.name} is no tensor")
-        normalised = choice(config, "input_unit_norm", (False, True))
+        # Only a transcoder has the second, or widths of prefixes, which include one another.
+        transcodes = "prefix_sizes" in config or "target_hook_point" in config
+        # A transcoder's default is not to.
+        stated_norm = choice if transcodes else required
+        normalised = stated_norm(config, "input_unit_norm", (False, True))
         stated = {"context_size": config.get("seq_len")}
         stated |= {key: config.get(key) for key in ("model_name", "dataset_path")}
         metadata = {key: value for key, value in stated.items() if value is not None}
-        # Only a transcoder has the second, or widths of prefixes, which include one another.
-        if "prefix_sizes" in config or "target_hook_point" in config:
+        if transcodes:
             norm = OF_INPUT if normalised else "none"
             return _transcoder(config, opened, (hook_name, hook_name_out), norm, metadata)
         if hook_name_out is not None:
@@ -106,7 +114,7 @@ def _autoencoder(
 ) -> Read:
     from rkstore.dictionaries.layouts.filled import autoencoder
 
-    kind = choice(config, "sae_type", tuple(KINDS))
+    kind = required(config, "sae_type", tuple(KINDS))
     d, latents = size(config, "act_size"), size(config, "dict_size")
     if kind == "global-matryoshka-topk":
         metadata |= _widths(config, "group_sizes", latents)
@@ -163,7 +171,7 @@ def _rule(kind: str, config: dict[str, Any], w: dict[str, Tensor]) -> Ruled:
 def _widths(config: dict[str, Any], key: str, latents: int) -> dict[str, Any]:
     """The widths of the prefixes, under SAELens' name; as text in older files."""
     stated = config.get(key)
-    if isinstance(stated, str):
+    if isinstance(stated, str) and WIDTHS.fullmatch(stated):
         stated = json.loads(stated)
     if not isinstance(stated, list) or not all(
         type(width) is int and width > 0 for width in stated

@@ -39,7 +39,7 @@ class RkCNNSAE(Layout):
         opened, plain = open_pt(directory / self.weights)
         shape = opened.shapes.get("encoder.weight", ())
         if plain or len(shape) != 2:
-            raise BadInput(f"{opened.name} is not the state_dict of a SparseAutoencoder")
+            raise BadInput(f"{opened.name} has no matrix encoder.weight: save the state_dict")
         latents, d = shape
         due: dict[str, tuple[int, ...]] = {"encoder.weight": shape, "encoder.bias": (latents,)}
         due |= {"decoder.weight": (d, latents), "decoder.bias": (d,)}

@@ -38,6 +38,9 @@ WITHOUT_EFFECT = ("normalize_decoder", "multi_topk")
 HOOKPOINT = re.compile(r"(?:[A-Za-z_]+\.)+([0-9]+)(?:\.[A-Za-z_0-9.]+)?")
 
 
+Given = tuple[str | None, ...]
+
+
 class Sparsify(Layout):
     """``sparsify.SparseCoder.load_from_disk`` loads what is written; what it saves is read.
 
@@ -60,7 +63,8 @@ class Sparsify(Layout):
         from rkstore.dictionaries.wirings import Wiring
 
         folders = _folders(directory)
-        coders = [_Coder(folder, len(folders) > 1) for folder in folders]
+        given, several = (hook_name, hook_name_out), len(folders) > 1
+        coders = [_Coder(folder, given, of_several=several) for folder in folders]
         first = coders[0]
         for coder in coders[1:]:
             if coder.kind != first.kind:
@@ -71,7 +75,7 @@ class Sparsify(Layout):
         banks, parts, biases = [], [], {}
         for coder in coders:
             tensors = coder.tensors()
-            bank = coder.bank(hook_name, hook_name_out)
+            bank = coder.bank()
             banks.append(bank)
             parts.append(coder.filling(tensors))
             biases[bank.writes[0].hook_name] = tensors["b_dec"]
@@ -126,34 +130,40 @@ class Sparsify(Layout):
 
 
 class _Coder:
-    """One folder: what its configuration says."""
+    """One folder: what its configuration says.
 
-    def __init__(self, folder: Path, of_several: bool) -> None:
-        self.folder, self.of_several = folder, of_several
+    Before February 2025 transcoders subtracted ``b_dec``, too, and did not say ``transcode``.
+    """
+
+    def __init__(self, folder: Path, given: Given, *, of_several: bool) -> None:
+        self.folder = folder
         config = read_object(folder / CONFIG)
         check_known(config, (*OBEYED, *WITHOUT_EFFECT))
         choice(config, "activation", ("topk",))
         choice(config, "signed", (False,))
         self.skip: bool = choice(config, "skip_connection", (False, True))
-        self.transcode: bool = choice(config, "transcode", (False, True))
-        if self.skip and "transcode" not in config:
-            raise BadInput(
-                f"{CONFIG} of {folder.name} has a skip_connection and does not say transcode, "
-                "without which sparsify subtracts b_dec: add it"
-            )
+        self.subtracts: bool = not choice(config, "transcode", (False, True))
+        early = "transcode" not in config and (self.skip or given[1] is not None)
+        self.transcodes = early or not self.subtracts
         self.k, self.d_in = size(config, "k"), size(config, "d_in")
         self.latents = config.get("num_latents") or self.d_in * size(config, "expansion_factor")
         size({"num_latents": self.latents}, "num_latents")
         self.metadata = part(config, "metadata")
+        found = HOOKPOINT.fullmatch(folder.name)
+        self.words = folder.name if found or of_several else None
+        if of_several and found:
+            given = tuple(name and f"blocks.{found[1]}.{name}" for name in given)
+        self.given = given
 
     @property
-    def kind(self) -> tuple[int, bool, bool]:
-        return self.k, self.skip, self.transcode
+    def kind(self) -> tuple[int, bool, bool, bool]:
+        """What the folders of one dictionary share."""
+        return self.k, self.skip, self.subtracts, self.transcodes
 
     @property
     def centred(self) -> bool:
         """Whether the encoder can read ``x - b_dec``; a skip would read it, too."""
-        return not self.transcode and not self.skip
+        return self.subtracts and not self.transcodes and not self.skip
 
     def tensors(self) -> dict[str, Tensor]:
         due = {
@@ -171,34 +181,29 @@ class _Coder:
         from rkstore.dictionaries.layouts.filled import Filling
 
         W_enc, b_enc = w["encoder.weight"].T, w["encoder.bias"]
-        if self.skip and not self.transcode:
+        if self.subtracts and not self.centred:
             b_enc = b_enc - w["b_dec"] @ W_enc
         return Filling(W_enc, b_enc, w["W_dec"], w.get("W_skip"))
 
-    def bank(self, given: str | None, given_out: str | None) -> Bank:
-        """The latents, and the sites as the folder's name says, or as they are given."""
+    def bank(self) -> Bank:
+        """The latents, and the sites as the files or the folder's name say, or as given."""
         from rkstore.dictionaries.wirings import Bank
 
-        found = HOOKPOINT.fullmatch(self.folder.name)
-        if self.of_several and found:
-            given, given_out = (
-                f"blocks.{found[1]}.{name}" if name else None for name in (given, given_out)
-            )
-        writes = self.metadata.get("hook_name_out") or self.metadata.get("hook_name")
-        written = writes or (self.folder.name if found or self.of_several else None)
-        if not self.transcode:
-            site = Site(stated_site(written, given, UNNAMED), self.d_in)
+        given, given_out = self.given
+        reads, writes = (self.metadata.get(key) for key in ("hook_name", "hook_name_out"))
+        if not self.transcodes:
+            if given_out is not None:
+                raise BadInput(f"transcode in {CONFIG} is false: it writes what it reads")
+            site = Site(stated_site(reads or self.words, given, UNNAMED), self.d_in)
             return Bank(self.latents, (site,), (site,))
-        reads = self.metadata.get("hook_name")
-        if written and not reads and not given:
+        if self.words and not reads and not given:
             raise BadInput(
-                f"it is of {self.folder.name}, from its input to its output, and which hooks these "
-                "are depends on the model: give both"
+                f"it is of {self.words}, from its input to its output, and which hooks these are "
+                "depends on the model: give both"
             )
         read = Site(stated_site(reads, given, UNNAMED), self.d_in)
-        return Bank(
-            self.latents, (read,), (Site(stated_site(written, given_out, UNNAMED_OUT), self.d_in),)
-        )
+        written = stated_site(writes or self.words, given_out, UNNAMED_OUT)
+        return Bank(self.latents, (read,), (Site(written, self.d_in),))
 
 
 def _folders(directory: Path) -> list[Path]:

@@ -41,8 +41,11 @@ def for_rows(dictionary: Dictionary, w: dict[str, Tensor], sites: Sequence[str])
     """
     means = w["activation_mean"].reshape(len(sites), -1)
     scales = w["activation_global_scale"].expand(len(sites))
-    if not (scales > 0).all() or not means.isfinite().all() or not scales.isfinite().all():
-        raise BadInput("activation_global_scale is no positive number, and rows are normalised")
+    for name, found in (("activation_mean", means), ("activation_global_scale", scales)):
+        if not found.isfinite().all():
+            raise BadInput(f"{name} holds values that are not finite, and rows are normalised")
+    if not (scales > 0).all():
+        raise BadInput("activation_global_scale is not positive, and rows are normalised")
     if dictionary.wiring.centred:
         # b_dec is divided by s + 1e-8, and what the encoder subtracts is multiplied by s.
         (_, weights), *_ = dictionary.banks
@@ -52,10 +55,10 @@ def for_rows(dictionary: Dictionary, w: dict[str, Tensor], sites: Sequence[str])
         site: Affine(mean, scale, 1 / (scale + 1e-8))
         for site, mean, scale in zip(sites, means, scales, strict=True)
     }
-    found = folded(dictionary, maps)
+    made = folded(dictionary, maps)
     if dictionary.wiring.norm != "none":
         # Decoder norms count as they were trained.
         by_site = dict(zip(sites, scales + 1e-8, strict=True))
         trained = torch.stack([by_site[site.hook_name] for site in dictionary.wiring.writes])
-        found.get_buffer("units").copy_(trained)
-    return found
+        made.get_buffer("units").copy_(trained)
+    return made
