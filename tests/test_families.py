@@ -1,6 +1,8 @@
 """A new member of a family is one file and one line: here each comes from outside the package."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,10 +11,20 @@ import numpy as np
 import pytest
 import torch
 
-from rkstore.dictionaries import SELECTS, Dictionary, Select, load_dictionary
+from rkstore.dictionaries import (
+    LAYOUTS,
+    SELECTS,
+    Dictionary,
+    Layout,
+    Select,
+    load_dictionary,
+    save_dictionary,
+)
+from rkstore.dictionaries.layouts.base import site_of
 from rkstore.dictionaries.norms import NORMS
 from rkstore.dictionaries.selection import Selection
 from rkstore.dictionaries.selects.jumprelu import JumpReLU
+from rkstore.dictionaries.selects.relu import ReLU
 from rkstore.dictionaries.wirings import WIRINGS, Bank, Wires, Wiring
 from rkstore.errors import BadInput
 from rkstore.rkcnn import DIRECTIONS, SCORES, SUBSETS, Moments
@@ -272,6 +284,50 @@ def test_an_exporter_with_an_option(
     out = export_store(store, extended(to="text", precision=1, out=str(tmp_path / "out")))
     np.testing.assert_allclose(np.loadtxt(out / "x.txt"), store.read("x"), atol=0.051)
     assert (out / "x.txt").read_text().split()[0].partition(".")[2].isdigit()
+
+
+class Arrays(Layout):
+    """The four arrays of an autoencoder, each a file of NumPy."""
+
+    name = "arrays"
+
+    def found(self, directory: Path) -> bool:
+        return (directory / "W_enc.npy").is_file()
+
+    def read(
+        self, directory: Path, *, hook_name: str | None = None, hook_name_out: str | None = None
+    ) -> tuple[Dictionary, dict[str, Any]]:
+        assert hook_name_out is None
+        w = {path.stem: torch.from_numpy(np.load(path)) for path in directory.glob("*.npy")}
+        sizes = w["W_enc"].shape
+        dictionary = Dictionary.of_site(*sizes, ReLU(), hook_name=site_of(None, hook_name))
+        dictionary.load_state_dict(w)
+        return dictionary, {}
+
+    def refuses(self, dictionary: Dictionary) -> str | None:
+        return None if dictionary.pools[0].rule.name == "relu" else "it has only ReLU"
+
+    def write(self, dictionary: Dictionary, directory: Path, metadata: dict[str, Any]) -> None:  # noqa: ARG002
+        for name, tensor in dictionary.state_dict().items():
+            np.save(directory / f"{name}.npy", tensor.numpy())
+
+
+def test_a_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LAYOUTS, "arrays", Arrays)
+    made = Dictionary.of_site(6, 8, ReLU())
+    torch.nn.init.normal_(made.W_enc, generator=torch.Generator().manual_seed(0))
+    save_dictionary(made, tmp_path, {}, "arrays")
+    found, _ = load_dictionary(tmp_path, hook_name="a")
+    assert torch.equal(found.W_enc, made.W_enc)
+    assert found.wiring.reads[0].hook_name == "a"
+    with pytest.raises(BadInput, match="arrays cannot hold this dictionary: it has only ReLU"):
+        save_dictionary(Dictionary.of_site(6, 8, JumpReLU()), tmp_path, {}, "arrays")
+
+
+def test_the_names_of_layouts_are_known_without_torch() -> None:
+    program = "import sys\nfrom rkstore.dictionaries import LAYOUTS\nassert 'saelens' in LAYOUTS\n"
+    program += "assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 @pytest.fixture
