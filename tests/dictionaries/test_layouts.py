@@ -222,8 +222,8 @@ REFUSED = [
     ("sparsify", {"wiring": "crosscoder", "select": "topk"}, "each latent reads one site"),
     ("circuit-tracer", {}, "only transcoders, one for each layer"),
     ("circuit-tracer", {"wiring": "crosscoder"}, "only transcoders, one for each layer"),
-    ("circuit-tracer", {"wiring": "per-layer", "select": "topk"}, "topk code has no threshold"),
-    ("circuit-tracer", {"wiring": "clt", "select": "gated"}, "gated code has no threshold"),
+    ("circuit-tracer", {"wiring": "per-layer", "select": "topk"}, "topk has no threshold"),
+    ("circuit-tracer", {"wiring": "clt", "select": "gated"}, "gated has no threshold"),
     ("circuit-tracer", {"wiring": "per-layer", "first": 2}, "every layer from 0 on"),
 ]
 

@@ -61,6 +61,7 @@ class Crosscoders(Layout):
 
     name = "crosscoder"
     files = (CONFIG, "|".join((HUB, *TRAINED)))
+    beside = (METADATA,)
 
     def found(self, directory: Path) -> bool:
         try:

@@ -133,7 +133,7 @@ def thresholds(dictionary: Dictionary) -> list[Tensor | None]:
     found: list[Tensor | None] = []
     for select, state in at_inference(dictionary):
         if select.name not in ("relu", "jumprelu"):
-            raise BadInput(f"a {select.name} code has no threshold for each latent")
+            raise BadInput(f"{select.name} has no threshold for each latent")
         theta = state.get("threshold")
         found.append(None if theta is None else theta.detach().clamp_min(0))
     return found

@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from rkstore.dictionaries.layouts.keys import check_known
 from rkstore.dictionaries.rownorm import OF_INPUT, ROW_NORMS
 from rkstore.dictionaries.selects import SELECTS
 from rkstore.errors import BadInput
@@ -206,12 +207,7 @@ def _architecture(config: dict[str, Any]) -> str:
 def _check_known(config: dict[str, Any], architecture: Architecture) -> None:
     known = {*CHOICES, *NUMBERS, *METADATA, *NOT_A_ROW, *WITHOUT_EFFECT, "metadata"}
     known |= set(OF_TRANSCODERS if architecture.transcoder else ())
-    unknown = sorted(str(key) for key in config.keys() - known)
-    if unknown:
-        raise BadInput(
-            f"{unknown[0]} is {config[unknown[0]]!r}, whose effect is not known: remove the key if "
-            f"it has none"
-        )
+    check_known(config, known)
 
 
 def _choice(config: dict[str, Any], key: str) -> Any:
