@@ -203,7 +203,7 @@ def tested(name: str, by: dict[str, set[str]], written: bool) -> str:
     if name == "rkstore":
         return "itself"
     if not by[name]:
-        return "schema only: its program is not published"
+        return "its definitions, as no program writes it; circuit-tracer 0.5.0 reads the same"
     read = f"files of {', '.join(sorted(by[name]))}"
     if name in OPENED_BY:
         return f"{read}; opened by {OPENED_BY[name]}"
