@@ -120,6 +120,13 @@ def test_the_site_of_dictionary_learning_is_its_submodule():
     }
 
 
+def test_a_layer_that_is_not_that_of_the_site_is_refused(tmp_path):
+    path = copied("dictionary-learning-AutoEncoder", tmp_path / "ae")
+    altered.key("trainer", "layer", value=5)(path / "config.json")
+    with pytest.raises(BadInput, match=r"layer is 5, and it is of blocks\.2\.hook_resid_post"):
+        load_dictionary(path)
+
+
 @pytest.mark.parametrize("io", ["in", "in_and_out"])
 def test_rows_that_the_name_of_the_submodule_is_not_of_are_refused(tmp_path, io):
     path = copied("dictionary-learning-AutoEncoder", tmp_path / "ae")

@@ -103,6 +103,9 @@ class DictionaryLearning(Layout):
         d, latents = size(trainer, "activation_dim"), size(trainer, "dict_size")
         tensors = _tensors(directory, name, d, latents)
         site = Site(stated_site(trainer.get("submodule_name"), hook_name, UNNAMED), d)
+        layer, stated = block_of(site.hook_name)[0], trainer.get("layer")
+        if layer is not None and stated not in (None, layer):
+            raise BadInput(f"layer is {stated!r}, and it is of {site.hook_name}")
         dictionary = _dictionary(name, tensors, trainer, site)
         return dictionary, part(config, "metadata") | _metadata(trainer, buffer, tensors, site)
 
