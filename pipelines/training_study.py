@@ -70,6 +70,7 @@ def arms(steps: int, l1: float) -> dict[str, Arm]:
         "--lr-schedule constant": {"lr_schedule": "constant"},
         "--lr-schedule cosine --decay 1": {"lr_schedule": "cosine", "decay": 1.0},
         "--clip 1": {"clip": 1.0},
+        "--lr 0.006": {"lr": 0.006},
         "--ema 0.999": {"ema": 0.999},
         "--ema 0.99 --lr-schedule constant": {"ema": 0.99, "lr_schedule": "constant"},
         "--center geometric-median": {"center": "geometric-median"},

@@ -26,7 +26,12 @@ class TrainSettings(SiteSettings):
         "Train one dictionary per layer, in turn, or one of all of them where the wiring takes "
         "several: 'all', or a list such as 0-3,8.",
     )
-    dictionary: str = option("topk", "Kind of sparse code.", choices=TRAINED, also="select")
+    dictionary: str = option(
+        "topk",
+        "Kind of sparse code. topk sets L0 exactly, without a weight to tune.",
+        choices=TRAINED,
+        also="select",
+    )
     wiring: str = option(
         "sae",
         "Which sites the latents read and write: sae, their own; transcoder, per-layer and clt, "
@@ -70,7 +75,12 @@ class TrainSettings(SiteSettings):
         path=True,
         newer=True,
     )
-    init: str = option("datapoint", "How the latents are initialised.", choices=INITS)
+    init: str = option(
+        "datapoint",
+        "How the latents are initialised. datapoint explains more than random directions in the "
+        "same steps, and of those far fewer die.",
+        choices=INITS,
+    )
     center: str | None = option(
         None,
         "Initial b_dec, and what encoders begin relative to: the store's mean, the geometric "
@@ -104,11 +114,13 @@ class TrainSettings(SiteSettings):
         "d_in",
         "How each site is normalised for training: scaled so that the mean of ‖x‖² is d_in, its "
         "number of dimensions, or one; none; centre also subtracts the mean; standardise divides "
-        "each dimension by its deviation; whiten removes the covariances. A dictionary is saved "
-        "for inputs as they are.",
+        "each dimension by its deviation; whiten removes the covariances. With d_in, weights of "
+        "losses mean the same at every site. A dictionary is saved for inputs as they are.",
         choices=SITE_NORMS,
     )
-    steps: int = option(2000, "Batches to train on.", least=1)
+    steps: int = option(
+        2000, "Batches to train on. The default is a first look: raise it before all else.", least=1
+    )
     batch_size: int = option(1024, "Rows in a batch.", least=1)
     order: str = option(
         "rows",
@@ -118,7 +130,12 @@ class TrainSettings(SiteSettings):
         choices=ROW_ORDERS,
         newer=True,
     )
-    lr: float = option(3e-3, "Peak learning rate of Adam.", least=0.0)
+    lr: float = option(
+        3e-3,
+        "Peak learning rate of Adam. The default is for some thousand steps; long runs have 1e-4 "
+        "to 5e-4.",
+        least=0.0,
+    )
     warmup: int = option(
         100,
         "Steps over which the learning rate rises, and, without --sparsity-warmup, the sparsity "
@@ -150,8 +167,9 @@ class TrainSettings(SiteSettings):
     clip: float | None = option(
         None,
         "Largest norm of the gradient of all weights together, to which a larger one is scaled. "
-        "By default it is not: Adam already divides by the size of gradients, so one matters only "
-        "where single batches are far larger than the rest; dictionary_learning has 1.",
+        "By default it is not, as Adam already divides by the size of gradients. "
+        "dictionary_learning has 1, which in short runs lowers the error and may leave more latents "
+        "dead.",
         newer=True,
     )
     ema: float | None = option(

@@ -43,7 +43,8 @@ class AuxK(Helper):
     auxk: int = option(
         0,
         "Dead latents per token that learn to reconstruct the residual of the living ones, the "
-        "auxiliary loss of Gao et al.; 0 is off.",
+        "auxiliary loss of Gao et al. Where many die it about halves them, for steps 1.2 times as "
+        "long; 0, off, as with --init datapoint few die.",
         least=0,
     )
     auxk_levels: bool = option(

@@ -36,7 +36,8 @@ class Resampling(Helper):
     resample_every: int = option(
         0,
         "Steps between resamplings, which reinitialise dead latents at rows that are reconstructed "
-        "badly (Bricken et al.); none while the learning rate decays. 0 is off.",
+        "badly (Bricken et al.); none while the learning rate decays. 0 is off: AuxK revives more "
+        "in the same steps.",
         least=0,
     )
 
