@@ -168,8 +168,8 @@ class TrainSettings(SiteSettings):
         None,
         "Largest norm of the gradient of all weights together, to which a larger one is scaled. "
         "By default it is not, as Adam already divides by the size of gradients. "
-        "dictionary_learning has 1, which in short runs lowers the error and may leave more latents "
-        "dead.",
+        "dictionary_learning has 1, which in short runs lowers the error and may leave more "
+        "latents dead.",
         newer=True,
     )
     ema: float | None = option(
