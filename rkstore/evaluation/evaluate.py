@@ -41,12 +41,7 @@ def measured(
     """The results of :func:`evaluate`, each with its sums."""
     check_device(settings.device)
     store = open_readable(settings.store, settings.paired_with)
-    chunks = _first_chunks(store, split_chunks(store)[1], settings.rows)
-    if not chunks:
-        raise BadInput(
-            f"the store at {store.where} has no held-out rows in its rows "
-            f"{store.first_row}:{store.stop_row}: pull more of them"
-        )
+    chunks = held_out_chunks(store, settings.rows)
     given = list(paths)
     if not given:
         raise BadInput("there is nothing to evaluate: give at least one checkpoint")
@@ -90,7 +85,7 @@ def _prepare(path: str | Path, name: str, store: Readable, settings: EvaluateSet
     """Load a dictionary, or raise BadInput if it cannot be measured on that store."""
     dictionary, metadata = load_dictionary(path)
     for site in dictionary.wiring.sites:
-        _check_site(path, site, metadata, store)
+        check_site(path, site, metadata, store)
     needed = {site.hook_name for site in dictionary.wiring.sites}
     sites = tuple(hook_name for hook_name in store.hook_names if hook_name in needed)
     notes = doubts(path, metadata, store, any_model=settings.any_model)
@@ -99,7 +94,7 @@ def _prepare(path: str | Path, name: str, store: Readable, settings: EvaluateSet
     return _Measured(str(path), name, sites, tuple(notes), measure, mined)
 
 
-def _check_site(path: str | Path, site: Site, metadata: dict[str, Any], store: Readable) -> None:
+def check_site(path: str | Path, site: Site, metadata: dict[str, Any], store: Readable) -> None:
     """Raise BadInput unless the store has the site of a dictionary, in its width."""
     if site.hook_name not in store.hook_names:
         if site.hook_name == UNNAMED and not metadata.get("hook_name"):
@@ -175,8 +170,18 @@ def _count(store: Readable, chunks: list[int]) -> int:
     return sum(stop - start for start, stop in map(store.rows_of_chunk, chunks))
 
 
-def _first_chunks(store: Readable, chunks: list[int], rows: int | None) -> list[int]:
-    """The first chunks that hold at least ``rows`` rows; all by default."""
+def held_out_chunks(store: Readable, rows: int | None) -> list[int]:
+    """The first held-out chunks with at least ``rows`` rows; all if None.
+
+    Raises:
+        BadInput: there is none.
+    """
+    chunks = split_chunks(store)[1]
+    if not chunks:
+        raise BadInput(
+            f"the store at {store.where} has no held-out rows in its rows "
+            f"{store.first_row}:{store.stop_row}: pull more of them"
+        )
     if rows is None:
         return chunks
     lengths = [stop - start for start, stop in map(store.rows_of_chunk, chunks)]

@@ -1,5 +1,6 @@
 """Options of an evaluation."""
 
+from rkstore.evaluation.clusters import CLUSTERS, INTERVALS_HELP
 from rkstore.rkcnn.settings import MAX_NORM_HELP, SPECIAL_TOKENS_HELP
 from rkstore.settings import Settings, option
 from rkstore.store.sites import PAIRED_HELP, STORE_HELP
@@ -16,6 +17,26 @@ class EvaluateSettings(Settings):
     any_model: bool = option(
         False, "Also measure dictionaries of another model, which are refused otherwise."
     )
+    with_model: bool = option(
+        False,
+        "Also run the model of the store on held-out blocks, with reconstructions in the place of "
+        "what it computes. It is found by the name in the store.",
+    )
+    model: tuple[str, ...] = option(
+        (),
+        "Model of the store, for --with-model, if it is not found by its name: demo, a directory "
+        "or a name on the Hub; for two stores, once for each.",
+        path=True,
+    )
+    blocks: int | None = option(
+        64, "Blocks that the model runs on, evenly spread over the held-out ones.", least=1
+    )
+    intervals: str = option("documents", INTERVALS_HELP, choices=tuple(CLUSTERS))
     batch_size: int = option(4096, "Rows at a time.", least=1)
     device: str = option("cpu", "Torch device.")
     out: str = option("results/evaluate", "Directory of table, JSON and picture.", path=True)
+
+    @property
+    def runs_model(self) -> bool:
+        """Whether the model is run: ``--model`` asks for it as well."""
+        return self.with_model or bool(self.model)

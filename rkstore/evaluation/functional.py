@@ -1,0 +1,310 @@
+"""Dictionaries × held-out blocks × their model → how it predicts with reconstructions in it.
+
+The one place outside ``harvest/`` that loads a model. Definitions: Bricken et al. (2023), "Towards
+Monosemanticity" (cross-entropy recovered); Ameisen et al. (2025), "Circuit Tracing" (replacement
+model, error nodes).
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from rkstore.dictionaries.disk import load_dictionary
+from rkstore.errors import BadInput, RkstoreError
+from rkstore.evaluation.blocks import HeldOutBlocks
+from rkstore.evaluation.checkpoints import doubts, names
+from rkstore.evaluation.clusters import Clusters
+from rkstore.evaluation.evaluate import check_site, held_out_chunks
+from rkstore.evaluation.passes import Batch, Given, Pass, Planned, planned
+from rkstore.evaluation.predictions import CLEAN, PerRow, Reference, SpliceEvaluation, evaluation
+from rkstore.evaluation.settings import EvaluateSettings
+from rkstore.evaluation.splices import Splice
+from rkstore.settings import check_device
+from rkstore.store.files import write_together
+from rkstore.store.jsontext import to_json
+from rkstore.store.open import open_readable
+from rkstore.store.paired import PairedStore
+from rkstore.store.readable import Readable
+
+if TYPE_CHECKING:
+    from rkstore.harvest.model import Model
+
+# Logits of a batch: 256 MB in float32, of which some copies are made.
+LOGITS = 2**26
+
+# Share of the variance of a site by which the rows that the model computes may differ from those
+# stored: far above the error of any codec, far below what another model or other tokens give.
+SAME_ROWS = 0.5
+
+
+@dataclass(frozen=True)
+class FunctionalEvaluation:
+    """How a model predicts with one dictionary in it."""
+
+    name: str
+    """The shortest suffix of the checkpoint's path that no other checkpoint has."""
+    path: str
+    notes: tuple[str, ...]
+    splices: tuple[SpliceEvaluation, ...]
+    """Of each written site, and of all sites of a model at once if it has several."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every number, for JSON."""
+        return {
+            "name": self.name,
+            "path": self.path,
+            "notes": list(self.notes),
+            "splices": [splice.as_dict() for splice in self.splices],
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A model of a store."""
+
+    model: "Model"
+    prefix: str
+    """What the names of its sites begin with: nothing, or ``base:`` and ``chat:`` of a pair."""
+    note: str
+    """Whether it is certain that it is the store's model; empty if so."""
+
+    def order(self, sites: Iterable[str]) -> list[str]:
+        """Those of some sites that are its own, in the order of computation."""
+        place = {name: i for i, name in enumerate(self.model.widths)}
+        own = [site for site in sites if site.startswith(self.prefix)]
+        return sorted(own, key=lambda site: place[self.model.hook_of(self.bare(site))[0]])
+
+    def bare(self, site: str) -> str:
+        """The name that the model has for one of its sites."""
+        return site.removeprefix(self.prefix)
+
+    def logits(self, tokens: NDArray[np.int64], sites: Sequence[str], splice: Splice) -> Tensor:
+        """A pass over blocks of tokens, ``(blocks, context_size, vocabulary)``."""
+        from rkstore.harvest.edited import logits
+
+        def edit(site: str, rows: Tensor) -> Tensor | None:
+            return splice(self.prefix + site, rows)
+
+        return logits(self.model, tokens, [self.bare(site) for site in sites], edit)
+
+
+class Functional:
+    """Dictionaries and the model of their store, ready to be measured.
+
+    Args:
+        paths: checkpoints.
+
+    Raises:
+        BadInput: no row is held out, the store has no tokens, too few documents or another model;
+            a path holds no dictionary, or one of other sites, or of sites at which nothing can be
+            replaced.
+        RkstoreError: the Hub cannot be reached.
+    """
+
+    def __init__(self, paths: Iterable[str | Path], settings: EvaluateSettings) -> None:
+        check_device(settings.device)
+        self.settings = settings
+        self.store = open_readable(settings.store, settings.paired_with)
+        chunks = held_out_chunks(self.store, settings.rows)
+        self.blocks = HeldOutBlocks.of(self.store, chunks, settings.blocks)
+        paths = list(paths)
+        if not paths:
+            raise BadInput("there is nothing to evaluate: give at least one checkpoint")
+        self.given = [
+            self._given(path, name) for path, name in zip(paths, names(paths), strict=True)
+        ]
+        self._clusters = {one.name: self._clusters_of(one) for one in self.given}
+        self.models = _models(self.store, settings)
+        self._check_sites()
+        self.plan: list[tuple[Loaded, list[Planned]]] = [
+            (loaded, [each for one in self.given for each in planned(one, loaded.order(one.sites))])
+            for loaded in self.models
+        ]
+
+    def run(self) -> list[FunctionalEvaluation]:
+        """Run the model over the blocks, once for each pass.
+
+        Raises:
+            BadInput: the model does not compute the rows that are stored.
+        """
+        passes = [(loaded, _distinct(several)) for loaded, several in self.plan]
+        found: dict[tuple[Any, ...], list[PerRow]] = {}
+        total = len(self.blocks) * sum(1 + len(several) for _, several in passes)
+        with tqdm(total=total, unit="block", desc="run the model", disable=None) as bar:
+            for begin in range(0, len(self.blocks), self._at_once):
+                here = slice(begin, min(begin + self._at_once, len(self.blocks)))
+                tokens, batch, clean = self._clean(here)
+                for (loaded, several), reference in zip(passes, clean, strict=True):
+                    found.setdefault((loaded.prefix, CLEAN), []).append(reference.itself())
+                    bar.update(len(tokens))
+                    for each in several:
+                        logits = loaded.logits(tokens, each.sites, each.splice(batch))
+                        found.setdefault(each.key, []).append(reference.compared(logits))
+                        bar.update(len(tokens))
+        joined = {key: PerRow.joined(parts) for key, parts in found.items()}
+        return [self._result(one, joined) for one in self.given]
+
+    def write(self, results: Sequence[FunctionalEvaluation], path: Path) -> None:
+        """Write the numbers as JSON, with what they are of."""
+        settings = self.settings
+        document = {
+            "store_fingerprint": self.store.manifest.fingerprint,
+            "models": [loaded.model.describe()["model"] for loaded in self.models],
+            "blocks": len(self.blocks),
+            "special_tokens": settings.special_tokens,
+            "max_norm": settings.max_norm,
+            "intervals": settings.intervals,
+            "results": [result.as_dict() for result in results],
+        }
+        write_together({path: (to_json(document, indent=2) + "\n").encode()})
+
+    @property
+    def _at_once(self) -> int:
+        """Blocks in a batch."""
+        vocabulary = max(int(loaded.model.bridge.cfg.d_vocab) for loaded in self.models)
+        rows = min(self.settings.batch_size, LOGITS // vocabulary)
+        return max(1, rows // int(self.blocks.rows.shape[1]))
+
+    def _clean(self, here: slice) -> tuple[NDArray[np.int64], Batch, list[Reference]]:
+        """The clean runs of some blocks: their tokens, rows and reconstructions, and logits."""
+        tokens, rows = self.blocks.tokens[here], dict[str, Tensor]()
+        references = []
+        for loaded in self.models:
+            sites = loaded.order(dict.fromkeys(site for one in self.given for site in one.sites))
+
+            def keep(site: str, x: Tensor) -> None:
+                rows[site] = x
+
+            references.append(Reference(loaded.logits(tokens, sites, keep), tokens))
+        if here.start == 0:
+            self._check_rows(here, rows)
+        return tokens, Batch.of(here, rows, self.given), references
+
+    def _given(self, path: str | Path, name: str) -> Given:
+        dictionary, metadata = load_dictionary(path)
+        for site in dictionary.wiring.sites:
+            check_site(path, site, metadata, self.store)
+        settings = self.settings
+        notes = doubts(path, metadata, self.store, any_model=settings.any_model)
+        sites = [site.hook_name for site in dictionary.wiring.sites]
+        chosen = self.blocks.chosen(sites, settings.special_tokens, settings.max_norm)
+        measured = (chosen & self.blocks.held_out).reshape(-1)
+        means = {
+            site.hook_name: torch.from_numpy(
+                self.blocks.read(site.hook_name)[measured].mean(axis=0, dtype=np.float64)
+            ).to(settings.device, torch.float32)
+            for site in dictionary.wiring.writes
+        }
+        on_device = dictionary.to(settings.device)
+        return Given(str(path), name, on_device, tuple(notes), chosen, means)
+
+    def _clusters_of(self, one: Given) -> Clusters:
+        rows = self.blocks.rows[one.chosen & self.blocks.held_out]
+        return Clusters(self.store, rows, self.settings.intervals)
+
+    def _check_sites(self) -> None:
+        """Raise BadInput unless the models have the sites, and what is written can be replaced."""
+        from rkstore.harvest.edited import check_has, check_logits, check_replaceable
+
+        for loaded in self.models:
+            check_logits(loaded.model)
+            every = {site for one in self.given for site in one.sites}
+            for site in sorted(every):
+                if site.startswith(loaded.prefix):
+                    check_has(loaded.model, loaded.bare(site))
+            for site in loaded.order({site for one in self.given for site in one.writes}):
+                check_replaceable(loaded.model, loaded.bare(site))
+
+    def _check_rows(self, here: slice, rows: dict[str, Tensor]) -> None:
+        """Raise BadInput unless the model computes what is stored of these blocks."""
+        numbers = self.blocks.rows[here].reshape(-1)
+        for one in self.given:
+            chosen = one.chosen[here].reshape(-1)
+            for site in one.sites:
+                stored = self.store[site, numbers[chosen]].astype(np.float64)
+                computed = rows[site].cpu().numpy()[chosen]
+                error = np.square(computed - stored).sum()
+                if not error <= SAME_ROWS * np.square(stored - stored.mean(axis=0)).sum():
+                    raise BadInput(
+                        f"the rows of {site} in {self.store.where} are not what the model computes "
+                        "of their tokens: give the model that they were harvested from with --model"
+                    )
+
+    def _result(self, one: Given, passes: dict[tuple[Any, ...], PerRow]) -> FunctionalEvaluation:
+        measured = (one.chosen & self.blocks.held_out).reshape(-1)
+        found = []
+        for loaded, several in self.plan:
+            for each in (each for each in several if each.given is one):
+                own = {name: passes[one_pass.key] for name, one_pass in each.passes.items()}
+                own[CLEAN] = passes[loaded.prefix, CLEAN]
+                splice = (loaded.model.name, each.sites, each.feedback)
+                found.append(evaluation(splice, own, measured, self._clusters[one.name]))
+        notes = (*one.notes, *(loaded.note for loaded in self.models if loaded.note))
+        return FunctionalEvaluation(one.name, one.path, notes, tuple(found))
+
+
+def _distinct(several: Iterable[Planned]) -> list[Pass]:
+    """Each pass once."""
+    found = {one.key: one for each in several for one in each.passes.values()}
+    return list(found.values())
+
+
+def _models(store: Readable, settings: EvaluateSettings) -> list[Loaded]:
+    """The models of a store, or of both stores of a pair."""
+    stores: list[tuple[str, Readable]] = [("", store)]
+    if isinstance(store, PairedStore):
+        stores = [
+            (f"{name}:", own)
+            for name, own in zip(store.names, (store.first, store.second), strict=True)
+        ]
+    given = settings.model
+    if len(given) not in (0, len(stores)):
+        raise BadInput(
+            f"--model is given {len(given)} times for {len(stores)} stores: give one for each, in "
+            "the order of --store and --paired-with"
+        )
+    return [
+        _loaded(own, prefix, name, settings.device)
+        for (prefix, own), name in zip_longest(stores, given)
+    ]
+
+
+def _loaded(store: Readable, prefix: str, given: str | None, device: str) -> Loaded:
+    """The model of one store.
+
+    Raises:
+        BadInput: it is another one, or it is not found.
+    """
+    from rkstore.harvest.load import load_model
+
+    recorded = store.manifest.source.get("model") or {}
+    known, name = recorded.get("weights_sha256"), given or recorded.get("name")
+    if not name:
+        raise BadInput(f"{store.where} does not record its model: give it with --model")
+    revision = recorded.get("revision") if name == recorded.get("name") else None
+    dtype = str(recorded.get("dtype") or "float32")
+    try:
+        model = load_model(str(name), device=device, dtype=dtype, revision=revision)
+    except RkstoreError as error:
+        if given:
+            raise
+        raise BadInput(
+            f"the model of {store.where} is not found by the name that is recorded, {name}: give "
+            f"its directory with --model ({error.sentence})"
+        ) from None
+    digest = model.describe()["model"]["weights_sha256"]
+    if known not in (None, digest):
+        raise BadInput(
+            f"{name} has other weights ({digest[:12]}) than the model of {store.where} "
+            f"({known[:12]}): give that one with --model"
+        )
+    note = "" if known else f"{store.where} does not record the weights of its model"
+    return Loaded(model, prefix, note)
