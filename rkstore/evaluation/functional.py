@@ -5,7 +5,7 @@ Monosemanticity" (cross-entropy recovered); Ameisen et al. (2025), "Circuit Trac
 model, error nodes).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -21,10 +21,10 @@ from rkstore.dictionaries.disk import load_dictionary
 from rkstore.errors import BadInput, RkstoreError
 from rkstore.evaluation.blocks import HeldOutBlocks
 from rkstore.evaluation.checkpoints import doubts, names
-from rkstore.evaluation.clusters import Clusters
 from rkstore.evaluation.evaluate import check_site, held_out_chunks
 from rkstore.evaluation.passes import Batch, Given, Pass, Planned, planned
 from rkstore.evaluation.predictions import CLEAN, PerRow, Reference, SpliceEvaluation, evaluation
+from rkstore.evaluation.ratios import LEAST_DOCUMENTS
 from rkstore.evaluation.settings import EvaluateSettings
 from rkstore.evaluation.splices import Splice
 from rkstore.settings import check_device
@@ -101,6 +101,7 @@ class Functional:
 
     Args:
         paths: checkpoints.
+        by: row numbers → what their intervals are by; the documents of the rows by default.
 
     Raises:
         BadInput: no row is held out, the store has no tokens, too few documents or another model;
@@ -109,9 +110,14 @@ class Functional:
         RkstoreError: the Hub cannot be reached.
     """
 
-    def __init__(self, paths: Iterable[str | Path], settings: EvaluateSettings) -> None:
+    def __init__(
+        self,
+        paths: Iterable[str | Path],
+        settings: EvaluateSettings,
+        by: Callable[[NDArray[np.int64]], NDArray[np.int64]] | None = None,
+    ) -> None:
         check_device(settings.device)
-        self.settings = settings
+        self.settings, self.by = settings, by
         self.store = open_readable(settings.store, settings.paired_with)
         chunks = held_out_chunks(self.store, settings.rows)
         self.blocks = HeldOutBlocks.of(self.store, chunks, settings.blocks)
@@ -121,7 +127,8 @@ class Functional:
         self.given = [
             self._given(path, name) for path, name in zip(paths, names(paths), strict=True)
         ]
-        self._clusters = {one.name: self._clusters_of(one) for one in self.given}
+        if settings.intervals:
+            self._check_documents()
         self.models = _models(self.store, settings)
         self._check_sites()
         self.plan: list[tuple[Loaded, list[Planned]]] = [
@@ -161,7 +168,6 @@ class Functional:
             "blocks": len(self.blocks),
             "special_tokens": settings.special_tokens,
             "max_norm": settings.max_norm,
-            "intervals": settings.intervals,
             "results": [result.as_dict() for result in results],
         }
         write_together({path: (to_json(document, indent=2) + "\n").encode()})
@@ -206,9 +212,23 @@ class Functional:
         on_device = dictionary.to(settings.device)
         return Given(str(path), name, on_device, tuple(notes), chosen, means)
 
-    def _clusters_of(self, one: Given) -> Clusters:
+    def _documents(self, one: Given) -> NDArray[np.int64]:
+        """The documents of the rows that are measured."""
         rows = self.blocks.rows[one.chosen & self.blocks.held_out]
-        return Clusters(self.store, rows, self.settings.intervals)
+        if self.by is not None:
+            return self.by(rows)
+        found: NDArray[np.int64] = self.store["document", rows].astype(np.int64)
+        return found
+
+    def _check_documents(self) -> None:
+        for one in self.given:
+            count = len(np.unique(self._documents(one)))
+            if count < LEAST_DOCUMENTS:
+                raise BadInput(
+                    f"the rows that {one.name} is measured on with the model are of {count} "
+                    f"documents, too few for an interval: use more --blocks, a store with "
+                    f"{LEAST_DOCUMENTS} documents in its held-out rows, or leave out --intervals"
+                )
 
     def _check_sites(self) -> None:
         """Raise BadInput unless the models have the sites, and what is written can be replaced."""
@@ -246,7 +266,7 @@ class Functional:
                 own = {name: passes[one_pass.key] for name, one_pass in each.passes.items()}
                 own[CLEAN] = passes[loaded.prefix, CLEAN]
                 splice = (loaded.model.name, each.sites, each.feedback)
-                found.append(evaluation(splice, own, measured, self._clusters[one.name]))
+                found.append(evaluation(splice, own, measured, self._documents(one)))
         notes = (*one.notes, *(loaded.note for loaded in self.models if loaded.note))
         return FunctionalEvaluation(one.name, one.path, notes, tuple(found))
 
@@ -293,12 +313,12 @@ def _loaded(store: Readable, prefix: str, given: str | None, device: str) -> Loa
     dtype = str(recorded.get("dtype") or "float32")
     try:
         model = load_model(str(name), device=device, dtype=dtype, revision=revision)
-    except RkstoreError as error:
+    except RkstoreError:
         if given:
             raise
         raise BadInput(
-            f"the model of {store.where} is not found by the name that is recorded, {name}: give "
-            f"its directory with --model ({error.sentence})"
+            f"the model of {store.where} is not found by its recorded name, {name}: give its "
+            "directory with --model"
         ) from None
     digest = model.describe()["model"]["weights_sha256"]
     if known not in (None, digest):

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rkstore.evaluation.clusters import Clusters, Doubles, Estimate, estimate
+from rkstore.evaluation.ratios import Doubles, Estimate, ratio
 
 # The passes over the same rows: the model as it is; with reconstructions in place of the rows;
 # with zeros; with the mean of the rows measured; with reconstructions and their errors.
@@ -102,8 +102,8 @@ class SpliceEvaluation:
     cannot; it read the clean run."""
     rows: int
     """Rows measured: those spliced that are held out."""
-    clusters: int
-    """What the intervals draw from: documents, or as ``--intervals`` says."""
+    documents: int
+    """What the intervals are by."""
     passes: Mapping[str, Prediction]
     """By pass: ``clean``, ``spliced``, ``zero``, ``mean``, ``errors_kept``."""
     recovered_from_zero: Estimate | None
@@ -121,47 +121,38 @@ def evaluation(
     splice: tuple[str, tuple[str, ...], bool],
     passes: Mapping[str, PerRow],
     measured: NDArray[np.bool_],
-    clusters: Clusters,
+    documents: NDArray[np.int64],
 ) -> SpliceEvaluation:
     """The numbers of one splice.
 
     Args:
         splice: its model, its sites, and whether there was feedback.
         passes: with ``clean``.
-        measured: which rows; ``clusters`` are of these.
+        measured: which rows.
+        documents: of these rows.
     """
-    one = np.ones(int(measured.sum()))
-    target = ~np.isnan(passes[CLEAN].nats[measured])
-    ce = {
-        name: _mean(clusters, np.nan_to_num(each.nats[measured]), target)
-        for name, each in passes.items()
-    }
+    every = np.ones(len(documents))
+    has_next = ~np.isnan(passes[CLEAN].nats[measured])
+    nats = {name: np.nan_to_num(each.nats[measured]) for name, each in passes.items()}
     found = {
         name: Prediction(
-            estimate(ce[name]),
-            estimate(ce[name] - ce[CLEAN]),
-            estimate(_mean(clusters, each.kl[measured], one)),
-            estimate(_mean(clusters, each.agrees[measured], one)),
+            cross_entropy=ratio(nats[name], has_next, documents),
+            increase=ratio(nats[name] - nats[CLEAN], has_next, documents),
+            kl=ratio(each.kl[measured], every, documents),
+            agreement=ratio(each.agrees[measured], every, documents),
         )
         for name, each in passes.items()
     }
+
+    def recovered(ablated: str) -> Estimate | None:
+        kept, lost = nats[ablated] - nats[SPLICED], nats[ablated] - nats[CLEAN]
+        return ratio(kept, lost, documents) if lost.sum() > 0 else None
+
     return SpliceEvaluation(
         *splice,
-        rows=len(one),
-        clusters=clusters.count,
+        rows=len(documents),
+        documents=len(np.unique(documents)),
         passes=found,
-        recovered_from_zero=_recovered(ce, ZERO),
-        recovered_from_mean=_recovered(ce, MEAN),
+        recovered_from_zero=recovered(ZERO),
+        recovered_from_mean=recovered(MEAN),
     )
-
-
-def _mean(clusters: Clusters, x: NDArray[Any], weight: NDArray[Any]) -> Doubles:
-    with np.errstate(invalid="ignore"):
-        return clusters.sums(x * weight) / clusters.sums(weight)
-
-
-def _recovered(ce: Mapping[str, Doubles], ablated: str) -> Estimate | None:
-    """The share of what an ablation loses that the dictionary keeps."""
-    lost = ce[ablated] - ce[CLEAN]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return estimate(np.where(lost > 0, (ce[ablated] - ce[SPLICED]) / lost, np.nan))

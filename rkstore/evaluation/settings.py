@@ -1,6 +1,5 @@
 """Options of an evaluation."""
 
-from rkstore.evaluation.clusters import CLUSTERS, INTERVALS_HELP
 from rkstore.rkcnn.settings import MAX_NORM_HELP, SPECIAL_TOKENS_HELP
 from rkstore.settings import Settings, option
 from rkstore.store.sites import PAIRED_HELP, STORE_HELP
@@ -31,7 +30,10 @@ class EvaluateSettings(Settings):
     blocks: int | None = option(
         64, "Blocks that the model runs on, evenly spread over the held-out ones.", least=1
     )
-    intervals: str = option("documents", INTERVALS_HELP, choices=tuple(CLUSTERS))
+    intervals: bool = option(
+        False,
+        "Refuse held-out rows of too few documents for intervals; by default they then have none.",
+    )
     batch_size: int = option(4096, "Rows at a time.", least=1)
     device: str = option("cpu", "Torch device.")
     out: str = option("results/evaluate", "Directory of table, JSON and picture.", path=True)

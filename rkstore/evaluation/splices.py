@@ -100,7 +100,8 @@ def can_be_live(dictionary: Dictionary, order: Sequence[str]) -> bool:
     sites behind those that it writes.
 
     Args:
-        order: the sites in the order of computation.
+        order: the sites of the model in the order of computation. Those of another are not in it:
+            it computes by itself, whatever is put into this one.
     """
     wiring, rules = dictionary.wiring, [pool.rule for pool in dictionary.pools]
     if wiring.views > 1 or dictionary.row_norm != "none":
@@ -108,6 +109,8 @@ def can_be_live(dictionary: Dictionary, order: Sequence[str]) -> bool:
     if len(wiring.banks) > 1 and wiring.together and not all(rule.by_latent for rule in rules):
         return False
     place = {name: i for i, name in enumerate(order)}
+    if any(site.hook_name not in place for site in wiring.sites):
+        return False
     return all(
         max(place[site.hook_name] for site in bank.reads)
         <= min(place[site.hook_name] for site in bank.writes)

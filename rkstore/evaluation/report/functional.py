@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from rkstore.evaluation.clusters import Estimate
 from rkstore.evaluation.functional import FunctionalEvaluation
 from rkstore.evaluation.predictions import CLEAN, MEAN, SPLICED, ZERO, SpliceEvaluation
+from rkstore.evaluation.ratios import Estimate
 from rkstore.evaluation.report import tables
 from rkstore.store.sites import briefly
 
