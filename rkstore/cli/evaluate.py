@@ -1,6 +1,7 @@
 """``evaluate``."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -8,6 +9,9 @@ from rkstore.cli.options import PATH, Command, is_typed, options_of
 from rkstore.cli.streams import echo
 from rkstore.errors import BadInput
 from rkstore.evaluation.settings import EvaluateSettings
+
+if TYPE_CHECKING:
+    from rkstore.evaluation.functional import Functional
 
 
 @click.command(cls=Command)
@@ -18,12 +22,12 @@ def evaluate(settings: EvaluateSettings, checkpoints: tuple[str, ...]) -> None:
     is measured.
     """
     from rkstore.dictionaries.disk import CHECKPOINTS
-    from rkstore.evaluation.checkpoints import newest
+    from rkstore.evaluation import results as record
+    from rkstore.evaluation.checkpoints import newest, with_controls
+    from rkstore.evaluation.evaluate import entry_of, write_results
     from rkstore.evaluation.evaluate import evaluate as evaluate_dictionaries
-    from rkstore.evaluation.evaluate import write_results
     from rkstore.evaluation.functional import Functional
     from rkstore.evaluation.report.figures import comparison
-    from rkstore.evaluation.report.functional import table as functional_table
     from rkstore.evaluation.report.results import table
     from rkstore.store.open import open_readable
 
@@ -34,6 +38,9 @@ def evaluate(settings: EvaluateSettings, checkpoints: tuple[str, ...]) -> None:
     if not checkpoints:
         which = f"the last checkpoint of each run under {CHECKPOINTS}/ that trained on"
         echo(f"{which} {store.where}: {', '.join(map(str, paths))}", err=True)
+    if settings.controls and (arms := len(with_controls(paths)) - len(paths)):
+        paths = with_controls(paths)
+        echo(f"with their control arms, {arms} more dictionaries", err=True)
     # Loaded first: another model is refused before anything is measured.
     functional = Functional(paths, settings) if settings.runs_model else None
     results = evaluate_dictionaries(paths, settings)
@@ -44,10 +51,26 @@ def evaluate(settings: EvaluateSettings, checkpoints: tuple[str, ...]) -> None:
     write_results(results, store, out / "results.json")
     comparison(results, paths, out / "comparison.png")
     echo(table(results))
+    for path, result in zip(paths, results, strict=True):
+        if settings.record and (why := record.add(path, entry_of(result, store, settings))):
+            echo(f"{why}; its result is in {out / 'results.json'}", err=True)
     written = [out / "results.json", out / "comparison.png"]
     if functional:
-        of_model = functional.run()
         written.append(out / "functional.json")
-        functional.write(of_model, written[-1])
-        echo(f"\n{functional_table(of_model)}")
+        _run_model(functional, settings.record, written[-1])
     echo("\n" + "\n".join(map(str, written)))
+
+
+def _run_model(functional: "Functional", to_record: bool, path: Path) -> None:
+    """Run the model, print what it predicts with the dictionaries in it, and write the numbers."""
+    from rkstore.evaluation import results as record
+    from rkstore.evaluation.report.functional import table
+
+    results = functional.run()
+    functional.write(results, path)
+    for note in dict.fromkeys(note for loaded in functional.models for note in loaded.notes):
+        echo(note, err=True)
+    echo(f"\n{table(results)}")
+    for result in results:
+        if to_record and (why := record.add(result.path, functional.entry_of(result))):
+            echo(f"{why}; its result is in {path}", err=True)

@@ -5,8 +5,9 @@ Monosemanticity" (cross-entropy recovered); Ameisen et al. (2025), "Circuit Trac
 model, error nodes).
 """
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,11 +21,14 @@ from tqdm import tqdm
 from rkstore.dictionaries.disk import load_dictionary
 from rkstore.errors import BadInput, RkstoreError
 from rkstore.evaluation.blocks import HeldOutBlocks
+from rkstore.evaluation.chance import random_like
 from rkstore.evaluation.checkpoints import doubts, names
-from rkstore.evaluation.evaluate import check_site, held_out_chunks
+from rkstore.evaluation.evaluate import CHANGING, calibration_rows, check_site, held_out_chunks
+from rkstore.evaluation.metrics.base import fires
+from rkstore.evaluation.metrics.documents import LEAST_DOCUMENTS
 from rkstore.evaluation.passes import Batch, Given, Pass, Planned, planned
 from rkstore.evaluation.predictions import CLEAN, PerRow, Reference, SpliceEvaluation, evaluation
-from rkstore.evaluation.ratios import LEAST_DOCUMENTS
+from rkstore.evaluation.results import Entry
 from rkstore.evaluation.settings import EvaluateSettings
 from rkstore.evaluation.splices import Splice
 from rkstore.settings import check_device
@@ -73,8 +77,8 @@ class Loaded:
     model: "Model"
     prefix: str
     """What the names of its sites begin with: nothing, or ``base:`` and ``chat:`` of a pair."""
-    note: str
-    """Whether it is certain that it is the store's model; empty if so."""
+    notes: tuple[str, ...]
+    """Why it may not be the store's model."""
 
     def order(self, sites: Iterable[str]) -> list[str]:
         """Those of some sites that are its own, in the order of computation."""
@@ -159,6 +163,19 @@ class Functional:
         joined = {key: PerRow.joined(parts) for key, parts in found.items()}
         return [self._result(one, joined) for one in self.given]
 
+    def entry_of(self, result: FunctionalEvaluation) -> Entry:
+        """A result for the record of its checkpoint."""
+        one = next(one for one in self.given if one.path == result.path)
+        rows = self.blocks.rows[one.chosen & self.blocks.held_out]
+        digest = hashlib.sha256(rows.astype("<i8").tobytes()).hexdigest()
+        return Entry(
+            "model",
+            self.store.manifest.fingerprint,
+            {"count": len(rows), "sha256": digest},
+            {name: getattr(self.settings, name) for name in CHANGING},
+            {"splices": result.as_dict()["splices"]},
+        )
+
     def write(self, results: Sequence[FunctionalEvaluation], path: Path) -> None:
         """Write the numbers as JSON, with what they are of."""
         settings = self.settings
@@ -209,8 +226,16 @@ class Functional:
             ).to(settings.device, torch.float32)
             for site in dictionary.wiring.writes
         }
-        on_device = dictionary.to(settings.device)
-        return Given(str(path), name, on_device, tuple(notes), chosen, means)
+        made = Given(str(path), name, dictionary.to(settings.device), tuple(notes), chosen, means)
+        return replace(made, random=self._random(made)) if settings.chance else made
+
+    def _random(self, one: Given) -> Given:
+        """A random dictionary like one, on whose latents as many fire."""
+        rows = calibration_rows(self.store, tuple(one.sites), self.settings)
+        with torch.inference_mode():
+            l0 = fires(one.dictionary.encode(rows)).sum(dim=-1).double().mean().item()
+        dictionary = random_like(one.dictionary, rows, l0, self.settings.seed)
+        return replace(one, name=f"{one.name} random", dictionary=dictionary)
 
     def _documents(self, one: Given) -> NDArray[np.int64]:
         """The documents of the rows that are measured."""
@@ -267,7 +292,7 @@ class Functional:
                 own[CLEAN] = passes[loaded.prefix, CLEAN]
                 splice = (loaded.model.name, each.sites, each.feedback)
                 found.append(evaluation(splice, own, measured, self._documents(one)))
-        notes = (*one.notes, *(loaded.note for loaded in self.models if loaded.note))
+        notes = (*one.notes, *(note for loaded in self.models for note in loaded.notes))
         return FunctionalEvaluation(one.name, one.path, notes, tuple(found))
 
 
@@ -326,5 +351,5 @@ def _loaded(store: Readable, prefix: str, given: str | None, device: str) -> Loa
             f"{name} has other weights ({digest[:12]}) than the model of {store.where} "
             f"({known[:12]}): give that one with --model"
         )
-    note = "" if known else f"{store.where} does not record the weights of its model"
-    return Loaded(model, prefix, note)
+    unknown = f"{store.where} does not record the weights of its model: they are unverified"
+    return Loaded(model, prefix, () if known else (unknown,))

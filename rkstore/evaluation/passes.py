@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rkstore.dictionaries.dictionary import Dictionary
 from rkstore.dictionaries.rows import Rows
-from rkstore.evaluation.predictions import ERRORS, MEAN, SPLICED, ZERO
+from rkstore.evaluation.predictions import ERRORS, MEAN, RANDOM, SPLICED, ZERO
 from rkstore.evaluation.splices import Live, Put, Splice, can_be_live, errors_of
 
 
@@ -27,6 +27,8 @@ class Given:
     """Rows that may be replaced, those that training would read, ``(blocks, context_size)``."""
     means: Mapping[str, Tensor] = field(repr=False)
     """By written site, the mean ``(width,)`` of the stored rows that are measured."""
+    random: "Given | None" = None
+    """A random dictionary in its place."""
 
     @property
     def sites(self) -> list[str]:
@@ -51,11 +53,12 @@ class Batch:
 
     @classmethod
     def of(cls, blocks: slice, rows: Rows, given: Sequence[Given]) -> "Batch":
-        """The reconstructions of some rows by each dictionary."""
+        """The reconstructions of some rows by each dictionary, and by the random ones."""
+        every = [*given, *(one.random for one in given if one.random)]
         with torch.inference_mode():
             decoded = {
                 one.name: one.dictionary.reconstruct({site: rows[site] for site in one.sites})[1]
-                for one in given
+                for one in every
             }
         return cls(blocks, rows, decoded)
 
@@ -96,8 +99,10 @@ def planned(given: Given, order: Sequence[str]) -> Iterator[Planned]:
     alone = [(site,) for site in writes] if len(writes) > 1 else []
     for sites in (*alone, writes):
         live = feedback and len(sites) > 1
+        kinds = {SPLICED: given} | ({RANDOM: given.random} if given.random else {})
         passes = {
-            SPLICED: _live(given, order) if live else _put(given, sites),
+            name: _live(one, order) if live else _put(one, sites) for name, one in kinds.items()
+        } | {
             ZERO: _ablated(given, sites, ZERO),
             MEAN: _ablated(given, sites, MEAN),
         }

@@ -9,11 +9,45 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rkstore.evaluation.ratios import Doubles, Estimate, ratio
+from rkstore.evaluation.metrics.documents import LEAST_DOCUMENTS, interval
 
 # The passes over the same rows: the model as it is; with reconstructions in place of the rows;
-# with zeros; with the mean of the rows measured; with reconstructions and their errors.
-CLEAN, SPLICED, ZERO, MEAN, ERRORS = "clean", "spliced", "zero", "mean", "errors_kept"
+# by a random dictionary of the same shape; with zeros; with the mean of the rows measured; with
+# reconstructions and their errors.
+CLEAN, SPLICED, RANDOM, ZERO, MEAN = "clean", "spliced", "random", "zero", "mean"
+ERRORS = "errors_kept"
+
+
+Doubles = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number and the ends of its 95 % interval, which is missing if there are few documents."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+def ratio(a: NDArray[Any], b: NDArray[Any], documents: Integers) -> Estimate | None:
+    """``Σ a / Σ b`` over rows, each ``(n,)``; None if there is no such number.
+
+    Args:
+        documents: of each row, or whatever the interval is by.
+    """
+    _, of_row = np.unique(documents, return_inverse=True)
+    above, below = (np.zeros(int(of_row.max()) + 1) for _ in range(2))
+    np.add.at(above, of_row, a)
+    np.add.at(below, of_row, b)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value = float(above.sum() / below.sum())
+    if not np.isfinite(value):
+        return None
+    if len(above) < LEAST_DOCUMENTS:
+        return Estimate(value)
+    return Estimate(value, *interval(above, below))
 
 
 @dataclass(frozen=True)
@@ -46,7 +80,7 @@ class Reference:
         tokens: ``(blocks, context_size)``.
     """
 
-    def __init__(self, logits: Tensor, tokens: NDArray[np.int64]) -> None:
+    def __init__(self, logits: Tensor, tokens: Integers) -> None:
         self._log_p = logits.log_softmax(dim=-1)
         self._tokens = torch.from_numpy(tokens).to(logits.device)
 
@@ -88,6 +122,11 @@ class Prediction:
     """``KL(clean ‖ pass)``, nats."""
     agreement: Estimate | None
     """Share of rows whose likeliest token is that of the clean run."""
+    recovered_from_zero: Estimate | None
+    """``(CE_zero - CE) / (CE_zero - CE_clean)``: 1 for the identity, 0 for zeros; None if zeros do
+    not raise the cross-entropy."""
+    recovered_from_mean: Estimate | None
+    """The same from the mean of the rows measured, which is stricter."""
 
 
 @dataclass(frozen=True)
@@ -105,12 +144,7 @@ class SpliceEvaluation:
     documents: int
     """What the intervals are by."""
     passes: Mapping[str, Prediction]
-    """By pass: ``clean``, ``spliced``, ``zero``, ``mean``, ``errors_kept``."""
-    recovered_from_zero: Estimate | None
-    """``(CE_zero - CE_spliced) / (CE_zero - CE_clean)``: 1 for the identity, 0 for zeros; None if
-    zeros do not raise the cross-entropy."""
-    recovered_from_mean: Estimate | None
-    """The same from the mean of the rows measured, which is stricter."""
+    """By pass: ``clean``, ``spliced``, ``random``, ``zero``, ``mean``, ``errors_kept``."""
 
     def as_dict(self) -> dict[str, Any]:
         """Every number, for JSON."""
@@ -121,7 +155,7 @@ def evaluation(
     splice: tuple[str, tuple[str, ...], bool],
     passes: Mapping[str, PerRow],
     measured: NDArray[np.bool_],
-    documents: NDArray[np.int64],
+    documents: Integers,
 ) -> SpliceEvaluation:
     """The numbers of one splice.
 
@@ -134,25 +168,20 @@ def evaluation(
     every = np.ones(len(documents))
     has_next = ~np.isnan(passes[CLEAN].nats[measured])
     nats = {name: np.nan_to_num(each.nats[measured]) for name, each in passes.items()}
+
+    def recovered(name: str, ablated: str) -> Estimate | None:
+        kept, lost = nats[ablated] - nats[name], nats[ablated] - nats[CLEAN]
+        return ratio(kept, lost, documents) if lost.sum() > 0 else None
+
     found = {
         name: Prediction(
             cross_entropy=ratio(nats[name], has_next, documents),
             increase=ratio(nats[name] - nats[CLEAN], has_next, documents),
             kl=ratio(each.kl[measured], every, documents),
             agreement=ratio(each.agrees[measured], every, documents),
+            recovered_from_zero=recovered(name, ZERO),
+            recovered_from_mean=recovered(name, MEAN),
         )
         for name, each in passes.items()
     }
-
-    def recovered(ablated: str) -> Estimate | None:
-        kept, lost = nats[ablated] - nats[SPLICED], nats[ablated] - nats[CLEAN]
-        return ratio(kept, lost, documents) if lost.sum() > 0 else None
-
-    return SpliceEvaluation(
-        *splice,
-        rows=len(documents),
-        documents=len(np.unique(documents)),
-        passes=found,
-        recovered_from_zero=recovered(ZERO),
-        recovered_from_mean=recovered(MEAN),
-    )
+    return SpliceEvaluation(*splice, len(documents), len(np.unique(documents)), found)

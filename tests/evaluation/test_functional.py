@@ -136,7 +136,7 @@ def test_the_identity_loses_nothing(measured):
     [splice] = measured(identity()).values()
     spliced = splice.passes["spliced"]
     assert (spliced.increase.value, spliced.kl.value, spliced.agreement.value) == (0, 0, 1)
-    assert splice.recovered_from_zero.value == splice.recovered_from_mean.value == 1
+    assert spliced.recovered_from_zero.value == spliced.recovered_from_mean.value == 1
     assert splice.passes["zero"].increase.value > 0.1
     assert splice.passes["zero"].agreement.value < 0.9
 
@@ -144,7 +144,7 @@ def test_the_identity_loses_nothing(measured):
 def test_zeros_are_the_zero_ablation(measured):
     [splice] = measured(constant(0.0)).values()
     assert splice.passes["spliced"] == splice.passes["zero"]
-    assert splice.recovered_from_zero.value == 0
+    assert splice.passes["spliced"].recovered_from_zero.value == 0
 
 
 def test_the_mean_is_the_mean_ablation(measured, store):
@@ -154,7 +154,7 @@ def test_the_mean_is_the_mean_ablation(measured, store):
     for name in ("cross_entropy", "kl", "agreement"):
         spliced, ablated = (getattr(splice.passes[p], name).value for p in ("spliced", "mean"))
         assert spliced == pytest.approx(ablated, abs=1e-6)
-    assert splice.recovered_from_mean.value == pytest.approx(0, abs=1e-5)
+    assert splice.passes["spliced"].recovered_from_mean.value == pytest.approx(0, abs=1e-5)
 
 
 def test_kept_errors_reproduce_the_clean_run(measured, store):
@@ -222,7 +222,7 @@ def agree(splice, clean, runs, ids):
         assert found.agreement.value == pytest.approx(agreement, abs=1e-9)
     for ablated in ("zero", "mean"):
         expected = (ce[ablated] - ce["spliced"]) / (ce[ablated] - ce["clean"])
-        share = getattr(splice, f"recovered_from_{ablated}")
+        share = getattr(splice.passes["spliced"], f"recovered_from_{ablated}")
         assert (share.value if share else None) == (
             pytest.approx(expected, abs=1e-3) if ce[ablated] > ce["clean"] else None
         )
@@ -450,7 +450,7 @@ def test_an_interval_is_by_documents(measured):
 
 def test_intervals_cover_what_they_should():
     """Rows of a document are alike: an interval by rows would be far too narrow."""
-    from rkstore.evaluation.ratios import ratio
+    from rkstore.evaluation.predictions import ratio
 
     generator = np.random.default_rng(0)
     documents = np.repeat(np.arange(30), 10)
@@ -577,7 +577,7 @@ def test_the_command_prints_a_table_and_writes_the_numbers(rkstore, store, model
     assert "blocks.1.hook_resid_post" in out
     document = json.loads(Path("results/evaluate/functional.json").read_text())
     [splice] = document["results"][0]["splices"]
-    assert list(splice["passes"]) == ["spliced", "zero", "mean", "errors_kept", "clean"]
+    assert list(splice["passes"]) == ["spliced", "random", "zero", "mean", "errors_kept", "clean"]
     assert splice["rows"] == 300
 
 

@@ -3,20 +3,35 @@
 from collections.abc import Sequence
 
 from rkstore.evaluation.functional import FunctionalEvaluation
-from rkstore.evaluation.predictions import CLEAN, MEAN, SPLICED, ZERO, SpliceEvaluation
-from rkstore.evaluation.ratios import Estimate
+from rkstore.evaluation.predictions import (
+    CLEAN,
+    MEAN,
+    RANDOM,
+    SPLICED,
+    ZERO,
+    Estimate,
+    SpliceEvaluation,
+)
 from rkstore.evaluation.report import tables
 from rkstore.store.sites import briefly
 
-HEAD = ("dictionary", "in place of", "ΔCE", "KL", "agreement")
-ABLATED = ("ΔCE of zeros", "of the mean", "recovered", "from the mean", "agreement of the mean")
+HEAD = ("dictionary", "in place of", "ΔCE", "KL", "agreement", "recovered", "from the mean")
+
+# Beside them, in this order: what a random dictionary of the same shape does, and no dictionary.
+BESIDE = (
+    ("random ΔCE", RANDOM, "increase", ".4f"),
+    ("random agreement", RANDOM, "agreement", ".1%"),
+    ("mean ΔCE", MEAN, "increase", ".4f"),
+    ("mean agreement", MEAN, "agreement", ".1%"),
+    ("zero ΔCE", ZERO, "increase", ".4f"),
+)
 
 
 def table(results: Sequence[FunctionalEvaluation]) -> str:
     """Each splice of each dictionary, with its ablations and intervals beside."""
     rows = [_row(result.name, splice) for result in results for splice in result.splices]
     splices = [splice for result in results for splice in result.splices]
-    lines = [tables.table([*HEAD, *ABLATED], rows), ""]
+    lines = [tables.table([*HEAD, *(head for head, *_ in BESIDE)], rows), ""]
     clean = {(splice.model, splice.rows): splice.passes[CLEAN] for splice in splices}
     for (model, count), prediction in clean.items():
         ce = _number(prediction.cross_entropy)
@@ -30,19 +45,20 @@ def table(results: Sequence[FunctionalEvaluation]) -> str:
 
 
 def _row(name: str, splice: SpliceEvaluation) -> list[str]:
-    spliced, zero, mean = (splice.passes[each] for each in (SPLICED, ZERO, MEAN))
-    several = len(splice.sites) > 1
+    spliced, several = splice.passes[SPLICED], len(splice.sites) > 1
+    beside = [
+        _number(getattr(splice.passes[each], number), form) if each in splice.passes else "-"
+        for _, each, number, form in BESIDE
+    ]
     return [
         name,
         briefly(splice.sites) + ("*" if several and not splice.feedback else ""),
         with_interval(spliced.increase, ".4f"),
         with_interval(spliced.kl, ".4f"),
         with_interval(spliced.agreement, ".1%"),
-        _number(zero.increase),
-        _number(mean.increase),
-        with_interval(splice.recovered_from_zero, ".4f"),
-        with_interval(splice.recovered_from_mean, ".4f"),
-        _number(mean.agreement, ".1%"),
+        with_interval(spliced.recovered_from_zero, ".4f"),
+        with_interval(spliced.recovered_from_mean, ".4f"),
+        *beside,
     ]
 
 
