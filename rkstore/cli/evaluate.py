@@ -9,6 +9,7 @@ from rkstore.cli.options import PATH, Command, is_typed, options_of
 from rkstore.cli.streams import echo
 from rkstore.errors import BadInput
 from rkstore.evaluation.settings import EvaluateSettings
+from rkstore.settings import flag_of
 
 if TYPE_CHECKING:
     from rkstore.evaluation.functional import Functional
@@ -31,8 +32,9 @@ def evaluate(settings: EvaluateSettings, checkpoints: tuple[str, ...]) -> None:
     from rkstore.evaluation.report.results import table
     from rkstore.store.open import open_readable
 
-    if is_typed("blocks") and not settings.runs_model:
-        raise BadInput("--blocks are those that the model runs on: use it with --with-model")
+    for name in ("blocks", "each_site"):
+        if is_typed(name) and not settings.runs_model:
+            raise BadInput(f"{flag_of(name)} is about runs of the model: use it with --with-model")
     store = open_readable(settings.store, settings.paired_with)
     paths = [Path(path) for path in checkpoints] or newest(store)
     if not checkpoints:

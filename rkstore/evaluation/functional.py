@@ -135,9 +135,15 @@ class Functional:
             self._check_documents()
         self.models = _models(self.store, settings)
         self._check_sites()
-        self.plan: list[tuple[Loaded, list[Planned]]] = [
-            (loaded, [each for one in self.given for each in planned(one, loaded.order(one.sites))])
-            for loaded in self.models
+        self.plan = [(loaded, self._planned(loaded)) for loaded in self.models]
+
+    def _planned(self, loaded: Loaded) -> list[Planned]:
+        """The splices of all dictionaries in one model."""
+        each_site = self.settings.each_site
+        return [
+            splice
+            for one in self.given
+            for splice in planned(one, loaded.order(one.sites), each_site=each_site)
         ]
 
     def run(self) -> list[FunctionalEvaluation]:

@@ -88,15 +88,16 @@ class Planned:
     passes: Mapping[str, Pass]
 
 
-def planned(given: Given, order: Sequence[str]) -> Iterator[Planned]:
+def planned(given: Given, order: Sequence[str], *, each_site: bool = True) -> Iterator[Planned]:
     """The splices of a dictionary in one model: each site alone, and all at once if several.
 
     Args:
+        each_site: whether sites of several are also spliced alone.
         order: the dictionary's sites that are of this model, in the order of computation.
     """
     writes = tuple(site for site in order if site in given.writes)
     feedback = can_be_live(given.dictionary, order)
-    alone = [(site,) for site in writes] if len(writes) > 1 else []
+    alone = [(site,) for site in writes] if each_site and len(writes) > 1 else []
     for sites in (*alone, writes):
         live = feedback and len(sites) > 1
         kinds = {SPLICED: given} | ({RANDOM: given.random} if given.random else {})

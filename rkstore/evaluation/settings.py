@@ -30,6 +30,11 @@ class EvaluateSettings(Settings):
     blocks: int | None = option(
         64, "Blocks that the model runs on, evenly spread over the held-out ones.", least=1
     )
+    each_site: bool = option(
+        True,
+        "Of a dictionary of several sites, splice also each site alone, not only all at once: that "
+        "takes most of the passes.",
+    )
     intervals: bool = option(
         False,
         "Refuse held-out rows of too few documents for intervals; by default they then have none.",

@@ -4,11 +4,13 @@ import itertools
 import json
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from rkstore.dictionaries import Dictionary, save_dictionary, select_named
@@ -24,7 +26,7 @@ from rkstore.store.sites import Site
 
 WIDTH, CONTEXT, BLOCKS = 16, 16, 200
 RESID = [Site(f"blocks.{layer}.hook_resid_post", WIDTH) for layer in range(3)]
-PASSES = ("clean", "spliced", "zero", "mean", "errors_kept")
+SAELENS = Path(__file__).parents[2] / ".venv-saelens" / "bin" / "python"
 
 
 @pytest.fixture(scope="module")
@@ -371,6 +373,47 @@ def test_one_head_is_replaced_and_the_others_stay(model_dir, harvest_settings, t
     assert splice.passes["zero"].kl.value == pytest.approx(kl, abs=2e-5)
 
 
+# Against SAELens.
+
+
+@pytest.mark.skipif(not SAELENS.exists(), reason="no SAELens: 'make saelens' installs it")
+def test_saelens_evals_give_the_same_numbers(store, model_dir, plain, saved, tmp_path):
+    """All of them over every row. Without BOS, all but those of its zero ablation: there SAELens
+    replaces the row of BOS too, which here stays the model's own."""
+    checkpoint = saved(sae())
+    save_file({"tokens": plain[1].contiguous()}, tmp_path / "tokens.safetensors")
+    words = [model_dir, checkpoint, tmp_path / "tokens.safetensors"]
+    program = Path(__file__).parents[1] / "peers" / "saelens_evals.py"
+    done = subprocess.run(
+        [SAELENS, program, *map(str, words)], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    theirs = json.loads(done.stdout.splitlines()[-1])
+    usual = {"store": str(store.root), "model": (str(model_dir),)}
+    for name, special in (("all", True), ("without BOS", False)):
+        settings = EvaluateSettings(**usual, special_tokens=special)
+        [splice] = Functional([checkpoint], settings).run()[0].splices
+        clean, spliced, zero = (splice.passes[each] for each in ("clean", "spliced", "zero"))
+        ours = {
+            "ce_loss_without_sae": clean.cross_entropy,
+            "ce_loss_with_sae": spliced.cross_entropy,
+            "kl_div_with_sae": spliced.kl,
+        }
+        if special:
+            ours |= {
+                "ce_loss_with_ablation": zero.cross_entropy,
+                "kl_div_with_ablation": zero.kl,
+                "ce_loss_score": spliced.recovered_from_zero,
+            }
+        for metric, found in ours.items():
+            assert found.value == pytest.approx(theirs[name][metric], abs=5e-5), metric
+    model, ids = plain
+    nothing = plain_run(model, ids, {"transformer.h.1": torch.zeros_like})
+    assert theirs["without BOS"]["ce_loss_with_ablation"] == pytest.approx(
+        twin(nothing, nothing, ids)[0], abs=5e-5
+    )
+
+
 # What is measured.
 
 
@@ -429,6 +472,12 @@ def test_fewer_blocks_are_spread_over_the_held_out_ones(store, model_dir, saved)
     settings = EvaluateSettings(store=str(store.root), model=(str(model_dir),), blocks=3)
     functional = Functional([saved(sae())], settings)
     assert functional.blocks.rows[:, 0].tolist() == [9 * 16, 109 * 16, 199 * 16]
+
+
+def test_sites_of_several_need_not_be_spliced_alone(measured, store):
+    sites = tuple(pair.writes for pair in store.pairs)
+    assert list(measured(transcoders(store), each_site=False)) == [sites]
+    assert list(measured(sae(), each_site=False)) == [(RESID[1].hook_name,)]
 
 
 def test_a_dictionary_has_the_same_numbers_beside_others(store, model_dir, saved):
