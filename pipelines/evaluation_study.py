@@ -179,13 +179,13 @@ def _rows(result: Mapping[str, Any], kind: Kind) -> Iterator[list[str]]:
 
 
 def _value(estimate: Mapping[str, float] | None, form: str) -> str:
-    return "-" if estimate is None else format(estimate["value"], form)
+    return "-" if estimate is None else format(estimate["value"], f"z{form}")
 
 
 def _interval(estimate: Mapping[str, float | None] | None, form: str) -> str:
     """Half of the width of the interval behind ±: it is symmetric."""
     if estimate is None or estimate["high"] is None or estimate["value"] is None:
-        return "-" if estimate is None else format(estimate["value"], form)
+        return "-" if estimate is None else format(estimate["value"], f"z{form}")
     return f"{estimate['value']:{form}} ± {estimate['high'] - estimate['value']:{form}}"
 
 

@@ -17,6 +17,7 @@ from rkstore.dictionaries import Dictionary, save_dictionary, select_named
 from rkstore.dictionaries.wirings import Bank, Wiring
 from rkstore.errors import BadInput
 from rkstore.evaluation.functional import Functional
+from rkstore.evaluation.results import entries
 from rkstore.evaluation.settings import EvaluateSettings
 from rkstore.evaluation.splices import Live
 from rkstore.harvest.load import load_plain
@@ -616,18 +617,23 @@ def test_rows_that_the_model_does_not_compute_are_refused(make_store, model_dir,
 # The command.
 
 
-def test_the_command_prints_a_table_and_writes_the_numbers(rkstore, store, model_dir, saved):
-    path = saved(sae())
-    status, out, err = rkstore(
-        "evaluate", path, "--store", store.root, "--with-model", "--model", model_dir
-    )
-    assert status == 0, err
-    assert "| dictionary | " in out
-    assert "blocks.1.hook_resid_post" in out
+def test_the_command_prints_a_table_writes_the_numbers_and_records_them(rkstore, store, model_dir):
+    of = ("--store", store.root, "--hook", "hook_resid_post", "--layer", 1)
+    sizes = ("--d-sae", 24, "--k", 4, "--steps", 5, "--batch-size", 32)
+    rkstore("train", *of, *sizes, "--name", "sae")
+    for _ in range(2):
+        status, out, err = rkstore("evaluate", *of[:2], "--model", model_dir)
+        assert status == 0, err
+    assert "| sae_5" in out
+    assert "tiny by itself: " in out
     document = json.loads(Path("results/evaluate/functional.json").read_text())
-    [splice] = document["results"][0]["splices"]
+    [result] = document["results"]
+    [splice] = result["splices"]
     assert list(splice["passes"]) == ["spliced", "random", "zero", "mean", "errors_kept", "clean"]
     assert splice["rows"] == 300
+    kept = [entry for entry in entries(result["path"]) if entry.kind == "model"]
+    assert [entry.result for entry in kept] == [{"splices": result["splices"]}]
+    assert kept[0].rows["count"] == 300
 
 
 def test_the_demo_is_found_by_its_name(rkstore, saved):

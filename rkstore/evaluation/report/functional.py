@@ -66,8 +66,9 @@ def with_interval(found: Estimate | None, form: str) -> str:
     """A number with its interval: ``0.95 (0.93 to 0.97)``."""
     if found is None or found.low is None or found.high is None:
         return _number(found, form)
+    form = f"z{form}"  # no minus before 0.0000
     return f"{found.value:{form}} ({found.low:{form}} to {found.high:{form}})"
 
 
 def _number(found: Estimate | None, form: str = ".4f") -> str:
-    return tables.number(None if found is None else found.value, form)
+    return tables.number(None if found is None else found.value, f"z{form}")
