@@ -69,6 +69,21 @@ class FunctionalEvaluation:
             "splices": [splice.as_dict() for splice in self.splices],
         }
 
+    def recorded(self) -> dict[str, Any]:
+        """Numbers by name for the record: those of all sites at once, then of each site.
+
+        Of two models, those of each under its name.
+        """
+        by_model: dict[str, list[SpliceEvaluation]] = {}
+        for splice in self.splices:
+            by_model.setdefault(splice.prefix, []).append(splice)
+        found = {
+            prefix: splices[-1].flat()
+            | {"sites": {splice.sites[0]: splice.flat() for splice in splices[:-1]}}
+            for prefix, splices in by_model.items()
+        }
+        return found.get("") or {prefix.rstrip(":"): numbers for prefix, numbers in found.items()}
+
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
@@ -179,7 +194,7 @@ class Functional:
             self.store.manifest.fingerprint,
             {"count": len(rows), "sha256": digest},
             {name: getattr(self.settings, name) for name in CHANGING},
-            {"splices": result.as_dict()["splices"]},
+            result.recorded(),
         )
 
     def write(self, results: Sequence[FunctionalEvaluation], path: Path) -> None:
@@ -296,7 +311,7 @@ class Functional:
             for each in (each for each in several if each.given is one):
                 own = {name: passes[one_pass.key] for name, one_pass in each.passes.items()}
                 own[CLEAN] = passes[loaded.prefix, CLEAN]
-                splice = (loaded.model.name, each.sites, each.feedback)
+                splice = (loaded.model.name, loaded.prefix, each.sites, each.feedback)
                 found.append(evaluation(splice, own, measured, self._documents(one)))
         notes = (*one.notes, *(note for loaded in self.models for note in loaded.notes))
         return FunctionalEvaluation(one.name, one.path, notes, tuple(found))

@@ -134,6 +134,8 @@ class SpliceEvaluation:
     """A dictionary's reconstructions in place of what the model computes at some sites."""
 
     model: str
+    prefix: str
+    """What the names of its sites begin with: nothing, or ``base:`` and ``chat:`` of a pair."""
     sites: tuple[str, ...]
     feedback: bool
     """Whether the dictionary read what the spliced model computed: with one site it is the same as
@@ -150,9 +152,23 @@ class SpliceEvaluation:
         """Every number, for JSON."""
         return asdict(self)
 
+    def flat(self) -> dict[str, Any]:
+        """Each number of the splice under its own name, those of the random dictionary and the
+        ablations under ``chance``, ``mean`` and ``zero``, and the ends of the intervals under
+        ``intervals``."""
+        spliced = vars(self.passes[SPLICED])
+        ends = {name: (one.low, one.high) for name, one in spliced.items() if one}
+        beside = {"chance": RANDOM, MEAN: MEAN, ZERO: ZERO}
+        return (
+            _values(self.passes[SPLICED])
+            | {"clean_cross_entropy": _values(self.passes[CLEAN])["cross_entropy"]}
+            | {name: _values(self.passes[p]) for name, p in beside.items() if p in self.passes}
+            | {"feedback": self.feedback, "documents": self.documents, "intervals": ends}
+        )
+
 
 def evaluation(
-    splice: tuple[str, tuple[str, ...], bool],
+    splice: tuple[str, str, tuple[str, ...], bool],
     passes: Mapping[str, PerRow],
     measured: NDArray[np.bool_],
     documents: Integers,
@@ -160,7 +176,7 @@ def evaluation(
     """The numbers of one splice.
 
     Args:
-        splice: its model, its sites, and whether there was feedback.
+        splice: its model, its prefix, its sites, and whether there was feedback.
         passes: with ``clean``.
         measured: which rows.
         documents: of these rows.
@@ -185,3 +201,7 @@ def evaluation(
         for name, each in passes.items()
     }
     return SpliceEvaluation(*splice, len(documents), len(np.unique(documents)), found)
+
+
+def _values(prediction: Prediction) -> dict[str, float | None]:
+    return {name: one.value if one else None for name, one in vars(prediction).items()}

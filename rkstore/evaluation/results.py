@@ -76,11 +76,26 @@ def entries(checkpoint: str | Path) -> list[Entry]:
     if not path.exists():
         return []
     try:
-        return [Entry(**entry) for entry in json.loads(path.read_text("utf-8"))]
-    except (OSError, ValueError, TypeError) as error:
+        document = json.loads(path.read_text("utf-8"))
+        if not isinstance(document, list):
+            raise TypeError("it is no list")
+        return [_entry(entry) for entry in document]
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise BadInput(
             f"cannot read {path} ({error}): move it away, and evaluate the dictionary again"
         ) from None
+
+
+def _entry(stated: Any) -> Entry:
+    """An entry of a file that anyone may have written."""
+    entry = Entry(**stated)
+    objects = (entry.rows, entry.options, entry.result, entry.versions)
+    texts = (entry.kind, entry.store_fingerprint, entry.weights_sha256)
+    if not all(isinstance(each, dict) for each in objects) or "count" not in entry.rows:
+        raise TypeError("an entry lacks its rows, options or result")
+    if not all(isinstance(each, str) for each in texts):
+        raise TypeError("an entry is not of a store")
+    return entry
 
 
 def add(checkpoint: str | Path, entry: Entry) -> str | None:

@@ -1,4 +1,4 @@
-"""Options of an evaluation."""
+"""Options of an evaluation, and of a comparison of recorded ones."""
 
 from rkstore.rkcnn.settings import MAX_NORM_HELP, SPECIAL_TOKENS_HELP
 from rkstore.settings import Settings, option
@@ -53,3 +53,35 @@ class EvaluateSettings(Settings):
     def runs_model(self) -> bool:
         """Whether the model is run: ``--model`` asks for it as well."""
         return self.with_model or bool(self.model)
+
+
+# What is compared unless something else is asked for, by kind of evaluation: of rows, and of what
+# the model predicts with all sites spliced at once.
+DEFAULT_METRICS = {
+    "reconstruction": ("fvu", "chance.fvu", "l0", "dead", "cosine"),
+    "model": ("increase", "chance.increase", "recovered_from_mean", "kl", "agreement"),
+}
+
+
+class CompareSettings(Settings):
+    """Which recorded numbers to compare, and in which form."""
+
+    kind: str = option(
+        "reconstruction",
+        "Kind of evaluation: of rows, or of what the model predicts (evaluate --with-model).",
+        choices=tuple(DEFAULT_METRICS),
+    )
+    metric: tuple[str, ...] = option(
+        (),
+        "Number of the record, such as fvu, sparsity.l1 or planted.directions.mcc. May be "
+        f"repeated; {', '.join(DEFAULT_METRICS['reconstruction'])} by default.",
+    )
+    store: str | None = option(
+        None, "Store of the evaluation, if the records have several.", path=True
+    )
+    paired_with: str | None = option(None, PAIRED_HELP, path=True)
+    rows: int | None = option(None, "Rows of the evaluation, if the records have several.", least=1)
+    format: str = option(
+        "terminal", "Form of the table.", choices=("terminal", "markdown", "csv", "json")
+    )
+    out: str | None = option(None, "File for the table; printed by default.", path=True)

@@ -632,8 +632,13 @@ def test_the_command_prints_a_table_writes_the_numbers_and_records_them(rkstore,
     assert list(splice["passes"]) == ["spliced", "random", "zero", "mean", "errors_kept", "clean"]
     assert splice["rows"] == 300
     kept = [entry for entry in entries(result["path"]) if entry.kind == "model"]
-    assert [entry.result for entry in kept] == [{"splices": result["splices"]}]
+    assert len(kept) == 1
     assert kept[0].rows["count"] == 300
+    assert kept[0].result["kl"] == splice["passes"]["spliced"]["kl"]["value"]
+    assert kept[0].result["chance"]["kl"] == splice["passes"]["random"]["kl"]["value"]
+    status, out, err = rkstore("compare", result["path"], "--kind", "model", "--metric", "kl")
+    assert status == 0, err
+    assert f"{kept[0].result['kl']:.3f}"[:4] in out
 
 
 def test_the_demo_is_found_by_its_name(rkstore, saved):
