@@ -13,7 +13,7 @@ rows apart.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,9 @@ from rkstore.store.open import open_store
 from rkstore.store.sites import briefly
 
 BEGIN, END = "<!-- measured with the model -->", "<!-- end of measured with the model -->"
+
+# Latents of each group that are added to the two models.
+STEERED = 20
 
 # Those measured together share their ablations, and go into the record together.
 TOGETHER = (
@@ -100,6 +103,7 @@ def main(
             max_norm=MAX_NORM,
             blocks=blocks,
             each_site=False,
+            steer=STEERED if two else None,
         )
         functional = Functional(paths.values(), settings, by=_chunk)
         for name, result in zip(names, functional.run(), strict=True):
@@ -154,6 +158,27 @@ def measured(document: Mapping[str, Any]) -> str:
         for name in titles
         if name in document["dictionaries"]
         for row in _rows(document["dictionaries"][name], titles[name])
+    ]
+    return as_table(head, rows) + "".join(
+        f"\n\n{_steered(titles[name].title, result['steering'])}"
+        for name, result in document["dictionaries"].items()
+        if result.get("steering")
+    )
+
+
+def _steered(title: str, groups: Sequence[Mapping[str, Any]]) -> str:
+    """What the latents of a dictionary of two models do when they are added."""
+    models = ("base", "chat")
+    head = [f"added, of {title}", "latents", *(f"KL in {name}" for name in models)]
+    head += [f"carried over from {name}" for name in models]
+    rows = [
+        [
+            group["group"],
+            str(group["latents"]),
+            *(_interval(group["moved"].get(name), ".4f") for name in models),
+            *(_interval(group["carried"].get(name), ".3f") for name in models),
+        ]
+        for group in groups
     ]
     return as_table(head, rows)
 

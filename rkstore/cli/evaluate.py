@@ -32,7 +32,7 @@ def evaluate(settings: EvaluateSettings, checkpoints: tuple[str, ...]) -> None:
     from rkstore.evaluation.report.results import table
     from rkstore.store.open import open_readable
 
-    for name in ("blocks", "each_site"):
+    for name in ("blocks", "each_site", "steer"):
         if is_typed(name) and not settings.runs_model:
             raise BadInput(f"{flag_of(name)} is about runs of the model: use it with --with-model")
     store = open_readable(settings.store, settings.paired_with)

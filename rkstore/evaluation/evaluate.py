@@ -131,13 +131,21 @@ class _Chance:
         return self.found[key]
 
 
-def calibration_rows(store: Readable, sites: tuple[str, ...], settings: EvaluateSettings) -> Rows:
-    """Rows of the training chunks, evenly spread, that a random dictionary is fitted to."""
+def calibration_rows(
+    store: Readable,
+    sites: tuple[str, ...],
+    settings: EvaluateSettings,
+    most: int = CALIBRATION_ROWS,
+) -> Rows:
+    """Rows of the training chunks, evenly spread, that a few numbers are fitted to.
+
+    Those of the random dictionaries, and of maps between two models.
+    """
     training, held_out = split_chunks(store)
-    most = -(-CALIBRATION_ROWS // store.manifest.chunk_rows)
-    step = max(1, len(training) // most)
-    chunks = training[::step][:most] or held_out[:most]
-    return next(_rows(store, sites, chunks, settings, CALIBRATION_ROWS))
+    count = -(-most // store.manifest.chunk_rows)
+    step = max(1, len(training) // count)
+    chunks = training[::step][:count] or held_out[:count]
+    return next(_rows(store, sites, chunks, settings, most))
 
 
 def _rows(

@@ -31,6 +31,7 @@ from rkstore.evaluation.predictions import CLEAN, PerRow, Reference, SpliceEvalu
 from rkstore.evaluation.results import Entry
 from rkstore.evaluation.settings import EvaluateSettings
 from rkstore.evaluation.splices import Splice
+from rkstore.evaluation.steering import Steering, SteeringEvaluation
 from rkstore.settings import check_device
 from rkstore.store.files import write_together
 from rkstore.store.jsontext import to_json
@@ -59,6 +60,8 @@ class FunctionalEvaluation:
     notes: tuple[str, ...]
     splices: tuple[SpliceEvaluation, ...]
     """Of each written site, and of all sites of a model at once if it has several."""
+    steering: tuple[SteeringEvaluation, ...] = ()
+    """Of each group of latents, with ``--steer``."""
 
     def as_dict(self) -> dict[str, Any]:
         """Every number, for JSON."""
@@ -67,6 +70,7 @@ class FunctionalEvaluation:
             "path": self.path,
             "notes": list(self.notes),
             "splices": [splice.as_dict() for splice in self.splices],
+            "steering": [group.as_dict() for group in self.steering],
         }
 
     def recorded(self) -> dict[str, Any]:
@@ -150,6 +154,7 @@ class Functional:
             self._check_documents()
         self.models = _models(self.store, settings)
         self._check_sites()
+        self.steering = [Steering(self, one) for one in self.given] if settings.steer else []
         self.plan = [(loaded, self._planned(loaded)) for loaded in self.models]
 
     def _planned(self, loaded: Loaded) -> list[Planned]:
@@ -173,7 +178,7 @@ class Functional:
         with tqdm(total=total, unit="block", desc="run the model", disable=None) as bar:
             for begin in range(0, len(self.blocks), self._at_once):
                 here = slice(begin, min(begin + self._at_once, len(self.blocks)))
-                tokens, batch, clean = self._clean(here)
+                tokens, batch, clean = self.clean(here)
                 for (loaded, several), reference in zip(passes, clean, strict=True):
                     found.setdefault((loaded.prefix, CLEAN), []).append(reference.itself())
                     bar.update(len(tokens))
@@ -182,7 +187,13 @@ class Functional:
                         found.setdefault(each.key, []).append(reference.compared(logits))
                         bar.update(len(tokens))
         joined = {key: PerRow.joined(parts) for key, parts in found.items()}
-        return [self._result(one, joined) for one in self.given]
+        found_of = [self._result(one, joined) for one in self.given]
+        if not self.steering:
+            return found_of
+        return [
+            replace(result, steering=steering.run())
+            for result, steering in zip(found_of, self.steering, strict=True)
+        ]
 
     def entry_of(self, result: FunctionalEvaluation) -> Entry:
         """A result for the record of its checkpoint."""
@@ -217,7 +228,7 @@ class Functional:
         rows = min(self.settings.batch_size, LOGITS // vocabulary)
         return max(1, rows // int(self.blocks.rows.shape[1]))
 
-    def _clean(self, here: slice) -> tuple[NDArray[np.int64], Batch, list[Reference]]:
+    def clean(self, here: slice) -> tuple[NDArray[np.int64], Batch, list[Reference]]:
         """The clean runs of some blocks: their tokens, rows and reconstructions, and logits."""
         tokens, rows = self.blocks.tokens[here], dict[str, Tensor]()
         references = []

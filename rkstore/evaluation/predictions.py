@@ -91,6 +91,10 @@ class Reference:
             for log_p, of_block, tokens in zip(self._log_p, logits, self._tokens, strict=True)
         )
 
+    def change(self, logits: Tensor) -> Tensor:
+        """What a pass changes in the log probabilities, ``(blocks * context_size, vocabulary)``."""
+        return (logits.log_softmax(dim=-1) - self._log_p).flatten(0, 1)
+
     def itself(self) -> PerRow:
         """The clean run."""
         parts = zip(self._log_p, self._tokens, strict=True)

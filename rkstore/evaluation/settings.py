@@ -35,6 +35,12 @@ class EvaluateSettings(Settings):
         "Of a dictionary of several sites, splice also each site alone, not only all at once: that "
         "takes most of the passes.",
     )
+    steer: int | None = option(
+        None,
+        "With the model, of a dictionary of two models: also add so many latents of the first, of "
+        "the second and of both to each model; 20 give intervals.",
+        least=1,
+    )
     intervals: bool = option(
         False,
         "Refuse held-out rows of too few documents for intervals; by default they then have none.",

@@ -35,6 +35,19 @@ class Put:
         return torch.where(self.chosen.unsqueeze(1), self.values[site], rows)
 
 
+class Add:
+    """A vector ``(width,)``, added to the rows of one site."""
+
+    def __init__(self, site: str, vector: Tensor, chosen: Tensor) -> None:
+        self.site, self.vector, self.chosen = site, vector, chosen
+
+    def __call__(self, site: str, rows: Tensor) -> Tensor | None:
+        """See :data:`Splice`."""
+        if site != self.site:
+            return None
+        return torch.where(self.chosen.unsqueeze(1), rows + self.vector, rows)
+
+
 class Live:
     """A dictionary's reconstruction at all of its sites, from rows that the splice has changed.
 

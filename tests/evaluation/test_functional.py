@@ -20,6 +20,7 @@ from rkstore.evaluation.functional import Functional
 from rkstore.evaluation.results import entries
 from rkstore.evaluation.settings import EvaluateSettings
 from rkstore.evaluation.splices import Live
+from rkstore.evaluation.steering import Affine
 from rkstore.harvest.load import load_plain
 from rkstore.harvest.run import prepare, run
 from rkstore.harvest.settings import HarvestSettings
@@ -561,6 +562,58 @@ def test_in_each_of_two_models_the_crosscoder_reads_both(store, model_dir, plain
         Functional([checkpoint], EvaluateSettings(**options, model=(str(model_dir),)))
     with pytest.raises(BadInput, match="other weights"):
         Functional([checkpoint], EvaluateSettings(**options, model=(str(other), str(model_dir))))
+
+
+def test_exclusive_latents_move_their_own_model_alone(store, model_dir, tmp_path, saved):
+    """Of two stores of one model, the map between them is the identity: it carries everything."""
+    beside = run(
+        prepare(
+            HarvestSettings(
+                model=str(model_dir),
+                paired_with=str(store.root),
+                shard_rows=CONTEXT,
+                hook=("hook_resid_post",),
+                codec="float32",
+                out=str(tmp_path / "beside"),
+            )
+        )
+    )
+    a, b = (Site(f"{name}:{RESID[1].hook_name}", WIDTH) for name in ("base", "chat"))
+    banks = (Bank(6, (a,), (a,)), Bank(6, (b,), (b,)), Bank(12, (a, b), (a, b)))
+    checkpoint = saved(dictionary_of(Wiring(banks)), model_name="tiny+tiny")
+    settings = EvaluateSettings(
+        store=str(store.root),
+        paired_with=str(beside.root),
+        model=(str(model_dir), str(model_dir)),
+        any_model=True,
+        blocks=3,
+        steer=4,
+    )
+    [result] = Functional([checkpoint], settings).run()
+    groups = {group.group: group for group in result.steering}
+    assert list(groups) == ["base", "chat", "shared", "random"]
+    for own, other in (("base", "chat"), ("chat", "base")):
+        assert groups[own].moved[own].value > 1e-4
+        assert groups[own].moved[other].value == 0
+        assert list(groups[own].carried) == [own]
+    for group in groups.values():
+        for carried in group.carried.values():
+            assert carried.value == pytest.approx(1, abs=1e-3)
+    assert groups["shared"].moved["base"].value > 1e-4
+    alone = EvaluateSettings(store=str(store.root), model=(str(model_dir),), steer=2)
+    with pytest.raises(BadInput, match="is not of one site of each"):
+        Functional([saved(sae(), "alone")], alone)
+
+
+def test_an_affine_map_between_rows_is_found_and_says_nothing_of_rows_that_are_unrelated():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(4000, 8, generator=generator)
+    M = torch.randn(8, 6, generator=generator)
+    v = torch.randn(8, generator=generator)
+    found = Affine.of(x, x @ M + 3)
+    torch.testing.assert_close(found.of_vector(v), v @ M, atol=1e-4, rtol=1e-4)
+    unrelated = Affine.of(x, torch.randn(4000, 6, generator=generator))
+    assert unrelated.of_vector(v).norm() < 0.1 * (v @ M).norm()
 
 
 # What is refused, in one sentence.

@@ -41,7 +41,27 @@ def table(results: Sequence[FunctionalEvaluation]) -> str:
     )
     if any(not splice.feedback and len(splice.sites) > 1 for splice in splices):
         lines.append("Without feedback: the dictionary read the clean run (*).")
+    for result in results:
+        if result.steering:
+            lines += ["", _steering(result)]
     return "\n".join(lines)
+
+
+def _steering(result: FunctionalEvaluation) -> str:
+    """What the latents of each group do when they are added."""
+    models = list(dict.fromkeys(name for group in result.steering for name in group.moved))
+    head = [f"added of {result.name}", "latents", *(f"KL in {name}" for name in models)]
+    head += [f"carried over from {name}" for name in models]
+    rows = [
+        [
+            group.group,
+            str(group.latents),
+            *(with_interval(group.moved.get(name), ".4f") for name in models),
+            *(with_interval(group.carried.get(name), ".3f") for name in models),
+        ]
+        for group in result.steering
+    ]
+    return tables.table(head, rows)
 
 
 def _row(name: str, splice: SpliceEvaluation) -> list[str]:
