@@ -31,12 +31,12 @@ class HeldOutBlocks:
         return len(self.rows)
 
     @classmethod
-    def of(cls, store: Readable, chunks: Sequence[int], most: int | None) -> "HeldOutBlocks":
+    def of(cls, store: Readable, chunks: Sequence[int], most: int) -> "HeldOutBlocks":
         """The blocks of a store, evenly spread over those with held-out rows.
 
         Args:
             chunks: the chunks that are held out.
-            most: how many blocks; all if None.
+            most: how many blocks; all, if there are fewer.
 
         Raises:
             BadInput: no row is held out, or the rows are not blocks of known tokens.
@@ -52,7 +52,7 @@ class HeldOutBlocks:
                 f"the store at {store.where} has no whole block of {size} tokens with held-out "
                 f"rows in its rows {store.first_row}:{store.stop_row}: pull more of them"
             )
-        if most is not None and most < len(numbers):
+        if most < len(numbers):
             numbers = numbers[np.linspace(0, len(numbers) - 1, most).round().astype(int)]
         rows = numbers[:, None] * size + np.arange(size)
         _check_blocks(store, rows)

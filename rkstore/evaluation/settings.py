@@ -27,7 +27,7 @@ class EvaluateSettings(Settings):
         "or a name on the Hub; for two stores, once for each.",
         path=True,
     )
-    blocks: int | None = option(
+    blocks: int = option(
         64, "Blocks that the model runs on, evenly spread over the held-out ones.", least=1
     )
     each_site: bool = option(
