@@ -73,7 +73,7 @@ def checkpoint(bench: Bench) -> tuple[Path, Dictionary]:
     "and batches of 4,096 rows; a store with the default codec, page cache warm. Theirs is encode "
     "and decode alone, in the same batches.",
     floor="The products are 19.3 GFLOP for 1,024 rows on both sides. The rest is one pass that "
-    "lists what is on, a few over 4,096 × 768 numbers in float64, decoding the store, an eighth "
+    "lists what is on, a few over 4,096 × 768 numbers in float64, decoding the store, a sixteenth "
     "of the rows again for the random dictionary, and twice half of the 58 GFLOP of the cosines "
     "of its latents: about 1.3.",
     repetitions=3,
