@@ -37,9 +37,6 @@ from rkstore.store.sites import briefly
 
 BEGIN, END = "<!-- measured with the model -->", "<!-- end of measured with the model -->"
 
-# Latents of each group that are added to the two models.
-STEERED = 20
-
 # Those measured together share their ablations, and go into the record together.
 TOGETHER = (
     ("sae",),
@@ -58,6 +55,7 @@ TOGETHER = (
 @click.option("--layers", default="10-15", show_default=True)
 @click.option("--layer", default=15, show_default=True, help="Of those that take one.")
 @click.option("--blocks", default=23, show_default=True, help="Held-out blocks to run.")
+@click.option("--steer", default=20, show_default=True, help="Latents added to two models; or 0.")
 @click.option("--only", multiple=True, help="Measure these again; the record keeps the others.")
 @click.option("--checkpoints", type=Path, default=Path("checkpoints"), show_default=True)
 @click.option("--record", type=Path, default="docs/evaluation.json", show_default=True)
@@ -70,6 +68,7 @@ def main(
     layers: str,
     layer: int,
     blocks: int,
+    steer: int,
     only: tuple[str, ...],
     checkpoints: Path,
     record: Path,
@@ -103,7 +102,7 @@ def main(
             max_norm=MAX_NORM,
             blocks=blocks,
             each_site=False,
-            steer=STEERED if two else None,
+            steer=steer if two and steer else None,
         )
         functional = Functional(paths.values(), settings, by=_chunk)
         for name, result in zip(names, functional.run(), strict=True):
