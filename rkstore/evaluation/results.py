@@ -9,13 +9,14 @@ date in it and its order is that of the keys, so the same evaluations give the s
 import importlib.metadata
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rkstore.dictionaries.disk import WEIGHTS
-from rkstore.errors import BadInput, RkstoreError
+from rkstore.errors import BadInput
 from rkstore.evaluation.checkpoints import is_ours
 from rkstore.store.files import named, sha256, write_together
 from rkstore.store.jsontext import canonical, existing, to_json
@@ -102,18 +103,23 @@ def add(checkpoint: str | Path, entry: Entry) -> str | None:
     """Add an entry to the record of a checkpoint; weights and versions are filled in.
 
     Returns:
-        Why it was not added: the checkpoint is another program's or cannot be written to, or its
-        record has other numbers under the same key. None if it is there now.
+        Why it was not added: the checkpoint is another program's or may not be written to, or its
+        record cannot be read or has other numbers under the same key. None if it is there now.
+
+    Raises:
+        RkstoreError: the disk is full or failed; the record is as it was.
     """
     root = named(checkpoint)
     if not is_ours(root):
         return f"{checkpoint} is of another program, so nothing is written into it"
+    if not os.access(root, os.W_OK):
+        return f"{checkpoint} may not be written to, so its result is not recorded in it"
     own = {"weights_sha256": sha256(root / WEIGHTS), "versions": versions()}
     entry = Entry(**(entry.as_dict() | own))
     try:
         with locked(root / RECORD):
             return _add(root, entry)
-    except RkstoreError as error:
+    except BadInput as error:
         return f"the record of {checkpoint} is as it was: {error.sentence}"
 
 

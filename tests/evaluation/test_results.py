@@ -159,13 +159,16 @@ def test_the_command_records_unless_told_not_to(trained, rkstore):
     assert len(entries(path)) == 1
 
 
-def test_where_nothing_can_be_written_the_results_are_elsewhere(trained, rkstore, tmp_path):
+def test_where_nothing_may_be_written_the_results_are_elsewhere(
+    trained, rkstore, tmp_path, monkeypatch
+):
     store, path = trained
-    (path / "evaluation").write_text("in the way")
+    monkeypatch.setattr("os.access", lambda *_: False)  # which root may always do
     status, _, err = rkstore("evaluate", path, "--store", store.root, "--out", "out")
     assert status == 0
-    assert "the record of" in err
+    assert "may not be written to" in err
     assert "its result is in out/results.json" in err
+    assert entries(path) == []
     assert json.loads((tmp_path / "out/results.json").read_text())["results"]
 
 
