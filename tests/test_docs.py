@@ -155,6 +155,15 @@ def test_the_page_on_exchange_has_the_table_of_the_layouts():
     assert [name for name in layouts.LAYOUTS if f"| `{name}` |" not in page] == []
 
 
+def test_the_page_on_evaluation_says_what_was_measured_with_the_model(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "pipelines")
+    record = json.loads((ROOT / "docs/evaluation.json").read_text("utf-8"))
+    study = load(ROOT / "pipelines" / "evaluation_study.py")
+    texts = [page.read_text("utf-8") for page in (ROOT / "docs").glob("evaluation*.md")]
+    [page] = [text for text in texts if study.BEGIN in text]
+    assert f"\n{study.measured(record)}\n" in page
+
+
 def test_the_page_on_models_says_what_was_measured(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "pipelines")
     record = json.loads((ROOT / "docs/models.json").read_text("utf-8"))

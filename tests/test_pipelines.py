@@ -782,3 +782,53 @@ def test_the_training_study_goes_on_where_it_was(make_store, tmp_path, monkeypat
     assert [(run["arm"], run["seed"]) for run in runs] == [(a, s) for s in (0, 1) for a in chosen]
     table = study.measured([json.loads(record.read_text("utf-8"))])
     assert len(table.splitlines()) == 2 + len(chosen)
+
+
+def test_a_stopped_evaluation_study_goes_on_where_it_was(make_store, monkeypatch, tmp_path, capsys):
+    study = importlib.import_module("evaluation_study")
+    names = (
+        "sae",
+        "transcoder",
+        "skip-transcoder",
+        "per-layer",
+        "clt",
+        "crosscoder",
+        "diff",
+        "dfc",
+    )
+    for name in names:
+        (tmp_path / "checkpoints" / f"{name}-plain_1").mkdir(parents=True)
+    measured: list[list[str]] = []
+    ends = {"value": 1.0, "low": None, "high": None}
+    keys = ("increase", "kl", "agreement", "recovered_from_zero", "recovered_from_mean")
+    passes = {name: dict.fromkeys(keys, ends) for name in ("spliced", "random", "zero", "mean")}
+    splice = {"sites": ["blocks.0.x"], "feedback": True, "passes": passes}
+
+    class Stopped:
+        """In place of the model: it is stopped at the crosscoder, the first time."""
+
+        def __init__(self, paths, settings, by):  # noqa: ARG002
+            self.names = [path.name.removesuffix("-plain_1") for path in paths]
+
+        def run(self):
+            if self.names == ["crosscoder"] and len(measured) == 3:
+                measured.append([])
+                raise KeyboardInterrupt
+            measured.append(self.names)
+            found = {"splices": [splice], "path": "", "steering": []}
+            return [Mock(as_dict=lambda: dict(found)) for _ in self.names]
+
+    monkeypatch.setattr(study, "Functional", Stopped)
+    stores = [str(make_store(name)[0].root) for name in ("one", "other")]
+    record = tmp_path / "evaluation.json"
+    words = ["--store", stores[0], "--second", stores[1], "--model", "m", "--second-model", "n"]
+    words += ["--checkpoints", str(tmp_path / "checkpoints"), "--record", str(record)]
+    for _ in range(2):
+        with contextlib.suppress(KeyboardInterrupt, click.exceptions.Abort):
+            study.main(words, standalone_mode=False)
+    together = [list(group) for group in study.TOGETHER]
+    assert measured == [*together[:3], [], *together[3:]]
+    assert list(json.loads(record.read_text())["dictionaries"]) == list(names)
+    assert "| dedicated features" in capsys.readouterr().out
+    with pytest.raises(BadInput, match="give another record"):
+        study.main([*words, "--blocks", "5"], standalone_mode=False)

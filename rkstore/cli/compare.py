@@ -25,8 +25,9 @@ def compare(settings: CompareSettings, checkpoints: tuple[str, ...]) -> None:
     if settings.store is not None or settings.paired_with is not None:
         store = open_readable(settings.store, settings.paired_with)
         fingerprint = store.manifest.fingerprint
-    metrics = settings.metric or DEFAULT_METRICS
-    text = FORMATS[settings.format](compared(checkpoints, metrics, fingerprint, settings.rows))
+    metrics = settings.metric or DEFAULT_METRICS[settings.kind]
+    found = compared(checkpoints, metrics, fingerprint, settings.rows, settings.kind)
+    text = FORMATS[settings.format](found)
     if settings.out is None:
         echo(text)
         return

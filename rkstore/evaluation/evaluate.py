@@ -61,12 +61,7 @@ def measured(
     """The results of :func:`evaluate`, each with its sums."""
     check_device(settings.device)
     store = open_readable(settings.store, settings.paired_with)
-    chunks = _first_chunks(store, split_chunks(store)[1], settings.rows)
-    if not chunks:
-        raise BadInput(
-            f"the store at {store.where} has no held-out rows in its rows "
-            f"{store.first_row}:{store.stop_row}: pull more of them"
-        )
+    chunks = held_out_chunks(store, settings.rows)
     given = list(paths)
     if not given:
         raise BadInput("there is nothing to evaluate: give at least one checkpoint")
@@ -128,10 +123,6 @@ class _Chance:
     def __init__(self, store: Readable, chunks: list[int], settings: EvaluateSettings) -> None:
         self.store, self.settings = store, settings
         self.chunks = _first_chunks(store, chunks, CHANCE_ROWS)
-        training = split_chunks(store)[0]
-        most = -(-CALIBRATION_ROWS // store.manifest.chunk_rows)
-        step = max(1, len(training) // most)
-        self.fitted = training[::step][:most] or self.chunks[:most]
         self.found: dict[Any, Evaluation] = {}
 
     def of(self, one: "_Measured", result: Evaluation) -> Evaluation:
@@ -140,15 +131,39 @@ class _Chance:
         rule, state = dictionary.pools[0].rule, dict(dictionary.pools[0].named_buffers())
         key = (dictionary.wiring, rule.name, str(rule), dictionary.row_norm, result.l0)
         if state or list(dictionary.pools[0].parameters()) or key not in self.found:
-            fitted = next(self._rows(one.sites, self.fitted, CALIBRATION_ROWS))
-            batches = self._rows(one.sites, self.chunks, self.settings.batch_size)
+            fitted = calibration_rows(self.store, one.sites, self.settings)
+            batches = _rows(self.store, one.sites, self.chunks, self.settings)
             self.found[key] = chance_of(one.given, fitted, batches, result, self.settings.seed)
         return self.found[key]
 
-    def _rows(self, sites: tuple[str, ...], chunks: list[int], size: int) -> Iterator[Rows]:
-        left = _left_out(self.store, sites, chunks, self.settings)
-        for batch in read_rows(self.store, sites, chunks, size, left):
-            yield _tensors(batch, sites, self.settings.device)
+
+def calibration_rows(
+    store: Readable,
+    sites: tuple[str, ...],
+    settings: EvaluateSettings,
+    most: int = CALIBRATION_ROWS,
+) -> Rows:
+    """Rows of the training chunks, evenly spread, that a few numbers are fitted to.
+
+    Those of the random dictionaries, and of maps between two models.
+    """
+    training, held_out = split_chunks(store)
+    count = -(-most // store.manifest.chunk_rows)
+    step = max(1, len(training) // count)
+    chunks = training[::step][:count] or held_out[:count]
+    return next(_rows(store, sites, chunks, settings, most))
+
+
+def _rows(
+    store: Readable,
+    sites: tuple[str, ...],
+    chunks: list[int],
+    settings: EvaluateSettings,
+    size: int | None = None,
+) -> Iterator[Rows]:
+    left = _left_out(store, sites, chunks, settings)
+    for batch in read_rows(store, sites, chunks, size or settings.batch_size, left):
+        yield _tensors(batch, sites, settings.device)
 
 
 @dataclass(frozen=True)
@@ -166,15 +181,10 @@ class _Measured:
 
 def _prepare(path: str | Path, name: str, store: Readable, settings: EvaluateSettings) -> _Measured:
     """Load a dictionary, or raise BadInput if it cannot be measured on that store."""
-    dictionary, metadata = _load(path, settings)
-    # What a store has under another name is the same numbers.
-    dictionary.wiring = dictionary.wiring.renamed(store.aliases)
-    for site in dictionary.wiring.sites:
-        _check_site(path, site, store)
+    dictionary, metadata = measurable(path, store, settings)
     needed = {site.hook_name for site in dictionary.wiring.sites}
     sites = tuple(hook_name for hook_name in store.hook_names if hook_name in needed)
     notes = doubts(path, metadata, store, any_model=settings.any_model)
-
     given, doubt = _given(path, dictionary.to(settings.device), metadata, store)
     prefixes = prefixes_of(path, metadata, dictionary)
     measure = Measure(dictionary, prefixes, METRICS, given)
@@ -193,6 +203,22 @@ def _given(
         planted, doubt = None, [f"no scores against the truth: {error.sentence}"]
     mined = mined_of(path, metadata, dictionary.d_sae)
     return Given(dictionary, means, mined, planted, model_of(store)), doubt
+
+
+def measurable(
+    path: str | Path, store: Readable, settings: EvaluateSettings
+) -> tuple[Dictionary, dict[str, Any]]:
+    """A dictionary in any layout, for the rows of a store, and its metadata.
+
+    Raises:
+        BadInput: there is none, or the store lacks one of its sites.
+    """
+    dictionary, metadata = _load(path, settings)
+    # What a store has under another name is the same numbers.
+    dictionary.wiring = dictionary.wiring.renamed(store.aliases)
+    for site in dictionary.wiring.sites:
+        _check_site(path, site, store)
+    return dictionary, metadata
 
 
 def _load(path: str | Path, settings: EvaluateSettings) -> tuple[Dictionary, dict[str, Any]]:
@@ -299,10 +325,23 @@ def _count(store: Readable, chunks: list[int]) -> int:
     return sum(stop - start for start, stop in map(store.rows_of_chunk, chunks))
 
 
-def _first_chunks(store: Readable, chunks: list[int], rows: int | None) -> list[int]:
-    """The first chunks that hold at least ``rows`` rows; all by default."""
-    if rows is None:
-        return chunks
+def held_out_chunks(store: Readable, rows: int | None) -> list[int]:
+    """The first held-out chunks with at least ``rows`` rows; all if None.
+
+    Raises:
+        BadInput: there is none.
+    """
+    chunks = split_chunks(store)[1]
+    if not chunks:
+        raise BadInput(
+            f"the store at {store.where} has no held-out rows in its rows "
+            f"{store.first_row}:{store.stop_row}: pull more of them"
+        )
+    return chunks if rows is None else _first_chunks(store, chunks, rows)
+
+
+def _first_chunks(store: Readable, chunks: list[int], rows: int) -> list[int]:
+    """The first chunks that hold at least ``rows`` rows."""
     lengths = [stop - start for start, stop in map(store.rows_of_chunk, chunks)]
     needed = int(np.searchsorted(np.cumsum(lengths), rows)) + 1
     return chunks[:needed]

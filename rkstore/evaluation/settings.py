@@ -24,6 +24,31 @@ class EvaluateSettings(Settings):
     hook_name: str | None = option(None, HOOK_NAME_HELP)
     hook_name_out: str | None = option(None, HOOK_NAME_OUT_HELP)
 
+    with_model: bool = option(
+        False,
+        "Also run the model of the store on held-out blocks, with reconstructions in the place of "
+        "what it computes. It is found by the name in the store.",
+    )
+    model: tuple[str, ...] = option(
+        (),
+        "Model of the store, for --with-model, if it is not found by its name: demo, a directory "
+        "or a name on the Hub; for two stores, once for each.",
+        path=True,
+    )
+    blocks: int = option(
+        64, "Blocks that the model runs on, evenly spread over the held-out ones.", least=1
+    )
+    each_site: bool = option(
+        True,
+        "Of a dictionary of several sites, splice also each site alone, not only all at once: that "
+        "takes most of the passes.",
+    )
+    steer: int | None = option(
+        None,
+        "With the model, of a dictionary of two models: also add so many latents of the first, of "
+        "the second and of both to each model; 20 give intervals.",
+        least=1,
+    )
     intervals: bool = option(
         False,
         "Refuse held-out rows of too few documents for intervals; by default they then have none.",
@@ -38,19 +63,32 @@ class EvaluateSettings(Settings):
     device: str = option("cpu", "Torch device.")
     out: str = option("results/evaluate", "Directory of table, JSON and picture.", path=True)
 
+    @property
+    def runs_model(self) -> bool:
+        """Whether the model is run: ``--model`` asks for it as well."""
+        return self.with_model or bool(self.model)
 
-# What is compared unless something else is asked for.
-DEFAULT_METRICS = ("fvu", "chance.fvu", "l0", "dead", "cosine")
+
+# What is compared unless something else is asked for, by kind of evaluation: of rows, and of what
+# the model predicts with all sites spliced at once.
+DEFAULT_METRICS = {
+    "reconstruction": ("fvu", "chance.fvu", "l0", "dead", "cosine"),
+    "model": ("increase", "chance.increase", "recovered_from_mean", "kl", "agreement"),
+}
 
 
 class CompareSettings(Settings):
     """Which recorded numbers to compare, and in which form."""
 
+    kind: str = option(
+        "reconstruction",
+        "Kind of evaluation: of rows, or of what the model predicts (evaluate --with-model).",
+        choices=tuple(DEFAULT_METRICS),
+    )
     metric: tuple[str, ...] = option(
         (),
         "Number of the record, such as fvu, sparsity.l1 or planted.directions.mcc. May be "
-        "repeated; "
-        f"{', '.join(DEFAULT_METRICS)} by default.",
+        f"repeated; {', '.join(DEFAULT_METRICS['reconstruction'])} by default.",
     )
     store: str | None = option(
         None, "Store of the evaluation, if the records have several.", path=True

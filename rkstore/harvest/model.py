@@ -136,18 +136,18 @@ class Model:
         stored: dict[tuple[str, int | None], str] = {}
         kept: list[Site] = []
         for site in sites:
-            hook, head = self._hook_of(site.hook_name)
+            hook, head = self.hook_of(site.hook_name)
             if stored.setdefault((same[hook], head), site.hook_name) == site.hook_name:
                 kept.append(site)
         aliases: dict[str, str] = {}
         for (first, head), site_name in stored.items():
             for hook in (name for name, other in same.items() if other == first):
                 # A hook of the same numbers may give them without an axis of heads.
-                if head is None or counts.get(hook) == counts[self._hook_of(site_name)[0]]:
+                if head is None or counts.get(hook) == counts[self.hook_of(site_name)[0]]:
                     aliases[hook if head is None else of_head(hook, head)] = site_name
         return kept, {alias: name for alias, name in aliases.items() if alias != name}
 
-    def _hook_of(self, site: str) -> tuple[str, int | None]:
+    def hook_of(self, site: str) -> tuple[str, int | None]:
         """The hook of a site, and the number of the head if it is one head's."""
         return (site, None) if site in self.widths else head_of(site)
 
@@ -182,7 +182,7 @@ class Model:
             For each site float32 ``(batch * position, d_in)``, block after block.
         """
         ids = torch.from_numpy(tokens.astype(np.int64)).to(self.bridge.cfg.device)
-        hook = {site.hook_name: self._hook_of(site.hook_name) for site in sites}
+        hook = {site.hook_name: self.hook_of(site.hook_name) for site in sites}
         names = list(dict.fromkeys(name for name, _ in hook.values()))
         found: dict[str, torch.Tensor] = {}
         # Nothing after the last site is computed, in particular not the unembedding, a third of
