@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from rkstore.errors import BadInput
 
@@ -14,14 +14,23 @@ if TYPE_CHECKING:
     from rkstore.training.run import Run
 
 
+Callback: TypeAlias = "Callable[[int, Run], Mapping[str, float] | None]"
+"""Called after each step of each run, with the number of steps made; it may return numbers to be
+tracked, by name."""
+
+
 class Tracker(ABC):
     """Takes the numbers of one run.
 
     Raises:
-        BadInput: its library is not installed.
+        BadInput: the other program does not take them.
     """
 
     name: ClassVar[str]
+
+    @classmethod  # noqa: B027 - one that needs no library has nothing to check
+    def check(cls) -> None:
+        """Raise BadInput unless its library is installed."""
 
     @abstractmethod
     def __init__(self, run: Run) -> None:

@@ -18,11 +18,16 @@ class TensorBoard(Tracker):
 
     name = "tensorboard"
 
+    @classmethod
+    def check(cls) -> None:
+        library("torch.utils.tensorboard", cls.name)
+
     def __init__(self, run: Run) -> None:
-        torch_side = library("torch.utils.tensorboard", self.name)
+        from torch.utils.tensorboard import SummaryWriter
+
         # What was logged after the checkpoint that the run was resumed from is logged again.
         purged = run.step + 1 if run.step else None
-        self._writer = torch_side.SummaryWriter(str(beside(run, END)), purge_step=purged)
+        self._writer = SummaryWriter(str(beside(run, END)), purge_step=purged)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():

@@ -20,14 +20,11 @@ def logged(run: Run, entry: Mapping[str, Any]) -> dict[str, float]:
     the select, and each helper's loss under its own name. With them ``L0``, ``fvu`` of the batch,
     ``dead_features``, ``lr`` and, if it is clipped, ``grad_norm``. What has no value is left out.
     """
-    losses = entry["losses"]
-    helped = {name: loss for name, loss in losses.items() if name in HELPERS}
-    sparsity = sum(losses.values()) - losses["reconstruction"] - sum(helped.values())
-    found = {
-        "train_loss": sum(losses.values()),
-        "train_mse": losses["reconstruction"],
-        "train_sparsity": sparsity,
-        **{f"train_{name}": loss for name, loss in helped.items()},
+    losses = dict(entry["losses"])
+    found = {"train_loss": sum(losses.values()), "train_mse": losses.pop("reconstruction")}
+    helped = {f"train_{name}": losses.pop(name) for name in HELPERS if name in losses}
+    found |= {"train_sparsity": sum(losses.values())} | helped
+    found |= {
         "L0": entry["l0"],
         "fvu": entry["fvu"],
         "dead_features": entry["dead"],
