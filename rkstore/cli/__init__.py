@@ -30,6 +30,7 @@ COMMANDS = {
     "train": ("train", "Train dictionaries from a store, without the model."),
     "evaluate": ("evaluate", "Measure dictionaries on held-out rows: one table and one picture."),
     "quality": ("quality", "Judge latents without a model: probes, absorption, seeds, spread."),
+    "compare": ("compare", "Compare recorded results of dictionaries, paired by seed."),
     "push": ("share", "Copy a store to a directory, s3://, sftp:// or the Hub (hf://)."),
     "pull": ("share", "Fetch a store, or a part of one, from a directory or a URL."),
     "import": ("share", "Store activations that another program wrote, without a model."),

@@ -10,7 +10,6 @@ from rkstore.evaluation.latents.probing import (
     best_features,
     correlations,
     dense_probe,
-    interval_by_group,
     probe,
 )
 
@@ -112,16 +111,11 @@ def test_a_class_without_enough_rows_is_refused(of_class, others, said):
         Balanced.of("rare", labels, train, 0)
 
 
-def test_rows_of_one_document_widen_the_interval():
-    right = np.repeat(np.arange(20) % 2, 50)
-    alone = interval_by_group(right, np.arange(1000))
-    together = interval_by_group(right, np.repeat(np.arange(20), 50))
-    assert alone[0] < 0.5 < alone[1]
-    assert together[1] - together[0] > 3 * (alone[1] - alone[0])
-
-
-def test_the_interval_of_single_rows_is_that_of_a_share():
-    right = np.arange(1000) % 4 > 0
-    low, high = interval_by_group(right, np.arange(1000))
-    width = 2 * 1.96 * np.sqrt(0.75 * 0.25 / 1000)
-    assert high - low == pytest.approx(width, rel=0.15)
+def test_rows_of_one_document_widen_the_interval(planted):
+    rows, _, raw, group, _ = planted
+    alone = dense_probe(rows, raw, np.arange(ROWS))
+    together = dense_probe(rows, raw, group // 20)
+    assert alone.low < alone.value < alone.high
+    assert together.low is None  # of eight documents
+    width = 2 * 1.96 * np.sqrt(alone.value * (1 - alone.value) / len(rows.test))
+    assert alone.high - alone.low == pytest.approx(width, rel=0.1)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from rkstore.dictionaries.dictionary import Dictionary
+from rkstore.evaluation.chance import CALIBRATION_ROWS, random_like
 from rkstore.evaluation.latents.sample import Floats, Sample
 from rkstore.store.sites import Site
 
@@ -30,26 +31,23 @@ def code_of(dictionary: Dictionary, chosen: Sample, batch_size: int = 4096) -> A
     return _stacked(parts)
 
 
-def random_code(dictionary: Dictionary, code: Any, chosen: Sample, seed: int = 0) -> Any:
-    """The code of a random dictionary of the same shape and L0, SciPy CSR ``(n, d_sae)``.
+def random_code(
+    dictionary: Dictionary, code: Any, chosen: Sample, seed: int = 0, batch_size: int = 4096
+) -> Any:
+    """The code of a random dictionary of the same shape, select and L0, SciPy CSR ``(n, d_sae)``.
 
-    Each bank reads the same sites along as many random unit directions, from the mean of the
-    training rows; of a row the largest positive activations stay, as many as the bank has on in
-    the mean. So it differs from the dictionary in what was learnt, and not in how sparse it is.
+    It differs from the dictionary in what was learnt, and not in how sparse it is:
+    :func:`rkstore.evaluation.chance.random_like`.
     """
-    from scipy.sparse import hstack
-
-    generator = np.random.default_rng([seed, 1])
-    first, found = 0, []
-    for bank in dictionary.wiring.banks:
-        on = code[:, first : first + bank.latents].count_nonzero() / code.shape[0]
-        first += bank.latents
-        drawn = generator.standard_normal((bank.d_in, bank.latents))
-        directions = torch.from_numpy(drawn / np.linalg.norm(drawn, axis=0)).float()
-        x = torch.from_numpy(chosen.side_by_side(bank.reads))
-        kept = min(bank.latents, max(1, round(on)))
-        found.append(_stacked([_largest(part @ directions, kept) for part in torch.split(x, 4096)]))
-    return hstack(found, format="csr")
+    some = np.flatnonzero(chosen.train)
+    some = some[:: -(-len(some) // CALIBRATION_ROWS)]
+    device = dictionary.b_dec.device
+    fitted = {
+        site.hook_name: torch.from_numpy(chosen.x(site.hook_name)[some]).to(device)
+        for site in dictionary.wiring.sites
+    }
+    l0 = code.count_nonzero() / code.shape[0]
+    return code_of(random_like(dictionary, fitted, l0, seed), chosen, batch_size)
 
 
 def principal_components(chosen: Sample, sites: Sequence[Site], seed: int = 0) -> Floats:
@@ -61,11 +59,6 @@ def principal_components(chosen: Sample, sites: Sequence[Site], seed: int = 0) -
     fitted = PCA(count, svd_solver="randomized", random_state=seed).fit(x[chosen.train])
     found: Floats = fitted.transform(x)
     return found
-
-
-def _largest(pre: torch.Tensor, k: int) -> torch.Tensor:
-    values, latents = pre.topk(k, dim=1)
-    return torch.zeros_like(pre).scatter_(1, latents, values.relu())
 
 
 def _stacked(parts: Sequence[torch.Tensor]) -> Any:

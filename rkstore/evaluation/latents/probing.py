@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from rkstore.errors import BadInput
 from rkstore.evaluation.latents.directions import Doubles
 from rkstore.evaluation.latents.sample import Indices
+from rkstore.evaluation.metrics.documents import LEAST_DOCUMENTS, interval
 
 # The most rows of a class, and of what it is told apart from, each.
 MOST_TRAIN, MOST_TEST = 2000, 1000
@@ -27,18 +28,15 @@ LEAST_TRAIN, LEAST_TEST = 40, 20
 # Shufflings of the labels behind a chance level.
 SHUFFLES = 3
 
-# Resamplings of documents behind an interval.
-DRAWS = 1000
-
 
 @dataclass(frozen=True)
 class Accuracy:
     """Share of held-out tokens that a probe has right; half of them are of the class."""
 
     value: float
-    low: float
-    high: float
-    """Ends of its 95 % interval, by bootstrap over documents."""
+    low: float | None
+    high: float | None
+    """Ends of its 95 % interval, with documents as clusters; None if they are fewer than twenty."""
     shuffled: float
     """Mean of probes whose labels were shuffled, in training as in measuring: chance is 0.5."""
 
@@ -200,21 +198,8 @@ def columns(features: Any, chosen: Indices) -> Doubles:
 def _measured(rows: Balanced, right: Sequence[NDArray[np.bool_]], group: Indices) -> Accuracy:
     """The accuracy of a probe, and of those with shuffled labels that come after it."""
     own, *shuffled = right
-    low, high = interval_by_group(own, group[rows.test])
+    _, of_row = np.unique(group[rows.test], return_inverse=True)
+    right_of, rows_of = (np.bincount(of_row, each).astype(np.float64) for each in (own, own >= 0))
+    enough = len(rows_of) >= LEAST_DOCUMENTS
+    low, high = interval(right_of, rows_of) if enough else (None, None)
     return Accuracy(float(own.mean()), low, high, float(np.mean(shuffled)))
-
-
-def interval_by_group(
-    values: NDArray[Any], group: Indices, draws: int = DRAWS, seed: int = 0
-) -> tuple[float, float]:
-    """95 % interval of a mean over rows, ``(n,)``, by bootstrap over their documents.
-
-    Rows of one document are not independent, so documents are resampled, each with all its rows.
-    """
-    _, of_row = np.unique(group, return_inverse=True)
-    sums, counts = np.bincount(of_row, values), np.bincount(of_row)
-    times = np.random.default_rng(seed).multinomial(
-        len(counts), np.full(len(counts), 1 / len(counts)), draws
-    )
-    low, high = np.quantile((times @ sums) / (times @ counts), [0.025, 0.975])
-    return float(low), float(high)

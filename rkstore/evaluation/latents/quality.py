@@ -1,5 +1,7 @@
 """Dictionaries × held-out rows → the quality of their latents."""
 
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
@@ -29,6 +31,9 @@ from rkstore.evaluation.latents.probing import (
 from rkstore.evaluation.latents.sample import Floats, Sample, labels_of, sample
 from rkstore.evaluation.latents.settings import QualitySettings
 from rkstore.evaluation.latents.spread import Mined, Spreads, mined_against_rest, spreads
+from rkstore.evaluation.metrics.truth import planted_of
+from rkstore.evaluation.results import Entry
+from rkstore.planted.classes import planted_classes
 from rkstore.settings import check_device, identity_of
 from rkstore.store.batches.kept import at_any, left_out
 from rkstore.store.batches.plan import split_chunks
@@ -37,6 +42,10 @@ from rkstore.store.jsontext import to_json
 from rkstore.store.open import open_readable
 from rkstore.store.readable import Readable
 from rkstore.store.sites import Site
+
+# What of a result says how it was asked for, and options that change a number in it.
+OF_CALL = ("name", "path", "notes")
+CHANGING = ("k", "special_tokens", "max_norm", "seed", "device")
 
 # The classes of the rows of a sample.
 Labelled = Callable[[Sample], Labels]
@@ -61,6 +70,11 @@ class Quality:
     notes: tuple[str, ...]
     """What was left out, and reasons to doubt the comparison."""
 
+    def as_dict(self) -> dict[str, Any]:
+        """All of it, as JSON gives it back."""
+        found: dict[str, Any] = json.loads(to_json(asdict(self)))
+        return found
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -76,9 +90,13 @@ class Judged:
     """The quality of some dictionaries, on the same rows."""
 
     rows: int
+    rows_sha256: str
+    """SHA-256 of the numbers of the rows, int64, little-endian."""
     groups: int
     unit: str
     """Whole documents or contexts were drawn, and part of them trained the probes."""
+    classes: str | None
+    """Which token classes were probed for."""
     qualities: tuple[Quality, ...]
     pairs: tuple[Pair, ...]
     notes: tuple[str, ...]
@@ -107,16 +125,29 @@ def judge(
     given = list(paths)
     if not given:
         raise BadInput("there is nothing to judge: give at least one checkpoint")
+    classes = "given" if labelled else _classes(store, settings.classes)
     opened = [_opened(*each, store, settings) for each in zip(given, names(given), strict=True)]
     sites = dict.fromkeys(site for one in opened for site in one.dictionary.wiring.sites)
     chosen = _sample(store, tuple(sites), settings)
-    labels, notes = _labels(chosen, settings, labelled)
+    labels = labelled(chosen) if labelled else _labels(chosen, classes)
     rows, refused = _balanced(labels, chosen, settings.seed)
     bench = _Bench(chosen, labels, rows, settings)
     qualities = tuple(bench.judge(one) for one in opened)
     pairs, unmatched = _pairs(opened, chosen, settings.seed)
-    said = (*notes, *refused, *unmatched)
-    return Judged(len(chosen.rows), chosen.groups, chosen.unit, qualities, pairs, said)
+    said = [*refused, *unmatched]
+    if classes is None:
+        said.append(f"{store.where} has no tokenizer, so its tokens have no classes to probe for")
+    digest = hashlib.sha256(chosen.rows.astype("<i8").tobytes()).hexdigest()
+    return Judged(
+        rows=len(chosen.rows),
+        rows_sha256=digest,
+        groups=chosen.groups,
+        unit=chosen.unit,
+        classes=classes,
+        qualities=qualities,
+        pairs=pairs,
+        notes=tuple(said),
+    )
 
 
 def write_judged(
@@ -134,6 +165,17 @@ def write_judged(
             out / "quality.md": f"{text}\n".encode(),
         }
     )
+
+
+def entry_of(quality: Quality, judged: Judged, store: Readable, settings: QualitySettings) -> Entry:
+    """The quality of one dictionary for the record of its checkpoint."""
+    result = quality.as_dict()
+    for name in OF_CALL:
+        del result[name]
+    rows = {"count": judged.rows, "sha256": judged.rows_sha256}
+    options = {name: getattr(settings, name) for name in CHANGING} | {"classes": judged.classes}
+    options = json.loads(to_json(options))  # as it is read again
+    return Entry("latents", store.manifest.fingerprint, rows, options, result)
 
 
 @dataclass(frozen=True)
@@ -173,20 +215,27 @@ def _sample(store: Readable, sites: Sites, settings: QualitySettings) -> Sample:
     return sample(store, chunks, out, settings.rows, settings.seed)
 
 
-def _labels(
-    chosen: Sample, settings: QualitySettings, labelled: Labelled | None
-) -> tuple[Labels, list[str]]:
-    """The classes of the rows, and why there are none."""
-    if labelled is not None:
-        return labelled(chosen), []
-    if settings.classes == "planted":
-        raise BadInput("--classes planted is for a store of 'rkstore plant'")
-    if settings.classes is None and not chosen.store.has_words:
-        return {}, [
-            f"{chosen.store.where} has no tokenizer, so its tokens have no classes: no probes and "
-            "no absorption"
-        ]
-    return labels_of(chosen, settings.classes or usual_classes(chosen.store)), []
+def _classes(store: Readable, asked: str | None) -> str | None:
+    """Which classes the tokens of a store have: those that are asked for, or its own; None if it
+    does not have a text."""
+    planted = planted_of(store) is not None
+    if asked == "planted" and not planted:
+        raise BadInput(
+            f"{store.where} was not planted, or was imported since: --classes planted is for a "
+            "store of 'rkstore plant'"
+        )
+    if asked is not None:
+        return asked
+    return "planted" if planted else usual_classes(store) if store.has_words else None
+
+
+def _labels(chosen: Sample, classes: str | None) -> Labels:
+    """The classes of the rows."""
+    if classes == "planted":
+        truth = planted_of(chosen.store)
+        assert truth is not None
+        return planted_classes(truth, chosen.rows)
+    return {} if classes is None else labels_of(chosen, classes)
 
 
 def _balanced(labels: Labels, chosen: Sample, seed: int) -> tuple[dict[str, Balanced], list[str]]:

@@ -11,15 +11,13 @@ from rkstore.errors import BadInput
 from rkstore.evaluation.latents.classes import CLASSES, Labels
 from rkstore.evaluation.latents.directions import Doubles
 from rkstore.evaluation.latents.text import text_of
+from rkstore.evaluation.metrics.documents import LEAST_DOCUMENTS
 from rkstore.store.batches.kept import LeftOut
 from rkstore.store.readable import Readable
 from rkstore.store.sites import Site
 
 Indices = NDArray[np.int64]
 Floats = NDArray[np.float32]
-
-# With fewer documents, contexts are kept whole instead: an interval needs several of them.
-LEAST_DOCUMENTS = 20
 
 # Of the documents, those that train probes.
 TRAIN_SHARE = 0.75
@@ -88,6 +86,8 @@ def sample(
     store: Readable, chunks: Sequence[int], left_out: LeftOut, rows: int, seed: int
 ) -> Sample:
     """About ``rows`` rows of some chunks, in whole documents, drawn at random.
+
+    Where these are fewer than twenty, contexts are whole instead.
 
     Raises:
         BadInput: there are too few documents, or contexts, to train on some and measure others.

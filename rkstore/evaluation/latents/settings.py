@@ -31,6 +31,7 @@ class QualitySettings(Settings):
     seed: int = option(
         0, "Seed of which documents are used, shuffled labels, and random dictionaries.", least=0
     )
+    record: bool = option(True, "Add each result to evaluation/results.json in its checkpoint.")
     batch_size: int = option(4096, "Rows at a time.", least=1)
     device: str = option("cpu", "Torch device.")
     out: str = option("results/quality", "Directory of tables and JSON.", path=True)

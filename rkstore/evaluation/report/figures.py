@@ -13,7 +13,8 @@ import numpy as np
 
 from rkstore.dictionaries.disk import TRAINING
 from rkstore.evaluation.measure import DENSITY_EDGES, Evaluation
-from rkstore.evaluation.report.results import dead, number, sites_of, window
+from rkstore.evaluation.report.results import dead, sites_of, window
+from rkstore.evaluation.report.tables import number_or_large as number
 from rkstore.store.files import write_together
 from rkstore.store.sites import briefly
 

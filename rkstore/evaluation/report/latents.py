@@ -167,9 +167,10 @@ def _mean(found: Sequence[Accuracy]) -> str:
 
 def _with_interval(found: Sequence[Accuracy]) -> str:
     """Of one class with its interval; the mean of several without."""
-    if len(found) > 1:
+    low, high = found[0].low, found[0].high
+    if len(found) > 1 or low is None or high is None:
         return _mean(found)
-    return f"{found[0].value:.2f} [{found[0].low:.2f}, {found[0].high:.2f}]"
+    return f"{found[0].value:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def _shuffled(found: Sequence[Accuracy]) -> str:
