@@ -74,7 +74,8 @@ def _probes(quality: Quality) -> str:
     kinds = [kind for kind in quality.probes[0].accuracy if kind != "latents"]
     ks = list(quality.probes[0].accuracy["latents"])
     shown = [f"k={k}" for k in ks]
-    shown[-1] += " [95 %]"
+    if any(probe.accuracy["latents"][ks[-1]].low is not None for probe in quality.probes):
+        shown[-1] += " [95 %]"
     head = [f"probes of {quality.name}", "tokens", *shown, *kinds, "shuffled", "all dimensions"]
     rows = []
     for name, probes in _together(quality.probes):
@@ -96,7 +97,7 @@ def _about_probes() -> list[str]:
     return [
         "Probes: accuracy on held-out tokens, half of them of the class, so chance is 0.5. Other",
         "features are as many as the largest k; shuffled is with shuffled labels. Absorption: in",
-        "brackets with the decoders of the other latents permuted.",
+        "round brackets with the decoders of the other latents permuted.",
     ]
 
 
