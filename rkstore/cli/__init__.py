@@ -29,6 +29,7 @@ COMMANDS = {
     "probe": ("probe", "Mine directions of a site with RkCNN: score subsets, keep the best."),
     "train": ("train", "Train dictionaries from a store, without the model."),
     "evaluate": ("evaluate", "Measure dictionaries on held-out rows: one table and one picture."),
+    "quality": ("quality", "Judge latents without a model: probes, absorption, seeds, spread."),
     "compare": ("compare", "Compare recorded results of dictionaries, paired by seed."),
     "push": ("share", "Copy a store to a directory or URL, or a dictionary to the Hub (hf://)."),
     "pull": ("share", "Fetch a store, or a part of one, from a directory or a URL."),

@@ -1,4 +1,4 @@
-"""Options of converting a dictionary."""
+"""Options of reading a dictionary in any layout, and of converting it."""
 
 from rkstore.dictionaries.layouts import LAYOUTS
 from rkstore.settings import Settings, option
@@ -8,6 +8,16 @@ HOOK_NAME_HELP = (
     "layers the part after the block."
 )
 HOOK_NAME_OUT_HELP = "Hook of the rows that a transcoder writes, if its files do not say it."
+
+
+class DictionarySettings(Settings):
+    """What the files of dictionaries do not say."""
+
+    layout: str | None = option(
+        None, "Which of the layouts to read in a directory that has several.", choices=LAYOUTS
+    )
+    hook_name: str | None = option(None, HOOK_NAME_HELP)
+    hook_name_out: str | None = option(None, HOOK_NAME_OUT_HELP)
 
 
 class ConvertSettings(Settings):

@@ -11,10 +11,6 @@ import torch
 from tqdm import tqdm
 
 from rkstore.dictionaries.dictionary import Dictionary
-from rkstore.dictionaries.disk import load_dictionary
-from rkstore.dictionaries.hub.fetch import local_copy
-from rkstore.dictionaries.layouts import layouts_of
-from rkstore.dictionaries.layouts.base import UNNAMED, UNNAMED_OUT
 from rkstore.dictionaries.rows import Rows
 from rkstore.errors import BadInput, few
 from rkstore.evaluation.chance import CALIBRATION_ROWS, CHANCE_ROWS, chance_of
@@ -24,6 +20,7 @@ from rkstore.evaluation.metrics import METRICS
 from rkstore.evaluation.metrics.base import Given
 from rkstore.evaluation.metrics.documents import check_documents
 from rkstore.evaluation.metrics.truth import model_of, planted_of
+from rkstore.evaluation.opened import opened
 from rkstore.evaluation.results import Entry
 from rkstore.evaluation.settings import EvaluateSettings
 from rkstore.settings import check_device
@@ -35,7 +32,6 @@ from rkstore.store.jsontext import to_json
 from rkstore.store.open import open_readable
 from rkstore.store.readable import Readable
 from rkstore.store.rows import column_of
-from rkstore.store.sites import Site, head_of
 
 # What of a result says how it was asked for, and options that change a number in it.
 OF_CALL = ("name", "path", "rows_sha256")
@@ -181,7 +177,7 @@ class _Measured:
 
 def _prepare(path: str | Path, name: str, store: Readable, settings: EvaluateSettings) -> _Measured:
     """Load a dictionary, or raise BadInput if it cannot be measured on that store."""
-    dictionary, metadata = measurable(path, store, settings)
+    dictionary, metadata = opened(path, store, settings)
     needed = {site.hook_name for site in dictionary.wiring.sites}
     sites = tuple(hook_name for hook_name in store.hook_names if hook_name in needed)
     notes = doubts(path, metadata, store, any_model=settings.any_model)
@@ -203,71 +199,6 @@ def _given(
         planted, doubt = None, [f"no scores against the truth: {error.sentence}"]
     mined = mined_of(path, metadata, dictionary.d_sae)
     return Given(dictionary, means, mined, planted, model_of(store)), doubt
-
-
-def measurable(
-    path: str | Path, store: Readable, settings: EvaluateSettings
-) -> tuple[Dictionary, dict[str, Any]]:
-    """A dictionary in any layout, for the rows of a store, and its metadata.
-
-    Raises:
-        BadInput: there is none, or the store lacks one of its sites.
-    """
-    dictionary, metadata = _load(path, settings)
-    # What a store has under another name is the same numbers.
-    dictionary.wiring = dictionary.wiring.renamed(store.aliases)
-    for site in dictionary.wiring.sites:
-        _check_site(path, site, store)
-    return dictionary, metadata
-
-
-def _load(path: str | Path, settings: EvaluateSettings) -> tuple[Dictionary, dict[str, Any]]:
-    """A dictionary; what its files do not say of its sites is as the options say."""
-    here = local_copy(path)
-    layout = settings.layout if len(layouts_of(here)) > 1 else None
-    said = {"hook_name": settings.hook_name, "hook_name_out": settings.hook_name_out}
-    try:
-        dictionary, metadata = load_dictionary(here, layout)
-        if not any(site.hook_name in (UNNAMED, UNNAMED_OUT) for site in dictionary.wiring.sites):
-            return dictionary, metadata
-    except BadInput:
-        if not any(said.values()):
-            raise
-    return load_dictionary(here, layout, **said)
-
-
-def _check_site(path: str | Path, site: Site, store: Readable) -> None:
-    """Raise BadInput unless the store has the site of a dictionary, in its width."""
-    if site.hook_name not in store.hook_names:
-        if site.hook_name in (UNNAMED, UNNAMED_OUT):
-            flag = "--hook-name" if site.hook_name == UNNAMED else "--hook-name-out"
-            what = "reads" if site.hook_name == UNNAMED else "writes"
-            raise BadInput(
-                f"{path} does not say which activations it {what}: say it with {flag}, one of "
-                f"{few(store.hook_names)}"
-            )
-        raise BadInput(
-            f"'{site.hook_name}' is not in the store at {store.where}, which has "
-            f"{few(store.hook_names)}, and {path} needs it: {_remedy(site.hook_name, store)}"
-        )
-    width = store.manifest.width(site.hook_name)
-    if site.width != width:
-        raise BadInput(
-            f"{path} is for activations {site.width} wide, "
-            f"{site.hook_name} in {store.where} is {width} wide"
-        )
-
-
-def _remedy(hook_name: str, store: Readable) -> str:
-    """What to do about a site that is not in a store."""
-    of_pair, paired = ":" in hook_name, any(":" in name for name in store.hook_names)
-    if of_pair and not paired:
-        return "it is for two stores, so give the second one with --paired-with"
-    if paired and not of_pair:
-        return "it is for one store, so leave out --paired-with"
-    own, head = head_of(hook_name.rpartition(":")[2])
-    apart = "" if head is None else " --heads apart"
-    return f"harvest it with --hook {own}{apart}, or pull it if this is a part of a store"
 
 
 def entry_of(result: Evaluation, store: Readable, settings: EvaluateSettings) -> Entry:

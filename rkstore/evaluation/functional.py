@@ -22,9 +22,10 @@ from rkstore.errors import BadInput, RkstoreError
 from rkstore.evaluation.blocks import HeldOutBlocks
 from rkstore.evaluation.chance import random_like
 from rkstore.evaluation.checkpoints import doubts, names
-from rkstore.evaluation.evaluate import CHANGING, calibration_rows, held_out_chunks, measurable
+from rkstore.evaluation.evaluate import CHANGING, calibration_rows, held_out_chunks
 from rkstore.evaluation.metrics.base import fires
 from rkstore.evaluation.metrics.documents import LEAST_DOCUMENTS
+from rkstore.evaluation.opened import opened
 from rkstore.evaluation.passes import Batch, Given, Pass, Planned, planned
 from rkstore.evaluation.predictions import CLEAN, PerRow, Reference, SpliceEvaluation, evaluation
 from rkstore.evaluation.results import Entry
@@ -244,7 +245,7 @@ class Functional:
 
     def _given(self, path: str | Path, name: str) -> Given:
         settings = self.settings
-        dictionary, metadata = measurable(path, self.store, settings)
+        dictionary, metadata = opened(path, self.store, settings)
         notes = doubts(path, metadata, self.store, any_model=settings.any_model)
         sites = [site.hook_name for site in dictionary.wiring.sites]
         chosen = self.blocks.chosen(sites, settings.special_tokens, settings.max_norm)

@@ -1,13 +1,12 @@
 """Options of an evaluation, and of a comparison of recorded ones."""
 
-from rkstore.dictionaries.layouts import LAYOUTS
-from rkstore.dictionaries.settings import HOOK_NAME_HELP, HOOK_NAME_OUT_HELP
+from rkstore.dictionaries.settings import DictionarySettings
 from rkstore.rkcnn.settings import MAX_NORM_HELP, SPECIAL_TOKENS_HELP
 from rkstore.settings import Settings, option
 from rkstore.store.sites import PAIRED_HELP, STORE_HELP
 
 
-class EvaluateSettings(Settings):
+class EvaluateSettings(DictionarySettings):
     """What to measure dictionaries on."""
 
     store: str | None = option(None, STORE_HELP, path=True)
@@ -18,11 +17,6 @@ class EvaluateSettings(Settings):
     any_model: bool = option(
         False, "Also measure dictionaries of another model, which are refused otherwise."
     )
-    layout: str | None = option(
-        None, "Which of the layouts to read in a directory that has several.", choices=LAYOUTS
-    )
-    hook_name: str | None = option(None, HOOK_NAME_HELP)
-    hook_name_out: str | None = option(None, HOOK_NAME_OUT_HELP)
 
     with_model: bool = option(
         False,
