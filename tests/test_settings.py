@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from rkstore.dictionaries.selects import SELECTS
 from rkstore.dictionaries.wirings import WIRINGS
 from rkstore.errors import BadInput
+from rkstore.evaluation.latents.settings import QualitySettings
 from rkstore.evaluation.settings import CompareSettings, EvaluateSettings
 from rkstore.harvest.settings import HarvestSettings
 from rkstore.rkcnn.directions import DIRECTIONS
@@ -41,6 +42,7 @@ ALL = [
     TrainSettings,
     EvaluateSettings,
     CompareSettings,
+    QualitySettings,
 ]
 
 

@@ -278,7 +278,9 @@ class _Bench:
         settings: QualitySettings,
     ) -> None:
         self.chosen, self.labels, self.rows, self.settings = chosen, labels, rows, settings
-        self._raw: dict[Sites, dict[str, Floats]] = {}
+        # Of the last sites alone: they are large.
+        self._centred: dict[Sites, Floats] = {}
+        self._components: dict[Sites, Floats] = {}
         self._dense: dict[tuple[Sites, str], Accuracy] = {}
         self._directions: dict[tuple[Sites, str], Direction] = {}
 
@@ -307,16 +309,19 @@ class _Bench:
 
     def _probes(self, dictionary: Dictionary, code: Any) -> Iterable[ClassProbe]:
         chosen, seed, sites = self.chosen, self.settings.seed, dictionary.wiring.reads
-        if sites not in self._raw:
-            components = principal_components(chosen, sites, seed)
-            # Only those of the last dictionary are kept: they are large.
-            self._raw = {sites: {"raw dimensions": chosen.side_by_side(sites), "PCA": components}}
-        random = {"random dictionary": random_code(dictionary, code, chosen, seed)}
-        features = {"latents": code} | random | self._raw[sites]
+        raw = self._side_by_side(sites)
+        if sites not in self._components:
+            self._components = {sites: principal_components(chosen, sites, seed)}
+        random = random_code(dictionary, code, chosen, seed, self.settings.batch_size)
+        features = {
+            "latents": code,
+            "random dictionary": random,
+            "raw dimensions": raw,
+            "PCA": self._components[sites],
+        }
         for name in tqdm(self.rows, desc="probe", unit="class", disable=None):
             rows = self.rows[name]
             if (sites, name) not in self._dense:
-                raw = features["raw dimensions"]
                 self._dense[sites, name] = dense_probe(rows, raw, chosen.group, seed)
             dense = self._dense[sites, name]
             yield probe(name, rows, features, dense, chosen.group, self.settings.k, seed)
@@ -345,6 +350,12 @@ class _Bench:
     def _direction(self, sites: Sites, name: str) -> Direction:
         if (sites, name) not in self._directions:
             tokens = np.flatnonzero((self.labels[name] == 1) & ~self.chosen.train)
-            x = self.chosen.side_by_side(sites)
+            x = self._side_by_side(sites)
             self._directions[sites, name] = direction_of(name, self.rows[name], tokens, x)
         return self._directions[sites, name]
+
+    def _side_by_side(self, sites: Sites) -> Floats:
+        """Activations of some sites, centred."""
+        if sites not in self._centred:
+            self._centred = {sites: self.chosen.side_by_side(sites)}
+        return self._centred[sites]
