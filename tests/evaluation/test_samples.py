@@ -256,7 +256,7 @@ def test_a_latent_planted_to_fire_on_one_word_has_that_word_in_all_its_samples(
         read = json.loads(file.read_text())["samples"]
         assert {sample["token"] for sample in read} == {word}
         assert all(f"«{word}»" in sample["text"] for sample in read)
-        assert all(sample["text"] == store.text(sample["row"]) for sample in read)
+        assert all("".join(sample["tokens"]) in unmarked(sample["text"]) for sample in read)
 
 
 def test_the_table_of_samples_has_their_words_in_place(planted, rkstore, tmp_path):
@@ -271,6 +271,10 @@ def test_the_table_of_samples_has_their_words_in_place(planted, rkstore, tmp_pat
         assert sample["tokens"] == words
         assert sample["token"] == words[20]
         assert sample["around"][20] == pytest.approx(sample["value"])
+
+
+def unmarked(text):
+    return text.replace("«", "").replace("»", "")
 
 
 def refused(rkstore, *words):
