@@ -95,6 +95,7 @@ def encoded(dictionary: Dictionary, looking: Looking, shown: str = "samples") ->
         BadInput: an activation is not finite.
         DamagedStore: a chunk is not what was written.
     """
+    dictionary = dictionary.to(looking.device).eval()
     pending: list[Segment] = []
     with tqdm(total=looking.count, unit="row", desc=shown, disable=None) as bar:
         for rows, x in _batches(looking):

@@ -43,7 +43,6 @@ def collect(
         RkstoreError: the disk is full.
     """
     check_room(settings)
-    dictionary = dictionary.to(settings.device).eval()
     where = Path(tempfile.gettempdir()) if scratch is None else scratch
     with tempfile.TemporaryFile(dir=where) as file:
         return choose(dictionary, look(dictionary, store, settings), settings, Codes(file, where))
