@@ -2,10 +2,12 @@
 
 import json
 from collections import defaultdict
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from conftest import make_manifest, make_values
 from pyarrow import parquet
 from worded import make_tokenizer, write_worded
 
@@ -16,14 +18,18 @@ from rkstore.evaluation.samples.best import Best, drawn, falling
 from rkstore.evaluation.samples.collect import BINS, collect
 from rkstore.evaluation.samples.samples import Samples
 from rkstore.evaluation.samples.settings import CollectSettings
+from rkstore.store.manifest import MORE_COLUMNS_SCHEMA, PARTNER_ROW
+from rkstore.store.paired import PairedStore
+from rkstore.store.store import Store
+from rkstore.store.writing.writer import StoreWriter
 
 SITE, WIDTH, LATENTS = "blocks.0.mlp.hook_post", 12, 20
 
 
-def dictionary_of(select="relu", seed=0, **options):
+def dictionary_of(select="relu", seed=0, hook_name=SITE, **options):
     """Random whole numbers, so that a code is exact however rows are batched."""
     generator = torch.Generator().manual_seed(seed)
-    made = Dictionary.of_site(WIDTH, LATENTS, select_named(select, options), hook_name=SITE)
+    made = Dictionary.of_site(WIDTH, LATENTS, select_named(select, options), hook_name=hook_name)
     with torch.no_grad():
         for name, parameter in made.named_parameters():
             if name != "b_dec":
@@ -164,6 +170,38 @@ def test_part_of_the_rows_is_whole_blocks_spread_over_the_store(whole):
     rows = np.unique(found.row // 16)
     assert rows.tolist() == [0, 4, 9]
     assert found.rows == 3 * 14
+
+
+@pytest.mark.parametrize("rows", [None, 20])
+def test_rows_of_an_aligned_store_are_in_the_blocks_of_the_text(make_store, tmp_path, rows):
+    """Every third row of a text has a partner; what is around a sample are tokens, not rows."""
+    base, _ = make_store("base", sites={SITE: WIDTH})
+    partners = np.arange(5, base.rows, 3)
+    sizes = {"rows": len(partners), "chunk_rows": 8, "shard_rows": 32, "context_size": 1}
+    source = {"paired_with": {"fingerprint": base.manifest.fingerprint}}
+    manifest = replace(
+        make_manifest(sites={SITE: WIDTH}, source=source, **sizes),
+        more_columns=(PARTNER_ROW,),
+        schema=MORE_COLUMNS_SCHEMA,
+    )
+    x = np.random.default_rng(3).integers(-4, 5, (len(partners), WIDTH)).astype(np.float32)
+    own = make_values(manifest) | {SITE: x, PARTNER_ROW: partners}
+    with StoreWriter(tmp_path / "aligned", manifest) as writer:
+        for shard in range(manifest.shards):
+            part = slice(*manifest.rows_of_shard(shard))
+            columns = {name: own[name][part] for name in manifest.columns}
+            writer.write_shard({SITE: own[SITE][part]}, columns)
+    paired = PairedStore(base, Store(tmp_path / "aligned"))
+    made = dictionary_of(hook_name=f"chat:{SITE}")
+    found = collect(made, paired, CollectSettings(rows=rows, sample_context_size=4))
+    code = made.encode(torch.from_numpy(x)).detach().numpy()
+    of_text = {int(partner): row for row, partner in enumerate(partners)}
+    assert len(found.row) > 100
+    for latent, row, around in zip(found.latent, found.row, found.around, strict=True):
+        at = int(partners[row])
+        near = [t if t // 8 == at // 8 else None for t in range(at - 4, at + 5)]
+        expected = [code[of_text[t], latent] if t in of_text else 0 for t in near]
+        assert around.tolist() == expected
 
 
 def test_samples_are_the_same_after_saving_and_equal_ones_have_equal_bytes(whole, tmp_path):

@@ -7,7 +7,7 @@ which samples belong to which band is known only when the largest activation of 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -95,23 +95,32 @@ def encoded(dictionary: Dictionary, looking: Looking, shown: str = "samples") ->
         BadInput: an activation is not finite.
         DamagedStore: a chunk is not what was written.
     """
+    training = dictionary.training
     dictionary = dictionary.to(looking.device).eval()
+    try:
+        with tqdm(total=looking.count, unit="row", desc=shown, disable=None) as bar:
+            yield from _whole_blocks(dictionary, looking, bar)
+    finally:
+        dictionary.train(training)
+
+
+def _whole_blocks(dictionary: Dictionary, looking: Looking, bar: Any) -> Iterator[Segment]:
+    """Batches put together to segments that end with a block."""
     pending: list[Segment] = []
-    with tqdm(total=looking.count, unit="row", desc=shown, disable=None) as bar:
-        for rows, x in _batches(looking):
-            pending.append(_segment(dictionary, looking, rows, x))
-            bar.update(len(rows))
-            if (
-                sum(len(part.rows) for part in pending) >= SEGMENT_ROWS
-                or sum(len(part.place) for part in pending) >= SEGMENT_ENTRIES
-            ):
-                whole = _joined(pending)
-                block = whole.text // looking.context_size
-                last = int(np.searchsorted(block, block[-1]))  # there may be more of it
-                done, rest = whole.split(last)
-                pending = [rest]
-                if len(done.rows):
-                    yield done
+    for rows, x in _batches(looking):
+        pending.append(_segment(dictionary, looking, rows, x))
+        bar.update(len(rows))
+        if (
+            sum(len(part.rows) for part in pending) >= SEGMENT_ROWS
+            or sum(len(part.place) for part in pending) >= SEGMENT_ENTRIES
+        ):
+            whole = _joined(pending)
+            block = whole.text // looking.context_size
+            last = int(np.searchsorted(block, block[-1]))  # there may be more of it
+            done, rest = whole.split(last)
+            pending = [rest]
+            if len(done.rows):
+                yield done
     if pending:
         yield _joined(pending)
 

@@ -54,19 +54,23 @@ def look(dictionary: Dictionary, store: Readable, settings: CollectSettings) -> 
         store.check_site(name)
     chunks = _spread(store, settings.rows)
     special_tokens, max_norm = settings.special_tokens, settings.max_norm
+    text, _ = store.in_text(store.first_row, store.first_row)
+    block = text.manifest.context_size
     out = at_any(
         [
-            left_out(store, site, chunks, special_tokens=special_tokens, max_norm=max_norm)
-            for site in sites
+            _cut(store, chunks, block),
+            *(
+                left_out(store, site, chunks, special_tokens=special_tokens, max_norm=max_norm)
+                for site in sites
+            ),
         ]
     )
-    text, _ = store.in_text(store.first_row, store.first_row)
     found = Looking(
         store,
         sites,
         chunks,
         out,
-        text.manifest.context_size,
+        block,
         settings.sample_activation_threshold,
         settings.batch_size,
         settings.device,
@@ -83,13 +87,8 @@ def _spread(store: Readable, rows: int | None) -> Sequence[int]:
     """Chunks of whole blocks, evenly spread, with at least so many rows; all, if none are asked."""
     if rows is None or rows >= store.stop_row - store.first_row:
         return store.chunk_range
-    text, _ = store.in_text(store.first_row, store.first_row)
-    chunk_rows, block = store.manifest.chunk_rows, text.manifest.context_size
-    if block != store.manifest.context_size:
-        raise BadInput(
-            f"the blocks of {store.where} lie across its chunks, so a part of its rows would cut "
-            "them: leave out --rows"
-        )
+    # Of an aligned store the block is one row, and blocks of the text are cut: see _cut.
+    chunk_rows, block = store.manifest.chunk_rows, store.manifest.context_size
     together = math.lcm(chunk_rows, block) // chunk_rows
     groups: dict[int, list[int]] = {}
     for chunk in store.chunk_range:
@@ -98,3 +97,25 @@ def _spread(store: Readable, rows: int | None) -> Sequence[int]:
     count = min(len(numbers), -(-rows // (together * chunk_rows)))
     chosen = (numbers[i * len(numbers) // count] for i in range(count))
     return [chunk for number in chosen for chunk in groups[number]]
+
+
+def _cut(store: Readable, chunks: Sequence[int], block: int) -> LeftOut:
+    """Rows of blocks of the text that these chunks do not hold as a whole, though the store does.
+
+    There are none where all chunks are read, nor, by :func:`_spread`, in a store with its own text.
+    """
+    if len(chunks) == len(store.chunk_range):
+        return LeftOut()
+    read, found = set(chunks), [np.empty(0, np.int64)]
+    for chunk in chunks:
+        first, stop = store.rows_of_chunk(chunk)
+        begin, end = max(first - 1, store.first_row), min(stop + 1, store.stop_row)
+        blocks = store.in_text(begin, end)[1] // block
+        own = blocks[first - begin : stop - begin]
+        cut = np.zeros(len(own), bool)
+        if begin < first and chunk - 1 not in read:
+            cut |= own == blocks[0]
+        if end > stop and chunk + 1 not in read:
+            cut |= own == blocks[-1]
+        found.append(first + np.flatnonzero(cut))
+    return LeftOut(np.concatenate(found))

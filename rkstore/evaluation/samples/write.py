@@ -1,11 +1,12 @@
 """A checkpoint × a store → a directory of samples."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from rkstore.dictionaries.dictionary import Dictionary
 from rkstore.dictionaries.disk import load_dictionary
 from rkstore.evaluation.checkpoints import doubts
 from rkstore.evaluation.evaluate import check_site
@@ -51,6 +52,22 @@ def write_samples(
     return write_found(subject, settings, out), out, notes
 
 
+def write_during(
+    dictionary: Dictionary, store: Readable, settings: SamplesSettings, out: Path
+) -> None:
+    """Write the samples of a dictionary that is being trained, unless they are there already.
+
+    Args:
+        dictionary: for rows as they are stored.
+        out: named after its checkpoint, as which an interrupted training may have written them.
+    """
+    if out.exists():
+        return
+    looking = look(dictionary, store, settings)
+    facts = _facts(str(out), (), settings)
+    write_found(Subject(store, dictionary, {}, out.name, looking, facts), settings, out)
+
+
 def write_found(subject: Subject, settings: SamplesSettings, out: Path) -> Samples:
     """Collect the samples of a subject, and write them to a new directory."""
     layout = settings.options(LAYOUTS[settings.to])
@@ -85,9 +102,14 @@ def subject_of(
     for site in dictionary.wiring.reads:
         check_site(checkpoint, site, metadata, store)
     notes = doubts(checkpoint, metadata, store, any_model=settings.any_model)
-    facts: dict[str, Any] = {"checkpoint": str(checkpoint), "notes": notes}
-    reasons = options_in(CollectSettings).keys() - NO_REASON
-    facts["settings"] = {name: getattr(settings, name) for name in sorted(reasons)}
+    facts = _facts(str(checkpoint), notes, settings)
     name = named(checkpoint).resolve().name
     looking = look(dictionary, store, settings)
     return Subject(store, dictionary, metadata, name, looking, facts), notes
+
+
+def _facts(checkpoint: str, notes: Sequence[str], settings: CollectSettings) -> dict[str, Any]:
+    """How samples are chosen, for JSON."""
+    reasons = sorted(options_in(CollectSettings).keys() - NO_REASON)
+    chosen = {name: getattr(settings, name) for name in reasons}
+    return {"checkpoint": checkpoint, "notes": list(notes), "settings": chosen}
