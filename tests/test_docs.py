@@ -44,6 +44,7 @@ PAGES = [
             "lookup",
             "planted",
             "probing",
+            "samples",
             "sharing",
         )
     ),
