@@ -45,6 +45,7 @@ PAGES = [
             "lookup",
             "planted",
             "probing",
+            "samples",
             "sharing",
             "training",
         )

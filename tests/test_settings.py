@@ -11,6 +11,7 @@ from rkstore.dictionaries.selects import SELECTS
 from rkstore.dictionaries.wirings import WIRINGS
 from rkstore.errors import BadInput
 from rkstore.evaluation.latents.settings import QualitySettings
+from rkstore.evaluation.samples.settings import LatentsSettings, SamplesSettings
 from rkstore.evaluation.settings import CompareSettings, EvaluateSettings
 from rkstore.harvest.settings import HarvestSettings
 from rkstore.rkcnn.directions import DIRECTIONS
@@ -43,6 +44,7 @@ ALL = [
     EvaluateSettings,
     CompareSettings,
     QualitySettings,
+    *(SamplesSettings, LatentsSettings),
 ]
 
 
@@ -260,6 +262,7 @@ NO_PATHS = {
     *("revision", "layer", "layers", "hook", "dataset_config", "split", "device", "name", "rows"),
     *("hook_name", "hook_name_out", "model_name", "hook_out", "pair", "metric"),
     *("text_column", "ids_column", "chat_column", "id_column"),
+    *("source_set", "model_id", "creator_id", "creator_name", "release", "created_at"),
 }
 
 

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 PEERS = ROOT / "benchmarks" / "peers"
 
 # Targets of the Makefile that make an environment, and where each of them is.
-ENVIRONMENTS = {"saelens": ".venv-saelens", "peers": ".venv-peers"}
+ENVIRONMENTS = {"saelens": ".venv-saelens", "peers": ".venv-peers", "readers": ".venv-readers"}
 
 
 def python_of(environment: str) -> Path:

@@ -7,7 +7,8 @@ import importlib
 
 from harness.row import ROWS, Row
 
-for kind in ("harvests", "storing", "batches", "probes", "steps", "evaluating", "training"):
+KINDS = ("harvests", "storing", "batches", "probes", "steps", "evaluating", "samples", "training")
+for kind in KINDS:
     importlib.import_module(f"rows.{kind}")
 
 NAMES = tuple(ROWS)

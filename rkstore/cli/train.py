@@ -1,6 +1,6 @@
 """``train``."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from rkstore.training.run import Run
     from rkstore.training.tracking.base import Callback
 
+# Enough for samples to look at while a dictionary is trained.
+SAMPLED_ROWS = 65_536
+
 
 @click.command(cls=Command)
 @store_argument
@@ -25,8 +28,16 @@ if TYPE_CHECKING:
     help="Steps between evaluations on 8,192 held-out rows, whose numbers are tracked; none by "
     "default.",
 )
+@click.option(
+    "--sample-collection-freq",
+    type=Number(int),
+    help="Steps between collections of what makes each latent fire on about 65,536 rows, as "
+    "'rkstore samples' writes it, beside the checkpoints and at the end; none by default.",
+)
 @options_of(TrainSettings, several=True)
-def train(settings: list[TrainSettings], evaluate_every: int | None) -> None:
+def train(
+    settings: list[TrainSettings], evaluate_every: int | None, sample_collection_freq: int | None
+) -> None:
     """Several are trained in one pass over the store, whatever each reads and writes of it.
 
     Without --layer and --hook, where a store has several sites, the one probed last is used. After
@@ -37,6 +48,8 @@ def train(settings: list[TrainSettings], evaluate_every: int | None) -> None:
     from rkstore.training.train import train_all
 
     callbacks = [] if evaluate_every is None else [_evaluation(evaluate_every)]
+    if sample_collection_freq is not None:
+        callbacks.append(_samples(sample_collection_freq, settings))
     typed = [name for name in options_in(TrainSettings) if is_typed(name)]
     of_each = [unused(one, typed) for one in settings]
     for name, sentence in of_each[0].items():
@@ -67,3 +80,32 @@ def _evaluation(every: int) -> "Callback":
         return rows_of(run).metrics(run.reading.in_store_units(dictionary_for_use(run)))
 
     return evaluated
+
+
+def _samples(every: int, settings: Sequence[TrainSettings]) -> "Callback":
+    """Writes samples of a run every so many steps, and at its end."""
+    from rkstore.evaluation.samples.settings import SamplesSettings
+    from rkstore.evaluation.samples.write import write_during
+    from rkstore.store.open import open_readable
+    from rkstore.training.average import dictionary_for_use
+
+    if every < 1:
+        raise BadInput(f"--sample-collection-freq is {every}: it must be at least 1")
+    for one in settings:  # before any of it is trained
+        _ = open_readable(one.store, one.paired_with).words
+
+    def sampled(step: int, run: "Run") -> None:
+        if step % every and not run.finished:
+            return
+        chosen = SamplesSettings(
+            rows=SAMPLED_ROWS,
+            special_tokens=run.settings.special_tokens,
+            max_norm=run.settings.max_norm,
+            device=run.settings.device,
+        )
+        dictionary = run.reading.in_store_units(dictionary_for_use(run))
+        directory = run.directory(step)
+        out = directory.with_name(f"{directory.name}-samples")
+        write_during(dictionary, run.store, chosen, out)
+
+    return sampled

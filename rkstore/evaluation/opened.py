@@ -15,9 +15,12 @@ from rkstore.store.sites import Site, head_of
 
 
 def opened(
-    path: str | Path, store: Readable, settings: DictionarySettings
+    path: str | Path, store: Readable, settings: DictionarySettings, *, only_reads: bool = False
 ) -> tuple[Dictionary, dict[str, Any]]:
     """A dictionary in any layout, for the rows of a store, and its metadata.
+
+    Args:
+        only_reads: that the store need not have what the dictionary writes.
 
     Raises:
         BadInput: there is none, or the store lacks one of its sites.
@@ -25,7 +28,7 @@ def opened(
     dictionary, metadata = _read(path, settings)
     # What a store has under another name is the same numbers.
     dictionary.wiring = dictionary.wiring.renamed(store.aliases)
-    for site in dictionary.wiring.sites:
+    for site in dictionary.wiring.reads if only_reads else dictionary.wiring.sites:
         _check_site(path, site, store)
     return dictionary, metadata
 

@@ -2,11 +2,14 @@
 
 import importlib.util
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 from stopped import train_until
 
 from rkstore.errors import BadInput
+from rkstore.evaluation.samples import Samples
 from rkstore.training.settings import TrainSettings
 from rkstore.training.tracking import base
 from rkstore.training.train import train, train_all
@@ -203,3 +206,40 @@ def test_the_command_evaluates_in_between(rkstore, settings, tmp_path):
     assert evaluated[50]["val_L0"] == pytest.approx(result["l0"])
     status, _, err = rkstore(*words[:-4], "--evaluate-every", 0)
     assert (status, "--evaluate-every is 0" in err) == (2, True)
+
+
+def test_the_command_collects_samples_in_between(rkstore, harvested, tmp_path):
+    words = ["train", harvested.root, "--layer", 0, "--hook", "mlp.hook_post", "--d-sae", 96]
+    words += [
+        "--k",
+        4,
+        "--steps",
+        6,
+        "--batch-size",
+        16,
+        "--name",
+        "run",
+        "--out",
+        tmp_path / "out",
+    ]
+    status, out, err = rkstore(*words, "--sample-collection-freq", 4)
+    assert status == 0, err
+    last = Path(out.splitlines()[-1])
+    found = sorted(path.name for path in last.parent.glob("*-samples"))
+    assert found == ["run_4-samples", "run_6-samples"]
+    status, _, err = rkstore(
+        "samples", last, "--store", harvested.root, "--out", "again", "--rows", 65_536
+    )
+    assert status == 0, err
+    own, again = (Samples.load(path) for path in (f"{last}-samples", tmp_path / "again"))
+    assert np.array_equal(own.row, again.row)
+    np.testing.assert_allclose(own.value, again.value, rtol=1e-4)
+
+
+def test_samples_of_a_store_without_words_are_refused_before_the_training(
+    rkstore, settings, tmp_path
+):
+    words = ["train", settings().store, "--hook", SITE, "--out", tmp_path / "out"]
+    status, _, err = rkstore(*words, "--sample-collection-freq", 5)
+    assert (status, "has no tokenizer" in err) == (2, True)
+    assert not (tmp_path / "out").exists()
