@@ -199,7 +199,7 @@ OF_LATENT = ("fired", "blocks", "largest", "mean", "deviation", "histogram", "wi
 FACTS_OF = tuple(field.name for field in fields(Samples) if field.type in (int, str))
 
 
-def starts_of(latent: NDArray[np.int32], d_sae: int) -> Ints:
+def starts_of(latent: NDArray[np.integer], d_sae: int) -> Ints:
     """Where the samples of each latent start, ``(d_sae + 1,)``, and their number."""
     return np.searchsorted(latent, np.arange(d_sae + 1)).astype(np.int64)
 

@@ -1,0 +1,55 @@
+"""Options of samples."""
+
+from rkstore.rkcnn.settings import MAX_NORM_HELP, SPECIAL_TOKENS_HELP
+from rkstore.settings import Settings, option
+from rkstore.store.sites import PAIRED_HELP, STORE_HELP
+
+
+class CollectSettings(Settings):
+    """Which rows to look at, and which samples of a latent to keep."""
+
+    store: str | None = option(None, STORE_HELP, path=True)
+    paired_with: str | None = option(None, PAIRED_HELP, path=True)
+    rows: int | None = option(
+        None,
+        "About how many rows to look at, whole blocks spread evenly over the store; all by "
+        "default, those trained on and those held out.",
+        least=1,
+    )
+    max_samples_per_feature: int = option(
+        45, "Most samples of a latent; the strongest are what the quantiles leave.", least=1
+    )
+    quantiles: int = option(
+        5,
+        "Bands of equal width, from 0 to the largest activation of a latent, from which samples "
+        "are drawn at random besides the strongest.",
+        least=0,
+    )
+    samples_per_quantile: int = option(5, "Samples from each of these bands.", least=1)
+    distinct_blocks: bool = option(
+        True,
+        "Take at most one of the strongest samples from each block of the text, and one of each "
+        "band: neighbouring tokens tell the same.",
+    )
+    sample_context_size: int = option(
+        20, "Tokens kept on either side of a sample, of the same block.", least=0
+    )
+    sample_activation_threshold: float = option(
+        0.0,
+        "Activations up to this size count as zero; 0 by default, because their unit is that of "
+        "the site.",
+        least=0.0,
+    )
+    special_tokens: bool = option(False, SPECIAL_TOKENS_HELP)
+    max_norm: float | None = option(None, MAX_NORM_HELP, least=1.0)
+    any_model: bool = option(
+        False, "Also take a dictionary of another model, which is refused otherwise."
+    )
+    seed: int = option(0, "Seed of the samples drawn from the bands.", least=0)
+    batch_size: int = option(1024, "Rows encoded at a time.", least=1)
+    device: str = option("cpu", "Torch device.")
+
+    @property
+    def strongest(self) -> int:
+        """How many of the strongest samples are kept; below 0 there is no room for any."""
+        return self.max_samples_per_feature - self.quantiles * self.samples_per_quantile
