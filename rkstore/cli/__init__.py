@@ -29,6 +29,10 @@ COMMANDS = {
     "probe": ("probe", "Mine directions of a site with RkCNN: score subsets, keep the best."),
     "train": ("train", "Train dictionaries from a store, without the model."),
     "evaluate": ("evaluate", "Measure dictionaries on held-out rows: one table and one picture."),
+    "report": (
+        "report",
+        "Write pages to look at: the runs compared, and what each latent fires on.",
+    ),
     "push": ("share", "Copy a store to a directory, s3://, sftp:// or the Hub (hf://)."),
     "pull": ("share", "Fetch a store, or a part of one, from a directory or a URL."),
     "import": ("share", "Store activations that another program wrote, without a model."),

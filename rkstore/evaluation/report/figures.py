@@ -198,7 +198,7 @@ def whole(axis: Any, most: int | None = None) -> None:
 
 def _curve(training: Training | None) -> list[Point] | None:
     """Step and FVU of a training, if it is recorded."""
-    return training and [(entry["step"], entry["fvu"]) for entry in training.history]
+    return training if training is None else [(h["step"], h["fvu"]) for h in training.history]
 
 
 def _draw_training(axis: Any, curves: Sequence[list[Point] | None]) -> None:

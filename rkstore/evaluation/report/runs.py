@@ -60,8 +60,8 @@ def settings_that_differ(
 ) -> tuple[list[str], list[list[str]]]:
     """The settings in which runs differ, and those of each run as texts.
 
-    None of either if one is not recorded, or of another wiring: those differ in too much. Options newer than
-    a run are in no record, and then a dash.
+    None of either if one is not recorded, or of another wiring: those differ in too much. Options
+    newer than a run are in no record, and then a dash.
     """
     identities = [training.identity for training in found if training is not None]
     if len(identities) < len(found) or len({i.get("wiring") for i in identities}) > 1:

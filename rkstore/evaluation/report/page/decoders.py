@@ -32,7 +32,7 @@ class BankWires:
 
     @property
     def latents(self) -> int:
-        return self.read_norms.shape[1]
+        return int(self.read_norms.shape[1])
 
 
 def wires(dictionary: Dictionary, store: Readable) -> list[BankWires]:
@@ -81,7 +81,9 @@ def shares_of_first(dictionary: Dictionary, banks: list[BankWires]) -> NDArray[n
         for name, part in zip(bank.writes, bank.write_norms, strict=True):
             norms[sites.index(name), bank.first : bank.first + bank.latents] = part
     total = norms.sum(axis=0)
-    return np.divide(norms[0], total, out=np.full(len(total), np.nan), where=total > 0)
+    shares: NDArray[np.float64] = np.full(len(total), np.nan)
+    np.divide(norms[0], total, out=shares, where=total > 0)
+    return shares
 
 
 def decoder_norms(dictionary: Dictionary) -> NDArray[np.float64]:

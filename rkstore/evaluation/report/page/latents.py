@@ -154,9 +154,7 @@ def _written(
     bounds = np.searchsorted(sample, np.arange(len(values) + 1))
     flat = pairs.reshape(-1).tolist()
     head = np.stack([text.places(text_rows), before, tokens], axis=1).tolist()
-    return [
-        [*head[k], flat[2 * bounds[k] : 2 * bounds[k + 1]]] for k in range(len(values))
-    ]
+    return [[*head[k], flat[2 * bounds[k] : 2 * bounds[k + 1]]] for k in range(len(values))]
 
 
 def _percents(norms: Doubles) -> list[int]:

@@ -68,7 +68,19 @@ def lede(store: Readable, runs: Sequence[Run], told: Sequence[str]) -> str:
 
 
 def _word(number: int) -> str:
-    words = "Two Three Four Five Six Seven Eight Nine Ten Eleven Twelve".split()
+    words = [
+        "Two",
+        "Three",
+        "Four",
+        "Five",
+        "Six",
+        "Seven",
+        "Eight",
+        "Nine",
+        "Ten",
+        "Eleven",
+        "Twelve",
+    ]
     return words[number - 2] if number <= 12 else f"{number:,}"
 
 
@@ -94,7 +106,10 @@ def _facts(store: Readable, run: Run) -> list[list[str]]:
     codecs = {store.codec_of(name).name for name in store.hook_names}
     rows = store.stop_row - store.first_row
     return [
-        ["Model", f"{model.get('name', 'unknown')} · {model.get('architecture', 'unknown')}{layers}"],
+        [
+            "Model",
+            f"{model.get('name', 'unknown')} · {model.get('architecture', 'unknown')}{layers}",
+        ],
         ["Text", text_of(source)],
         ["Site", sites_of(result)],
         ["Width", f"{result.d_in:,} → {result.d_sae:,} latents"],

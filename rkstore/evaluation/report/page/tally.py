@@ -95,7 +95,13 @@ class Tally:
     def __post_init__(self) -> None:
         self._base = np.zeros(self.tokens, np.int64)
 
-    def add(self, token: Ints, row: Ints, latent: Ints, value: Doubles) -> None:
+    def add(
+        self,
+        token: Ints,
+        row: NDArray[np.integer],
+        latent: NDArray[np.integer],
+        value: NDArray[np.floating],
+    ) -> None:
         """Add a batch.
 
         Args:

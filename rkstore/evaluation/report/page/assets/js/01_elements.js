@@ -53,8 +53,8 @@ const signed = (x, digits) => (x < 0 ? "−" : "+") + Math.abs(x).toFixed(digits
 function percent(p, short) {
   const x = 100 * p;
   if (x === 0) return "0 %";
-  const digits = x >= 10 ? 1 : x >= 1 ? 2 : x >= 0.1 ? 3 : 4;
-  return (x >= 0.001 ? x.toFixed(short ? Math.max(0, digits - 1) : digits) : x.toExponential(0)) + " %";
+  const digits = x >= 10 ? 1 : x >= 1 ? 2 : x >= 0.1 ? 3 : x >= 0.001 ? 4 : 1 - Math.ceil(Math.log10(x));
+  return x.toFixed(short && x >= 0.001 ? digits - 1 : digits) + " %";
 }
 
 const hex = (bytes) => bytes.map((b) => b.toString(16).toUpperCase().padStart(2, "0")).join(" ");

@@ -2,9 +2,12 @@
 // no fetch. Numbers of latents come as columns in base64; what belongs to a latent comes in parts,
 // each loaded when one of its latents is looked at.
 
-let META, INDEX, VOCAB, PROBE = null, NAMES = {};
+let META, INDEX, VOCAB, TOKEN_IDS, PROBE = null, NAMES = {};
 const TEXT = {}, PARTS = {}, loading = {};
 let WHERE = null;
+
+// What is not there: a file that was not copied, or a browser that cannot read one.
+class Missing extends Error {}
 
 function bytesOf(base64) {
   const text = atob(base64), bytes = new Uint8Array(text.length);
@@ -18,9 +21,9 @@ const idsOf = (base64) => column(base64, META.wide ? Uint32Array : Uint16Array);
 
 function inflated(base64) {
   if (!window.DecompressionStream)
-    return Promise.reject(new Error("a browser from 2023 or later, which can read compressed files"));
+    return Promise.reject(new Missing("a browser from 2023 or later, which can read compressed files"));
   const stream = new Blob([bytesOf(base64)]).stream().pipeThrough(new DecompressionStream("deflate-raw"));
-  return new Response(stream);
+  return Promise.resolve(new Response(stream));
 }
 
 function load(path) {
@@ -29,7 +32,7 @@ function load(path) {
       const script = document.createElement("script");
       script.src = path;
       script.onload = done;
-      script.onerror = () => { delete loading[path]; failed(new Error(path)); };
+      script.onerror = () => { delete loading[path]; failed(new Missing(path)); };
       document.head.appendChild(script);
     });
   return loading[path];
@@ -54,13 +57,31 @@ function tokenAt(row) {
   return part ? part[row % META.text_part] : undefined;
 }
 
-const blockOf = (row) => Math.floor((row + META.first) / META.block);
-const inBlock = (row) => (row + META.first) % META.block;
+// The span of the store's text that a row of the page is in: rows are numbered through all spans.
+function spanOf(row) {
+  let before = 0;
+  for (const [first, stop] of META.spans) {
+    if (row < before + stop - first) return { first, before, length: stop - first };
+    before += stop - first;
+  }
+  throw new RangeError("the report has no row " + row);
+}
+
+const inStore = (row) => { const span = spanOf(row); return row - span.before + span.first; };
+const blockOf = (row) => Math.floor(inStore(row) / META.block);
+const inBlock = (row) => inStore(row) % META.block;
+
+// The rows of the page that are of the same block.
+function rowsOfBlock(row) {
+  const span = spanOf(row), start = Math.max(span.before, row - inBlock(row));
+  const stop = Math.min(span.before + span.length, row - inBlock(row) + META.block);
+  return Array.from({ length: stop - start }, (_, k) => start + k);
+}
 
 const receive = {
   meta: (value) => { META = value; },
   labels: (value) => { NAMES = value; },
-  vocab: (value) => { VOCAB = value; },
+  vocab: (pieces, ids) => { VOCAB = pieces; TOKEN_IDS = column(ids, Uint32Array); },
   index(value) {
     INDEX = {
       count: value.count, rows: value.rows,

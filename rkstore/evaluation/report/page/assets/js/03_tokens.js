@@ -51,7 +51,7 @@ function chip(id, given) {
   else if (given === undefined && isSpecial(id)) put(element, sign(specialName(id)));
   else if (piece === "") put(element, sign("(empty)"));
   else put(element, piece[0] === " " ? [sign("␣"), glyphs(piece.slice(1))] : glyphs(piece));
-  element.title = spelled(piece) + (given === undefined ? ", token " + META.token_ids[id] : "");
+  element.title = spelled(piece) + (given === undefined ? ", token " + TOKEN_IDS[id] : "");
   return element;
 }
 

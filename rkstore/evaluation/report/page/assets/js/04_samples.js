@@ -13,7 +13,7 @@ function readSample(sample) {
 const rowsOfSample = (sample) => [sample[0] - sample[1], sample[0] - sample[1] + sample[2] - 1];
 
 function kwic(sample, largest, opens) {
-  const { row, rows, acts } = sample;
+  const read = readSample(sample), { row, rows, acts } = read;
   const show = (some) => running(some, acts, largest, row);
   const left = h("span", { class: "left" }, h("span", {},
     h("span", { class: "far" }, show(rows.filter((r) => r < row - NEAR))),
@@ -21,7 +21,7 @@ function kwic(sample, largest, opens) {
   const right = h("span", { class: "right" }, h("span", {}, show(rows.filter((r) => r >= row))));
   if (!opens) return h("span", { class: "kw" }, left, right);
   const line = h("button", { class: "kw", type: "button", "aria-expanded": "false" }, left, right);
-  line.addEventListener("click", () => toggle(line, sample, largest));
+  line.addEventListener("click", () => toggle(line, read, largest));
   return line;
 }
 
@@ -29,8 +29,7 @@ function toggle(line, sample, largest) {
   const item = line.closest("li"), open = $(".whole", item);
   line.setAttribute("aria-expanded", String(!open));
   if (open) { open.remove(); return; }
-  const start = sample.row - inBlock(sample.row);
-  const block = Array.from({ length: META.block }, (_, k) => start + k).filter((r) => r >= 0 && r < META.text_rows);
+  const block = rowsOfBlock(sample.row);
   textOf(block).then(() => {
     if (line.getAttribute("aria-expanded") === "true" && !$(".whole", item))
       item.appendChild(wholeBlock(block, sample, largest));

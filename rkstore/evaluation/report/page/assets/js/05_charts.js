@@ -9,7 +9,7 @@ function chartWidth(columns) {
 
 function ticksOf(low, high, count) {
   const raw = (high - low) / count, size = Math.pow(10, Math.floor(Math.log10(raw))), ratio = raw / size;
-  const step = size * (ratio > 5 ? 10 : ratio > 2 ? 5 : ratio > 1 ? 2 : 1), out = [];
+  const step = size * (ratio > 7 ? 10 : ratio > 3.5 ? 5 : ratio > 1.5 ? 2 : 1), out = [];
   for (let v = Math.ceil(low / step - 1e-9) * step; v <= high + 1e-9 * step; v += step) out.push(+v.toPrecision(10));
   return out;
 }
@@ -26,7 +26,7 @@ function apart(ends, bottom) {
 // Lines: {x, y: [low, high], lines: [{name, on, points, dash}], format…, label}.
 function lineChart(spec) {
   const many = spec.lines.length > 6, named = spec.named !== false;
-  const W = chartWidth(3), H = 190, left = 42, right = named ? 84 : 8, top = 8, bottom = 26;
+  const W = chartWidth(3), H = 190, left = 42, right = named ? 98 : 8, top = 8, bottom = 26;
   const x = (v) => left + ((v - spec.x[0]) / (spec.x[1] - spec.x[0])) * (W - left - right);
   const y = (v) => H - bottom - ((v - spec.y[0]) / (spec.y[1] - spec.y[0])) * (H - top - bottom);
   const svg = s("svg", { width: W, height: H, role: "img", "aria-label": spec.label });
@@ -50,7 +50,7 @@ function lineChart(spec) {
   if (named) {
     apart(ends, H - bottom - 4);
     for (const end of ends)
-      put(svg, s("text", { x: W - right + 6, y: end.y + 4, class: end.line.on ? "on" : "" }, shortened(end.line.name, 13)));
+      put(svg, s("text", { x: W - right + 6, y: end.y + 4, class: end.line.on ? "on" : "" }, shortened(end.line.name, 16)));
   }
   return svg;
 }

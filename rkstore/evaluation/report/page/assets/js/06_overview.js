@@ -12,11 +12,14 @@ function overview() {
     cardsSection());
 }
 
+// All but the random dictionary that stands below them.
+const trained = () => META.runs.filter((run) => !run.control);
+
 function runsSection() {
-  const table = runsTable(), filtered = META.runs.length >= FROM_RUNS;
+  const table = runsTable(), filtered = trained().length >= FROM_RUNS;
   const find = filtered && h("input", { class: "field find", type: "search", placeholder: "Filter runs", "aria-label": "Filter runs", value: runsSort.text,
     autocomplete: "off", on: { input: (event) => { runsSort.text = event.target.value; table.draw(); } } });
-  return section(META.runs.length > 1 ? "Runs compared" : "The run", plural(META.held_out, "held-out token"), find,
+  return section(trained().length > 1 ? "Runs compared" : "The run", plural(META.held_out, "held-out token"), find,
     h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Runs compared" }, table.element),
     h("p", { class: "note below" }, META.runs_note));
 }
@@ -29,9 +32,9 @@ function domainOf(key, intervals) {
 }
 
 function runsTable() {
-  const shownName = META.runs[META.shown].name, several = META.runs.length > 1, body = h("tbody");
+  const shownName = META.runs[META.shown].name, several = trained().length > 1, body = h("tbody");
   const columns = [
-    { key: "name", title: "Run", cell: (run) => h("td", { class: "name", title: run.name }, run === META.runs[META.shown] ? h("a", { href: "#/latents" }, run.name) : run.name) },
+    { key: "name", title: "Run", cell: (run) => h("td", { class: run.control ? "name note" : "name", title: run.name }, isShown(run) ? h("a", { href: "#/latents" }, run.name) : run.name) },
     ...META.told.map((title, k) => ({ key: k, title, style: "told", cell: (run) => h("td", { class: "told" }, run.told[k]) })),
     { key: "fvu", title: "FVU", style: "n", cell: fvuCell(domainOf("fvu", "fvu_interval")) },
     several && { key: "difference", title: "Against " + shortened(shownName, 24), style: "n difference", cell: differenceCell },
@@ -52,8 +55,8 @@ function runsTable() {
     });
     const words = runsSort.text.trim().toLowerCase();
     const rows = META.runs.filter((run) => [run.name, ...run.told].join(" ").toLowerCase().includes(words));
-    rows.sort((a, b) => compare(value(a, runsSort.key), value(b, runsSort.key)) * runsSort.way);
-    replace(body, rows.map((run) => h("tr", { class: run === META.runs[META.shown] ? "shown" : null }, columns.map((column) => column.cell(run)))));
+    rows.sort((a, b) => a.control - b.control || compare(value(a, runsSort.key), value(b, runsSort.key)) * runsSort.way);
+    replace(body, rows.map((run) => h("tr", { class: isShown(run) ? "shown" : null }, columns.map((column) => column.cell(run)))));
     if (!rows.length) put(body, h("tr", {}, h("td", { colspan: columns.length, class: "note" }, "No run answers to that.")));
   }
   draw();
@@ -70,11 +73,11 @@ const isShown = (run) => run === META.runs[META.shown];
 
 const fvuCell = (domain) => (run) => h("td", { class: "n" }, h("div", { class: "measure" },
   dotChart(run.fvu, run.fvu_interval, domain, isShown(run)), h("b", {}, run.fvu.toFixed(4)),
-  h("span", { class: "note" }, run.fvu_interval ? "± " + ((run.fvu_interval[1] - run.fvu_interval[0]) / 2).toFixed(4) : "")));
+  run.fvu_interval && h("span", { class: "note" }, "± " + ((run.fvu_interval[1] - run.fvu_interval[0]) / 2).toFixed(4))));
 
 function differenceCell(run) {
   if (isShown(run)) return h("td", { class: "n difference" }, h("span", { class: "note" }, "the run shown"));
-  if (run.difference === null) return h("td", { class: "n difference" }, h("span", { class: "note" }, "other sites"));
+  if (run.difference === null) return h("td", { class: "n difference" }, h("span", { class: "note" }, run.control ? "–" : "other sites"));
   const interval = run.difference_interval;
   return h("td", { class: "n difference" }, h("b", {}, signed(run.difference, 4)),
     interval && h("span", { class: "note" }, " " + signed(interval[0], 4) + " to " + signed(interval[1], 4)));
@@ -89,11 +92,11 @@ const deadCell = (run) => h("td", { class: "n" }, h("div", { class: "measure" },
 const lineOf = (run, k, points) => ({ name: run.label, on: isShown(run), dash: k % 3, points });
 
 function curvesSection() {
-  const recorded = META.runs.map((run, k) => [run, k]).filter(([run]) => run.curve.length);
+  const recorded = trained().map((run, k) => [run, k]).filter(([run]) => run.curve.length);
   const curves = recorded.map(([run, k]) => lineOf(run, k, run.curve.filter((p) => p[1] !== null).map((p) => [p[0], p[1]])));
   const dead = recorded.map(([run, k]) => lineOf(run, k, run.curve.map((p) => [p[0], p[2] / run.d_sae])));
-  const note = recorded.length === META.runs.length ? null : recorded.length
-    ? "training of " + recorded.length + " of " + META.runs.length + " runs recorded" : null;
+  const note = recorded.length === trained().length ? null : recorded.length
+    ? "training of " + recorded.length + " of " + trained().length + " runs recorded" : null;
   return section("Training and density", note, h("div", { class: "charts" },
     recorded.length ? [fvuChart(curves), deadChart(dead)]
       : h("p", { class: "note" }, "The training of these dictionaries is not recorded, so there are no curves: another program made them, or training.json is missing."),
@@ -119,7 +122,7 @@ const POWERS = { 0: "all", "-1": "10 %", "-2": "1 %", "-3": "0.1 %", "-4": "10�
 
 function densityChart() {
   const rarest = Math.max(META.edges[0], Math.floor(-Math.log10(META.held_out)));
-  const lines = META.runs.map((run, k) => lineOf(run, k, run.density.flatMap((count, bin) => [
+  const lines = trained().map((run, k) => lineOf(run, k, run.density.flatMap((count, bin) => [
     [META.edges[bin], count / run.d_sae], [META.edges[bin + 1], count / run.d_sae]]).filter((p) => p[0] >= rarest)));
   const high = Math.max(0.01, ...lines.flatMap((line) => line.points.map((p) => p[1])));
   const ticks = Array.from({ length: -rarest + 1 }, (_, k) => rarest + k);
@@ -135,24 +138,24 @@ function detailsSection() {
 }
 
 function siteChart() {
-  const names = [...new Set(META.runs.flatMap((run) => run.sites.map((site) => site[0])))];
+  const names = [...new Set(trained().flatMap((run) => run.sites.map((site) => site[0])))];
   if (!names.length) return null;
-  const series = META.runs.filter((run) => run.sites.length).map((run) => ({ name: run.label, on: isShown(run),
+  const series = trained().filter((run) => run.sites.length).map((run) => ({ name: run.label, on: isShown(run),
     values: names.map((name) => { const found = run.sites.find((site) => site[0] === name); return found ? found[1] : null; }) }));
   const most = Math.max(0.1, ...series.flatMap((one) => one.values.filter((v) => v !== null && v <= 1.5))) * 1.05;
   return chartOf("FVU by site", "held out; filled: the run shown", dotRows({ rows: names, series, most, label: "FVU by site" }));
 }
 
 function layerChart() {
-  const layers = [...new Set(META.runs.map((run) => run.layer))].filter((layer) => layer !== null).sort((a, b) => a - b);
+  const layers = [...new Set(trained().map((run) => run.layer))].filter((layer) => layer !== null).sort((a, b) => a - b);
   if (layers.length < 2) return null;
-  const of = (key) => META.runs.map((run) => ({ name: run.name, on: isShown(run), values: layers.map((layer) => (layer === run.layer ? run[key] : null)) }));
-  const most = Math.max(0.1, ...META.runs.map((run) => Math.min(1.5, run.fvu))) * 1.05;
+  const of = (key) => trained().map((run) => ({ name: run.name, on: isShown(run), values: layers.map((layer) => (layer === run.layer ? run[key] : null)) }));
+  const most = Math.max(0.1, ...trained().map((run) => Math.min(1.5, run.fvu))) * 1.05;
   return chartOf("FVU by layer", "held out; one dot a run", dotRows({ rows: layers.map((layer) => "layer " + layer), series: of("fvu"), most, label: "FVU by layer" }));
 }
 
 function prefixChart() {
-  const runs = META.runs.map((run, k) => [run, k]).filter(([run]) => run.prefixes.length);
+  const runs = trained().map((run, k) => [run, k]).filter(([run]) => run.prefixes.length);
   if (!runs.length) return null;
   const lines = runs.map(([run, k]) => lineOf(run, k, run.prefixes));
   const high = Math.min(1, Math.max(0.1, ...lines.flatMap((line) => line.points.map((p) => p[1]))) * 1.05);
@@ -185,4 +188,7 @@ function cardsSection() {
   return section(META.cards_title, h("a", { href: "#/latents" }, "all " + whole(INDEX.count) + " latents"), cards, h("p", { class: "note more" }, META.cards_note));
 }
 
-const missing = (error) => "The report needs " + error.message + ": copy the whole folder, or write the report again.";
+function missing(error) {
+  if (!(error instanceof Missing)) throw error;
+  return "The report needs " + error.message + ": copy the whole folder, or write the report again.";
+}

@@ -7,7 +7,7 @@ const rarestPower = () => Math.max(-6, Math.floor(-Math.log10(Math.max(10, INDEX
 const densityOf = (id) => INDEX.fired[id] / INDEX.rows;
 
 const FILTERS = () => [
-  ["named", "Named", (id) => isNamed(id), Object.keys(NAMES).length > 0],
+  ["named", "Named", (id) => isNamed(id), anyNamed()],
   ["one", "One token", (id) => INDEX.fired[id] > 0 && INDEX.share[id] >= 204, true],
   ["next", "Predicts what follows", (id) => INDEX.next[id] >= 20, INDEX.next !== null],
   ["dense", "Dense", (id) => densityOf(id) > 0.1, true],
@@ -47,6 +47,7 @@ function select() {
     if (number && !named && !String(id).startsWith(number[1])) continue;
     if (phrase && !named && !(inSamples && inSamples.has(id))) continue;
     if (text && !number && !phrase && !named && !tellingIds(id).some((token) => tokens.has(token))) continue;
+    if (!INDEX.fired[id] && !QUERY.filters.dead && !number && !named) continue;
     const power = INDEX.fired[id] ? Math.log10(densityOf(id)) : -Infinity;
     if ((QUERY.low !== null && power < QUERY.low) || power > QUERY.high) continue;
     if (QUERY.norm && !(normOf(id) >= QUERY.norm[0] && normOf(id) <= QUERY.norm[1])) continue;
@@ -76,10 +77,11 @@ function findPhrase(phrase) {
 
 function rowsOfPhrase(phrase) {
   const found = new Set();
-  for (let first = 0; first < META.text_rows; first += META.block - (first ? 0 : META.first % META.block)) {
-    const last = Math.min(META.text_rows, first + META.block - (first ? 0 : META.first % META.block)), starts = [];
+  for (let first = 0, block; first < META.text_rows; first += block.length) {
+    const starts = [];
     let text = "";
-    for (let row = first; row < last; row++) {
+    block = rowsOfBlock(first);
+    for (const row of block) {
       const piece = pieceOf(tokenAt(row));
       starts.push(text.length);
       text += Array.isArray(piece) || isSpecial(tokenAt(row)) ? "\ufffd" : piece.toLowerCase();
@@ -102,9 +104,9 @@ function searched(text, then) {
   findPhrase(phrase).then(() => { if (phraseOf(QUERY.text.trim()) === phrase) then(); }).catch((error) => { $("#live").textContent = missing(error); then(); });
 }
 
-function searchField(onChange) {
+function searchField(onChange, hint) {
   let waiting = 0;
-  return h("input", { class: "field", id: "q", type: "search", value: QUERY.text, placeholder: "Token, name, number, or words of the text", "aria-label": "Search latents",
+  return h("input", { class: "field", id: "q", type: "search", value: QUERY.text, placeholder: hint, "aria-label": "Search latents",
     autocomplete: "off", spellcheck: "false", on: { input: (event) => {
       clearTimeout(waiting);
       waiting = setTimeout(() => searched(event.target.value, onChange), 60);
@@ -118,7 +120,7 @@ function listPage() {
   const height = narrow() ? 56 : 34;
   const ranges = [densityRange(() => draw(true)), normRange(() => draw(true))].filter(Boolean);
   const drawn = page(h("h1", {}, "Latents"), h("p", { class: "lede" }, META.latents.lede),
-    h("div", { class: "controls" }, h("div", {}, h("label", { for: "q" }, "Search"), searchField(() => draw(true))), ranges.map((range) => range.element)),
+    h("div", { class: "controls" }, h("div", {}, h("label", { for: "q" }, "Search"), searchField(() => draw(true), "Token, name, number, or words of the text")), ranges.map((range) => range.element)),
     h("div", { class: "chips", role: "group", "aria-label": "Filters" }, FILTERS().map(filterChip(() => draw(true))), count),
     columnHeads(() => draw(true)), body);
   function paint() {
@@ -140,6 +142,7 @@ function listPage() {
     replace(body, h("li", { class: "still" }, empty("No latent answers to that.", "Search looks at the tokens that tell each latent from the rest, at names and, for several words or words in quotes, at the text of the samples. ",
       h("button", { class: "quiet", type: "button", on: { click: clearQuery } }, "Clear search and filters"))));
   }
+  drawn.style.setProperty("--columns", columnWidths());
   return Object.assign(drawn, { ready: () => draw(false), paint,
     move(step) {
       cursor = Math.max(0, Math.min(LIST.length - 1, cursor + step));
@@ -158,8 +161,8 @@ const filterChip = (onChange) => ([key, title]) => h("button", { type: "button",
 } } }, title);
 
 function columnHeads(onChange) {
-  const columns = [["id", "Latent", "n"], ["share", "Tells it from the rest"], [null, "Name"], ["fired", "Density", "n"], ["largest", "Greatest", "n"],
-    INDEX.next ? ["next", "Next token", "n"] : INDEX.whose ? ["whose", META.latents.whose[0], "n"] : [null, ""]];
+  const last = INDEX.next ? ["next", "Next token", "n"] : INDEX.whose ? ["whose", shortened(META.latents.whose[0], 12), "n"] : null;
+  const columns = [["id", "Latent", "n"], ["share", "Tells it from the rest"], anyNamed() && [null, "Name"], ["fired", "Density", "n"], ["largest", "Greatest", "n"], last].filter(Boolean);
   const head = h("div", { class: "columns" });
   put(head, columns.map(([key, title, style]) => key === null ? h("span", {}, title) : h("button", { type: "button", class: style, "data-way": QUERY.sort === key ? QUERY.way : null, on: { click: (event) => {
     QUERY.way = QUERY.sort === key ? -QUERY.way : key === "id" ? 1 : -1;
@@ -174,15 +177,18 @@ function columnHeads(onChange) {
 function listRow(id, here) {
   const fired = INDEX.fired[id], p = densityOf(id), lowest = rarestPower();
   const place = fired ? Math.max(0, 100 * (1 - Math.log10(p) / lowest)) : 0;
-  const last = INDEX.next ? (fired ? signed(INDEX.next[id] / 20, 1) + " σ" : "–") : INDEX.whose ? whoseText(id) : "";
+  const last = INDEX.next ? (fired ? signed(INDEX.next[id] / 20, 1) + " σ" : "–") : INDEX.whose ? whoseText(id) : null;
   return h("a", { class: "row" + (here ? " cursor" : ""), href: "#/latent/" + id },
     h("span", { class: "id" }, id), fired ? tellingChips(id, 5) : h("span", { class: "telling note" }, "never fires"),
-    h("span", { class: "label" }, isNamed(id) ? glyphs(NAMES[id]) : ""),
+    anyNamed() && h("span", { class: "given" }, isNamed(id) ? glyphs(NAMES[id]) : ""),
     h("span", { class: "density" }, h("span", {}, fired ? percent(p) : "dead"), h("span", { class: "track" }, fired ? h("i", { vars: { "--a": place } }) : null)),
-    h("span", { class: "n greatest" }, fired ? figure(INDEX.largest[id]) : "–"), h("span", { class: "n next" }, last));
+    h("span", { class: "n greatest" }, fired ? figure(INDEX.largest[id]) : "–"), last === null ? null : h("span", { class: "n next" }, last));
 }
 
 const whoseText = (id) => (INDEX.whose[id] === 255 ? "–" : (INDEX.whose[id] / 250).toFixed(2));
+
+const anyNamed = () => Object.keys(NAMES).length > 0;
+const columnWidths = () => "64px minmax(0, 1.3fr) " + (anyNamed() ? "minmax(0, 1fr) " : "") + "150px 72px" + (INDEX.next || INDEX.whose ? " 92px" : "");
 
 // Two handles over a histogram: bins of some width between two ends.
 function twoHandles(spec) {

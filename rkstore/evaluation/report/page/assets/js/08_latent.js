@@ -16,9 +16,16 @@ function latentPage(id, opened) {
     if (fired) fillStrip(strip, id, latent);
     replace(body, flowOf(id, latent), fired ? samplesOf(id, latent) : deadLatent());
     replace(side, fired ? numbersOf(id, latent) : null, nearest(latent));
-    if (opened !== undefined) { const line = body.querySelectorAll("button.kw")[+opened]; if (line) line.click(); }
+    if (opened !== undefined) openSample(body, +opened);
   })).catch((error) => replace(body, empty("A file of this report is missing.", missing(error))));
   return root;
+}
+
+function openSample(body, number) {
+  const line = body.querySelectorAll("button.kw")[number], more = $(".unfold", body);
+  if (!line) return;
+  if (more && line.closest("li").hidden) more.click();
+  line.click();
 }
 
 function latentSteps(id) {
@@ -38,7 +45,7 @@ function rail(id) {
     note.textContent = plural(LIST.length, "latent") + (QUERY.text ? " for “" + QUERY.text + "”" : "");
   };
   draw();
-  return h("nav", { class: "rail", "aria-label": "Latents" }, h("div", { class: "search" }, searchField(() => { select(); draw(); })), note, list);
+  return h("nav", { class: "rail", "aria-label": "Latents" }, h("div", { class: "search" }, searchField(() => { select(); draw(); }, "Token, name, number")), note, list);
 }
 
 function fillStrip(strip, id, latent) {
@@ -96,14 +103,29 @@ function samplesOf(id, latent) {
     const step = 1 / META.bands, from = 1 - band * step, range = figure(from * largest, 2) + " to " + figure((from + step) * largest, 2);
     out.push(h("div", { class: "band" }, band ? h("span", { class: "swatch", "aria-hidden": "true", vars: { "--from": 100 * from, "--to": 100 * (from + step) } }) : null,
       h("h2", {}, band ? range : META.latents.strongest),
-      h("span", { class: "note" }, band ? plural(tokens, "token") + ", " + Math.round((100 * tokens) / fired) + " % of its firing; " + samples.length + " drawn" : "the token drawn is underlined; a line opens its block")));
-    out.push(h("ol", { class: "kwic" }, samples.map((sample) => {
-      const { row, acts } = readSample(sample);
-      return h("li", {}, h("span", { class: "value" }, figure((largest * (acts[row] || 0)) / 255)), kwic(sample, largest, true),
-        h("span", { class: "at" }, "block " + whole(blockOf(row)) + " : " + inBlock(row)));
-    })));
+      h("span", { class: "note" }, band ? (tokens === null ? "" : plural(tokens, "token") + ", " + Math.round((100 * tokens) / fired) + " % of its firing; ") + samples.length + " drawn" : "the token drawn is underlined; a line opens its block")));
+    const lines = samples.map((sample) => sampleLine(sample, largest)), folded = band ? [] : lines.slice(FOLDED);
+    folded.forEach((line) => { line.hidden = true; });
+    out.push(h("ol", { class: "kwic" }, lines));
+    if (folded.length) out.push(unfold(folded));
   }
   return out;
+}
+
+const FOLDED = 8; // of the strongest, the others are folded: the bands say more
+
+function sampleLine(sample, largest) {
+  const { row, acts } = readSample(sample);
+  return h("li", {}, h("span", { class: "value" }, figure((largest * (acts[row] || 0)) / 255)), kwic(sample, largest, true),
+    h("span", { class: "at" }, "block " + whole(blockOf(row)) + " : " + inBlock(row)));
+}
+
+function unfold(folded) {
+  const button = h("button", { class: "quiet unfold", type: "button", on: { click: () => {
+    folded.forEach((line) => { line.hidden = false; });
+    button.remove();
+  } } }, folded.length + " more");
+  return button;
 }
 
 // Numbers beside them
@@ -141,5 +163,5 @@ function nearest(latent) {
     latent.near.length ? h("ol", { class: "rows" }, latent.near.map(neighbour)) : h("p", { class: "note" }, "There is no other latent of this kind."));
 }
 
-const neighbour = ([id, value, mutual]) => h("li", {}, h("a", { href: "#/latent/" + id, title: mutual ? null : "Not mutual: this latent is not among its own" },
-  h("b", {}, id), h("span", {}, called(id))), h("span", { class: "value" }, mutual ? "" : h("span", { class: "note" }, "one way  "), figure(value / 1000, 2)));
+const neighbour = ([id, value, mutual]) => h("li", {}, h("a", { href: "#/latent/" + id, title: mutual ? null : "One way: this latent is not among those of that one" },
+  h("b", {}, id), h("span", {}, called(id))), h("span", { class: "value" }, mutual ? "" : h("span", { class: "note" }, h("span", { "aria-hidden": "true" }, "→  "), h("span", { class: "sr" }, "one way, ")), figure(value / 1000, 2)));
