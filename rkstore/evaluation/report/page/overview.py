@@ -68,20 +68,8 @@ def lede(store: Readable, runs: Sequence[Run], told: Sequence[str]) -> str:
 
 
 def _word(number: int) -> str:
-    words = [
-        "Two",
-        "Three",
-        "Four",
-        "Five",
-        "Six",
-        "Seven",
-        "Eight",
-        "Nine",
-        "Ten",
-        "Eleven",
-        "Twelve",
-    ]
-    return words[number - 2] if number <= 12 else f"{number:,}"
+    words = ["Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten"]
+    return words[number - 2] if number - 2 < len(words) else f"{number:,}"
 
 
 def _listed(told: Sequence[str]) -> str:
@@ -131,7 +119,7 @@ def _power(value: float) -> str:
 def _of_latents(run: Run, text: Text, latents: Latents) -> dict[str, Any]:
     samples, name = latents.samples, run.result.name
     next_token = (
-        " “Next token” is how much more than its fellows a latent raises the token that does follow."
+        " “Next token” is how much more than others a latent raises the token that does follow."
         if latents.logits
         else ""
     )
@@ -147,7 +135,7 @@ def _of_latents(run: Run, text: Text, latents: Latents) -> dict[str, Any]:
         "wires": [{"reads": bank.reads, "writes": bank.writes} for bank in latents.banks],
         "whose": None if latents.shares is None else _owners(run),
         "no_logits": (
-            "No model was given, so there are no logits: tokens that this latent raises and lowers."
+            "No model was given, so there are no tokens that this latent raises and lowers."
         ),
         "logits_warning": "The tokens that do follow are not among these",
     }

@@ -98,8 +98,9 @@ def _meta(result: RkCNNResult, along: Doubles, chance: bool) -> dict[str, Any]:
         "found": found,
         "lede": (
             f"{summary['subsets']:,} random subsets of {settings.get('m')} of "
-            f"{settings.get('d_model'):,} dimensions of {result.source['hook_name']} were scored by "
-            f"{settings.get('score_method')}, and directions found in the best {summary['kept']:,}."
+            f"{settings.get('d_model'):,} dimensions of {result.source['hook_name']} were scored "
+            f"by {settings.get('score_method')}, and directions found in the best "
+            f"{summary['kept']:,}."
         ),
         "facts": [
             ["Site", str(result.source["hook_name"])],
@@ -112,8 +113,8 @@ def _meta(result: RkCNNResult, along: Doubles, chance: bool) -> dict[str, Any]:
             ["Rows probed", f"{result.source.get('rows', 0):,}"],
         ],
         "chance": (
-            "Chance: the same score of subsets of randomly rotated axes of the same rows. Where the "
-            "two coincide, the axes of this site mean nothing that the score can see."
+            "Chance: the same score of subsets of randomly rotated axes of the same rows. Where "
+            "the two coincide, the axes of this site mean nothing that the score can see."
             if chance
             else "There is no chance level: subsets of this probe are of rotated axes already, or "
             "its score needs labels."
@@ -161,7 +162,7 @@ def _chance(result: RkCNNResult, source: StoreSite) -> Doubles | None:
 
 
 def _along(source: StoreSite, directions: Doubles) -> Doubles:
-    """How far each row lies along each direction, in standard deviations, ``(rows, directions)``."""
+    """How far each row is along each direction, in deviations, ``(rows, directions)``."""
     parts = [part.astype(np.float64) @ directions.T for part in source.parts()]
     along = np.concatenate(parts)
     spread = along.std(axis=0)
