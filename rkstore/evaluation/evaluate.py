@@ -157,7 +157,7 @@ def _prepare(path: str | Path, name: str, store: Readable, settings: EvaluateSet
     """Load a dictionary, or raise BadInput if it cannot be measured on that store."""
     dictionary, metadata = load_dictionary(path)
     for site in dictionary.wiring.sites:
-        _check_site(path, site, metadata, store)
+        check_site(path, site, metadata, store)
     needed = {site.hook_name for site in dictionary.wiring.sites}
     sites = tuple(hook_name for hook_name in store.hook_names if hook_name in needed)
     notes = doubts(path, metadata, store, any_model=settings.any_model)
@@ -180,7 +180,7 @@ def _given(
     return Given(dictionary, means, mined, planted, model_of(store)), doubt
 
 
-def _check_site(path: str | Path, site: Site, metadata: dict[str, Any], store: Readable) -> None:
+def check_site(path: str | Path, site: Site, metadata: dict[str, Any], store: Readable) -> None:
     """Raise BadInput unless the store has the site of a dictionary, in its width."""
     if site.hook_name not in store.hook_names:
         if site.hook_name == UNNAMED and not metadata.get("hook_name"):

@@ -1,12 +1,15 @@
 """Samples of every latent: the same as looking at all of a code at once."""
 
+import json
 from collections import defaultdict
 
 import numpy as np
 import pytest
 import torch
+from pyarrow import parquet
+from worded import make_tokenizer, write_worded
 
-from rkstore.dictionaries import Dictionary, select_named
+from rkstore.dictionaries import Dictionary, save_dictionary, select_named
 from rkstore.errors import BadInput
 from rkstore.evaluation.samples import codes as codes_module
 from rkstore.evaluation.samples.best import Best, drawn, falling
@@ -205,3 +208,104 @@ def test_the_best_of_a_stream_are_those_of_all_of_it():
         own = np.flatnonzero(owners == owner)
         first = own[np.argsort(-values[own], kind="stable")][:7]
         assert rows[found == owner].tolist() == first.tolist()
+
+
+WORDS = [" def", " one", "x", " more"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return make_tokenizer()
+
+
+@pytest.fixture
+def planted(tmp_path, tokenizer):
+    """A store in which dimension ``i`` is on at word ``i``, and a checkpoint that reads it."""
+    ids = [tokenizer.token_to_id(word.replace(" ", "Ġ")) for word in WORDS]
+    rng = np.random.default_rng(0)
+    which = rng.integers(0, len(ids), 216)
+    which[::8] = -1
+    x = np.abs(rng.standard_normal((216, WIDTH))).astype(np.float32) * 0.1
+    x[np.arange(216), which] += 1 + rng.random(216).astype(np.float32) * (which >= 0)
+    tokens = np.where(which < 0, 0, np.array(ids)[which])
+    store, _ = write_worded(
+        tmp_path / "store", tokenizer, tokens, {SITE: x}, sites={SITE: WIDTH}, codec="float32"
+    )
+    made = Dictionary.of_site(WIDTH, len(ids), select_named("relu", {}), hook_name=SITE)
+    with torch.no_grad():
+        made.W_enc[: len(ids)] = torch.eye(len(ids))
+        made.b_enc -= 0.7
+    (tmp_path / "checkpoint").mkdir()
+    save_dictionary(made, tmp_path / "checkpoint", {"hook_name": SITE, "model_name": "random"})
+    return store, tmp_path / "checkpoint"
+
+
+def test_a_latent_planted_to_fire_on_one_word_has_that_word_in_all_its_samples(
+    planted, rkstore, tmp_path
+):
+    store, checkpoint = planted
+    status, out, _ = rkstore("samples", checkpoint, "--store", store.root, "--out", "found")
+    assert status == 0
+    assert out.splitlines()[-1] == "found"
+    samples = Samples.load(tmp_path / "found")
+    for latent, word in enumerate(WORDS):
+        own = store.tokens([sample.row for sample in samples.of(latent)])
+        assert len(own) > 20
+        assert set(own) == {word}
+        file = tmp_path / f"found/features/feature_{latent:05}_samples.json"
+        read = json.loads(file.read_text())["samples"]
+        assert {sample["token"] for sample in read} == {word}
+        assert all(f"«{word}»" in sample["text"] for sample in read)
+        assert all("".join(sample["tokens"]) in unmarked(sample["text"]) for sample in read)
+
+
+def test_the_table_of_samples_has_their_words_in_place(planted, rkstore, tmp_path):
+    store, checkpoint = planted
+    assert rkstore("samples", checkpoint, "--store", store.root, "--out", "found")[0] == 0
+    table = parquet.read_table(tmp_path / "found/samples.parquet").to_pylist()
+    for sample in table[::7]:
+        row, block = sample["row"], sample["row"] // 8
+        assert (sample["document"], sample["position"]) == (row // 30, row % 8)
+        near = range(row - 20, row + 21)
+        words = [store.tokens(r) if r >= 0 and r // 8 == block else None for r in near]
+        assert sample["tokens"] == words
+        assert sample["token"] == words[20]
+        assert sample["around"][20] == pytest.approx(sample["value"])
+
+
+def unmarked(text):
+    return text.replace("«", "").replace("»", "")
+
+
+def refused(rkstore, *words):
+    """The sentence of a refusal."""
+    status, out, err = rkstore(*words)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    return err
+
+
+def test_a_checkpoint_of_another_store_is_refused(planted, rkstore):
+    store, checkpoint = planted
+    config = json.loads((checkpoint / "cfg.json").read_text())
+    config["metadata"]["model_name"] = "another"
+    (checkpoint / "cfg.json").write_text(json.dumps(config))
+    said = refused(rkstore, "samples", checkpoint, "--store", store.root)
+    assert "trained on activations of another" in said
+    config["metadata"]["hook_name"] = "blocks.3.hook_z"
+    (checkpoint / "cfg.json").write_text(json.dumps(config))
+    assert "is not in the store" in refused(rkstore, "samples", checkpoint, "--store", store.root)
+
+
+def test_a_store_without_a_tokenizer_is_refused(planted, rkstore, make_store):
+    store, _ = make_store("plain")
+    said = refused(rkstore, "samples", planted[1], "--store", store.root)
+    assert "has no tokenizer" in said
+
+
+def test_an_output_that_is_not_empty_is_refused_before_anything_is_read(planted, rkstore, tmp_path):
+    store, checkpoint = planted
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/file").write_text("x")
+    said = refused(rkstore, "samples", checkpoint, "--store", store.root, "--out", "mine")
+    assert "something at mine already" in said
+    assert (tmp_path / "mine/file").read_text() == "x"

@@ -8,13 +8,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from conftest import CONTEXT, SITES, make_manifest, make_values, stored
+from worded import make_tokenizer, write_worded
 
 from rkstore.errors import BadInput, DamagedStore
 from rkstore.share.pull import pull
 from rkstore.share.settings import PullSettings
-from rkstore.store.attached import TOKENIZER
-from rkstore.store.files import record_of
-from rkstore.store.manifest import COLUMNS, PARTNER_ROW
+from rkstore.store.manifest import PARTNER_ROW
 from rkstore.store.open import open_store
 from rkstore.store.paired import PairedStore
 from rkstore.store.rows import NoSuchRow
@@ -27,40 +26,13 @@ TEXT = "def one(): return 😀 and über more. def two(): pass\n"
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    """Every byte is a token; a few words have one of their own."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    made = Tokenizer(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=300,
-        special_tokens=["<bos>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    made.train_from_iterator(["x def def one one more more\n" * 9], trainer)
-    return made
+    return make_tokenizer()
 
 
 def written(root, tokenizer, ids, document=None, **options):
     """A store of these tokens, blocks of CONTEXT, with its tokenizer."""
-    content = tokenizer.to_str().encode()
-    options = {"codec": "int8", "rows": len(ids)} | options
-    manifest = replace(make_manifest(**options), files={TOKENIZER: record_of(content)}, schema=0)
-    source = manifest.source | {"tokenizer": {"bos_token_id": 0}}
-    manifest = replace(manifest, source=source)
-    values = make_values(manifest) | {"token_id": np.array(ids)}
-    if document is not None:
-        values["document"] = np.array(document)
-    with StoreWriter(root, manifest, {TOKENIZER: content}) as writer:
-        for shard in range(manifest.shards):
-            rows = slice(*manifest.rows_of_shard(shard))
-            writer.write_shard(
-                {name: values[name][rows] for name in manifest.hook_names},
-                {name: values[name][rows] for name in COLUMNS},
-            )
-    return Store(root), values
+    values = {} if document is None else {"document": np.array(document)}
+    return write_worded(root, tokenizer, ids, values, **options)
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Samples of every latent: the rows at which it fires, how strongly, and what is around them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,10 @@ from rkstore.store.files import directory_aside, named
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
-SAMPLES, LATENTS, FACTS = "samples.parquet", "latents.parquet", "samples.json"
+SAMPLES, LATENTS, FACTS = "samples.parquet", "latents.parquet", "collection_summary.json"
+
+Beside = Callable[[slice], dict[str, Any]]
+"""Some of the samples → further Arrow columns of these."""
 
 # Raised when the files change in a way that an older program would read wrongly.
 FORMAT = 1
@@ -139,24 +142,33 @@ class Samples:
         with directory_aside(out, replaces=out.exists()) as at:
             self.write(at, facts)
 
-    def write(self, at: Path, facts: Mapping[str, Any] | None = None) -> None:
-        """Write the same files to a directory."""
+    def write(
+        self, at: Path, facts: Mapping[str, Any] | None = None, beside: Beside | None = None
+    ) -> None:
+        """Write the same files to a directory.
+
+        Args:
+            beside: more columns of the samples.
+        """
         import pyarrow as pa
         from pyarrow import parquet
 
         columns = {name: getattr(self, name) for name in OF_LATENT}
         table = pa.table({name: _column(pa, values) for name, values in columns.items()})
         parquet.write_table(table, at / LATENTS, compression="zstd")
-        schema = pa.schema(
-            [(name, _column(pa, getattr(self, name)[:0]).type) for name in OF_SAMPLE]
-        )
-        with parquet.ParquetWriter(at / SAMPLES, schema, compression="zstd") as writer:
-            for first in range(0, max(1, len(self.row)), GROUP_ROWS):
-                some = slice(first, first + GROUP_ROWS)
-                parts = [_column(pa, getattr(self, name)[some]) for name in OF_SAMPLE]
-                writer.write_table(pa.table(parts, schema=schema))
+
+        def part(some: slice) -> Any:
+            own = {name: _column(pa, getattr(self, name)[some]) for name in OF_SAMPLE}
+            return pa.table(own | (beside(some) if beside else {}))
+
+        first = part(slice(0, GROUP_ROWS))
+        with parquet.ParquetWriter(at / SAMPLES, first.schema, compression="zstd") as writer:
+            writer.write_table(first)
+            for start in range(GROUP_ROWS, len(self.row), GROUP_ROWS):
+                writer.write_table(part(slice(start, start + GROUP_ROWS)))
         written = {"format": FORMAT} | {name: getattr(self, name) for name in FACTS_OF}
-        written["window_rows"] = self.window_rows.tolist()
+        written |= {"d_sae": self.d_sae, "dead": int((self.fired == 0).sum())}
+        written |= {"samples": len(self.row), "window_rows": self.window_rows.tolist()}
         text = json.dumps(written | dict(facts or {}), indent=2, allow_nan=False) + "\n"
         (at / FACTS).write_text(text, "utf-8")
 

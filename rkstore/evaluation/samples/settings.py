@@ -1,7 +1,8 @@
 """Options of samples."""
 
+from rkstore.evaluation.samples.layouts import LAYOUTS
 from rkstore.rkcnn.settings import MAX_NORM_HELP, SPECIAL_TOKENS_HELP
-from rkstore.settings import Settings, option
+from rkstore.settings import Settings, combined, option
 from rkstore.store.sites import PAIRED_HELP, STORE_HELP
 
 
@@ -53,3 +54,16 @@ class CollectSettings(Settings):
     def strongest(self) -> int:
         """How many of the strongest samples are kept; below 0 there is no room for any."""
         return self.max_samples_per_feature - self.quantiles * self.samples_per_quantile
+
+
+@combined(to=LAYOUTS)
+class SamplesSettings(CollectSettings):
+    """The same, and what to write."""
+
+    to: str = option("parquet", "Layout of the files.", choices=LAYOUTS)
+    out: str | None = option(
+        None,
+        "New directory; by default results/samples/NAME, the checkpoint's, with -TO for another "
+        "program.",
+        path=True,
+    )

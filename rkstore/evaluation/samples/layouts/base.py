@@ -1,0 +1,82 @@
+"""The interface of layouts, and what there is to write."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from rkstore.settings import Settings
+
+if TYPE_CHECKING:  # reading a layout's options must not import torch
+    from pathlib import Path
+
+    from rkstore.dictionaries.dictionary import Dictionary
+    from rkstore.evaluation.samples.codes import Codes
+    from rkstore.evaluation.samples.contexts import Contexts
+    from rkstore.evaluation.samples.looking import Looking
+    from rkstore.evaluation.samples.samples import Samples
+    from rkstore.store.readable import Readable
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A dictionary, and the rows of a store that are looked at."""
+
+    store: Readable
+    dictionary: Dictionary
+    metadata: Mapping[str, Any]
+    """Of the checkpoint."""
+    name: str
+    """Of the checkpoint, without its directories."""
+    looking: Looking
+    facts: Mapping[str, Any]
+    """How samples are chosen, for JSON."""
+
+    @property
+    def model_name(self) -> str:
+        """The model of the store, as it is named on the Hub, without its owner."""
+        model = self.store.manifest.source.get("model") or {}
+        return str(model.get("name", "unknown")).rsplit("/", 1)[-1]
+
+
+@dataclass(frozen=True, eq=False)
+class Found(Subject):
+    """The same, and what makes its latents fire."""
+
+    samples: Samples
+    codes: Codes
+    """Of every row that was looked at."""
+
+    @cached_property
+    def contexts(self) -> Contexts:
+        """The tokens around the samples."""
+        from rkstore.evaluation.samples.contexts import contexts
+
+        return contexts(self.store, self.samples)
+
+    @cached_property
+    def words(self) -> dict[int, str]:
+        """The words of the tokens around the samples, by ascending id."""
+        from rkstore.evaluation.samples.contexts import words_of
+
+        return words_of(self.store, self.contexts.tokens)
+
+
+class Layout(Settings, ABC):
+    """Files in which samples are written. Its fields are its options."""
+
+    name: ClassVar[str]
+
+    def check(self, subject: Subject) -> None:
+        """Raise BadInput, before the pass, if such samples cannot be written so."""
+
+    @abstractmethod
+    def write(self, found: Found, out: Path) -> None:
+        """Write to an empty directory.
+
+        Raises:
+            BadInput: something does not fit the layout.
+        """
