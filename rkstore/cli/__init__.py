@@ -30,10 +30,7 @@ COMMANDS = {
     "train": ("train", "Train dictionaries from a store, without the model."),
     "evaluate": ("evaluate", "Measure dictionaries on held-out rows: one table and one picture."),
     "samples": ("samples", "Collect what makes each latent of a dictionary fire, in its text."),
-    "report": (
-        "report",
-        "Write pages to look at: the runs compared, and what each latent fires on.",
-    ),
+    "report": ("report", "Write pages to look at: runs compared, what each latent fires on."),
     "push": ("share", "Copy a store to a directory, s3://, sftp:// or the Hub (hf://)."),
     "pull": ("share", "Fetch a store, or a part of one, from a directory or a URL."),
     "import": ("share", "Store activations that another program wrote, without a model."),

@@ -37,10 +37,15 @@ ASSETS = resources.files(__package__) / "assets"
 LONGEST_NAME = 200
 
 
-def write_report(paths: Iterable[str | Path], settings: ReportSettings) -> Path:
+def write_report(
+    paths: Iterable[str | Path], settings: ReportSettings, *, replaces: bool = False
+) -> Path:
     """Write the report of some dictionaries of one store; the latents shown are of the first.
 
     Same inputs, same bytes.
+
+    Args:
+        replaces: whether what is in the folder is removed, once the new report is whole.
 
     Returns:
         Its ``index.html``.
@@ -51,7 +56,8 @@ def write_report(paths: Iterable[str | Path], settings: ReportSettings) -> Path:
         RkstoreError: the disk is full; nothing is left.
     """
     out, given = named(settings.out), [named(path) for path in paths]
-    check_new(out)
+    if not replaces:
+        check_new(out)
     check_room(settings)
     store = open_readable(settings.store, settings.paired_with)
     Vocabulary.of(np.empty(0, np.int64), store)  # refused before any work
@@ -71,7 +77,7 @@ def write_report(paths: Iterable[str | Path], settings: ReportSettings) -> Path:
     if probed is not None:
         probe = probe_page(probed, store, list(looking.chunks), text, vocabulary)
         meta["probe"] = probe.meta
-    write_folder(out, meta, names, text, vocabulary, latents, probe)
+    write_folder(out, meta, names, text, vocabulary, latents, probe, replaces=replaces)
     return out / "index.html"
 
 
@@ -158,15 +164,15 @@ def write_folder(
     vocabulary: Vocabulary,
     latents: Latents,
     probe: ProbePage | None = None,
+    *,
+    replaces: bool = False,
 ) -> None:
     """Write all files of a report, or none.
 
     Raises:
-        BadInput: the folder is not empty.
-        RkstoreError: the disk is full.
+        RkstoreError: the disk is full, or the folder is not empty.
     """
-    check_new(out)
-    with writing(out, "nothing was written"), directory_aside(out, replaces=out.exists()) as at:
+    with writing(out, "nothing was written"), directory_aside(out, replaces=replaces) as at:
         for path, content in _files(meta, names, text, vocabulary, latents, probe):
             target = at / path
             target.parent.mkdir(parents=True, exist_ok=True)
