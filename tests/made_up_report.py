@@ -147,6 +147,7 @@ def meta_of(made: Made, runs: int = 1) -> dict[str, Any]:
             "logits_warning": "",
         },
         "probe": None,
+        "figures": [],
         "runs": [_run(i, samples.d_sae) for i in range(runs)],
         "told": ["init", "seed"],
         "shown": 0,

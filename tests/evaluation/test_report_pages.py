@@ -332,3 +332,17 @@ def test_the_command_ends_with_the_path_of_the_page(rkstore, trained, harvested,
     assert status == 0
     assert out == "r/index.html\n"
     assert meta_of(made_up(2, rows=512)).keys() == meta_in(tmp_path / "r").keys()
+
+
+def test_figures_for_papers_come_with_their_numbers(report):
+    meta = meta_in(report)
+    assert meta["figures"] == ["training", "density"]
+    names = {f"{name}.{kind}" for name in meta["figures"] for kind in ("png", "svg", "csv")}
+    assert {path.name for path in (report / "figures").iterdir()} == names
+    [head, *rows] = (report / "figures/training.csv").read_text("utf-8").splitlines()
+    assert head == "run,step,fvu,dead"
+    curve = [[run["name"], *point] for run in meta["runs"][:2] for point in run["curve"]]
+    assert rows == [",".join(map(str, row)) for row in curve]
+    drawn = (report / "figures/training.svg").read_text("utf-8")
+    assert "dc:date" not in drawn
+    assert "datapoint_30" in drawn

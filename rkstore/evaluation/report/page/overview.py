@@ -48,6 +48,7 @@ def meta(
         "telling": TELLING,
         "latents": _of_latents(run, text, latents),
         "probe": None,
+        "figures": [],
     }
 
 

@@ -1,5 +1,6 @@
 """Dictionaries × a store → the folder of a report."""
 
+import itertools
 import json
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from rkstore.dictionaries.dictionary import Dictionary
 from rkstore.dictionaries.disk import load_dictionary
 from rkstore.errors import BadInput
 from rkstore.evaluation.evaluate import measured
+from rkstore.evaluation.report import paper
 from rkstore.evaluation.report.page import decoders, overview
 from rkstore.evaluation.report.page.compare import runs_of, table
 from rkstore.evaluation.report.page.latents import NEIGHBOURS, UNITS, Latents
@@ -77,7 +79,9 @@ def write_report(
     if probed is not None:
         probe = probe_page(probed, store, list(looking.chunks), text, vocabulary)
         meta["probe"] = probe.meta
-    write_folder(out, meta, names, text, vocabulary, latents, probe, replaces=replaces)
+    drawn = paper.figures(meta, None if probe is None else probe.scores)
+    meta["figures"] = list(drawn)
+    write_folder(out, meta, names, text, vocabulary, latents, probe, drawn, replaces=replaces)
     return out / "index.html"
 
 
@@ -164,6 +168,7 @@ def write_folder(
     vocabulary: Vocabulary,
     latents: Latents,
     probe: ProbePage | None = None,
+    drawn: Mapping[str, paper.Drawn] | None = None,
     *,
     replaces: bool = False,
 ) -> None:
@@ -173,7 +178,9 @@ def write_folder(
         RkstoreError: the disk is full, or the folder is not empty.
     """
     with writing(out, "nothing was written"), directory_aside(out, replaces=replaces) as at:
-        for path, content in _files(meta, names, text, vocabulary, latents, probe):
+        pages = _files(meta, names, text, vocabulary, latents, probe)
+        figures = ((f"figures/{name}", content) for name, content in paper.files(drawn or {}))
+        for path, content in itertools.chain(pages, figures):
             target = at / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)

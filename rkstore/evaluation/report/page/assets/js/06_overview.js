@@ -8,7 +8,7 @@ function overview() {
   return page(
     h("h1", {}, META.title), h("p", { class: "lede" }, META.lede),
     h("dl", { class: "facts" }, META.facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
-    META.runs.length > 0 && [runsSection(), curvesSection(), detailsSection()],
+    META.runs.length > 0 && [runsSection(), curvesSection(), detailsSection(), figuresNote()],
     cardsSection());
 }
 
@@ -135,6 +135,13 @@ function densityChart() {
 function detailsSection() {
   const charts = [siteChart(), layerChart(), prefixChart(), whoseChart()].filter(Boolean);
   return charts.length > 0 && section("By site and by part", null, h("div", { class: "charts" }, charts));
+}
+
+// The same pictures as files, for papers.
+function figuresNote() {
+  if (!META.figures.length) return null;
+  const links = (name) => ["png", "svg", "csv"].map((kind, k) => [k ? ", " : "", h("a", { href: "figures/" + name + "." + kind }, kind.toUpperCase())]);
+  return h("p", { class: "note more links" }, "Figures for papers, with their numbers: ", META.figures.map((name, k) => [k ? "; " : "", name + " ", links(name)]), ".");
 }
 
 function siteChart() {
