@@ -9,6 +9,7 @@ import pytest
 
 import rkstore
 from rkstore.errors import BadInput, DamagedStore, RkstoreError, for_python, for_yaml
+from rkstore.evaluation.report.settings import ReportSettings
 from rkstore.evaluation.settings import EvaluateSettings
 from rkstore.harvest.settings import HarvestSettings
 from rkstore.rkcnn.settings import ProbeSettings
@@ -24,7 +25,7 @@ OURS = (RkstoreError, BadInput, DamagedStore, Diverged, Lacking, NoSuchRow, NotT
 FIELDS = sorted(
     set().union(
         *map(options_in, (HarvestSettings, ImportSettings, ExportSettings, PullSettings)),
-        *map(options_in, (ProbeSettings, TrainSettings, EvaluateSettings)),
+        *map(options_in, (ProbeSettings, TrainSettings, EvaluateSettings, ReportSettings)),
     )
 )
 SOURCES = sorted(Path(rkstore.__file__).parent.rglob("*.py"))

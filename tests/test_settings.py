@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from rkstore.dictionaries.selects import SELECTS
 from rkstore.dictionaries.wirings import WIRINGS
 from rkstore.errors import BadInput
+from rkstore.evaluation.report.settings import ReportSettings
 from rkstore.evaluation.settings import EvaluateSettings
 from rkstore.harvest.settings import HarvestSettings
 from rkstore.rkcnn.directions import DIRECTIONS
@@ -40,6 +41,7 @@ ALL = [
     ProbeSettings,
     TrainSettings,
     EvaluateSettings,
+    ReportSettings,
 ]
 
 

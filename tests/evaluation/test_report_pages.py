@@ -18,6 +18,8 @@ from rkstore.evaluation.report.page.scripts import column, script
 from rkstore.evaluation.report.page.tally import Tally
 from rkstore.evaluation.report.page.write import read_names, report_script, write_report
 from rkstore.evaluation.report.settings import ReportSettings
+from rkstore.rkcnn.mine import probe
+from rkstore.rkcnn.settings import ProbeSettings
 from rkstore.training.settings import TrainSettings
 from rkstore.training.train import train
 
@@ -346,3 +348,51 @@ def test_figures_for_papers_come_with_their_numbers(report):
     drawn = (report / "figures/training.svg").read_text("utf-8")
     assert "dc:date" not in drawn
     assert "datapoint_30" in drawn
+
+
+@pytest.fixture(scope="module")
+def probed(harvested, trained, tmp_path_factory):
+    """A probe of the shared store, and the report that has it."""
+    out = tmp_path_factory.mktemp("probed")
+    settings = {"store": harvested.where, "layer": 1, "m": 6, "h": 40, "r": 8}
+    result, path = probe(ProbeSettings(**settings, out=str(out / "probe")))
+    few = {"max_samples_per_feature": 6, "quantiles": 1, "samples_per_quantile": 1}
+    where = {"store": harvested.where, "probe": str(path), "out": str(out / "pages")}
+    write_report(trained[:1], ReportSettings(**few, **where))
+    [packed] = given((out / "pages/data/probe.js").read_bytes(), "probe")
+    return result, json.loads(inflated(packed)), meta_in(out / "pages")
+
+
+def test_a_direction_is_shown_by_the_rows_that_lie_farthest_along_it(probed, harvested):
+    result, shown, _ = probed
+    tokens = harvested.column("token_id")
+    along = harvested.read(SITE) @ result.top_directions.numpy().T
+    along[tokens == 0] = -np.inf
+    assert len(shown["directions"]) == len(result.top_directions)
+    for i, direction in enumerate(shown["directions"]):
+        first, *others = [sample[0] for sample in direction["samples"]]
+        assert along[first, i] == along[:, i].max()
+        assert len({row // 16 for row in (first, *others)}) == len(others) + 1
+        assert direction["score"] == pytest.approx(float(result.top_scores[i]))
+        weights = result.top_directions[i].abs()
+        assert direction["dimensions"][0][0] == int(weights.argmax())
+
+
+def test_scores_of_a_probe_stand_beside_those_of_chance(probed):
+    result, shown, meta = probed
+    scores = shown["scores"]
+    assert sum(scores["drawn"]) == len(result.all_scores)
+    assert sum(scores["chance"]) == 40
+    assert scores["lowest_kept"] == pytest.approx(float(result.top_scores.min()))
+    assert meta["probe"]["found"] == 8
+    assert "probe" in meta["figures"]
+
+
+def test_a_probe_of_another_store_is_refused(rkstore, trained, harvested, make_store, tmp_path):
+    store, _ = make_store(sites={SITE: 12})
+    probe(ProbeSettings(store=store.where, layer=1, m=3, h=10, r=2, out=str(tmp_path / "p")))
+    words = ("report", trained[0], "--store", harvested.where, "--probe", "p", "--out", "r")
+    status, _, err = rkstore(*words)
+    assert status == 2
+    assert "belongs to another store" in err
+    assert not (tmp_path / "r").exists()

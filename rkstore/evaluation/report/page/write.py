@@ -65,7 +65,7 @@ def write_report(
     Vocabulary.of(np.empty(0, np.int64), store)  # refused before any work
     probed = None if settings.probe is None else open_probe(settings.probe, store)
     runs = runs_of(given, measured(given, _evaluation(settings)))
-    dictionary, _ = load_dictionary(given[0])
+    dictionary = load_dictionary(given[0])[0].to(settings.device).eval()
     names = read_names(settings.names, dictionary.d_sae)
     looking = look(dictionary, store, settings)
     text = Text.of(store, looking.chunks)

@@ -21,7 +21,8 @@ function runsSection() {
     autocomplete: "off", on: { input: (event) => { runsSort.text = event.target.value; table.draw(); } } });
   return section(trained().length > 1 ? "Runs compared" : "The run", plural(META.held_out, "held-out token"), find,
     h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Runs compared" }, table.element),
-    h("p", { class: "note below" }, META.runs_note));
+    h("p", { class: "note below" }, META.runs_note),
+    META.runs.flatMap((run) => run.notes.map((note) => h("p", { class: "warn" }, run.name + ": " + note))));
 }
 
 // The extent of a column, so that the dots of its rows can be compared.

@@ -1,7 +1,7 @@
 // The list of latents: search, density, filters, and rows that exist only near the view.
 
 const QUERY = { text: "", low: null, high: 0, norm: null, filters: {}, sort: "id", way: 1 };
-let LIST = null, cursor = 0, inText_ = null;
+let LIST = null, cursor = 0, FOUND = null;
 
 const rarestPower = () => Math.max(-6, Math.floor(-Math.log10(Math.max(10, INDEX.rows))));
 const densityOf = (id) => INDEX.fired[id] / INDEX.rows;
@@ -40,7 +40,7 @@ function select() {
       const low = piece.toLowerCase();
       if (low.trim() === words || (words.length > 2 && low.includes(words))) tokens.add(id);
     });
-  const inSamples = phrase && inText_ && inText_.phrase === phrase ? inText_.latents : null;
+  const inSamples = phrase && FOUND && FOUND.phrase === phrase ? FOUND.latents : null;
   const found = [];
   for (let id = 0; id < INDEX.count; id++) {
     const named = isNamed(id) && NAMES[id].toLowerCase().includes(phrase ? phrase.toLowerCase() : words);
@@ -71,7 +71,7 @@ function findPhrase(phrase) {
     const rows = rowsOfPhrase(phrase.toLowerCase()), latents = new Set();
     const pairs = new Uint32Array(buffer), n = pairs.length / 2;
     for (let k = 0, row = 0; k < n; k++) { row += pairs[k]; if (rows.has(row)) latents.add(pairs[n + k]); }
-    inText_ = { phrase, latents };
+    FOUND = { phrase, latents };
   });
 }
 
@@ -100,7 +100,7 @@ function rowsOfPhrase(phrase) {
 function searched(text, then) {
   QUERY.text = text;
   const phrase = phraseOf(text.trim());
-  if (!phrase || (inText_ && inText_.phrase === phrase)) { then(); return; }
+  if (!phrase || (FOUND && FOUND.phrase === phrase)) { then(); return; }
   findPhrase(phrase).then(() => { if (phraseOf(QUERY.text.trim()) === phrase) then(); }).catch((error) => { $("#live").textContent = missing(error); then(); });
 }
 

@@ -40,7 +40,7 @@ const KEYS = [["/", "search"], ["j  k", "next, previous latent"], ["Enter", "ope
 function showKeys() {
   const dialog = $("#keys");
   replace(dialog, h("h2", { id: "keys-title" }, "Keys"), h("dl", {}, KEYS.map(([key, what]) => [h("dt", {}, h("kbd", {}, key)), h("dd", {}, what)])),
-    h("form", { method: "dialog" }, h("button", { class: "quiet" }, "Close")));
+    h("button", { class: "quiet more", type: "button", on: { click: () => dialog.close() } }, "Close"));
   if (!dialog.open) dialog.showModal();
 }
 
@@ -81,7 +81,7 @@ function start() {
   addEventListener("keydown", onKey);
   addEventListener("scroll", () => { if (shownPage.paint) shownPage.paint(); }, { passive: true });
   let width = innerWidth;
-  addEventListener("resize", () => { if (innerWidth !== width) { width = innerWidth; route(); } });
+  addEventListener("resize", () => { if (innerWidth !== width) { width = innerWidth; if (!/^#\/latent\//.test(location.hash)) route(); } });
   route();
 }
 
