@@ -15,7 +15,7 @@ TORCH := torch==2.13.0
 # Two processes, one thread each: the tests are small, and threads would fight over two cores.
 TEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
-.PHONY: demo test torture bench bench-scale check format api saelens peers smollm2 clean
+.PHONY: demo test torture bench bench-scale check format api saelens peers readers smollm2 clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/rkstore demo
@@ -74,5 +74,17 @@ peers: .venv-peers/installed
 	.venv-peers/bin/python -m pip uninstall --quiet --yes torchvision
 	touch $@
 
+readers: .venv-readers/installed
+
+# Each wants other versions of the same libraries, which what reads samples does not need.
+.venv-readers/installed:
+	$(PYTHON) -m venv .venv-readers
+	.venv-readers/bin/python -m pip install --quiet $(TORCH)
+	.venv-readers/bin/python -m pip install --quiet $(TORCH) aiofiles asyncer beartype blobfile \
+		datasets eai-sparsify faiss-cpu jaxtyping orjson pydantic sentence-transformers simple_parsing
+	.venv-readers/bin/python -m pip install --quiet --no-deps \
+		circuit-tracer==0.5.0 eai-delphi==0.1.3 sae-dashboard==0.8.0
+	touch $@
+
 clean:
-	rm -rf .venv .venv-saelens .venv-peers demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-saelens .venv-peers .venv-readers demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -11,6 +11,7 @@ from rkstore.dictionaries.selects import SELECTS
 from rkstore.dictionaries.wirings import WIRINGS
 from rkstore.errors import BadInput
 from rkstore.evaluation.report.settings import ReportSettings
+from rkstore.evaluation.samples.settings import LatentsSettings, SamplesSettings
 from rkstore.evaluation.settings import EvaluateSettings
 from rkstore.harvest.settings import HarvestSettings
 from rkstore.rkcnn.directions import DIRECTIONS
@@ -41,6 +42,7 @@ ALL = [
     ProbeSettings,
     TrainSettings,
     EvaluateSettings,
+    *(SamplesSettings, LatentsSettings),
     ReportSettings,
 ]
 
@@ -259,6 +261,7 @@ NO_PATHS = {
     *("revision", "layer", "layers", "hook", "dataset_config", "split", "device", "name", "rows"),
     *("hook_name", "model_name", "hook_out", "pair"),
     *("text_column", "ids_column", "chat_column", "id_column"),
+    *("source_set", "model_id", "creator_id", "creator_name", "release", "created_at"),
 }
 
 

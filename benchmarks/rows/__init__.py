@@ -7,7 +7,7 @@ import importlib
 
 from harness.row import ROWS, Row
 
-for kind in ("harvests", "storing", "batches", "probes", "steps", "training", "samples"):
+for kind in ("harvests", "storing", "batches", "probes", "steps", "samples", "training"):
     importlib.import_module(f"rows.{kind}")
 
 NAMES = tuple(ROWS)

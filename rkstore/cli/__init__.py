@@ -29,7 +29,12 @@ COMMANDS = {
     "probe": ("probe", "Mine directions of a site with RkCNN: score subsets, keep the best."),
     "train": ("train", "Train dictionaries from a store, without the model."),
     "evaluate": ("evaluate", "Measure dictionaries on held-out rows: one table and one picture."),
+    "quality": ("quality", "Judge latents without a model: probes, absorption, seeds, spread."),
     "samples": ("samples", "Collect what makes each latent of a dictionary fire, in its text."),
+    "latents": (
+        "samples",
+        "Describe latents: their samples, similar ones, groups, another's.",
+    ),
     "report": ("report", "Write pages to look at: runs compared, what each latent fires on."),
     "push": ("share", "Copy a store to a directory, s3://, sftp:// or the Hub (hf://)."),
     "pull": ("share", "Fetch a store, or a part of one, from a directory or a URL."),

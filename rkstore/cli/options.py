@@ -183,7 +183,8 @@ def _option(option: Option, members: tuple[str, ...]) -> Callable[[F], F]:
     if option.kind is bool:
         return click.option(f"{option.flag}/--no-{option.flag[2:]}", option.name, **shown)
     if option.several and option.kind is not str:
-        shown |= {"default": ",".join(f"{x:g}" for x in option.default), "metavar": "NUMBERS"}
+        default = ",".join(f"{x:g}" for x in option.default) or None
+        shown |= {"default": default, "metavar": "NUMBERS"}
     elif option.several:
         shown |= {"multiple": True, "metavar": "NAME"}
     flags = [option.flag] + ([flag_of(option.also)] if option.also else [])

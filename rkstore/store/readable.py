@@ -1,6 +1,6 @@
 """What batches, probes, training and evaluation read: a store, or two stores as one."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -11,6 +11,7 @@ from rkstore.store.sites import Hooks, Pair
 from rkstore.store.statistics import Statistics
 
 if TYPE_CHECKING:
+    from rkstore.store.lookup import Document
     from rkstore.store.words import Words
 
 
@@ -73,6 +74,7 @@ class Readable(Protocol):
     def find(
         self, word: str | int, *, spaced: bool = False, limit: int | None = None
     ) -> NDArray[np.int64]: ...
+    def documents(self) -> "Iterator[Document]": ...
     @property
     def has_words(self) -> bool:
         """Whether the tokenizer of ``token_id`` is in the store."""

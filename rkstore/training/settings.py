@@ -13,6 +13,7 @@ from rkstore.training.inits import INITS
 from rkstore.training.inits.rkcnn import RkCNN
 from rkstore.training.schedules import DECAY, SHAPES
 from rkstore.training.sitenorms import SITE_NORMS
+from rkstore.training.tracking import TRACKERS
 
 TRAINED = tuple(SELECTS)
 
@@ -183,6 +184,14 @@ class TrainSettings(SiteSettings):
         least=1,
     )
     checkpoint_every: int = option(1000, "Steps between checkpoints.", least=1, identity=False)
+    track: tuple[str, ...] = option(
+        (),
+        "Program that follows the training, besides the JSONL file that is always written: wandb, "
+        "tensorboard. May be repeated.",
+        choices=TRACKERS,
+        identity=False,
+        newer=True,
+    )
     seed: int = option(0, "Seed of weights, subsets and the order of the rows.", least=0)
     data_seed: int | None = option(
         None, "Seed of the order of the rows; --seed by default.", least=0

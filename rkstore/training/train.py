@@ -22,10 +22,17 @@ from rkstore.training.run import Run, prepare
 from rkstore.training.settings import TrainSettings
 from rkstore.training.sites import listed, one_a_layer
 from rkstore.training.step import step
+from rkstore.training.tracking import TRACKERS
+from rkstore.training.tracking.base import Callback, Tracker
+from rkstore.training.tracking.tracked import track, tracking
 
 
-def train(settings: TrainSettings) -> Path:
+def train(settings: TrainSettings, callbacks: Sequence[Callback] = ()) -> Path:
     """Train a dictionary from a store, or resume its training where it stopped.
+
+    Args:
+        callbacks: each is called as ``callback(step, run)`` after every step; numbers that it
+            returns, by name, are tracked with those of the training.
 
     Returns:
         The directory of the last checkpoint, which holds the finished dictionary.
@@ -40,10 +47,10 @@ def train(settings: TrainSettings) -> Path:
         raise BadInput("--controls trains several dictionaries: use train_all(), or --control")
     if listed(settings) is not None:
         raise BadInput("--layers trains one dictionary per layer: use train_all(), or --layer")
-    return train_all([settings])[0]
+    return train_all([settings], callbacks)[0]
 
 
-def train_all(settings: Sequence[TrainSettings]) -> list[Path]:
+def train_all(settings: Sequence[TrainSettings], callbacks: Sequence[Callback] = ()) -> list[Path]:
     """Train dictionaries in one pass over the sites of all, or resume them.
 
     Each is bit-identical to what :func:`train` alone would give. They may differ in everything,
@@ -53,6 +60,9 @@ def train_all(settings: Sequence[TrainSettings]) -> list[Path]:
 
     ``layers`` may make several dictionaries of one. If it makes equally many of each, those of a
     layer share a pass, layer after layer, which needs the memory of one layer; else all share one.
+
+    Args:
+        callbacks: as in :func:`train`, for each dictionary.
 
     Returns:
         The directory of the last checkpoint of each, pass by pass.
@@ -65,6 +75,8 @@ def train_all(settings: Sequence[TrainSettings]) -> list[Path]:
     """
     if not settings:
         raise BadInput("there is nothing to train: give the settings of at least one dictionary")
+    for name in {name for one in settings for name in one.track}:
+        TRACKERS[name].check()
     of_each = [one_a_layer(arm) for one in settings for arm in arms(one)]
     passes: list[Sequence[TrainSettings]] = list(zip(*of_each, strict=False))
     if len({len(sites) for sites in of_each}) > 1:
@@ -72,7 +84,7 @@ def train_all(settings: Sequence[TrainSettings]) -> list[Path]:
     paths, stopped = [], []
     for together in passes:
         try:
-            paths += _train_together(together)
+            paths += _train_together(together, callbacks)
         except Diverged as error:
             stopped.append(str(error))
     if stopped:
@@ -80,7 +92,7 @@ def train_all(settings: Sequence[TrainSettings]) -> list[Path]:
     return paths
 
 
-def _train_together(settings: Sequence[TrainSettings]) -> list[Path]:
+def _train_together(settings: Sequence[TrainSettings], callbacks: Sequence[Callback]) -> list[Path]:
     """Train dictionaries in one pass, or resume them."""
     runs = [prepare(chosen) for chosen in settings]
     for other in runs[1:]:
@@ -92,11 +104,13 @@ def _train_together(settings: Sequence[TrainSettings]) -> list[Path]:
             run.scratch = runs[0].scratch
             held.enter_context(locked_run(run))
             resume(run)
-        _train(runs)
+        _train(runs, [held.enter_context(tracking(run)) for run in runs], callbacks)
     return [run.directory(run.settings.steps) for run in runs]
 
 
-def _train(runs: Sequence[Run]) -> None:
+def _train(
+    runs: Sequence[Run], trackers: Sequence[Sequence[Tracker]], callbacks: Sequence[Callback]
+) -> None:
     """Take every run to its last step; one that is ahead waits for the others."""
     first, last = min(run.step for run in runs), max(run.settings.steps for run in runs)
     lead = runs[0]
@@ -104,23 +118,25 @@ def _train(runs: Sequence[Run]) -> None:
     reading = replace(lead.reading, sites=tuple(sites))
     batches = reading.batches(lead.settings.batch_size, lead.data_seed, start=first)
     name = lead.name if len(runs) == 1 else f"{len(runs)} dictionaries"
-    going, stopped = list(runs), []
+    going, stopped = list(zip(runs, trackers, strict=True)), []
     with tqdm(total=last, initial=first, unit="step", desc=name, disable=None) as bar:
         for number in range(first, last):
             batch = next(batches)
-            for run in [run for run in going if run.step == number < run.settings.steps]:
+            for one in [one for one in going if one[0].step == number < one[0].settings.steps]:
+                run, its_trackers = one
                 try:
                     step(run, run.reading.rows(batch, run.settings.device))
                     if run.step % run.settings.checkpoint_every == 0 or run.finished:
                         save(run)
+                    track(run, its_trackers, callbacks)
                 except Diverged as error:
-                    going.remove(run)
+                    going.remove(one)
                     stopped.append(str(error))
             bar.update()
             if lead.history:
                 found = {key: lead.history[-1][key] for key in ("fvu", "l0")}
                 bar.set_postfix({k: v for k, v in found.items() if v is not None}, refresh=False)
-            if all(run.finished for run in going):
+            if all(run.finished for run, _ in going):
                 break
     if stopped:
         raise Diverged("; ".join(stopped))

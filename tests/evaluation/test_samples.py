@@ -61,7 +61,8 @@ def by_hand(code, settings, block=8):
         left = [entry for entry in on if entry not in best]
         for band in range(1, settings.quantiles + 1):
             q = settings.quantiles
-            own = [(r, v) for r, v in left if min(int(abs(v) / top * q), q - 1) == q - band]
+            bins = [min(int(abs(v) / top * BINS), BINS - 1) for _, v in left]
+            own = [e for e, bin in zip(left, bins, strict=True) if bin // (BINS // q) == q - band]
             own.sort(key=lambda entry: hashed(entry[0], latent, settings.seed))
             own = one_a_block(own, block, settings)[: settings.samples_per_quantile]
             own.sort(key=lambda entry: (-abs(entry[1]), entry[0]))
@@ -133,6 +134,9 @@ def test_statistics_follow_their_definitions(whole, monkeypatch):
             assert found.deviation[latent] == pytest.approx(values.std(), rel=1e-5)
             bins, _ = np.histogram(values / values.max(), BINS, (0, 1))
             assert found.histogram[latent].tolist() == bins.tolist()
+    q = found.bands
+    assert found.of_bands.sum(axis=1).tolist() == found.fired.tolist()
+    assert found.of_bands[:, 0].tolist() == found.histogram[:, -BINS // q :].sum(axis=1).tolist()
     assert (found.fired[0], found.largest[0], found.mean[0], found.histogram[0].sum()) == (0,) * 4
 
 

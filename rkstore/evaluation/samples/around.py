@@ -20,7 +20,7 @@ def around(codes: Codes, latents: Ints, rows: Ints, reach: int, context_size: in
     for segment in codes:
         if len(segment.rows):
             ends = np.searchsorted(ascending, [segment.rows[0], segment.rows[-1] + 1])
-            some = order[slice(*ends)]
+            some = np.sort(order[slice(*ends)])  # by latent, as the entries will be
             _fill(found, some, latents[some], rows[some], segment, context_size)
     return found
 

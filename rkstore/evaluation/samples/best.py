@@ -9,7 +9,7 @@ EMPTY = np.uint64(2**64 - 1)
 
 
 class Best:
-    """A table ``(owners, slots)`` of the entries with the smallest keys.
+    """A table ``(owners, slots)`` of the entries with the smallest keys, which are below 2³².
 
     Of equal keys the one offered first stays. What is kept depends on the entries and their order,
     not on how many are offered at a time.
@@ -66,9 +66,10 @@ class Best:
 
 
 def ranked(owners: NDArray[np.int64], keys: Keys) -> NDArray[np.int64]:
-    """The stable order of entries by owner, then by key."""
-    order = np.argsort(keys, kind="stable")
-    return order[np.argsort(owners[order], kind="stable")]
+    """The stable order of entries by owner, then by key, which is below 2³²."""
+    if int(owners.max(initial=0)) < 2**31:  # one sort in place of two
+        return np.argsort((owners.astype(np.uint64) << np.uint64(32)) | keys, kind="stable")
+    return np.lexsort((keys, owners))
 
 
 def falling(magnitudes: NDArray[np.float32]) -> Keys:
@@ -85,7 +86,7 @@ def drawn(rows: NDArray[np.int64], latents: NDArray[np.int32], seed: int) -> Key
     """
     start = _mixed(np.array([seed], np.uint64))
     keys = _mixed(_mixed(start + rows.astype(np.uint64)) + latents.astype(np.uint64))
-    return np.minimum(keys, EMPTY - np.uint64(1))
+    return keys >> np.uint64(32)
 
 
 def _mixed(x: Keys) -> Keys:

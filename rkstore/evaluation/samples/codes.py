@@ -36,7 +36,7 @@ class Segment:
     place: NDArray[np.int32]
     """Of each entry, ordered: its row's index in ``rows``, ``(n,)``."""
     latent: NDArray[np.int32]
-    """The latent that fires, ``(n,)``, rising within a row."""
+    """The latent that fires, ``(n,)``."""
     value: NDArray[np.float32]
     """Its activation, not zero, ``(n,)``."""
 
@@ -95,6 +95,7 @@ def encoded(dictionary: Dictionary, looking: Looking, shown: str = "samples") ->
         BadInput: an activation is not finite.
         DamagedStore: a chunk is not what was written.
     """
+    dictionary = dictionary.to(looking.device).eval()
     pending: list[Segment] = []
     with tqdm(total=looking.count, unit="row", desc=shown, disable=None) as bar:
         for rows, x in _batches(looking):
@@ -130,21 +131,34 @@ def _segment(
     dictionary: Dictionary, looking: Looking, rows: NDArray[np.int64], x: dict[str, Tensor]
 ) -> Segment:
     """One batch as a segment, which may end within a block."""
-    f = dictionary.encode(x)
-    if f.dim() > 2:  # a code for each site: the largest of a latent's activations
-        f = f.gather(0, f.abs().argmax(dim=0, keepdim=True)).squeeze(0)
-    on = f.abs() > looking.threshold if looking.threshold else f.ne(0)
-    flat = on.flatten().nonzero().squeeze(1)
-    value = f.flatten()[flat].float().cpu().numpy()
+    place, latent, value = (part.cpu().numpy() for part in _entries(dictionary, x))
+    if looking.threshold:
+        on = np.abs(value) > looking.threshold
+        place, latent, value = place[on], latent[on], value[on]
     if not np.isfinite(value).all():
         raise BadInput(
             f"an activation of rows {rows[0]}:{rows[-1] + 1} of {looking.store.where} is not "
             "finite: leave such rows out with --max-norm, or check the store with 'rkstore verify'"
         )
-    place, latent = np.divmod(flat.cpu().numpy(), f.shape[1])
     return Segment(
         rows, looking.in_text(rows), place.astype(np.int32), latent.astype(np.int32), value
     )
+
+
+def _entries(dictionary: Dictionary, x: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """The code of a batch as a list: token, latent and value of each entry, by token."""
+    pools = dictionary.pools
+    if dictionary.wiring.norm == "none" and len(pools) == 1 and not pools[0].rule.by_latent:
+        # Those that choose among latents have the list first, and make the matrix of it.
+        code = pools[0].sparse(dictionary.pre(x))
+        if code is not None:
+            return code.tokens, code.latents, code.values
+    f = dictionary.encode(x)
+    if f.dim() > 2:  # a code for each site: the largest of a latent's activations
+        f = f.gather(0, f.abs().argmax(dim=0, keepdim=True)).squeeze(0)
+    flat = f.ne(0).flatten().nonzero().squeeze(1)
+    value = f.flatten()[flat].float()
+    return flat // f.shape[1], flat % f.shape[1], value
 
 
 def _joined(parts: list[Segment]) -> Segment:

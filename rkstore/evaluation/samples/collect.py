@@ -23,7 +23,7 @@ from rkstore.evaluation.samples.totals import Totals, blocks_of
 from rkstore.store.batches.kept import LeftOut
 from rkstore.store.readable import Readable
 
-# Bins of a latent's histogram: eight in each of five bands.
+# Bins of a latent's histogram, at least, and equally many in each band: eight in each of five.
 BINS = 40
 
 
@@ -43,7 +43,6 @@ def collect(
         RkstoreError: the disk is full.
     """
     check_room(settings)
-    dictionary = dictionary.to(settings.device).eval()
     where = Path(tempfile.gettempdir()) if scratch is None else scratch
     with tempfile.TemporaryFile(dir=where) as file:
         return choose(dictionary, look(dictionary, store, settings), settings, Codes(file, where))
@@ -72,16 +71,18 @@ def choose(
         totals.add(segment)
         magnitude = np.abs(segment.value)
         _offer(strongest, segment.latent.astype(np.int64), falling(magnitude), segment, block)
-    histogram = np.zeros((d_sae, BINS), np.int64)
+    each = -(-BINS // settings.quantiles) if settings.quantiles else BINS
+    histogram = np.zeros((d_sae, each * max(1, settings.quantiles)), np.int64)
     banded = Best(d_sae * settings.quantiles, settings.samples_per_quantile)
     taken = _Taken(strongest, looking.store.stop_row)
     for segment in codes:
         share = np.abs(segment.value).astype(np.float64) / totals.largest[segment.latent]
         latent = segment.latent.astype(np.int64)
-        cell = latent * BINS + _part(share, BINS)
-        histogram += np.bincount(cell, minlength=histogram.size).reshape(histogram.shape)
+        bins = histogram.shape[1]
+        bin = np.minimum((share * bins).astype(np.int64), bins - 1)
+        histogram += np.bincount(latent * bins + bin, minlength=histogram.size).reshape(-1, bins)
         if settings.quantiles:
-            band = settings.quantiles - 1 - _part(share, settings.quantiles)
+            band = settings.quantiles - 1 - bin // each
             keys = drawn(segment.rows[segment.place], segment.latent, settings.seed)
             _offer(banded, latent * settings.quantiles + band, keys, segment, block, taken)
     latent, band, row, value = _in_order(strongest, banded, settings.quantiles)
@@ -147,11 +148,6 @@ def _offer(
         near = np.sort(near[order[first]])
     row, value = segment.rows[segment.place[near]], segment.value[near]
     best.offer(owners[near], keys[near], row, value)
-
-
-def _part(share: NDArray[np.float64], parts: int) -> Ints:
-    """Which of equal parts of 0 to 1 a share lies in, from 0."""
-    return np.minimum((share * parts).astype(np.int64), parts - 1)
 
 
 def _in_order(strongest: Best, banded: Best, bands: int) -> tuple[Ints, Ints, Ints, Floats]:

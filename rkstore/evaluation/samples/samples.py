@@ -107,6 +107,14 @@ class Samples:
         top = float(self.largest[latent])
         return top * (self.bands - band) / self.bands, top * (self.bands - band + 1) / self.bands
 
+    @property
+    def of_bands(self) -> Ints:
+        """Rows at which each latent fires in each band, the highest first, ``(d_sae, bands)``."""
+        if not self.bands:
+            return np.zeros((self.d_sae, 0), np.int64)
+        rising: Ints = self.histogram.reshape(self.d_sae, self.bands, -1).sum(axis=2)
+        return rising[:, ::-1]
+
     def of(self, latent: int) -> list[Sample]:
         """The samples of one latent: the strongest, then those of each band.
 

@@ -67,3 +67,30 @@ class SamplesSettings(CollectSettings):
         "program.",
         path=True,
     )
+
+
+class LatentsSettings(CollectSettings):
+    """Which latents to describe, and what to compare them with."""
+
+    max_samples_per_feature: int = option(
+        20, "Most samples of a latent; the strongest are what the quantiles leave.", least=1
+    )
+    samples_per_quantile: int = option(2, "Samples from each of these bands.", least=1)
+    latent: tuple[int, ...] = option((), "Latents to describe, such as 7,12.", least=0)
+    draw: int = option(
+        20, "Without --latent, as many as this, drawn with --seed from those that fire.", least=1
+    )
+    nearest: int = option(6, "Nearest latents that are named with each.", least=1)
+    same_group: float = option(
+        0.7,
+        "Latents are in one group if a chain of decoder cosines of at least this joins them.",
+        least=0.0,
+    )
+    against: str | None = option(
+        None,
+        "Another dictionary of the same sites, whose nearest latent is shown beside each.",
+        path=True,
+    )
+    out: str | None = option(
+        None, "New directory of the report; results/latents/NAME by default.", path=True
+    )

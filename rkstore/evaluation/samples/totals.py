@@ -40,8 +40,9 @@ class Totals:
         self.windows += here
         self.fired += here.sum(axis=1)
         block, count = blocks_of(segment, self.context_size)
-        pairs = np.unique(latent.astype(np.int64) * count + block[segment.place])
-        self.blocks += np.bincount(pairs // count, minlength=d_sae)
+        pairs = np.sort(latent.astype(np.int64) * count + block[segment.place])
+        different = pairs[np.diff(pairs, prepend=-1) != 0]
+        self.blocks += np.bincount(different // count, minlength=d_sae)
 
     @property
     def mean(self) -> NDArray[np.float32]:

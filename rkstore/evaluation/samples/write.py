@@ -1,6 +1,8 @@
 """A checkpoint × a store → a directory of samples."""
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from rkstore.evaluation.samples.looking import look
 from rkstore.evaluation.samples.samples import Samples, check_new
 from rkstore.evaluation.samples.settings import CollectSettings, SamplesSettings
 from rkstore.settings import check_device, options_in
-from rkstore.store.files import directory_aside, named
+from rkstore.store.files import directory_aside, named, writing
 from rkstore.store.open import open_readable
 from rkstore.store.readable import Readable
 
@@ -42,16 +44,32 @@ def write_samples(
     check_room(settings)
     store = open_readable(settings.store, settings.paired_with)
     _ = store.words  # or there is nothing to look at
-    layout = settings.options(LAYOUTS[settings.to])
     out = named(settings.out) if settings.out else _directory(checkpoint, settings.to)
     check_new(out)
-    subject, notes = _subject(checkpoint, store, settings)
-    layout.check(subject)
-    with directory_aside(out, replaces=out.exists()) as at, tempfile.TemporaryFile(dir=at) as file:
-        codes = Codes(file, at)
+    subject, notes = subject_of(checkpoint, store, settings)
+    settings.options(LAYOUTS[settings.to]).check(subject)
+    return write_found(subject, settings, out), out, notes
+
+
+def write_found(subject: Subject, settings: SamplesSettings, out: Path) -> Samples:
+    """Collect the samples of a subject, and write them to a new directory."""
+    layout = settings.options(LAYOUTS[settings.to])
+    with (
+        writing(out.parent, "nothing else was touched"),
+        directory_aside(out, replaces=out.exists()) as at,
+        collected(subject, settings, at) as found,
+    ):
+        layout.write(found, at)
+        return found.samples
+
+
+@contextmanager
+def collected(subject: Subject, settings: CollectSettings, scratch: Path) -> Iterator[Found]:
+    """The samples of a subject, and the codes of its rows while this lasts."""
+    with tempfile.TemporaryFile(dir=scratch) as file:
+        codes = Codes(file, scratch)
         samples = choose(subject.dictionary, subject.looking, settings, codes)
-        layout.write(Found(**vars(subject), samples=samples, codes=codes), at)
-    return samples, out, notes
+        yield Found(**vars(subject), samples=samples, codes=codes)
 
 
 def _directory(checkpoint: str | Path, to: str) -> Path:
@@ -59,7 +77,7 @@ def _directory(checkpoint: str | Path, to: str) -> Path:
     return DIRECTORY / (name if to == "parquet" else f"{name}-{to}")
 
 
-def _subject(
+def subject_of(
     checkpoint: str | Path, store: Readable, settings: CollectSettings
 ) -> tuple[Subject, list[str]]:
     """What is to be looked at, and the doubts; BadInput if one does not fit the other."""

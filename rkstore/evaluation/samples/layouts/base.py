@@ -13,6 +13,9 @@ from rkstore.settings import Settings
 if TYPE_CHECKING:  # reading a layout's options must not import torch
     from pathlib import Path
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from rkstore.dictionaries.dictionary import Dictionary
     from rkstore.evaluation.samples.codes import Codes
     from rkstore.evaluation.samples.contexts import Contexts
@@ -56,6 +59,11 @@ class Found(Subject):
         from rkstore.evaluation.samples.contexts import contexts
 
         return contexts(self.store, self.samples)
+
+    @cached_property
+    def of_bands(self) -> NDArray[np.int64]:
+        """See :attr:`Samples.of_bands`."""
+        return self.samples.of_bands
 
     @cached_property
     def words(self) -> dict[int, str]:

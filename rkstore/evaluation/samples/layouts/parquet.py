@@ -92,11 +92,13 @@ def _columns(found: Found, some: slice) -> dict[str, Any]:
 
     context = found.contexts
     ids = np.array(list(found.words), np.int64)
-    words = pa.array(list(found.words.values()), pa.string())
+    # Several tokens may have one word: a dictionary with a word twice is written in any order.
+    words, word = np.unique(np.array(list(found.words.values()), object), return_inverse=True)
+    column = pa.array(words, pa.string())
 
     def named(tokens: Any) -> Any:
-        places = np.minimum(np.searchsorted(ids, tokens), len(ids) - 1).astype(np.int32)
-        return pa.DictionaryArray.from_arrays(pa.array(places, mask=tokens < 0), words)
+        places = word[np.minimum(np.searchsorted(ids, tokens), len(ids) - 1)].astype(np.int32)
+        return pa.DictionaryArray.from_arrays(pa.array(places, mask=tokens < 0), column)
 
     tokens = context.tokens[some]
     return {

@@ -1,0 +1,54 @@
+"""Read samples with the program that they were written for: ``samples_read.py PROGRAM PATH``.
+
+It prints what of them the program finds, as JSON.
+"""
+
+import importlib.util
+import json
+import sys
+from importlib.metadata import files
+from pathlib import Path
+
+
+def module(package, name):
+    """One file of a package, without what the package itself needs to be imported."""
+    [file] = [file for file in files(package) if str(file).endswith(name)]
+    spec = importlib.util.spec_from_file_location("peer", file.locate())
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
+def saedashboard(path):
+    """Activations of each feature in a batch."""
+    batch = module("sae-dashboard", "neuronpedia/neuronpedia_dashboard.py")
+    read = batch.NeuronpediaDashboardBatch(**json.loads(Path(path).read_text("utf-8")))
+    assert read.to_dict()["features"]
+    return [len(feature.activations) for feature in read.features]
+
+
+def circuit_tracer(path):
+    """The largest activation of a feature."""
+    models = module("circuit-tracer", "frontend/feature_models.py")
+    return models.Model.model_validate_json(Path(path).read_text("utf-8")).act_max
+
+
+def delphi(path):
+    """How often each latent of each module fires."""
+    from delphi.config import ConstructorConfig, SamplerConfig
+    from delphi.latents.loader import LatentDataset
+
+    nothing = object()
+    data = LatentDataset(path, SamplerConfig(), ConstructorConfig(), tokenizer=nothing)
+    found = {}
+    for buffer in data.buffers:
+        latents, _, activations = buffer.load_data_per_latent()
+        own = found.setdefault(buffer.module_path, {})
+        own.update(zip(latents.tolist(), map(len, activations), strict=True))
+    return found
+
+
+READERS = {"saedashboard": saedashboard, "circuit-tracer": circuit_tracer, "delphi": delphi}
+
+if __name__ == "__main__":
+    print(json.dumps(READERS[sys.argv[1]](sys.argv[2]), allow_nan=False))
