@@ -9,6 +9,7 @@ import pytest
 
 import rkstore
 from rkstore.errors import BadInput, DamagedStore, RkstoreError, for_python, for_yaml
+from rkstore.evaluation.report.settings import ReportSettings
 from rkstore.evaluation.samples.settings import LatentsSettings, SamplesSettings
 from rkstore.evaluation.settings import EvaluateSettings
 from rkstore.harvest.settings import HarvestSettings
@@ -25,7 +26,7 @@ OURS = (RkstoreError, BadInput, DamagedStore, Diverged, Lacking, NoSuchRow, NotT
 FIELDS = sorted(
     set().union(
         *map(options_in, (HarvestSettings, ImportSettings, ExportSettings, PullSettings)),
-        *map(options_in, (ProbeSettings, TrainSettings, EvaluateSettings)),
+        *map(options_in, (ProbeSettings, TrainSettings, EvaluateSettings, ReportSettings)),
         *map(options_in, (SamplesSettings, LatentsSettings)),
     )
 )

@@ -11,6 +11,7 @@ from rkstore.dictionaries.selects import SELECTS
 from rkstore.dictionaries.wirings import WIRINGS
 from rkstore.errors import BadInput
 from rkstore.evaluation.latents.settings import QualitySettings
+from rkstore.evaluation.report.settings import ReportSettings
 from rkstore.evaluation.samples.settings import LatentsSettings, SamplesSettings
 from rkstore.evaluation.settings import CompareSettings, EvaluateSettings
 from rkstore.harvest.settings import HarvestSettings
@@ -45,6 +46,7 @@ ALL = [
     CompareSettings,
     QualitySettings,
     *(SamplesSettings, LatentsSettings),
+    ReportSettings,
 ]
 
 

@@ -33,6 +33,7 @@ COMMANDS = {
     "compare": ("compare", "Compare recorded results of dictionaries, paired by seed."),
     "samples": ("samples", "Collect what makes each latent of a dictionary fire, in its text."),
     "latents": ("samples", "Describe latents: samples, similar ones, groups, another's beside."),
+    "report": ("report", "Write pages to look at: runs compared, what each latent fires on."),
     "push": ("share", "Copy a store to a directory or URL, or a dictionary to the Hub (hf://)."),
     "pull": ("share", "Fetch a store, or a part of one, from a directory or a URL."),
     "import": ("share", "Store activations that another program wrote, without a model."),

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from rkstore.errors import BadInput
 from rkstore.evaluation.metrics.base import Doubles, Given, Metric, Seen, Totals
+from rkstore.store.statistics import Statistics
 
 # Documents are counted in so many groups, by their number modulo this, so that the sums of a site
 # of width d take 1,024 · d numbers however many documents there are. A group of documents is as
@@ -95,7 +96,7 @@ class Intervals(Metric):
         there = self._sums["rows"] > 0
         of = {name: sums[there] for name, sums in self._sums.items()}
         pairs = {
-            "fvu": (of["errors"], self._variation(totals)[there]),
+            "fvu": self.errors(totals.statistics),
             "mse": (of["errors"], of["rows"]),
             "cosine": (of["cosines"], of["with_norm"]),
             "norm_ratio": (of["ratios"], of["with_norm"]),
@@ -107,11 +108,23 @@ class Intervals(Metric):
             documents, **{k: interval(*pair) if enough else None for k, pair in pairs.items()}
         )
 
-    def _variation(self, totals: Totals) -> Doubles:
+    def errors(self, statistics: Mapping[str, Statistics]) -> tuple[Doubles, Doubles]:
+        """``Σ‖y - ŷ‖²`` and ``Σ‖y - μ‖²`` of each cluster; sums of none if they are not known.
+
+        Two dictionaries of the same rows and sites have the same clusters in the same order, so
+        that their differences are paired.
+
+        Args:
+            statistics: of the rows of each written site.
+        """
+        there = (self._sums["rows"] > 0) & self._known
+        return self._sums["errors"][there], self._variation(statistics)[there]
+
+    def _variation(self, statistics: Mapping[str, Statistics]) -> Doubles:
         """``Σ‖y - μ‖²`` of the rows of each group."""
         found = np.zeros(GROUPS)
         for name, sums in self._of_site.items():
-            mean = totals.statistics[name].mean
+            mean = statistics[name].mean
             along, rows = sums @ mean, self._sums["rows"]
             found += self._squares[name] - 2 * along + rows * (mean @ mean)
         return found
