@@ -40,6 +40,7 @@ PAGES = [
             "coming",
             "dictionaries",
             "evaluation",
+            "evaluation_latents",
             "exchange",
             "inputs",
             "lookup",
