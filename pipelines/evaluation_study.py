@@ -58,7 +58,7 @@ TOGETHER = (
 @click.option("--steer", default=20, show_default=True, help="Latents added to two models; or 0.")
 @click.option("--only", multiple=True, help="Measure these again; the record keeps the others.")
 @click.option("--checkpoints", type=Path, default=Path("checkpoints"), show_default=True)
-@click.option("--record", type=Path, default="docs/evaluation.json", show_default=True)
+@click.option("--out", type=Path, default="docs/evaluation.json", show_default=True)
 @click.option("--page", type=Path, help="Page to write the table into.")
 def main(
     store: Path,
@@ -71,7 +71,7 @@ def main(
     steer: int,
     only: tuple[str, ...],
     checkpoints: Path,
-    record: Path,
+    out: Path,
     page: Path | None,
 ) -> None:
     """Measure one dictionary of each wiring in its model, and record it."""
@@ -87,7 +87,7 @@ def main(
         "max_norm": MAX_NORM,
         "intervals": "by held-out chunk",
     }
-    document = _known(record, identity)
+    document = _known(out, identity)
     found = document["dictionaries"]
     for group in TOGETHER:
         names = [name for name in group if name in only or (not only and name not in found)]
@@ -108,7 +108,7 @@ def main(
         for name, result in zip(names, functional.run(), strict=True):
             found[name] = result.as_dict() | {"rkstore": __version__}
             del found[name]["path"]
-        write_together({record: as_json(document)})
+        write_together({out: as_json(document)})
     click.echo(measured(document))
     if page:
         fill(page, document)
@@ -131,7 +131,7 @@ def _known(record: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in identity.items():
         if document.get(key) != value:
             raise BadInput(
-                f"{key} of {record} is {document.get(key)}, here {value}: give another --record"
+                f"{key} of {record} is {document.get(key)}, here {value}: give another --out"
             )
     return document
 

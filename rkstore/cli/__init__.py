@@ -38,7 +38,7 @@ COMMANDS = {
     "pull": ("share", "Fetch a store, or a part of one, from a directory or a URL."),
     "import": ("share", "Store activations that another program wrote, without a model."),
     "export": ("share", "Write the activations of a store for another program."),
-    "convert": ("share", "Write a dictionary of any program in the layout of another."),
+    "convert": ("convert", "Write a dictionary of any program in the layout of another."),
 }
 
 AGAIN = "what was recorded is kept, run the same command again to continue"

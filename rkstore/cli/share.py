@@ -1,11 +1,10 @@
-"""``push``, ``pull``, ``import``, ``export`` and ``convert``."""
+"""``push``, ``pull``, ``import`` and ``export``."""
 
 import click
 
 from rkstore.cli.options import PATH, Command, options_of, store_argument
 from rkstore.cli.streams import echo, plain
 from rkstore.dictionaries.layouts import LAYOUTS
-from rkstore.dictionaries.settings import ConvertSettings
 from rkstore.errors import BadInput
 from rkstore.share.settings import ExportSettings, ImportSettings, PullSettings
 
@@ -64,16 +63,6 @@ def _is_dictionary(source: str) -> bool:
     from rkstore.dictionaries.layouts import layouts_of
 
     return bool(layouts_of(root))
-
-
-@click.command(cls=Command)
-@click.argument("source", type=PATH, metavar="DICTIONARY")
-@options_of(ConvertSettings)
-def convert(settings: ConvertSettings, source: str) -> None:
-    """DICTIONARY is a directory or hf://USER/NAME[/SAE_ID]. The output is complete or absent."""
-    from rkstore.dictionaries.convert import convert as convert_dictionary
-
-    echo(convert_dictionary(source, settings))
 
 
 @click.command(cls=Command)

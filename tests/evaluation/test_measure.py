@@ -314,7 +314,7 @@ def test_each_set_of_sites_is_read_once(store, tmp_path, monkeypatch):
         return reading(store, sites, *others)
 
     monkeypatch.setattr(evaluation, "read_rows", counted)
-    settings = EvaluateSettings(store=str(store.root))
+    settings = EvaluateSettings(store=str(store.root), chance=False)
     together = evaluate(paths, settings)
     names = tuple(store.hook_names)
     assert sorted(read) == sorted([names, (names[0], names[2]), (names[0],)])

@@ -116,17 +116,17 @@ def test_a_context_size_that_the_rows_are_not_is_refused(refused, tmp_path, x, k
 def test_an_import_goes_on_where_it_stopped(bring, tmp_path, x, kind, monkeypatch):
     from rkstore.store.writing.writer import StoreWriter
 
-    path, plain = foreign(kind, tmp_path, x), StoreWriter.write_shard
+    path, plain = foreign(kind, tmp_path, x), StoreWriter.finish_shard
 
-    def stopping(self, values, columns):
+    def stopping(self, shard):
         if self.next_shard == 2:
             raise KeyboardInterrupt
-        plain(self, values, columns)
+        plain(self, shard)
 
-    monkeypatch.setattr(StoreWriter, "write_shard", stopping)
+    monkeypatch.setattr(StoreWriter, "finish_shard", stopping)
     with pytest.raises(KeyboardInterrupt):
         bring(path, kind)
-    monkeypatch.setattr(StoreWriter, "write_shard", plain)
+    monkeypatch.setattr(StoreWriter, "finish_shard", plain)
     store = bring(path, kind)
     np.testing.assert_array_equal(store.read(store.manifest.hook_names[0]), x)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from rkstore.errors import BadInput
 
@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from rkstore.training.run import Run
 
 
-Callback: TypeAlias = "Callable[[int, Run], Mapping[str, float] | None]"
-"""Called after each step of each run, with the number of steps made; it may return numbers to be
-tracked, by name."""
+class Callback(Protocol):
+    """What is called after each step of each run."""
+
+    def __call__(self, step: int, run: Run, /) -> Mapping[str, float] | None:
+        """``step`` steps are made. It may return numbers to be tracked, by name."""
 
 
 class Tracker(ABC):
