@@ -81,8 +81,6 @@ def measured(
         if settings.chance:
             result = replace(result, chance=chance.of(one, result))
         found.append((result, one.measure))
-    if settings.intervals:
-        check_documents({result.name: result.metrics.get("intervals") for result, _ in found})
     return found
 
 
@@ -103,6 +101,9 @@ def _read(
 ) -> _Read:
     """Measure some dictionaries of the same sites on one reading of these."""
     rows, digest = _left_out(store, sites, chunks, settings), hashlib.sha256()
+    if settings.intervals:
+        kept = np.concatenate([rows.kept(*store.rows_of_chunk(chunk)) for chunk in chunks])
+        check_documents(np.asarray(column_of(store, "document", kept), np.int64))
     for batch in _held_out(store, sites, chunks, settings.batch_size, rows):
         x = _tensors(batch, sites, settings.device)
         documents = np.asarray(column_of(store, "document", batch.rows), np.int64)
@@ -131,10 +132,14 @@ class _Chance:
     def of(self, one: "_Measured", result: Evaluation) -> Evaluation:
         """What a random dictionary like that one scores."""
         dictionary = one.given.dictionary
-        rule, state = dictionary.pools[0].rule, dict(dictionary.pools[0].named_buffers())
+        rule, state = dictionary.pools[0].rule, dictionary.pools[0].state_dict()
         key = (dictionary.wiring, rule.name, str(rule), dictionary.row_norm, result.l0)
-        if state or list(dictionary.pools[0].parameters()) or key not in self.found:
-            fitted = next(self._rows(one.sites, self.fitted, CALIBRATION_ROWS))
+        # Thresholds, and the units of norms, are those of the dictionary.
+        if state or dictionary.wiring.norm != "none" or key not in self.found:
+            try:
+                fitted = next(self._rows(one.sites, self.fitted, CALIBRATION_ROWS))
+            except BadInput:  # all of these rows are left out
+                fitted = next(self._rows(one.sites, self.chunks, CALIBRATION_ROWS))
             batches = self._rows(one.sites, self.chunks, self.settings.batch_size)
             self.found[key] = chance_of(one.given, fitted, batches, result, self.settings.seed)
         return self.found[key]
