@@ -78,8 +78,6 @@ def measured(
         if settings.chance:
             result = replace(result, chance=chance.of(one, result))
         found.append((result, one.measure))
-    if settings.intervals:
-        check_documents({result.name: result.metrics.get("intervals") for result, _ in found})
     return found
 
 
@@ -100,6 +98,9 @@ def _read(
 ) -> _Read:
     """Measure some dictionaries of the same sites on one reading of these."""
     rows, digest = _left_out(store, sites, chunks, settings), hashlib.sha256()
+    if settings.intervals:
+        kept = np.concatenate([rows.kept(*store.rows_of_chunk(chunk)) for chunk in chunks])
+        check_documents(np.asarray(column_of(store, "document", kept), np.int64))
     for batch in _held_out(store, sites, chunks, settings.batch_size, rows):
         x = _tensors(batch, sites, settings.device)
         documents = np.asarray(column_of(store, "document", batch.rows), np.int64)
@@ -124,9 +125,10 @@ class _Chance:
     def of(self, one: "_Measured", result: Evaluation) -> Evaluation:
         """What a random dictionary like that one scores."""
         dictionary = one.given.dictionary
-        rule, state = dictionary.pools[0].rule, dict(dictionary.pools[0].named_buffers())
+        rule, state = dictionary.pools[0].rule, dictionary.pools[0].state_dict()
         key = (dictionary.wiring, rule.name, str(rule), dictionary.row_norm, result.l0)
-        if state or list(dictionary.pools[0].parameters()) or key not in self.found:
+        # Thresholds, and the units of norms, are those of the dictionary.
+        if state or dictionary.wiring.norm != "none" or key not in self.found:
             fitted = calibration_rows(self.store, one.sites, self.settings)
             batches = _rows(self.store, one.sites, self.chunks, self.settings)
             self.found[key] = chance_of(one.given, fitted, batches, result, self.settings.seed)
@@ -146,8 +148,10 @@ def calibration_rows(
     training, held_out = split_chunks(store)
     count = -(-most // store.manifest.chunk_rows)
     step = max(1, len(training) // count)
-    chunks = training[::step][:count] or held_out[:count]
-    return next(_rows(store, sites, chunks, settings, most))
+    try:
+        return next(_rows(store, sites, training[::step][:count], settings, most))
+    except (StopIteration, BadInput):  # there are none, or all of them are left out
+        return next(_rows(store, sites, held_out[:count], settings, most))
 
 
 def _rows(

@@ -174,7 +174,7 @@ def test_where_nothing_may_be_written_the_results_are_elsewhere(
 
 def test_too_few_documents_are_refused_only_if_intervals_are_asked_for(trained):
     store, path = trained
-    with pytest.raises(BadInput, match=r"are of 3 documents, too few for an interval"):
+    with pytest.raises(BadInput, match="are of 3 documents, too few for an interval"):
         evaluate([path], EvaluateSettings(store=str(store.root), intervals=True))
     [result] = evaluate([path], EvaluateSettings(store=str(store.root)))
     assert result.metrics["intervals"].fvu is None

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from rkstore.errors import BadInput
-from rkstore.evaluation.metrics.base import Doubles, Given, Metric, Seen, Totals
+from rkstore.evaluation.metrics.base import Doubles, Given, Integers, Metric, Seen, Totals
 from rkstore.store.statistics import Statistics
 
 # Documents are counted in so many groups, by their number modulo this, so that the sums of a site
@@ -151,16 +151,14 @@ def interval(a: Doubles, b: Doubles) -> Ends:
     return float(ratio - reach), float(ratio + reach)
 
 
-def check_documents(found: Mapping[str, IntervalNumbers | None]) -> None:
-    """Raise BadInput unless every dictionary, by name, has intervals."""
-    for name, intervals in found.items():
-        if intervals is None or intervals.documents < LEAST_DOCUMENTS:
-            count = 0 if intervals is None else intervals.documents
-            raise BadInput(
-                f"the rows that {name} is evaluated on are of {count} documents, too few for an "
-                f"interval: use a store with {LEAST_DOCUMENTS} in its held-out rows, or leave out "
-                "--intervals"
-            )
+def check_documents(documents: Integers) -> None:
+    """Raise BadInput unless rows of these documents give an interval."""
+    count = len(np.unique(documents % GROUPS))
+    if count < LEAST_DOCUMENTS:
+        raise BadInput(
+            f"the rows to evaluate are of {count} documents, too few for an interval: use a store "
+            f"with {LEAST_DOCUMENTS} in its held-out rows, or leave out --intervals"
+        )
 
 
 def _by_group(groups: Tensor, values: Tensor) -> Doubles:
