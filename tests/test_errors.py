@@ -9,6 +9,7 @@ import pytest
 
 import rkstore
 from rkstore.errors import BadInput, DamagedStore, RkstoreError, for_python, for_yaml
+from rkstore.evaluation.report.settings import ReportSettings
 from rkstore.evaluation.samples.settings import LatentsSettings, SamplesSettings
 from rkstore.evaluation.settings import EvaluateSettings
 from rkstore.harvest.settings import HarvestSettings
@@ -26,7 +27,7 @@ FIELDS = sorted(
     set().union(
         *map(options_in, (HarvestSettings, ImportSettings, ExportSettings, PullSettings)),
         *map(options_in, (ProbeSettings, TrainSettings, EvaluateSettings)),
-        *map(options_in, (SamplesSettings, LatentsSettings)),
+        *map(options_in, (SamplesSettings, LatentsSettings, ReportSettings)),
     )
 )
 SOURCES = sorted(Path(rkstore.__file__).parent.rglob("*.py"))

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from rkstore.dictionaries.selects import SELECTS
 from rkstore.dictionaries.wirings import WIRINGS
 from rkstore.errors import BadInput
+from rkstore.evaluation.report.settings import ReportSettings
 from rkstore.evaluation.samples.settings import LatentsSettings, SamplesSettings
 from rkstore.evaluation.settings import EvaluateSettings
 from rkstore.harvest.settings import HarvestSettings
@@ -42,6 +43,7 @@ ALL = [
     TrainSettings,
     EvaluateSettings,
     *(SamplesSettings, LatentsSettings),
+    ReportSettings,
 ]
 
 

@@ -32,6 +32,7 @@ COMMANDS = {
     "quality": ("quality", "Judge latents without a model: probes, absorption, seeds, spread."),
     "samples": ("samples", "Collect what makes each latent of a dictionary fire, in its text."),
     "latents": ("samples", "Describe latents: samples, similar ones, groups, another's beside."),
+    "report": ("report", "Write pages to look at: runs compared, what each latent fires on."),
     "push": ("share", "Copy a store to a directory, s3://, sftp:// or the Hub (hf://)."),
     "pull": ("share", "Fetch a store, or a part of one, from a directory or a URL."),
     "import": ("share", "Store activations that another program wrote, without a model."),

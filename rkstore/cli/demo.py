@@ -44,7 +44,9 @@ def run(out: Path, *, tokens: int, steps: int, layer: int) -> None:
     from rkstore.cli.terminal import describe_probe, describe_store
     from rkstore.evaluation.evaluate import evaluate, write_results
     from rkstore.evaluation.report.figures import comparison
+    from rkstore.evaluation.report.page.write import write_report
     from rkstore.evaluation.report.results import table
+    from rkstore.evaluation.report.settings import ReportSettings
     from rkstore.evaluation.settings import EvaluateSettings
     from rkstore.rkcnn.mine import probe
     from rkstore.rkcnn.settings import ProbeSettings
@@ -68,14 +70,20 @@ def run(out: Path, *, tokens: int, steps: int, layer: int) -> None:
     comparison(found, checkpoints, results / "comparison.png")
     echo(table(found))
 
+    _stage(5, "report: pages to look at")
+    settings = ReportSettings(store=where, probe=results / "probe", out=results / "report")
+    # The latents shown are those of the first: of the dictionary that began with the directions.
+    page = write_report(checkpoints[::-1], settings, replaces=True)
+
     echo(f"\nFinished in {time.monotonic() - began:.0f} s.")
     echo(f"store     {store.root}")
     echo(f"results   {results / 'results.json'}")
     echo(f"picture   {results / 'comparison.png'}")
+    echo(f"report    {page}")
 
 
 def _stage(number: int, title: str) -> None:
-    click.secho(f"\n[{number}/4] {title}", bold=True)
+    click.secho(f"\n[{number}/5] {title}", bold=True)
 
 
 def _harvested(out: Path, tokens: int) -> "Store":

@@ -1,6 +1,7 @@
 """Dictionaries × held-out rows → metrics, in the units of the activations."""
 
-from collections.abc import Iterable, Sequence
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,17 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from rkstore.dictionaries.dictionary import Dictionary
 from rkstore.dictionaries.disk import UNNAMED, load_dictionary
+from rkstore.dictionaries.rows import Rows
 from rkstore.errors import BadInput, few
+from rkstore.evaluation.chance import CALIBRATION_ROWS, CHANCE_ROWS, chance_of
 from rkstore.evaluation.checkpoints import doubts, mined_of, names, prefixes_of
 from rkstore.evaluation.measure import DENSITY_EDGES, Evaluation, Measure
+from rkstore.evaluation.metrics import METRICS
+from rkstore.evaluation.metrics.base import Given
+from rkstore.evaluation.metrics.documents import check_documents
+from rkstore.evaluation.metrics.truth import model_of, planted_of
 from rkstore.evaluation.settings import EvaluateSettings
 from rkstore.settings import check_device
 from rkstore.store.batches.assemble import Batch, read_rows
@@ -22,6 +30,7 @@ from rkstore.store.files import write_together
 from rkstore.store.jsontext import to_json
 from rkstore.store.open import open_readable
 from rkstore.store.readable import Readable
+from rkstore.store.rows import column_of
 from rkstore.store.sites import Site, head_of
 
 
@@ -51,25 +60,84 @@ def measured(
     if not given:
         raise BadInput("there is nothing to evaluate: give at least one checkpoint")
     together = [_prepare(*each, store, settings) for each in zip(given, names(given), strict=True)]
-    passed_over = {}
-    for sites in dict.fromkeys(one.sites for one in together):
-        rows = _left_out(store, sites, chunks, settings)
-        passed_over[sites] = len(rows.rows)
-        for batch in _held_out(store, sites, chunks, settings.batch_size, rows):
-            x = {name: torch.from_numpy(batch.x[name]).to(settings.device) for name in sites}
-            for one in together:
-                if one.sites == sites:
-                    one.measure.add(x)
+    read = {
+        sites: _read(store, sites, chunks, settings, [o for o in together if o.sites == sites])
+        for sites in dict.fromkeys(one.sites for one in together)
+    }
+    chance = _Chance(store, chunks, settings)
     found = []
     for one in together:
         codec_fvu = {name: store.codec_fvu(name) for name in one.measure.by_site}
         result = one.measure.result(one.name, codec_fvu)
-        out = passed_over[one.sites]
-        result = replace(result, path=one.path, notes=one.notes, left_out=out)
-        if one.mined:
-            result = replace(result, dead_mined=int((one.measure.fired[one.mined] == 0).sum()))
+        result = replace(result, path=one.path, notes=one.notes, **vars(read[one.sites]))
+        if one.given.mined:
+            dead = int((one.measure.fired[list(one.given.mined)] == 0).sum())
+            result = replace(result, dead_mined=dead)
+        if settings.chance:
+            result = replace(result, chance=chance.of(one, result))
         found.append((result, one.measure))
+    if settings.intervals:
+        check_documents({result.name: result.metrics.get("intervals") for result, _ in found})
     return found
+
+
+@dataclass(frozen=True)
+class _Read:
+    """Which rows were read, as an evaluation says it."""
+
+    left_out: int
+    rows_sha256: str
+
+
+def _read(
+    store: Readable,
+    sites: tuple[str, ...],
+    chunks: list[int],
+    settings: EvaluateSettings,
+    together: "Sequence[_Measured]",
+) -> _Read:
+    """Measure some dictionaries of the same sites on one reading of these."""
+    rows, digest = _left_out(store, sites, chunks, settings), hashlib.sha256()
+    for batch in _held_out(store, sites, chunks, settings.batch_size, rows):
+        x = _tensors(batch, sites, settings.device)
+        documents = np.asarray(column_of(store, "document", batch.rows), np.int64)
+        digest.update(batch.rows.astype("<i8").tobytes())
+        for one in together:
+            one.measure.add(x, numbers=batch.rows, documents=documents)
+    return _Read(len(rows.rows), digest.hexdigest())
+
+
+def _tensors(batch: Batch, sites: Sequence[str], device: str) -> Rows:
+    return {name: torch.from_numpy(batch.x[name]).to(device) for name in sites}
+
+
+class _Chance:
+    """Random dictionaries beside those that are evaluated; two alike have one."""
+
+    def __init__(self, store: Readable, chunks: list[int], settings: EvaluateSettings) -> None:
+        self.store, self.settings = store, settings
+        self.chunks = _first_chunks(store, chunks, CHANCE_ROWS)
+        training = split_chunks(store)[0]
+        most = -(-CALIBRATION_ROWS // store.manifest.chunk_rows)
+        step = max(1, len(training) // most)
+        self.fitted = training[::step][:most] or self.chunks[:most]
+        self.found: dict[Any, Evaluation] = {}
+
+    def of(self, one: "_Measured", result: Evaluation) -> Evaluation:
+        """What a random dictionary like that one scores."""
+        dictionary = one.given.dictionary
+        rule, state = dictionary.pools[0].rule, dict(dictionary.pools[0].named_buffers())
+        key = (dictionary.wiring, rule.name, str(rule), dictionary.row_norm, result.l0)
+        if state or list(dictionary.pools[0].parameters()) or key not in self.found:
+            fitted = next(self._rows(one.sites, self.fitted, CALIBRATION_ROWS))
+            batches = self._rows(one.sites, self.chunks, self.settings.batch_size)
+            self.found[key] = chance_of(one.given, fitted, batches, result, self.settings.seed)
+        return self.found[key]
+
+    def _rows(self, sites: tuple[str, ...], chunks: list[int], size: int) -> Iterator[Rows]:
+        left = _left_out(self.store, sites, chunks, self.settings)
+        for batch in read_rows(self.store, sites, chunks, size, left):
+            yield _tensors(batch, sites, self.settings.device)
 
 
 @dataclass(frozen=True)
@@ -82,8 +150,7 @@ class _Measured:
     """Those that it reads or writes, in the order of the store."""
     notes: tuple[str, ...]
     measure: Measure
-    mined: list[int]
-    """Latents that began as mined directions."""
+    given: Given
 
 
 def _prepare(path: str | Path, name: str, store: Readable, settings: EvaluateSettings) -> _Measured:
@@ -94,9 +161,23 @@ def _prepare(path: str | Path, name: str, store: Readable, settings: EvaluateSet
     needed = {site.hook_name for site in dictionary.wiring.sites}
     sites = tuple(hook_name for hook_name in store.hook_names if hook_name in needed)
     notes = doubts(path, metadata, store, any_model=settings.any_model)
-    measure = Measure(dictionary.to(settings.device), prefixes_of(path, metadata))
+    given, doubt = _given(path, dictionary.to(settings.device), metadata, store)
+    measure = Measure(dictionary, prefixes_of(path, metadata), METRICS, given)
+    return _Measured(str(path), name, sites, (*notes, *doubt), measure, given)
+
+
+def _given(
+    path: str | Path, dictionary: Dictionary, metadata: dict[str, Any], store: Readable
+) -> tuple[Given, list[str]]:
+    """What the metrics of a dictionary may know, and why they do not know more."""
+    writes, doubt = dictionary.wiring.writes, []
+    means = {site.hook_name: store.ordinary_statistics(site.hook_name).mean for site in writes}
+    try:
+        planted = planted_of(store)
+    except BadInput as error:
+        planted, doubt = None, [f"no scores against the truth: {error.sentence}"]
     mined = mined_of(path, metadata, dictionary.d_sae)
-    return _Measured(str(path), name, sites, tuple(notes), measure, mined)
+    return Given(dictionary, means, mined, planted, model_of(store)), doubt
 
 
 def check_site(path: str | Path, site: Site, metadata: dict[str, Any], store: Readable) -> None:

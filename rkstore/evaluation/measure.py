@@ -1,51 +1,25 @@
 """What a dictionary scores on rows: sums over batches, and the metrics they give."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from rkstore.dictionaries.dictionary import Dictionary
-from rkstore.dictionaries.prefixes import WHOLE, Prefixes, by_activation
+from rkstore.dictionaries.prefixes import WHOLE, Prefixes
 from rkstore.dictionaries.rows import Rows
 from rkstore.errors import BadInput
+from rkstore.evaluation.metrics.base import Given, Integers, Metric, Seen, Totals, fires
+from rkstore.evaluation.metrics.decoders import norm_histogram, relative_norms
+from rkstore.evaluation.metrics.prefixes import PrefixEvaluation, PrefixSums
+from rkstore.evaluation.metrics.reconstruction import ReconstructionSums, SiteEvaluation
+from rkstore.evaluation.metrics.sparsity import DENSITY_EDGES, density_of
 from rkstore.store.jsontext import existing
 from rkstore.store.statistics import Statistics
 
-# Edges of the histogram of firing frequency: log10 of the fraction of tokens.
-DENSITY_EDGES = np.arange(-6.0, 0.25, 0.25)
-
-# Edges of the histogram of relative decoder norms.
-NORM_EDGES = np.arange(11) / 10
-
-# What is measured of a dictionary whose prefixes were drawn anew for each batch.
-OF_DRAWN = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
-
-
-@dataclass(frozen=True)
-class SiteEvaluation:
-    """Metrics of the reconstruction of one site, as in :class:`Evaluation`."""
-
-    fvu: float
-    mse: float
-    cosine: float
-    norm_ratio: float
-    codec_fvu: float
-
-
-@dataclass(frozen=True)
-class PrefixEvaluation:
-    """What a part of the code reconstructs by itself."""
-
-    share: float
-    """Of the latents of each bank, or of those that are on (``--prefix-order``)."""
-    l0: float
-    """Latents of the part that are on, mean over tokens."""
-    fvu: float
+__all__ = ["DENSITY_EDGES", "Evaluation", "Measure", "PrefixEvaluation", "SiteEvaluation", "fires"]
 
 
 @dataclass(frozen=True)
@@ -87,8 +61,15 @@ class Evaluation:
     """
     zero_rows: int
     """Tokens with y = 0, which ``cosine`` and ``norm_ratio`` leave out."""
+    codec_mse: float = 0.0
+    """MSE of the stored values themselves."""
+    bias: float = 1.0
+    """``E‖ŷ‖² / E⟨y, ŷ⟩``, the relative reconstruction bias: below 1 the dictionary shrinks what it
+    writes (Rajamanoharan et al. 2024, arXiv 2404.16014, eq. 10)."""
     left_out: int = 0
     """Held-out rows not measured: of special tokens, or with a norm above ``--max-norm``."""
+    rows_sha256: str = ""
+    """SHA-256 of the numbers of the rows measured, int64, little-endian."""
     dead_mined: int | None = None
     """Of the dead latents, those that began as mined directions; None if none is recorded."""
     path: str = ""
@@ -108,6 +89,10 @@ class Evaluation:
     Latents that write to neither are in no bin. (Lindsey et al. 2024, "Sparse Crosscoders";
     Minder et al. 2025, arXiv 2504.02922.)
     """
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    """The numbers of each of :data:`rkstore.evaluation.metrics.METRICS`, by its name."""
+    chance: "Evaluation | None" = None
+    """What a random dictionary of the same shape scores (``chance.py``)."""
 
     @property
     def explained_variance(self) -> float:
@@ -123,70 +108,22 @@ class Evaluation:
 
         What an autoencoder of one site does not have is left out.
         """
-        numbers = asdict(self) | {
+        # Not those of the metrics, each of which has a key of its own.
+        numbers = asdict(replace(self, metrics={}, chance=None)) | {
             "explained_variance": self.explained_variance,
             "dead_share": self.dead_share,
         }
-        for key in ("hook_name_out", "sites", "of_prefix", "relative_norms"):
+        for key in ("hook_name_out", "sites", "of_prefix", "relative_norms", "metrics"):
             if not numbers[key]:
                 del numbers[key]
-        if self.dead_mined is None:
-            del numbers["dead_mined"]
+        for key in ("dead_mined", "chance"):
+            if numbers[key] is None:
+                del numbers[key]
+        numbers |= {name: asdict(found) for name, found in self.metrics.items()}
+        if self.chance:
+            numbers["chance"] = self.chance.as_dict()
         found: dict[str, Any] = existing(numbers)
         return found
-
-
-class _Compared(NamedTuple):
-    """Some rows and their reconstructions: ``Σ‖y - ŷ‖²``, and for each row, float64 ``(n,)``,
-    ``y · ŷ``, ``‖y‖`` and ``‖ŷ‖``."""
-
-    squared_error: float
-    products: Tensor
-    norms: Tensor
-    found: Tensor
-
-    @classmethod
-    def of(cls, y: Tensor, found: Tensor) -> "_Compared":
-        y64, found64 = y.double(), found.double()
-        error = (found64 - y64).square().sum().item()
-        return cls(error, (y64 * found64).sum(dim=-1), y64.norm(dim=-1), found64.norm(dim=-1))
-
-    @classmethod
-    def together(cls, parts: Sequence["_Compared"]) -> "_Compared":
-        """The same of several sites side by side."""
-        if len(parts) == 1:
-            return parts[0]
-        norms = torch.stack([part.norms for part in parts]).norm(dim=0)
-        found = torch.stack([part.found for part in parts]).norm(dim=0)
-        products = torch.stack([part.products for part in parts]).sum(dim=0)
-        return cls(sum(part.squared_error for part in parts), products, norms, found)
-
-
-class _Sums:
-    """Sums over rows of how a reconstruction compares with them."""
-
-    def __init__(self) -> None:
-        self.squared_error = self.cosine = self.norm_ratio = 0.0
-        self.with_norm = 0
-
-    def add(self, rows: _Compared) -> None:
-        self.squared_error += rows.squared_error
-        self.with_norm += int((rows.norms > 0).sum())
-        # A row with y = 0 has neither number: it adds zero to both sums and is not counted.
-        ratio = torch.where(rows.norms > 0, rows.found / rows.norms, 0)
-        self.norm_ratio += ratio.sum().item()
-        along = rows.products / (rows.norms * rows.found)
-        self.cosine += torch.where((rows.norms > 0) & (ratio > 0), along, 0).sum().item()
-
-    def result(self, rows: int, variation: float, codec_fvu: float) -> SiteEvaluation:
-        """The metrics over ``rows`` rows whose ``Σ‖y - μ‖²`` is ``variation``."""
-        return SiteEvaluation(
-            self.squared_error / variation,
-            self.squared_error / rows,
-            self.cosine / self.with_norm,
-            self.norm_ratio / self.with_norm,
-            codec_fvu,
-        )
 
 
 class Measure:
@@ -198,65 +135,87 @@ class Measure:
 
     Args:
         prefixes: those that the dictionary was trained with.
+        metrics: what to measure besides reconstruction and firing; each that applies.
+        given: what these metrics may know; by default the dictionary alone.
 
     Raises:
         BadInput: it has prefixes, and normalises its rows.
     """
 
-    def __init__(self, dictionary: Dictionary, prefixes: Prefixes = WHOLE) -> None:
+    def __init__(
+        self,
+        dictionary: Dictionary,
+        prefixes: Prefixes = WHOLE,
+        metrics: Sequence[type[Metric]] = (),
+        given: Given | None = None,
+    ) -> None:
         if not prefixes.whole and dictionary.row_norm != "none":
             raise BadInput(
                 f"prefixes of a dictionary of rows under {dictionary.row_norm} cannot be measured"
             )
-        self.dictionary, self.prefixes = dictionary, prefixes
-        self.shares = OF_DRAWN if prefixes.draws else prefixes.shares
+        self.dictionary = dictionary
+        self.prefixes = PrefixSums(dictionary, prefixes)
         self.fired = torch.zeros(dictionary.d_sae, dtype=torch.int64)
         """Tokens that each latent fired on."""
-        self.whole = _Sums()
-        self.by_site = {site.hook_name: _Sums() for site in dictionary.wiring.writes}
+        self.whole = ReconstructionSums()
+        self.by_site = {site.hook_name: ReconstructionSums() for site in dictionary.wiring.writes}
         self.statistics: dict[str, Statistics] = {}
-        self._prefix_errors = np.zeros(len(self.shares))
-        self._prefix_fired = np.zeros(len(self.shares), np.int64)
+        given = given or Given(dictionary)
+        self.metrics = [metric(given) for metric in metrics if metric.applies(given)]
 
     @torch.no_grad()
-    def add(self, x: Tensor | Rows) -> None:
+    def add(
+        self,
+        x: Tensor | Rows,
+        *,
+        first: int | None = None,
+        numbers: Integers | None = None,
+        documents: Integers | None = None,
+    ) -> None:
         """Measure one batch: activations ``(n, d_in)``, by name of all sites read and written.
 
         A tensor stands for the only site of an autoencoder.
+
+        Args:
+            first: how many of the rows evaluated are before the first of these, in the order of
+                the store; by default those added so far.
+            numbers: row numbers in the store, ``(n,)``.
+            documents: of each row, ``(n,)``.
         """
         wiring = self.dictionary.wiring
         rows = {wiring.sites[0].hook_name: x} if isinstance(x, Tensor) else x
         for site in wiring.writes:
             if site.hook_name not in rows:
                 raise BadInput(f"the dictionary writes {site.hook_name}, which is missing")
-        f, decoded = self._reconstruct(rows)
-        self.fired += fires(f).sum(dim=0).cpu()
-        compared = []
+        f, decoded = self.prefixes.reconstruct(rows)
+        decoded = {name: decoded[name] for name in self.by_site}
+        first = self.rows if first is None else first
+        seen = Seen(self.dictionary, rows, f, decoded, first, numbers, documents)
+        self.fired += seen.fired.cpu()
         for name, sums in self.by_site.items():
-            compared.append(_Compared.of(rows[name], decoded[name]))
-            sums.add(compared[-1])
-            here = Statistics.of(rows[name].cpu().numpy())
-            before = self.statistics.get(name)
-            self.statistics[name] = before.merge(here) if before else here
-        self.whole.add(_Compared.together(compared))
+            sums.add(seen.compared[name])
+            self._count(name, Statistics.of(rows[name].cpu().numpy()))
+        self.whole.add(seen.together)
+        for metric in self.metrics:
+            metric.add(seen)
 
-    def _reconstruct(self, rows: Rows) -> tuple[Tensor, Rows]:
-        """Code and reconstruction; what each prefix does is added to the sums."""
-        if self.prefixes.whole:
-            return self.dictionary.reconstruct(rows)
-        f = self.dictionary.encode(rows)
-        levels = self.prefixes.decodings(self.dictionary, f, rows, self.shares)
-        for i, level in enumerate(levels):
-            for name, found in level.items():
-                error = (found.double() - rows[name].double()).square().sum()
-                self._prefix_errors[i] += error.item()
-        if self.prefixes.order == "activations":
-            on = torch.zeros_like(fires(f))
-            for i, part in enumerate(by_activation(f, self.shares)):
-                on |= fires(part)
-                self._prefix_fired[i] += int(on.sum())
-        return f, levels[-1]
+    def _count(self, hook_name: str, here: Statistics) -> None:
+        before = self.statistics.get(hook_name)
+        self.statistics[hook_name] = before.merge(here) if before else here
 
+    def merge(self, other: "Measure") -> None:
+        """Add the sums over other rows, by the same dictionary."""
+        self.fired += other.fired
+        self.whole.merge(other.whole)
+        self.prefixes.merge(other.prefixes)
+        for name, sums in other.by_site.items():
+            self.by_site[name].merge(sums)
+        for name, here in other.statistics.items():
+            self._count(name, here)
+        for mine, theirs in zip(self.metrics, other.metrics, strict=True):
+            mine.merge(theirs)
+
+    @torch.no_grad()
     def result(self, name: str, codec_fvu: Mapping[str, float]) -> Evaluation:
         """The metrics over all rows added so far.
 
@@ -266,10 +225,11 @@ class Measure:
         Raises:
             BadInput: all rows of a written site are identical.
         """
-        wiring, n = self.dictionary.wiring, self.rows
+        wiring, n, fired = self.dictionary.wiring, self.rows, self.fired.numpy()
         reads, writes = (
             ",".join(site.hook_name for site in sites) for sites in (wiring.reads, wiring.writes)
         )
+        totals = Totals(n, fired, self.statistics, codec_fvu)
         variations = {site: self._variation(site) for site in self.by_site}
         variation = sum(variations.values())
         by_site = {
@@ -279,7 +239,7 @@ class Measure:
         several = len(by_site) > 1
         lost = sum(codec_fvu[site] * part for site, part in variations.items())
         whole = self.whole.result(n, variation, lost / variation) if several else by_site[writes]
-        fired = self.fired.numpy()
+        found = {metric.name: metric.result(totals) for metric in self.metrics}
         return Evaluation(
             name=name,
             hook_name=reads,
@@ -290,22 +250,19 @@ class Measure:
             l0=float(fired.sum() / n),
             dead=int((fired == 0).sum()),
             dense=int((fired > n / 10).sum()),
-            fvu=whole.fvu,
-            mse=whole.mse,
-            cosine=whole.cosine,
-            norm_ratio=whole.norm_ratio,
-            codec_fvu=whole.codec_fvu,
-            density=_density(fired, n),
+            **vars(whole),
+            density=density_of(fired, n),
             zero_rows=n - self.whole.with_norm,
             sites=by_site if several else {},
-            of_prefix=self._of_prefix(variation),
+            of_prefix=self.prefixes.result(n, fired, variation),
             relative_norms=self._relative_norms() if len(by_site) == 2 else (),
+            metrics={key: numbers for key, numbers in found.items() if numbers is not None},
         )
 
     @property
     def rows(self) -> int:
         """Rows added so far."""
-        return next(iter(self.statistics.values())).count
+        return next(iter(self.statistics.values())).count if self.statistics else 0
 
     def _variation(self, hook_name: str) -> float:
         """``Σ‖y - μ‖²`` of a written site, above zero."""
@@ -314,48 +271,6 @@ class Measure:
             raise BadInput(f"{hook_name} is constant over the held-out rows: FVU has no meaning")
         return variation
 
-    def _of_prefix(self, variation: float) -> tuple[PrefixEvaluation, ...]:
-        if self.prefixes.whole:
-            return ()
-        fired = self._prefix_fired
-        if self.prefixes.order == "latents":
-            banks = torch.split(self.fired, [bank.latents for bank, _ in self.dictionary.banks])
-            fired = np.array(
-                [
-                    sum(int(bank[: round(len(bank) * share)].sum()) for bank in banks)
-                    for share in self.shares
-                ]
-            )
-        return tuple(
-            PrefixEvaluation(share, float(on / self.rows), float(error / variation))
-            for share, on, error in zip(self.shares, fired, self._prefix_errors, strict=True)
-        )
-
     def _relative_norms(self) -> tuple[int, ...]:
         """The histogram of ``Evaluation.relative_norms``."""
-        names = list(self.by_site)
-        norms = np.zeros((2, self.dictionary.d_sae))
-        first = 0
-        for bank, weights in self.dictionary.banks:
-            latents = slice(first, first := first + bank.latents)
-            parts = torch.split(weights.W_dec.detach(), [site.width for site in bank.writes], dim=1)
-            for site, part in zip(bank.writes, parts, strict=True):
-                usual = self.statistics[site.hook_name].mean_square_norm ** 0.5
-                own = part.double().norm(dim=1).cpu().numpy()
-                norms[names.index(site.hook_name), latents] = own / usual
-        total = norms.sum(axis=0)
-        share = norms[0, total > 0] / total[total > 0]
-        return tuple(int(count) for count in np.histogram(share, NORM_EDGES)[0])
-
-
-def fires(f: Tensor) -> Tensor:
-    """Which latents are on at which token, bool ``(n, d_sae)``; with a code per site, at any."""
-    on = f != 0
-    return on.any(dim=0) if on.dim() > 2 else on
-
-
-def _density(fired: NDArray[np.int64], rows: int) -> tuple[int, ...]:
-    """The histogram of ``Evaluation.density``."""
-    share = np.log10(fired[fired > 0] / rows).clip(DENSITY_EDGES[0], -1e-9)
-    histogram = np.histogram(share, DENSITY_EDGES)[0]
-    return int((fired == 0).sum()), *(int(count) for count in histogram)
+        return norm_histogram(relative_norms(self.dictionary, self.statistics))

@@ -16,6 +16,16 @@ class EvaluateSettings(Settings):
     any_model: bool = option(
         False, "Also measure dictionaries of another model, which are refused otherwise."
     )
+    intervals: bool = option(
+        False,
+        "Refuse held-out rows of too few documents for intervals; by default they then have none.",
+    )
+    chance: bool = option(True, "Measure beside each a random dictionary of the same shape.")
+    seed: int = option(0, "Seed of the random dictionaries.", least=0)
+    controls: bool = option(
+        True, "Measure with each dictionary the control arms that train --controls made of it."
+    )
+    record: bool = option(True, "Add each result to evaluation/results.json in its checkpoint.")
     batch_size: int = option(4096, "Rows at a time.", least=1)
     device: str = option("cpu", "Torch device.")
     out: str = option("results/evaluate", "Directory of table, JSON and picture.", path=True)

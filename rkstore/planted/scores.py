@@ -163,6 +163,16 @@ class CodeCounts:
             self._ratio += float((own[long] / norm[long]).sum())
             self._measured += int(long.sum())
 
+    def merge(self, other: "CodeCounts") -> None:
+        """Add the counts of other rows."""
+        self.rows += other.rows
+        self._latent += other._latent
+        self._feature += other._feature
+        self._both += other._both
+        self._true += other._true
+        self._ratio += other._ratio
+        self._measured += other._measured
+
     def scores(self) -> CodeScores:
         """The scores of all batches.
 

@@ -5,11 +5,15 @@ the start of a text, and some are parts of one character. So a run of tokens is 
 and where its beginning matters, behind itself.
 """
 
+import re
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cache, cached_property
 
 from rkstore.errors import BadInput, DamagedStore, one_line
 from rkstore.store.attached import TOKENIZER
+
+# The name of a byte in SentencePiece's vocabularies.
+BYTE = re.compile("<0x([0-9A-F]{2})>")
 
 
 class Words:
@@ -93,14 +97,53 @@ class Words:
                     return [tuple(found[start:])]
         raise BadInput(f"the tokenizer of {self.where} has no tokens that are exactly {text!r}")
 
+    def pieces(self, ids: Sequence[int]) -> list[str | list[int]]:
+        """What each of some tokens is: its text, or bytes if it is only a part of a character.
+
+        An id that is not in the tokenizer is an empty text.
+        """
+        found: list[str | list[int]] = []
+        for id, word in zip(ids, self._each(ids), strict=True):
+            parts = self._bytes(id, word) if "\ufffd" in word else None
+            found.append(word if parts is None else parts)
+        return found
+
+    def _bytes(self, id: int, word: str) -> list[int] | None:
+        """The bytes of a token that is part of a character; None if it is a text of its own."""
+        name = str(self._tokenizer.id_to_token(id))
+        if found := BYTE.fullmatch(name):
+            return [int(found[1], 16)]
+        known = bytes_of_letters()
+        if not all(letter in known for letter in name):
+            return None
+        content = bytes(known[letter] for letter in name)
+        return list(content) if content.decode(errors="replace") == word else None
+
+    def _each(self, ids: Sequence[int]) -> list[str]:
+        """The text of each token within a text, as :meth:`within`."""
+        known = [id >= 0 and self._tokenizer.id_to_token(id) is not None for id in ids]
+        batch = [
+            [id] * times if exists else []
+            for times in (1, 2)
+            for id, exists in zip(ids, known, strict=True)
+        ]
+        texts = self._tokenizer.decode_batch(batch, skip_special_tokens=False)
+        pairs = zip(texts[: len(ids)], texts[len(ids) :], strict=True)
+        return [twice[len(once) :] if twice.startswith(once) else once for once, twice in pairs]
+
     @cached_property
     def _ids(self) -> dict[str, list[int]]:
         """The tokens of each word."""
         known = sorted(self._tokenizer.get_vocab(with_added_tokens=True).values())
-        batch = [[id] * times for times in (1, 2) for id in known]
-        texts = self._tokenizer.decode_batch(batch, skip_special_tokens=False)
         found: dict[str, list[int]] = {}
-        for id, alone, twice in zip(known, texts, texts[len(known) :], strict=False):
-            word = twice[len(alone) :] if twice.startswith(alone) else alone
+        for id, word in zip(known, self._each(known), strict=True):
             found.setdefault(word, []).append(id)
         return found
+
+
+@cache
+def bytes_of_letters() -> dict[str, int]:
+    """The letters by which byte-level BPE names bytes (GPT-2's ``bytes_to_unicode``)."""
+    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    hidden = [byte for byte in range(256) if byte not in shown]
+    return {chr(b): b for b in shown} | {chr(256 + n): b for n, b in enumerate(hidden)}

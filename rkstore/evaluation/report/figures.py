@@ -2,7 +2,6 @@
 
 import io
 import itertools
-import json
 import math
 import textwrap
 from collections.abc import Callable, Sequence
@@ -11,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from rkstore.dictionaries.disk import TRAINING
 from rkstore.evaluation.measure import DENSITY_EDGES, Evaluation
 from rkstore.evaluation.report.results import dead, number, sites_of, window
+from rkstore.evaluation.report.runs import Training, labels, training_of
 from rkstore.store.files import write_together
-from rkstore.store.sites import briefly
 
 # Okabe & Ito's colours, distinguishable for colour-blind readers.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -94,10 +92,10 @@ def comparison_figure(results: list[Evaluation], checkpoints: list[Path]) -> Any
     """
     from matplotlib.figure import Figure
 
-    names = [textwrap.fill(label, NAME_WIDTH) for label in _labels(results, checkpoints)]
+    names = [textwrap.fill(label, NAME_WIDTH) for label in labels(results, checkpoints)]
     lines = max(1 + name.count("\n") for name in names)
     row = max(0.14 + 0.15 * lines, min(0.6, 2.4 / len(names)))
-    curves = [None if (found := _training(path)) is None else found[1] for path in checkpoints]
+    curves = [_curve(training_of(path)) for path in checkpoints]
     heights = [3 if any(curve is not None for curve in curves) else 0.5, 0.9 + row * len(names)]
     details = _details(results)
     if details:
@@ -198,16 +196,9 @@ def whole(axis: Any, most: int | None = None) -> None:
     axis.xaxis.set_major_locator(MaxNLocator(most or "auto", integer=True, steps=[1, 2, 5, 10]))
 
 
-def _training(checkpoint: Path) -> tuple[dict[str, Any], list[Point]] | None:
-    """Settings of a run, and step and FVU of its history; None if they are not recorded.
-
-    What cannot be read is not: the numbers of the dictionary do not depend on it.
-    """
-    try:
-        report = json.loads((checkpoint / TRAINING).read_text("utf-8"))
-        return dict(report["identity"]), [(h["step"], h["fvu"]) for h in report["history"]]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
+def _curve(training: Training | None) -> list[Point] | None:
+    """Step and FVU of a training, if it is recorded."""
+    return training if training is None else [(h["step"], h["fvu"]) for h in training.history]
 
 
 def _draw_training(axis: Any, curves: Sequence[list[Point] | None]) -> None:
@@ -284,39 +275,3 @@ def _site(results: Sequence[Evaluation]) -> str:
     sites = {sites_of(result) for result in results}
     what = "sets of sites" if _written(results) else "sites"
     return sites.pop() if len(sites) == 1 else f"{len(sites)} {what}"
-
-
-def _labels(results: Sequence[Evaluation], checkpoints: Sequence[Path]) -> list[str]:
-    """What distinguishes the dictionaries: the settings they differ in, or else their names."""
-    by_settings = _differences(checkpoints)
-    if all(by_settings) and len(set(by_settings)) == len(results) > 1:
-        return by_settings
-    several = len({sites_of(result) for result in results}) > 1
-    return [
-        f"{result.name}, {sites_of(result)}"
-        if several and sites_of(result) not in result.name
-        else result.name
-        for result in results
-    ]
-
-
-def _differences(checkpoints: Sequence[Path]) -> list[str]:
-    """The settings in which the runs differ; none if one is not recorded, or of another wiring.
-
-    Those of another wiring differ in too much.
-    """
-    found = [_training(checkpoint) for checkpoint in checkpoints]
-    identities = [report[0] for report in found if report is not None]
-    if len(identities) < len(found) or len({i.get("wiring") for i in identities}) > 1:
-        return []
-    # The name of the hook contains the layer.
-    keys = [key for key in dict.fromkeys(itertools.chain(*identities)) if key != "layer"]
-    differing = [key for key in keys if len({str(i.get(key)) for i in identities}) > 1]
-
-    def text(key: str, value: Any) -> str:
-        if key == "hook":
-            return briefly(str(value).split(","))
-        return str(value) if key in ("dictionary", "init") else f"{key} {value}"
-
-    # Options newer than a run are in no record.
-    return [", ".join(text(key, i[key]) for key in differing if key in i) for i in identities]

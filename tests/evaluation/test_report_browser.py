@@ -1,0 +1,298 @@
+"""A report in a real browser, opened from the disk: it works, keeps to itself, and runs nothing.
+
+Needs Playwright and a Chromium of the system: ``pip install playwright axe-playwright-python`` and
+``apt-get install chromium``. Skipped where they are absent.
+"""
+
+import json
+import re
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+from made_up_report import HOSTILE, write_made_up
+
+playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
+
+LATENTS = 24_576
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The report of eight runs, one of which has 24,576 latents."""
+    out = tmp_path_factory.mktemp("report") / "pages"
+    names = {"3": "</textarea><b>bold</b>", "17": "rivers"}
+    write_made_up(out, LATENTS, runs=8, names=names, each=8)
+    return out
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as p:
+        started = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def open_page(browser, folder):
+    """Call it with a route for a page; nothing it does may complain, or leave the folder."""
+    complaints, requests, pages = [], [], []
+
+    def open_one(route="", *, width=1280, query=""):
+        page = browser.new_page(viewport={"width": width, "height": 900})
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(f"{folder.as_uri()}/index.html{query}#/{route}")
+        page.wait_for_selector("main > *")
+        pages.append(page)
+        return page
+
+    yield open_one
+    for page in pages:
+        assert page.evaluate("window.hacked") is None
+        assert all(url.startswith((f"{folder.as_uri()}/", "data:,")) for url in requests)
+        page.close()
+    assert complaints == []
+
+
+def until(page, condition):
+    """Wait until JavaScript is true; Playwright's own way needs ``eval``, which a page forbids."""
+    for _ in range(300):
+        if page.evaluate(condition):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"never: {condition}; {page.url}")
+
+
+def shown_ids(page):
+    return [int(text) for text in page.locator(".row .id").all_inner_texts()]
+
+
+def test_it_opens_within_two_seconds_and_loads_no_latent_before_one_is_looked_at(open_page):
+    began = time.monotonic()
+    page = open_page("latents")
+    page.wait_for_selector(".row")
+    assert time.monotonic() - began < 10  # a busy machine; the paint itself is below
+    paint = page.evaluate("performance.getEntriesByType('paint').map((p) => p.startTime)")
+    assert max(paint) < 2_000
+    loaded = page.evaluate("Array.from(document.scripts, (script) => script.src)")
+    assert len(loaded) == 7
+    assert not any("latents/" in source or "text/" in source for source in loaded)
+
+
+def test_a_latent_loads_its_own_part_and_the_text_around_its_samples(open_page):
+    page = open_page("latent/12345")
+    page.wait_for_selector(".kwic li")
+    loaded = page.evaluate("Array.from(document.scripts, (script) => script.src)")
+    assert [s.rpartition("/")[2] for s in loaded if "latents/" in s] == ["0192.js"]
+    assert len(loaded) == 9
+
+
+def test_the_table_of_runs_sorts_and_filters(open_page):
+    page = open_page()
+    runs = page.locator("table.runs tbody tr td:first-child")
+    by_fvu = runs.all_inner_texts()
+    page.get_by_role("button", name="seed").click()
+    assert page.locator("th[aria-sort=ascending]").inner_text().startswith("seed")
+    by_seed = runs.all_inner_texts()
+    assert by_seed != by_fvu
+    assert by_seed[:3] == ["run 0", "run 1", "run 2"]
+    page.get_by_role("button", name="seed").click()
+    assert runs.all_inner_texts() == by_seed[::-1]
+    page.get_by_label("Filter runs").fill("rkcnn")
+    assert len(runs.all_inner_texts()) == 4
+    page.get_by_label("Filter runs").fill("nothing like it")
+    assert "No run answers" in page.locator("table.runs").inner_text()
+
+
+def test_a_search_finds_tokens_names_and_numbers(open_page):
+    page = open_page("latents")
+    everything = page.locator(".count").inner_text()
+    page.get_by_label("Search").fill("rivers")
+    until(page, "document.querySelectorAll('.row').length === 1")
+    assert shown_ids(page) == [17]
+    page.get_by_label("Search").fill("1234")
+    until(page, "document.querySelector('.count').textContent.startsWith('11 ')")
+    assert shown_ids(page)[:3] == [1234, 12340, 12341]
+    page.get_by_label("Search").fill("")
+    until(page, "document.querySelectorAll('.row').length > 20")
+    word = page.locator(".row .chip").first.inner_text().lstrip("␣")
+    page.get_by_label("Search").fill(word)
+    until(page, "!document.querySelector('.count').textContent.startsWith('22,')")
+    assert all(word in row for row in page.locator(".row").all_inner_texts())
+    page.get_by_label("Search").fill("no such token anywhere")
+    page.wait_for_selector("text=No latent answers to that.")
+    page.get_by_role("button", name="Clear search and filters").click()
+    assert page.locator(".count").inner_text() == everything
+
+
+def test_words_in_quotes_are_looked_up_in_the_text_of_the_samples(open_page):
+    page = open_page("latents")
+    page.get_by_label("Search").fill('"word17 word0"')
+    until(page, "!document.querySelector('.count').textContent.startsWith('22,')")
+    [first, *_] = shown_ids(page)
+    page.goto(page.url.partition("#")[0] + f"#/latent/{first}")
+    page.wait_for_selector(".kwic li")
+    marked = page.locator(".kwic .peak").all_inner_texts()
+    assert {"word17", "word0"} & set(marked)
+
+
+def test_filters_and_density_narrow_the_list(open_page):
+    page = open_page("latents")
+    page.get_by_role("button", name="Named").click()
+    assert shown_ids(page) == [3, 17]
+    page.get_by_role("button", name="Named").click()
+    page.get_by_role("button", name="Dead").click()
+    assert page.locator(".count").inner_text().startswith("2,048 of")
+    page.get_by_role("button", name="Dead").click()
+    before = page.locator(".count").inner_text()
+    page.get_by_label("Least density").fill("-1.25")
+    assert page.locator(".count").inner_text() != before
+    page.get_by_role("button", name="Density").click()
+    shares = page.locator(".row .density > :first-child").all_inner_texts()
+    assert all(float(share.split()[0]) >= 5.6 for share in shares)
+
+
+def test_rows_exist_only_near_the_view(open_page):
+    page = open_page("latents")
+    assert page.locator(".row").count() < 80
+    page.evaluate("scrollTo(0, 400000)")
+    until(page, "+document.querySelector('.row .id').textContent > 10000")
+    assert page.locator(".row").count() < 80
+
+
+def test_every_key_does_what_the_list_of_keys_says(open_page):
+    page = open_page()
+    page.keyboard.press("l")
+    page.wait_for_selector(".row")
+    page.keyboard.press("j")
+    page.keyboard.press("j")
+    page.keyboard.press("k")
+    assert page.locator(".row.cursor .id").inner_text() == "1"
+    page.keyboard.press("Enter")
+    until(page, "location.hash === '#/latent/1'")
+    page.keyboard.press("j")
+    until(page, "location.hash === '#/latent/2'")
+    page.keyboard.press("k")
+    until(page, "location.hash === '#/latent/1'")
+    page.keyboard.press("/")
+    assert page.evaluate("document.activeElement.id") == "q"
+    page.keyboard.type("t")
+    assert page.evaluate("document.documentElement.dataset.theme") == "auto"
+    page.keyboard.press("Escape")
+    page.keyboard.press("t")
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    page.keyboard.press("?")
+    assert page.locator("#keys").is_visible()
+    page.keyboard.press("Escape")
+    page.keyboard.press("o")
+    page.wait_for_selector("table.runs")
+
+
+def test_dark_and_light_are_kept_and_an_address_decides(open_page):
+    page = open_page()
+    page.emulate_media(color_scheme="dark")
+    paper = "getComputedStyle(document.body).backgroundColor"
+    assert page.evaluate(paper) == "rgb(19, 20, 23)"
+    page.get_by_role("button", name="Theme").click()
+    assert page.evaluate(paper) == "rgb(255, 255, 255)"
+    page.reload()
+    assert page.evaluate(paper) == "rgb(255, 255, 255)"
+    assert open_page(query="?theme=dark").evaluate(paper) == "rgb(19, 20, 23)"
+
+
+def test_a_line_opens_its_block_and_has_an_address(open_page):
+    page = open_page("latent/3/2")
+    page.wait_for_selector(".whole")
+    line = page.locator(".kwic li").nth(2)
+    assert line.get_by_role("button").first.get_attribute("aria-expanded") == "true"
+    assert line.locator(".whole .t").count() > 100
+    line.locator("button.kw").click()
+    assert page.locator(".whole").count() == 0
+
+
+def test_links_between_latents_lead_both_ways(open_page):
+    page = open_page("latent/100")
+    page.wait_for_selector(".side .rows a")
+    page.locator(".side section", has_text="Nearest by decoder").get_by_role("link").first.click()
+    until(page, "location.hash === '#/latent/101'")
+    page.go_back()
+    page.wait_for_selector("text=Nearest by decoder")
+    assert page.locator(".title .id").inner_text() == "100"
+
+
+def test_what_is_not_there_says_so(open_page):
+    page = open_page("latent/24576")
+    assert "Latent 24576 does not exist." in page.locator("main").inner_text()
+    page.goto(page.url.replace("24576", "<b>x"))
+    page.wait_for_selector("text=does not exist")
+    page = open_page("latent/11")
+    page.wait_for_selector("text=Dead: it fired on none")
+
+
+def test_a_folder_with_a_missing_file_says_which(browser, tmp_path):
+    write_made_up(tmp_path / "r", 70, each=4)
+    (tmp_path / "r/data/latents/0001.js").unlink()
+    page = browser.new_page()
+    page.goto(f"{(tmp_path / 'r').as_uri()}/index.html#/latent/65")
+    page.wait_for_selector("text=A file of this report is missing.")
+    assert "data/latents/0001.js" in page.locator("main").inner_text()
+    page.close()
+
+
+def test_what_a_stranger_wrote_stays_text(open_page):
+    page = open_page("latents")
+    page.get_by_label("Search").fill("script")
+    until(page, "!document.querySelector('.count').textContent.startsWith('22,')")
+    assert "<script>" in page.locator(".virtual").inner_text()
+    page.get_by_role("button", name="Named").click()
+    page = open_page("latent/3")
+    assert page.locator("h1").inner_text() == "</textarea><b>bold</b>"
+    page = open_page()
+    assert "<b>bold</b>" in page.locator("dl").first.inner_text()
+    assert page.locator("main script, main b b, main img, main textarea").count() == 0
+
+
+def test_hard_tokens_are_named_and_take_no_room(open_page):
+    page = open_page("states")
+    shown = page.locator("main").inner_text()
+    for text in ("U+202E", "U+0000", "+9,996 marks", "E2 80", "</textarea>", "(empty)", "␣", "↵"):
+        assert text in shown, text
+    assert "\u202e" not in shown
+    tallest = "Math.max(...Array.from(document.querySelectorAll('.chip'), (e) => e.offsetHeight))"
+    assert page.evaluate(tallest) < 60
+
+
+@pytest.mark.parametrize("width", [390, 900, 1440])
+@pytest.mark.parametrize("route", ["", "latents", "latent/3", "states"])
+def test_nothing_scrolls_sideways_at_any_width(open_page, route, width):
+    page = open_page(route, width=width)
+    page.wait_for_timeout(300)
+    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("route", ["", "latents", "latent/3/1", "states"])
+def test_axe_finds_nothing_serious(open_page, route, theme):
+    axe = pytest.importorskip("axe_playwright_python", reason="axe-core is not installed")
+    page = open_page(route, query=f"?theme={theme}")
+    page.wait_for_timeout(500)
+    page.evaluate((Path(axe.__file__).parent / "axe.min.js").read_text("utf-8"))
+    found = page.evaluate("axe.run(document, {preload: false, resultTypes: ['violations']})")[
+        "violations"
+    ]
+    serious = [f for f in found if f["impact"] in ("serious", "critical")]
+    told = [[f["id"], [node["html"][:200] for node in f["nodes"][:3]]] for f in serious]
+    assert told == [], json.dumps(told, indent=1)
+
+
+def test_the_hostile_tokens_of_the_tests_are_those_that_are_feared():
+    told = "".join(token for token in HOSTILE if isinstance(token, str))
+    for feared in ("<script>", "</textarea>", "\u202e", "\u0000"):
+        assert feared in told
+    assert re.search("\u0301{10000}", told)
