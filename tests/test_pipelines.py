@@ -830,5 +830,5 @@ def test_a_stopped_evaluation_study_goes_on_where_it_was(make_store, monkeypatch
     assert measured == [*together[:3], [], *together[3:]]
     assert list(json.loads(record.read_text())["dictionaries"]) == list(names)
     assert "| dedicated features" in capsys.readouterr().out
-    with pytest.raises(BadInput, match="give another --out"):
+    with pytest.raises(BadInput, match="give another out"):
         study.main([*words, "--blocks", "5"], standalone_mode=False)

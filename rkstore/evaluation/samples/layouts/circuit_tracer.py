@@ -93,5 +93,10 @@ def _example(found: Found, sample: int) -> dict[str, Any]:
         "tokens_acts_list": rounded(found.samples.around[sample, start : start + len(ids)]),
         "train_token_ind": at,
         "is_repeated_datapoint": False,
-        "tokens": [found.words[id] for id in ids],
+        "tokens": [_shown(piece) for piece in found.store.words.pieces(ids)],
     }
+
+
+def _shown(piece: str | list[int]) -> str:
+    r"""A token as its pages read it: a part of a character is its bytes, as ``\xe2``."""
+    return piece if isinstance(piece, str) else "".join(f"\\x{byte:02x}" for byte in piece)
