@@ -54,6 +54,9 @@ MODULES = [
     "rkstore.evaluation.settings",
     "rkstore.evaluation.evaluate",
     "rkstore.evaluation.measure",
+    "rkstore.evaluation.metrics.base",
+    "rkstore.evaluation.results",
+    "rkstore.evaluation.compare",
     "rkstore.evaluation.lifetimes",
     "rkstore.evaluation.paired",
 ]

@@ -196,6 +196,7 @@ def run_arms(chosen: Sequence[TrainSettings], store: Store, keep: bool = True) -
     measure = EvaluateSettings(
         store=str(store.where),
         device=one.device,
+        chance=False,
         special_tokens=one.special_tokens,
         max_norm=one.max_norm,
     )

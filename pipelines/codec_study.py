@@ -145,7 +145,7 @@ def dictionaries(
 ) -> tuple[list[Row], Trained]:
     """Dictionaries of a site from each store, and of other seeds, with their evaluation."""
     runs = [(name, 0) for name in stores] + [(REFERENCE, seed) for seed in range(1, settings.seeds)]
-    measure = EvaluateSettings(store=str(stores[REFERENCE].root), max_norm=MASSIVE)
+    measure = EvaluateSettings(store=str(stores[REFERENCE].root), max_norm=MASSIVE, chance=False)
     rows, trained = [], {}
     for codec, seed in tqdm(runs, desc=site, unit="run", disable=None):
         chosen = TrainSettings(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from rkstore.evaluation.settings import EvaluateSettings
+from rkstore.evaluation.settings import CompareSettings, EvaluateSettings
 from rkstore.harvest.settings import HarvestSettings
 from rkstore.rkcnn.settings import ProbeSettings
 from rkstore.settings import Settings, from_yaml
@@ -39,6 +39,7 @@ PAGES = [
             "adding",
             "coming",
             "dictionaries",
+            "evaluation",
             "exchange",
             "inputs",
             "lookup",
@@ -53,6 +54,7 @@ COMMANDS = {
     "probe": ProbeSettings,
     "train": TrainSettings,
     "evaluate": EvaluateSettings,
+    "compare": CompareSettings,
 }
 
 

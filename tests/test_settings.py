@@ -12,7 +12,7 @@ from rkstore.dictionaries.wirings import WIRINGS
 from rkstore.errors import BadInput
 from rkstore.evaluation.report.settings import ReportSettings
 from rkstore.evaluation.samples.settings import LatentsSettings, SamplesSettings
-from rkstore.evaluation.settings import EvaluateSettings
+from rkstore.evaluation.settings import CompareSettings, EvaluateSettings
 from rkstore.harvest.settings import HarvestSettings
 from rkstore.rkcnn.directions import DIRECTIONS
 from rkstore.rkcnn.scores import SCORES
@@ -42,6 +42,7 @@ ALL = [
     ProbeSettings,
     TrainSettings,
     EvaluateSettings,
+    CompareSettings,
     *(SamplesSettings, LatentsSettings),
     ReportSettings,
 ]
@@ -259,7 +260,7 @@ def test_a_key_given_twice_in_a_yaml_file_is_refused(kind, spec, tmp_path):
 # Text that is not, and cannot be, a path. Whatever is not listed here must be marked as one.
 NO_PATHS = {
     *("revision", "layer", "layers", "hook", "dataset_config", "split", "device", "name", "rows"),
-    *("hook_name", "model_name", "hook_out", "pair"),
+    *("hook_name", "model_name", "hook_out", "pair", "metric"),
     *("text_column", "ids_column", "chat_column", "id_column"),
     *("source_set", "model_id", "creator_id", "creator_name", "release", "created_at"),
 }

@@ -7,7 +7,9 @@ import importlib
 
 from harness.row import ROWS, Row
 
-for kind in ("harvests", "storing", "batches", "probes", "steps", "samples", "training"):
+KINDS = ("harvests", "storing", "batches", "probes", "steps", "samples", "evaluating", "training")
+
+for kind in KINDS:
     importlib.import_module(f"rows.{kind}")
 
 NAMES = tuple(ROWS)

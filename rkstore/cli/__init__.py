@@ -29,6 +29,7 @@ COMMANDS = {
     "probe": ("probe", "Mine directions of a site with RkCNN: score subsets, keep the best."),
     "train": ("train", "Train dictionaries from a store, without the model."),
     "evaluate": ("evaluate", "Measure dictionaries on held-out rows: one table and one picture."),
+    "compare": ("compare", "Compare recorded results of dictionaries, paired by seed."),
     "quality": ("quality", "Judge latents without a model: probes, absorption, seeds, spread."),
     "samples": ("samples", "Collect what makes each latent of a dictionary fire, in its text."),
     "latents": (

@@ -165,7 +165,8 @@ def table(chosen: Mapping[str, Kind], results: Mapping[str, Sequence["Evaluation
     from rkstore.evaluation.report.tables import number
     from rkstore.evaluation.report.tables import table as as_table
 
-    head = ["dictionary", "latents", "L0", "FVU", "dead", f"FVU of the first {NESTED[0]:.3g}"]
+    head = ["dictionary", "latents", "L0", "FVU", "by chance", "dead"]
+    head.append(f"FVU of the first {NESTED[0]:.3g}")
     rows = []
     for name, kind in chosen.items():
         for form, result in zip(("", ", nested"), results[name], strict=True):
@@ -176,6 +177,7 @@ def table(chosen: Mapping[str, Kind], results: Mapping[str, Sequence["Evaluation
                     f"{result.d_sae:,}",
                     number(result.l0, ".1f"),
                     number(result.fvu, ".3f"),
+                    number(result.chance.fvu if result.chance else None, ".3f"),
                     number(100 * result.dead_share, ".1f") + " %",
                     number(first.fvu if first else None, ".3f"),
                 ]

@@ -30,7 +30,7 @@ CALIBRATION_ROWS, SHIFT_ROWS = 2048, 256
 
 # Held-out rows that a random dictionary is measured on: enough for three digits of its FVU, and
 # few next to an evaluation.
-CHANCE_ROWS = 8192
+CHANCE_ROWS = 4096
 
 # L0 of a random dictionary is right within this fraction, where a shift can make it so.
 NEAR = 0.01

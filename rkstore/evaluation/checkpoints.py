@@ -15,6 +15,9 @@ from rkstore.store.readable import Readable
 # Modules in which TransformerLens releases define model aliases.
 NAME_LISTS = ("transformer_lens.supported_models", "transformer_lens.loading_from_pretrained")
 
+# What a control arm does not share with the run that it is a control of.
+OF_START = ("control", "init", "directions_sha256", "from_sha256", "mined")
+
 # Options of a training that its checkpoint records, and what they are in Prefixes.
 RECORDED_PREFIXES = {"prefixes": "shares", "prefix_order": "order", "prefix_draws": "draws"}
 
@@ -48,6 +51,48 @@ def _run(config: Path) -> dict[str, Any]:
         return run if isinstance(run["step"], int) else {}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a training of rkstore wrote a checkpoint."""
+    return bool(_run(path / CONFIG))
+
+
+def run_of(path: Path) -> dict[str, Any]:
+    """What a checkpoint records of its run: its options, store and step.
+
+    Raises:
+        BadInput: it is no checkpoint of rkstore.
+    """
+    run = _run(path / CONFIG)
+    if not run:
+        raise BadInput(f"{path} is no checkpoint that 'rkstore train' wrote: give one")
+    return run
+
+
+def with_controls(paths: Sequence[Path]) -> list[Path]:
+    """Checkpoints, each followed by the control arms that were trained with it.
+
+    An arm is the same run but for its control and its start, and lies beside it.
+    """
+    known, found = {path.resolve() for path in paths}, []
+    for path in paths:
+        found.append(path)
+        own = _run(path / CONFIG)
+        if not own or "control" in own:
+            continue
+        for config in sorted(path.parent.glob(f"*_{own['step']}/{CONFIG}")):
+            run, arm = _run(config), config.parent
+            is_arm = "control" in run and _but_start(run) == _but_start(own)
+            if is_arm and arm.resolve() not in known:
+                found.append(arm)
+                known.add(arm.resolve())
+    return found
+
+
+def _but_start(run: dict[str, Any]) -> dict[str, Any]:
+    """The record of a run without its control and what belongs to its start."""
+    return {key: value for key, value in run.items() if key not in OF_START}
 
 
 def names(paths: Sequence[str | Path]) -> list[str]:

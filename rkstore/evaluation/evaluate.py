@@ -21,6 +21,7 @@ from rkstore.evaluation.metrics import METRICS
 from rkstore.evaluation.metrics.base import Given
 from rkstore.evaluation.metrics.documents import check_documents
 from rkstore.evaluation.metrics.truth import model_of, planted_of
+from rkstore.evaluation.results import Entry
 from rkstore.evaluation.settings import EvaluateSettings
 from rkstore.settings import check_device
 from rkstore.store.batches.assemble import Batch, read_rows
@@ -32,6 +33,10 @@ from rkstore.store.open import open_readable
 from rkstore.store.readable import Readable
 from rkstore.store.rows import column_of
 from rkstore.store.sites import Site, head_of
+
+# What of a result says how it was asked for, and options that change a number in it.
+OF_CALL = ("name", "path", "rows_sha256")
+CHANGING = ("special_tokens", "max_norm", "chance", "seed", "device")
 
 
 def evaluate(paths: Iterable[str | Path], settings: EvaluateSettings) -> list[Evaluation]:
@@ -210,6 +215,17 @@ def _remedy(hook_name: str, store: Readable) -> str:
     own, head = head_of(hook_name.rpartition(":")[2])
     apart = "" if head is None else " --heads apart"
     return f"harvest it with --hook {own}{apart}, or pull it if this is a part of a store"
+
+
+def entry_of(result: Evaluation, store: Readable, settings: EvaluateSettings) -> Entry:
+    """A result for the record of its checkpoint, without what depends on the call."""
+    numbers = result.as_dict()
+    rows = {"count": result.rows, "sha256": numbers.pop("rows_sha256")}
+    for part in (numbers, numbers.get("chance", {})):
+        for name in OF_CALL:
+            part.pop(name, None)
+    options = {name: getattr(settings, name) for name in CHANGING}
+    return Entry("reconstruction", store.manifest.fingerprint, rows, options, numbers)
 
 
 def write_results(results: list[Evaluation], store: Readable, path: Path) -> None:

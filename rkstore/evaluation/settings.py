@@ -1,4 +1,4 @@
-"""Options of an evaluation."""
+"""Options of an evaluation, and of a comparison of recorded ones."""
 
 from rkstore.rkcnn.settings import MAX_NORM_HELP, SPECIAL_TOKENS_HELP
 from rkstore.settings import Settings, option
@@ -29,3 +29,27 @@ class EvaluateSettings(Settings):
     batch_size: int = option(4096, "Rows at a time.", least=1)
     device: str = option("cpu", "Torch device.")
     out: str = option("results/evaluate", "Directory of table, JSON and picture.", path=True)
+
+
+# What is compared unless something else is asked for.
+DEFAULT_METRICS = ("fvu", "chance.fvu", "l0", "dead", "cosine")
+
+
+class CompareSettings(Settings):
+    """Which recorded numbers to compare, and in which form."""
+
+    metric: tuple[str, ...] = option(
+        (),
+        "Number of the record, such as fvu, sparsity.l1 or planted.directions.mcc. May be "
+        "repeated; "
+        f"{', '.join(DEFAULT_METRICS)} by default.",
+    )
+    store: str | None = option(
+        None, "Store of the evaluation, if the records have several.", path=True
+    )
+    paired_with: str | None = option(None, PAIRED_HELP, path=True)
+    rows: int | None = option(None, "Rows of the evaluation, if the records have several.", least=1)
+    format: str = option(
+        "terminal", "Form of the table.", choices=("terminal", "markdown", "csv", "json")
+    )
+    out: str | None = option(None, "File for the table; printed by default.", path=True)

@@ -37,7 +37,7 @@ NO_PATHS = {
         "device",
         "name",
     ),
-    *("rows", "hook_name", "model_name", "pair", "hook_out", "find"),
+    *("rows", "hook_name", "model_name", "pair", "hook_out", "find", "metric"),
     *("text_column", "ids_column", "chat_column", "id_column"),
     *("source_set", "model_id", "creator_id", "creator_name", "release", "created_at"),
 }

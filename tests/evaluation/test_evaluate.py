@@ -383,7 +383,7 @@ def test_the_table_says_what_the_results_say(trained):
     results = evaluate(paths, EvaluateSettings(store=str(store.root)))
     text = table(results)
     for result in results:
-        [line] = [line for line in text.splitlines() if result.name in line]
+        line, *_ = [line for line in text.splitlines() if result.name in line]
         assert f"{result.fvu:.4f}" in line
         assert f"{result.dead} (" in line
     assert f"{results[0].rows:,} tokens" in text

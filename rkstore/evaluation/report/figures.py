@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from rkstore.evaluation.measure import DENSITY_EDGES, Evaluation
-from rkstore.evaluation.report.results import dead, number, sites_of, window
+from rkstore.evaluation.report.results import dead, sites_of, window
 from rkstore.evaluation.report.runs import Training, labels, training_of
+from rkstore.evaluation.report.tables import number_or_large as number
 from rkstore.store.files import write_together
 
 # Okabe & Ito's colours, distinguishable for colour-blind readers.

@@ -1,70 +1,87 @@
 """Evaluated dictionaries as Markdown tables."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
+from rkstore.evaluation.chance import NAME
 from rkstore.evaluation.measure import Evaluation
+from rkstore.evaluation.metrics.documents import LEAST_DOCUMENTS, IntervalNumbers
 from rkstore.evaluation.report import tables
+from rkstore.evaluation.report.details import details
+from rkstore.evaluation.report.tables import number_or_large as number
 from rkstore.store.sites import briefly
 
 
 def table(results: Sequence[Evaluation]) -> str:
-    """The metrics side by side, and below them those of each site and of each prefix."""
-    head = ["dictionary", "L0", "dead", "of latents", "FVU", "explained", "MSE", "cosine", "dense"]
+    """The metrics side by side, those of random dictionaries, and below what only some have."""
+    head = ["dictionary", "L0", "dead", "of latents", "FVU", "floor", "explained", "MSE", "cosine"]
+    named = with_chance(results)
     rows = [
         [
-            result.name,
+            name,
             number(result.l0, ".1f"),
             dead(result),
             str(result.d_sae),
-            *_scores(result.fvu, result.mse, result.cosine),
+            _with_interval(result),
+            number(result.codec_fvu, ".1e"),
+            number(1 - result.fvu, ".4f"),
+            number(result.mse, ".4g"),
+            number(result.cosine, ".4f"),
             str(result.dense),
         ]
-        for result in results
+        for name, result in named
     ]
     note = f"Held-out rows only; a latent is dead if it fires on none of the {window(results)}."
-    lines = [tables.table(head, rows), "", note, *_left_out(results)]
+    lines = [tables.table([*head, "dense"], rows), "", note, *_left_out(results)]
+    lines += _about_intervals(results)
     if any(result.sites for result in results):
         lines.append(
             "What is written to several sites counts as one vector: FVU is Σ errors / Σ variations."
         )
-    for more in _in_detail(results):
+    for more in details(named):
         lines += ["", more]
     return "\n".join(lines)
 
 
-def _in_detail(results: Sequence[Evaluation]) -> Iterator[str]:
-    """A table of the sites and one of the prefixes, for each dictionary that has several."""
+def with_chance(results: Sequence[Evaluation]) -> list[tuple[str, Evaluation]]:
+    """The results by name, and after them each random dictionary once."""
+    likes: list[tuple[Evaluation, list[str]]] = []
     for result in results:
-        if result.sites:
-            head = [f"site of {result.name}", "FVU", "explained", "MSE", "cosine", "norm ratio"]
-            yield tables.table(
-                head,
-                [
-                    [
-                        hook_name,
-                        *_scores(site.fvu, site.mse, site.cosine),
-                        number(site.norm_ratio, ".4f"),
-                    ]
-                    for hook_name, site in result.sites.items()
-                ],
-            )
-        if result.of_prefix:
-            yield tables.table(
-                [f"prefix of {result.name}", "L0", "FVU", "explained"],
-                [
-                    [f"{prefix.share:g}", number(prefix.l0, ".1f"), *_fvu(prefix.fvu)]
-                    for prefix in result.of_prefix
-                ],
-            )
+        if result.chance is None:
+            continue
+        same = [names for chance, names in likes if chance == result.chance]
+        if same:
+            same[0].append(result.name)
+        else:
+            likes.append((result.chance, [result.name]))
+    named = [(result.name, result) for result in results]
+    if len(likes) == 1:
+        return [*named, (NAME, likes[0][0])]
+    for chance, names in likes:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        named.append((f"{NAME}, like {names[0]}{more}", chance))
+    return named
 
 
-def _scores(fvu: float, mse: float, cosine: float) -> list[str]:
-    return [*_fvu(fvu), number(mse, ".4g"), number(cosine, ".4f")]
+def _with_interval(result: Evaluation) -> str:
+    """Its FVU, and half of the interval."""
+    intervals = result.metrics.get("intervals")
+    ends = intervals.fvu if isinstance(intervals, IntervalNumbers) else None
+    return tables.with_sd(result.fvu, ends and (ends[1] - ends[0]) / 2, ".4f")
 
 
-def _fvu(fvu: float) -> list[str]:
-    """It, and what it leaves explained."""
-    return [number(fvu, ".4f"), number(1 - fvu, ".4f")]
+def _about_intervals(results: Sequence[Evaluation]) -> list[str]:
+    """What stands behind ±, or why there is none."""
+    found = {
+        intervals.documents: intervals.fvu
+        for result in results
+        if isinstance(intervals := result.metrics.get("intervals"), IntervalNumbers)
+    }
+    if not found:
+        return []
+    clusters = " or ".join(f"{count:,}" for count in sorted(found))
+    if None not in found.values():
+        return [f"± is half of a 95 % interval, with {clusters} documents as clusters."]
+    return [f"No intervals: the rows are of {clusters} documents, {LEAST_DOCUMENTS} are needed."]
 
 
 def _left_out(results: Sequence[Evaluation]) -> list[str]:
@@ -83,12 +100,6 @@ def sites_of(result: Evaluation) -> str:
     """What a dictionary reads, and an arrow to what it writes if that is something else."""
     both = filter(None, (result.hook_name, result.hook_name_out))
     return " → ".join(briefly(names.split(",")) for names in both)
-
-
-def number(value: float | None, form: str) -> str:
-    """A number, or a dash where there is none; large ones in three digits."""
-    large = value is not None and abs(value) >= 10_000
-    return tables.number(value, ".3g" if large else form)
 
 
 def dead(result: Evaluation) -> str:
