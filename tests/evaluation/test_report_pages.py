@@ -11,15 +11,18 @@ import torch
 from conftest import tree
 from made_up_report import HOSTILE, made_up, meta_of, write_made_up
 
+from rkstore.dictionaries import Dictionary, select_named
 from rkstore.dictionaries.disk import load_dictionary
+from rkstore.dictionaries.wirings import Bank, Wiring
 from rkstore.errors import BadInput
-from rkstore.evaluation.report.page.decoders import mutual, nearest
+from rkstore.evaluation.report.page.decoders import mutual, nearest, shares_of_first, wires
 from rkstore.evaluation.report.page.scripts import column, script
 from rkstore.evaluation.report.page.tally import Tally
 from rkstore.evaluation.report.page.write import read_names, report_script, write_report
 from rkstore.evaluation.report.settings import ReportSettings
 from rkstore.rkcnn.mine import probe
 from rkstore.rkcnn.settings import ProbeSettings
+from rkstore.store.sites import Site
 from rkstore.training.settings import TrainSettings
 from rkstore.training.train import train
 
@@ -267,6 +270,27 @@ def test_neighbours_by_decoder_are_the_nearest_and_say_whether_that_is_mutual(tr
         for j, cosine, both in neighbours:
             assert cosine == pytest.approx(float(cosines[i, j]), abs=1e-5)
             assert both == (i in cosines[j].topk(3).indices.tolist())
+
+
+def test_what_is_written_where_is_in_units_of_ordinary_rows(make_store):
+    rng = np.random.default_rng(0)
+    sites = {"a": 12, "b": 12}
+    x = {name: rng.standard_normal((216, 12)).astype(np.float32) for name in sites}
+    x["b"] *= 3
+    x["b"][::40] *= 1000  # massive
+    store, _ = make_store(codec="float32", sites=sites, values=x)
+    both = tuple(Site(name, 12) for name in sites)
+    wiring = Wiring((Bank(2, both, both),), centred=True)
+    dictionary = Dictionary(wiring, select_named("relu", {}))
+    with torch.no_grad():
+        dictionary.W_dec[0] = 1.0
+        dictionary.W_dec[1, :12] = 1.0
+        dictionary.W_enc[:] = 1.0
+    banks = wires(dictionary, store)
+    shares = shares_of_first(dictionary, banks)
+    assert shares.tolist() == pytest.approx([0.75, 1.0], abs=0.02)
+    reads = banks[0].read_norms[:, 0]
+    assert reads[1] / reads[0] == pytest.approx(3, rel=0.05)
 
 
 def test_rows_that_are_shown_are_numbered_through_spans():

@@ -39,11 +39,11 @@ def wires(dictionary: Dictionary, store: Readable) -> list[BankWires]:
     """The wires of every bank.
 
     Norms are in units of the root mean square norm of a site's rows, so that sites of large
-    activations do not count for more.
+    activations do not count for more; massive rows are left out, which would decide it alone.
     """
     found, first = [], 0
     sizes = {
-        site.hook_name: store.statistics(site.hook_name).mean_square_norm ** 0.5 or 1.0
+        site.hook_name: store.ordinary_statistics(site.hook_name).mean_square_norm ** 0.5 or 1.0
         for site in dictionary.wiring.sites
     }
     for bank, weights in dictionary.banks:
