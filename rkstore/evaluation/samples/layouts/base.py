@@ -72,6 +72,11 @@ class Found(Subject):
 
         return words_of(self.store, self.contexts.tokens)
 
+    @cached_property
+    def pieces(self) -> dict[int, str | list[int]]:
+        """The same tokens, a part of a character as its bytes."""
+        return dict(zip(self.words, self.store.words.pieces(list(self.words)), strict=True))
+
 
 class Layout(Settings, ABC):
     """Files in which samples are written. Its fields are its options."""

@@ -93,7 +93,7 @@ def _example(found: Found, sample: int) -> dict[str, Any]:
         "tokens_acts_list": rounded(found.samples.around[sample, start : start + len(ids)]),
         "train_token_ind": at,
         "is_repeated_datapoint": False,
-        "tokens": [_shown(piece) for piece in found.store.words.pieces(ids)],
+        "tokens": [_shown(found.pieces[id]) for id in ids],
     }
 
 
