@@ -50,9 +50,10 @@ class HeldOut:
         """FVU, explained variance, MSE, cosine, L0 and dead latents on the rows, by name.
 
         Args:
-            dictionary: for rows as they are stored.
+            dictionary: for rows as they are stored; a copy of the run's, which is put into the mode
+                of use, as a BatchTopK code of training is another.
         """
-        measure = Measure(dictionary)
+        measure = Measure(dictionary.eval())
         sites = tuple(site.hook_name for site in dictionary.wiring.sites)
         for x in self._read(sites):
             measure.add({name: rows.to(dictionary.b_dec.device) for name, rows in x.items()})

@@ -191,9 +191,11 @@ def test_weights_and_biases_without_a_login_is_refused(settings, monkeypatch):
         train(settings(track=("wandb",)))
 
 
-def test_the_command_evaluates_in_between(rkstore, settings, tmp_path):
+@pytest.mark.parametrize("select", ["topk", "batchtopk"])
+def test_the_command_evaluates_in_between(rkstore, settings, tmp_path, select):
     store = settings().store
     words = ["train", store, "--hook", SITE, "--d-sae", 24, "--k", 3, "--steps", 50]
+    words += ["--select", select]
     words += ["--batch-size", 16, "--name", "run", "--out", tmp_path / "out"]
     status, _, err = rkstore(*words, "--evaluate-every", 25)
     assert status == 0, err
