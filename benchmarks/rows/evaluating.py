@@ -76,7 +76,7 @@ def checkpoint(bench: Bench) -> tuple[Path, Dictionary]:
     "lists what is on, a few over 4,096 × 768 numbers in float64, decoding the store, a sixteenth "
     "of the rows again for the random dictionary, and twice half of the 58 GFLOP of the cosines "
     "of its latents: about 1.3.",
-    repetitions=3,
+    repetitions=5,
 )
 def evaluate_sae(bench: Bench) -> Iterator[Sides]:
     path, dictionary = checkpoint(bench)

@@ -288,9 +288,9 @@ def test_control_arms_are_measured_with_what_they_control(make_store, tmp_path, 
     parent = tmp_path / "checkpoints" / "sae" / "random"
     arms = [parent / f"it-{arm}_8" for arm in ("frozen-decoder", "frozen-encoder")]
     arms.append(parent / "it-soft-frozen-decoder_8")
-    own, arms = str(parent / "it_8"), [str(arm) for arm in arms]
-    assert with_controls([own]) == [own, *arms]
-    assert with_controls([arms[0], own]) == [arms[0], own, *arms[1:]]
+    own, theirs = str(parent / "it_8"), [str(arm) for arm in arms]
+    assert with_controls([own]) == [own, *theirs]
+    assert with_controls([theirs[0], own]) == [theirs[0], own, *theirs[1:]]
     status, out, err = rkstore("evaluate", parent / "it_8", "--store", store.root)
     assert status == 0
     assert "with their control arms, 3 more" in err

@@ -131,9 +131,9 @@ def test_a_stopped_arm_goes_on_to_the_same_bytes(settings, tmp_path, kind, contr
 def test_a_dictionary_and_its_arms_are_trained_on_one_reading(settings, monkeypatch, kind):
     started, real = [], module._train
 
-    def looking(runs):
+    def looking(runs, *others):
         started.append([run.settings.control for run in runs])
-        real(runs)
+        real(runs, *others)
 
     monkeypatch.setattr(module, "_train", looking)
     paths = train_all([settings(**kind, controls=True, name="mine")])

@@ -49,7 +49,7 @@ def settings(make_store, tmp_path):
 
 
 def names(directory: Path) -> set[str]:
-    return {path.name for path in directory.iterdir()}
+    return {path.name for path in directory.iterdir() if path.is_dir()}
 
 
 def command(settings: TrainSettings) -> list[str]:
@@ -112,7 +112,7 @@ def test_of_two_commands_at_once_one_trains_and_one_is_refused(settings):
     winner = pair[0 if processes[0].returncode == 0 else 1]
     parent = prepare(winner).parent
     assert names(parent) == {f"k_{step}" for step in range(10, 101, 10)}
-    for path in parent.iterdir():
+    for path in parent.glob("k_*"):
         assert json.loads((path / "training.json").read_text())["identity"]["lr"] == winner.lr
         assert json.loads((path / "cfg.json").read_text())["metadata"]["rkstore"]["lr"] == winner.lr
 
