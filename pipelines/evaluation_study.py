@@ -20,7 +20,7 @@ from typing import Any
 import click
 import numpy as np
 from numpy.typing import NDArray
-from results import start
+from results import put, start
 from zoo_study import MAX_NORM
 
 from rkstore import __version__
@@ -215,10 +215,7 @@ def _interval(estimate: Mapping[str, float | None] | None, form: str) -> str:
 
 def fill(page: Path, document: Mapping[str, Any]) -> None:
     """Write the table between the markers of the page."""
-    text = page.read_text("utf-8")
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    page.write_text(f"{before}{BEGIN}\n{measured(document)}\n{END}{after}", "utf-8")
+    put(page, BEGIN, END, measured(document))
 
 
 if __name__ == "__main__":

@@ -21,16 +21,16 @@ from pathlib import Path
 from typing import Any
 
 import click
-from results import start
+from results import put, start
 from tqdm import tqdm
 
 from rkstore.cli.options import Command
+from rkstore.errors import BadInput
 from rkstore.evaluation.evaluate import evaluate
 from rkstore.evaluation.paired import Arms, Small, small_sample
 from rkstore.evaluation.record import Row, Runs
 from rkstore.evaluation.report.tables import table
 from rkstore.evaluation.settings import EvaluateSettings
-from rkstore.store.files import write_together
 from rkstore.store.open import open_store
 from rkstore.store.store import Store
 from rkstore.training.settings import TrainSettings
@@ -203,11 +203,9 @@ def _signed(difference: Small) -> str:
 def fill(page: Path) -> None:
     """Write the table between the markers of the page."""
     documents = [json.loads(path.read_text("utf-8")) for path in records(page.parent)]
-    text = page.read_text("utf-8")
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    filled = f"{before}{BEGIN}\n{measured(documents)}\n{END}{after}"
-    write_together({page: filled.encode()})
+    if not documents:
+        raise BadInput(f"there is no {RECORDS} beside {page}: make one with --store")
+    put(page, BEGIN, END, measured(documents))
 
 
 if __name__ == "__main__":

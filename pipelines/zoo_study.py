@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from results import start
+from results import put, start
 
 from rkstore import __version__
 from rkstore.cli.options import Command
@@ -155,10 +155,7 @@ def measured(document: dict[str, Any]) -> str:
 
 def fill(page: Path, document: dict[str, Any]) -> None:
     """Write the table between the markers of the page."""
-    text = page.read_text("utf-8")
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    page.write_text(f"{before}{BEGIN}\n{measured(document)}\n{END}{after}", "utf-8")
+    put(page, BEGIN, END, measured(document))
 
 
 if __name__ == "__main__":
