@@ -33,12 +33,16 @@ def harvest(settings: HarvestSettings, dry_run: bool) -> None:
 @click.command(cls=Command)
 @options_of(HarvestSettings)
 def plan(settings: HarvestSettings) -> None:
-    """Nothing is written."""
-    from rkstore.cli.terminal import describe_harvest, describe_plan
+    """Nothing is written. With --device meta, the configuration of a model is enough."""
+    from rkstore.cli.terminal import describe_harvest, describe_outline, describe_plan
     from rkstore.harvest import run as harvesting
     from rkstore.harvest.cost import plan as make_plan
+    from rkstore.harvest.outline import outline
     from rkstore.store.codecs import CODECS
 
+    if settings.device == "meta":
+        echo(describe_outline(outline(settings)))
+        return
     ready = harvesting.prepare(settings)
     costs = make_plan(ready, list(CODECS))
     echo(f"{describe_harvest(ready)}\n{describe_plan(costs)}")

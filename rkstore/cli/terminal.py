@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rkstore.cli.streams import plain
 from rkstore.errors import few, size
-from rkstore.store.codecs import SCHEMA_1
+from rkstore.store.codecs import CODECS, SCHEMA_1
 from rkstore.store.facts import store_facts
 from rkstore.store.manifest import Manifest
 from rkstore.store.sites import Pair, block_of, head_of
@@ -14,6 +14,7 @@ from rkstore.store.store import Store
 
 if TYPE_CHECKING:
     from rkstore.harvest.cost import HarvestCost
+    from rkstore.harvest.outline import Outline
     from rkstore.harvest.run import Harvest
     from rkstore.rkcnn import RkCNNResult
 
@@ -66,6 +67,25 @@ def describe_plan(plan: "HarvestCost") -> str:
         )
     model = duration(plan.model_seconds)
     return "\n".join([*lines, "", f"Running the model again instead of reading takes {model}."])
+
+
+def describe_outline(found: "Outline") -> str:
+    """What a harvest would store, by the configuration of its model."""
+    wide = "/".join(str(width) for width in sorted({site.width for site in found.sites}))
+    names = [site.hook_name for site in found.sites]
+    lines = [
+        f"model   {found.name}, {found.dtype}, {found.parameters:,} parameters, "
+        f"{size(found.parameter_bytes)}",
+        f"sites   {len(names)}: {_span(names)}, {wide} wide",
+        f"rows    {found.rows:,} in blocks of {found.context_size}",
+        f"work    {found.operations:.3g} operations to run the model once, 2 a weight and token",
+        "",
+        f"{'codec':10}{'a row':>10}{'at most':>12}  before compression",
+    ]
+    for codec in CODECS:
+        of_row, of_all = found.bytes_per_row(codec), found.bytes(codec)
+        lines.append(f"{codec:10}{size(of_row):>10}{size(of_all):>12}")
+    return "\n".join(lines)
 
 
 def describe_store(store: Store) -> str:

@@ -224,7 +224,7 @@ class Functional:
     @property
     def _at_once(self) -> int:
         """Blocks in a batch."""
-        vocabulary = max(int(loaded.model.bridge.cfg.d_vocab) for loaded in self.models)
+        vocabulary = max(loaded.model.capture.vocabulary for loaded in self.models)
         rows = min(self.settings.batch_size, LOGITS // vocabulary)
         return max(1, rows // int(self.blocks.rows.shape[1]))
 
@@ -366,8 +366,9 @@ def _loaded(store: Readable, prefix: str, given: str | None, device: str) -> Loa
         raise BadInput(f"{store.where} does not record its model: give it with --model")
     revision = recorded.get("revision") if name == recorded.get("name") else None
     dtype = str(recorded.get("dtype") or "float32")
+    captured = {key: str(recorded[key]) for key in ("capture",) if key in recorded}
     try:
-        model = load_model(str(name), device=device, dtype=dtype, revision=revision)
+        model = load_model(str(name), device=device, dtype=dtype, revision=revision, **captured)
     except RkstoreError:
         if given:
             raise

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from rkstore.errors import BadInput, RkstoreError, few
-from rkstore.harvest import hooks
+from rkstore.harvest.capture import Capture, TransformerLens
+from rkstore.harvest.capture.examine import Measured, measure
 from rkstore.harvest.tokens import TokenBlocks
 from rkstore.store.attached import TOKENIZER
 from rkstore.store.sites import Among, Site, block_of, head_of, is_named, of_head
@@ -33,7 +34,7 @@ class Model:
     """A loaded model and the sites it has."""
 
     name: str
-    bridge: Any
+    capture: Capture
     tokenizer: Any
     widths: dict[str, int]
     """Width of every hook that gives one row a token, in the order of computation."""
@@ -42,9 +43,9 @@ class Model:
     revision: str | None
 
     @cached_property
-    def measured(self) -> hooks.Measured:
+    def measured(self) -> Measured:
         """Which hooks give the same numbers, and which have heads; measured when first asked."""
-        return hooks.measure(self.bridge, self.widths)
+        return measure(self.capture, self.widths)
 
     @property
     def layers(self) -> int:
@@ -56,16 +57,16 @@ class Model:
     @property
     def device(self) -> str:
         """The device type: cpu, cuda, mps."""
-        return torch.device(self.bridge.cfg.device).type
+        return self.capture.device.type
 
     @property
     def longest_context(self) -> int:
-        return int(self.bridge.cfg.n_ctx)
+        return self.capture.context
 
     @property
     def parameter_bytes(self) -> int:
         """Memory that the weights take."""
-        return sum(p.nbytes for p in self.bridge.original_model.parameters())
+        return sum(p.nbytes for p in self.capture.plain.parameters())
 
     @property
     def bos(self) -> int | None:
@@ -181,7 +182,7 @@ class Model:
         Returns:
             For each site float32 ``(batch * position, d_in)``, block after block.
         """
-        ids = torch.from_numpy(tokens.astype(np.int64)).to(self.bridge.cfg.device)
+        ids = torch.from_numpy(tokens.astype(np.int64)).to(self.capture.device)
         hook = {site.hook_name: self.hook_of(site.hook_name) for site in sites}
         names = list(dict.fromkeys(name for name, _ in hook.values()))
         found: dict[str, torch.Tensor] = {}
@@ -195,7 +196,7 @@ class Model:
                 raise _AllFound
 
         with contextlib.suppress(_AllFound):
-            hooks.run(self.bridge, ids, names, keep)
+            self.capture.run(ids, names, keep)
         return {site.hook_name: _rows(found, site, hook[site.hook_name], ids) for site in sites}
 
     def describe(self) -> dict[str, Any]:
@@ -204,9 +205,10 @@ class Model:
             "model": {
                 "name": self.name,
                 "revision": self.revision,
-                "architecture": type(self.bridge.original_model).__name__,
+                "architecture": type(self.capture.plain).__name__,
                 "layers": self.layers,
-                "dtype": str(self.bridge.cfg.dtype).removeprefix("torch."),
+                "dtype": self.capture.dtype,
+                **self._captured(),
                 "weights_sha256": self._weights_sha256(),
             },
             "tokenizer": {
@@ -227,16 +229,21 @@ class Model:
 
     def check_tokens(self, blocks: TokenBlocks) -> None:
         """Raise BadInput if a token is not in the vocabulary of the model."""
-        largest, vocabulary = int(blocks.ids.max()), int(self.bridge.cfg.d_vocab)
+        largest, vocabulary = int(blocks.ids.max()), self.capture.vocabulary
         if largest >= vocabulary:
             raise BadInput(
                 f"the tokenizer gives token {largest}, the model {self.name} has {vocabulary}: "
                 "give its own with --tokenizer DIR"
             )
 
+    def _captured(self) -> dict[str, str]:
+        """Whose hooks the rows are from: they differ in the last bits. Not said of the usual."""
+        usual = self.capture.name == TransformerLens.name
+        return {} if usual else {"capture": self.capture.name}
+
     def _weights_sha256(self) -> str:
         digest = hashlib.sha256()
-        for name, tensor in sorted(self.bridge.original_model.state_dict().items()):
+        for name, tensor in sorted(self.capture.plain.state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
         return digest.hexdigest()

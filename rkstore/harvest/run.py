@@ -22,7 +22,7 @@ from rkstore.harvest.pairs import pairs_of, renamed
 from rkstore.harvest.settings import HarvestSettings
 from rkstore.harvest.text.ignored import check_text
 from rkstore.harvest.tokens import TokenBlocks, whole_blocks
-from rkstore.settings import check_distinct
+from rkstore.settings import check_device, check_distinct
 from rkstore.store.attached import DOCUMENT_IDS
 from rkstore.store.codecs import codec_named
 from rkstore.store.files import record_of
@@ -71,6 +71,7 @@ def prepare(settings: HarvestSettings) -> Harvest:
     Raises:
         BadInput, RkstoreError: anything that makes the harvest impossible.
     """
+    check_device(settings.device)
     check_text(settings)
     check_distinct("--hook", settings.hook)
     check_distinct("--pair", settings.pair)
@@ -83,6 +84,8 @@ def prepare(settings: HarvestSettings) -> Harvest:
         dtype=settings.dtype,
         revision=settings.revision,
         tokenizer=settings.tokenizer,
+        capture=settings.capture,
+        device_map=settings.device_map,
     )
     pairs = pairs_of(model, settings.pair, settings.layers)
     paired = [name for pair in pairs for name in (pair.reads, pair.writes)]
@@ -127,10 +130,14 @@ def _manifest(
         source={
             **model.describe(),
             **source,
-            "run": {"batch_size": settings.batch_size, "device": settings.device},
+            "run": {"batch_size": settings.batch_size, "device": _device(settings)},
             "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
         },
     )
+
+
+def _device(settings: HarvestSettings) -> str:
+    return settings.device if settings.device_map is None else f"map {settings.device_map}"
 
 
 def run(harvest: Harvest, on_shard: Callable[[int], object] = lambda _: None) -> Store:

@@ -1,0 +1,9 @@
+"""Where activations come from: programs that hook into a model, one file each."""
+
+from rkstore.harvest.capture.base import Capture
+from rkstore.harvest.capture.transformer_lens import TransformerLens
+from rkstore.harvest.capture.transformers import Transformers
+
+CAPTURES: dict[str, type[Capture]] = {kind.name: kind for kind in (TransformerLens, Transformers)}
+
+__all__ = ["CAPTURES", "Capture", "TransformerLens"]
