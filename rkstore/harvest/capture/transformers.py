@@ -94,7 +94,7 @@ class Transformers(Capture):
         def of_input(_: Any, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
             if given:
                 return (changed(given[0]), *given[1:]), named
-            first = next(iter(named))
+            first = "hidden_states" if "hidden_states" in named else next(iter(named))
             return given, named | {first: changed(named[first])}
 
         if place.output:
