@@ -56,6 +56,8 @@ def load_model(
             expected = plain(probes(plain)[0]).logits
         hooked = CAPTURES[capture].of(name, plain, words)
         found = examine(hooked, expected, headless)
+    except BadInput:
+        raise
     except Exception as error:  # the libraries raise errors of any type
         others = few([f"--capture {other}" for other in CAPTURES if other != capture])
         raise BadInput(

@@ -1,5 +1,9 @@
 """Where activations come from: whatever program hooks into a model, a name gives the same rows."""
 
+import sys
+from importlib.util import find_spec
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
@@ -29,11 +33,14 @@ USUAL = {
 }
 
 
+THERE = [name for name in CAPTURES if name != "interp-engine" or find_spec("interp_engine")]
+
+
 @pytest.fixture(scope="module")
 def pair(directory, request):  # noqa: F811
     """A model with each program's hooks."""
     saved = directory(made(request.param))
-    return request.param, {name: load_model(saved, capture=name) for name in CAPTURES}
+    return request.param, {name: load_model(saved, capture=name) for name in THERE}
 
 
 every_model = pytest.mark.parametrize("pair", MODELS, indirect=True)
@@ -42,13 +49,17 @@ every_model = pytest.mark.parametrize("pair", MODELS, indirect=True)
 @every_model
 def test_a_name_gives_the_same_rows_whoever_hooks(pair):
     _, models = pair
-    lens, plain = models["transformer-lens"], models["transformers"]
-    sites = plain.sites("*", "all")
-    assert {site.hook_name for site in sites} <= lens.widths.keys()
-    expected, found = lens.activations(TOKENS, sites), plain.activations(TOKENS, sites)
-    for site in sites:
-        name = site.hook_name
-        np.testing.assert_allclose(found[name], expected[name], rtol=1e-3, atol=1e-4, err_msg=name)
+    lens = models["transformer-lens"]
+    for other in THERE[1:]:
+        plain = models[other]
+        sites = plain.sites("*", "all")
+        assert {site.hook_name for site in sites} <= lens.widths.keys()
+        expected, found = lens.activations(TOKENS, sites), plain.activations(TOKENS, sites)
+        for site in sites:
+            name = site.hook_name
+            np.testing.assert_allclose(
+                found[name], expected[name], rtol=1e-3, atol=1e-4, err_msg=f"{other} {name}"
+            )
 
 
 @every_model
@@ -62,21 +73,22 @@ def test_the_usual_names_are_there_unless_nothing_adds_up(pair):
 def test_heads_are_apart_whoever_hooks(pair):
     _, models = pair
     hook = "blocks.1.attn.hook_z"
-    assert {models[name].measured.heads[hook] for name in CAPTURES} == {2}
+    assert {models[name].measured.heads[hook] for name in THERE} == {2}
     sites = models["transformers"].apart([Site(hook, models["transformers"].widths[hook])])
-    found = [models[name].activations(TOKENS, sites) for name in CAPTURES]
-    for site in sites:
-        one, other = (x[site.hook_name] for x in found)
-        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
+    found = [models[name].activations(TOKENS, sites) for name in THERE]
+    for site, other in product(sites, found[1:]):
+        name = site.hook_name
+        np.testing.assert_allclose(other[name], found[0][name], rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("pair", ["llama", "falcon"], indirect=True)
 def test_rows_are_replaced_whoever_hooks(pair):
     _, models = pair
     for site in ("blocks.1.hook_resid_pre", "blocks.0.mlp.hook_out", "blocks.1.attn.hook_z"):
-        halved = [logits(models[name], TOKENS, [site], lambda _, x: x / 2) for name in CAPTURES]
+        halved = [logits(models[name], TOKENS, [site], lambda _, x: x / 2) for name in THERE]
         whole = logits(models["transformers"], TOKENS, [site], lambda *_: None)
-        torch.testing.assert_close(halved[0], halved[1], rtol=1e-3, atol=1e-3)
+        for other in halved[1:]:
+            torch.testing.assert_close(other, halved[0], rtol=1e-3, atol=1e-3)
         assert not torch.allclose(halved[1], whole, atol=1e-3)
 
 
@@ -101,3 +113,9 @@ def test_a_model_spread_over_devices_gives_the_rows_of_one_device(harvest_settin
 def test_a_device_and_a_map_of_devices_are_not_both_given(model_dir):
     with pytest.raises(BadInput, match="device_map auto chooses the devices"):
         load_model(str(model_dir), device="cpu:0", device_map="auto")
+
+
+def test_a_program_that_is_not_installed_is_named(model_dir, monkeypatch):
+    monkeypatch.setitem(sys.modules, "interp_engine.model", None)
+    with pytest.raises(BadInput, match=r"pip install 'rkstore\[interp-engine\]'"):
+        load_model(str(model_dir), capture="interp-engine")
