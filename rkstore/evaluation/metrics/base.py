@@ -196,8 +196,8 @@ def _places(on: Tensor) -> tuple[Tensor, Tensor]:
         rows, columns = on.nonzero(as_tuple=True)
         return rows, columns
     # NumPy skips what is not set, and takes a fifth of the time.
-    rows, columns = np.divmod(np.flatnonzero(on.numpy()), on.shape[1])
-    return torch.from_numpy(rows), torch.from_numpy(columns)
+    places = np.divmod(np.flatnonzero(on.numpy()), on.shape[1])
+    return torch.from_numpy(places[0]), torch.from_numpy(places[1])
 
 
 def decoder_of(dictionary: Dictionary) -> dict[str, Tensor]:

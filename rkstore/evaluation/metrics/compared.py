@@ -59,4 +59,5 @@ class Compared(NamedTuple):
 def squares(rows: Tensor) -> Tensor:
     """``Σ x²`` of each row ``(n, d)``, ``(n,)``."""
     # A third of the time of the sum of the squares, which first writes these down.
-    return rows.norm(dim=-1).square_()
+    found: Tensor = rows.norm(dim=-1)
+    return found.square_()

@@ -65,8 +65,7 @@ class Published(Metric):
         self._with_norm += int(long.sum())
         if self._means:
             from_mean = sum(
-                squares(y - self._means[name].to(y.device))
-                for name, y in seen.written.items()
+                squares(y - self._means[name].to(y.device)) for name, y in seen.written.items()
             )
             self._legacy += (rows.errors / from_mean).sum().item()
 
