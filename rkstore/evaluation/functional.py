@@ -152,7 +152,7 @@ class Functional:
         ]
         if settings.intervals:
             self._check_documents()
-        self.models = _models(self.store, settings)
+        self.models = models_of(self.store, settings.model, settings.device)
         self._check_sites()
         self.steering = [Steering(self, one) for one in self.given] if settings.steer else []
         self.plan = [(loaded, self._planned(loaded)) for loaded in self.models]
@@ -332,23 +332,28 @@ def _distinct(several: Iterable[Planned]) -> list[Pass]:
     return list(found.values())
 
 
-def _models(store: Readable, settings: EvaluateSettings) -> list[Loaded]:
-    """The models of a store, or of both stores of a pair."""
+def models_of(store: Readable, given: Sequence[str], device: str) -> list[Loaded]:
+    """The models of a store, or of both stores of a pair.
+
+    Args:
+        given: what to load instead of the recorded names: nothing, or one for each store.
+
+    Raises:
+        BadInput: a model is not found, or has other weights than the store's.
+    """
     stores: list[tuple[str, Readable]] = [("", store)]
     if isinstance(store, PairedStore):
         stores = [
             (f"{name}:", own)
             for name, own in zip(store.names, (store.first, store.second), strict=True)
         ]
-    given = settings.model
     if len(given) not in (0, len(stores)):
         raise BadInput(
             f"--model is given {len(given)} times for {len(stores)} stores: give one for each, in "
             "the order of --store and --paired-with"
         )
     return [
-        _loaded(own, prefix, name, settings.device)
-        for (prefix, own), name in zip_longest(stores, given)
+        _loaded(own, prefix, name, device) for (prefix, own), name in zip_longest(stores, given)
     ]
 
 

@@ -145,11 +145,11 @@ function logitsOf(latent, box) {
   const up = h("ol", { class: "rows" }), down = h("ol", { class: "rows" }), note = h("p", { class: "note" });
   const choices = [["token", "per token"], ["raw", "raw"]].map(([key, title]) => h("button", { type: "button", "data-key": key, on: { click: () => { logitScale = key; draw(); } } }, title));
   function draw() {
-    const [raised, lowered] = latent.logits[logitScale], rows = (some) => some.map(([token, value]) => h("li", {}, chip(token), h("span", { class: "value" }, signed(value / 10, 1))));
+    const [raised, lowered] = latent.logits[logitScale], rows = ([tokens, values]) => tokens.map((token, i) => h("li", {}, chip(token), h("span", { class: "value" }, signed(values[i] / 10, 1))));
     replace(up, rows(raised));
     replace(down, rows(lowered));
     choices.forEach((button) => button.setAttribute("aria-pressed", String(button.dataset.key === logitScale)));
-    note.textContent = logitScale === "token" ? "σ among all latents, token by token." : "σ among all tokens. Rare tokens lead for most latents.";
+    note.textContent = (logitScale === "token" ? "σ among all latents, token by token. " : "σ among all tokens; rare tokens lead for most latents. ") + META.latents.logits_path;
   }
   draw();
   const score = signed(latent.next, 2) + " σ on average", weak = Math.abs(latent.next) < 0.7;
