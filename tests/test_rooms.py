@@ -35,7 +35,7 @@ ORDER = (
     ("codecs",),
     ("manifest", "readable"),
     ("journal", "checked", "rows", "words"),
-    ("part",),
+    ("part", "piece"),
     ("contents",),
     ("shards", "finding", "tables"),
     ("lookup",),
@@ -121,8 +121,11 @@ def test_every_file_of_the_store_has_its_level() -> None:
     assert there - {"__init__"} == set(LEVEL)
 
 
-READING = {"google_crc32c", "h5py", "numcodecs", "numpy", "rkstore", "safetensors"}
-"""What reading a store of either format may load, besides Python's own modules."""
+READING = {"google_crc32c", "h5py", "msgpack", "numcodecs", "numpy", "rkstore", "safetensors"}
+"""What reading a store of either format may load, besides Python's own modules.
+
+numcodecs loads msgpack where it is installed.
+"""
 
 
 @pytest.mark.parametrize("format", ["zarr", "hdf5"])

@@ -14,7 +14,12 @@ def harvest(settings: HarvestSettings, dry_run: bool) -> None:
     """After an interruption, the same command continues where it stopped and ends with the same
     bytes.
     """
-    from rkstore.cli.terminal import describe_cost, describe_harvest, describe_store
+    from rkstore.cli.terminal import (
+        describe_cost,
+        describe_harvest,
+        describe_piece,
+        describe_store,
+    )
     from rkstore.harvest import run as harvesting
     from rkstore.harvest.cost import plan as make_plan
     from rkstore.store.codecs import CODECS
@@ -26,8 +31,13 @@ def harvest(settings: HarvestSettings, dry_run: bool) -> None:
         costs = make_plan(ready, list(CODECS))
     echo(describe_cost(costs), err=not dry_run)
     costs.check()
-    if not dry_run:
+    if dry_run:
+        return
+    if settings.shards is None:
         echo(describe_store(harvesting.run(ready)))
+    else:
+        harvesting.write(ready)
+        echo(describe_piece(ready))
 
 
 @click.command(cls=Command)

@@ -1,5 +1,6 @@
 """A harvest, a store or a probe as text on a terminal."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from rkstore.errors import few, size
 from rkstore.store.codecs import CODECS, SCHEMA_1
 from rkstore.store.facts import store_facts
 from rkstore.store.manifest import Manifest
+from rkstore.store.piece import Piece
 from rkstore.store.sites import Pair, block_of, head_of
 from rkstore.store.store import Store
 
@@ -35,9 +37,27 @@ def describe_harvest(harvest: "Harvest") -> str:
             f"rows    {_rows(manifest)}{_short(manifest)}",
             *_partner(manifest.source),
             f"store   {harvest.out}, {manifest.codec} in {manifest.format}, "
-            f"{manifest.shards} shards, at most {size(harvest.largest_bytes)} "
-            f"({size(harvest.free_bytes)} free)",
+            f"{_shards(harvest)}, at most {size(harvest.largest_bytes)}{_free(harvest.free_bytes)}",
         ]
+    )
+
+
+def _shards(harvest: "Harvest") -> str:
+    whole = harvest.whole
+    count = harvest.manifest.shards
+    return f"shards {whole.span} of {count}" if isinstance(whole, Piece) else f"{count} shards"
+
+
+def _free(room: float) -> str:
+    """The room on a disk, in parentheses; nothing where there is no end to it."""
+    return f" ({size(room)} free)" if math.isfinite(room) else ""
+
+
+def describe_piece(harvest: "Harvest") -> str:
+    """A finished piece of a harvest."""
+    return (
+        f"{harvest.out}: {_shards(harvest)}, {harvest.rows:,} rows; "
+        "'rkstore merge' puts all pieces together"
     )
 
 
@@ -45,7 +65,7 @@ def describe_cost(plan: "HarvestCost") -> str:
     """What the harvest will cost, in one line."""
     cost = plan.chosen
     return (
-        f"cost    about {size(plan.bytes_of(cost))} ({size(plan.free_bytes)} free), "
+        f"cost    about {size(plan.bytes_of(cost))}{_free(plan.free_bytes)}, "
         f"{duration(plan.seconds_of(cost))}, {size(plan.memory_bytes)} of memory"
     )
 
@@ -54,7 +74,7 @@ def describe_plan(plan: "HarvestCost") -> str:
     """What the harvest would cost with each codec, measured on a sample."""
     lines = [
         f"memory  about {size(plan.memory_bytes)}",
-        f"disk    {size(plan.free_bytes)} free",
+        *([f"disk    {size(plan.free_bytes)} free"] if math.isfinite(plan.free_bytes) else []),
         "",
         f"{'codec':10}{'bytes':>10}{'time':>10}{'one reading':>14}  pays after",
     ]

@@ -53,7 +53,8 @@ class HarvestCost:
     """The requested codec comes first."""
     memory_bytes: int
     """Peak: two batches in float32, one stored shard, the model."""
-    free_bytes: int
+    free_bytes: float
+    """Infinite at a URL."""
     written_bytes: int
     """Recorded by an earlier run, not written again."""
     paired: bool = False
@@ -149,7 +150,7 @@ def plan(harvest: Harvest, codecs: Sequence[str] = ()) -> HarvestCost:
     shard = min(manifest.shard_rows, manifest.rows)
     batch = harvest.batch_size * harvest.blocks.context_size
     return HarvestCost(
-        rows=manifest.rows,
+        rows=harvest.rows,
         context_size=manifest.context_size,
         widths=tuple(site.width for site in sites),
         model_seconds_per_token=model_seconds,
@@ -204,7 +205,7 @@ def _cost(
     return CodecCost(codec, per_token, (written - began) / ids.size, (read - written) / ids.size)
 
 
-def _written(out: Path) -> int:
-    if not (out / "manifest.json").is_file():
+def _written(out: Path | str) -> int:
+    if isinstance(out, str) or not (out / "manifest.json").is_file():
         return 0
     return Store(out).stored_bytes()

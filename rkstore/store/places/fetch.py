@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from rkstore.errors import DamagedStore
-from rkstore.store.files import FileRecord, into_place, open_aside
+from rkstore.store.files import FileRecord, into_place, open_aside, record_of
 from rkstore.store.places.url import Location
 
 Advance = Callable[[int], object]
@@ -28,17 +28,45 @@ def fetch(
     # Two processes, or two stores of one, may fetch the same file into one cache.
     mark = f".{os.getpid()}.{threading.get_native_id()}"
 
-    def receive() -> None:
+    def arrive() -> None:
         with open_aside(root, path, mark) as file:
-            _receive(location, path, recorded, file, advance)
+            receive(location, path, recorded, file, advance)
 
-    location.until_whole(receive)
+    location.until_whole(arrive)
     into_place(root, path, mark)
 
 
-def _receive(
-    location: Location, path: str, recorded: FileRecord, file: BinaryIO, advance: Advance
+def fetched(location: Location, path: str, recorded: FileRecord) -> bytes:
+    """The content of a small file, checked.
+
+    Raises:
+        DamagedStore: it does not match its record.
+    """
+
+    def content() -> bytes:
+        found = location.read(path, recorded.bytes)
+        if record_of(found) != recorded:
+            raise _damaged(location, path, "other bytes")
+        return found
+
+    return location.until_whole(content)
+
+
+def receive(
+    location: Location,
+    path: str,
+    recorded: FileRecord,
+    file: BinaryIO,
+    advance: Advance = lambda _: None,
 ) -> None:
+    """Copy one file into an open one, synced.
+
+    Args:
+        advance: see :func:`fetch`.
+
+    Raises:
+        DamagedStore: it does not match its record; the open one is empty.
+    """
     digest, received = hashlib.sha256(), 0
     try:
         for block in location.blocks(path):

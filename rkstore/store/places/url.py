@@ -17,7 +17,7 @@ import fsspec
 
 from rkstore.errors import BadInput, DamagedStore, RkstoreError
 from rkstore.store.contents import Contents, read_contents
-from rkstore.store.files import JOURNAL, MANIFEST, PART, inside, named
+from rkstore.store.files import JOURNAL, MANIFEST, PART, PIECE, inside, named
 from rkstore.store.places.hub import repository_of
 from rkstore.store.places.retry import patiently, status_of, until_whole
 
@@ -117,20 +117,25 @@ class Location:
         """
 
         def read(path: str, most: int) -> bytes | None:
-            try:
-                content = self.read(path, most)
-            except NotThere:
-                if path == MANIFEST:
-                    raise
-                return None
-            if self.scheme != "file":
-                self._check_arrived(path, content)
+            content = self.read_if_there(path, most)
+            if content is None and path == PIECE:  # then it is no store either: say why
+                self.read(MANIFEST, 0)
             return content
 
         try:
             return self.until_whole(lambda: read_contents(read, self.url))
         except NotThere as error:
             raise BadInput(f"there is no store at {self.url}: {error.sentence}") from None
+
+    def read_if_there(self, path: str, most: int) -> bytes | None:
+        """A small file of a store, checked to have arrived whole; None if there is none."""
+        try:
+            content = self.read(path, most)
+        except NotThere:
+            return None
+        if self.scheme != "file":
+            self._check_arrived(path, content)
+        return content
 
     def _check_arrived(self, path: str, content: bytes) -> None:
         """Notice what the checks of a store would let pass: a file that is shorter, or other."""
