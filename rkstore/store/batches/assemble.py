@@ -67,8 +67,9 @@ def read_batches(
     # If a program exits with batches left, the modules needed for cancelling may be unloaded; the
     # threads have ended by then.
     ending = sys.is_finalizing
-    with ThreadPoolExecutor(THREADS) as pool:
-        reader = _Reader(store, hook_names, plan, pool)
+    coming = _Coming(plan, size, start, stop, step)
+    with store.ahead(hook_names, coming) as near, ThreadPoolExecutor(THREADS) as pool:
+        reader = _Reader(near, hook_names, plan, pool)
         ahead: deque[Future[Batch]] = deque()
         try:
             count = None if stop is None else max(0, stop - start)
@@ -94,14 +95,15 @@ def read_rows(
 ) -> Iterator[Batch]:
     """Read the rows of some chunks once, in order, except those left out."""
     pending: list[Batch] = []
-    for chunk in chunks:
-        rows = left_out.kept(*store.rows_of_chunk(chunk))
-        if len(rows):
-            x = {name: left_out.read(store, name, chunk) for name in hook_names}
+    read = [chunk for chunk in chunks if len(left_out.kept(*store.rows_of_chunk(chunk)))]
+    with store.ahead(hook_names, read) as near:
+        for chunk in read:
+            rows = left_out.kept(*store.rows_of_chunk(chunk))
+            x = {name: left_out.read(near, name, chunk) for name in hook_names}
             pending.append(Batch(rows, x))
-        if sum(len(batch.rows) for batch in pending) >= batch_size:
-            yield _joined(pending)
-            pending = []
+            if sum(len(batch.rows) for batch in pending) >= batch_size:
+                yield _joined(pending)
+                pending = []
     if pending:
         yield _joined(pending)
 
@@ -140,6 +142,27 @@ def _pieces(plan: BatchPlan, start: int) -> Iterator[list[_Piece]]:
         if pieces:
             yield pieces
         epoch += 1
+
+
+@dataclass(frozen=True)
+class _Coming:
+    """The chunks of the windows of some batches, in order."""
+
+    plan: BatchPlan
+    chunk_rows: int
+    start: int
+    stop: int | None
+    step: int
+
+    def __iter__(self) -> Iterator[int]:
+        begun = None
+        count = None if self.stop is None else max(0, self.stop - self.start)
+        for pieces in itertools.islice(_pieces(self.plan, self.start), 0, count, self.step):
+            for piece in pieces:
+                if piece.window != begun:
+                    begun = piece.window
+                    for chunk in piece.chunks:
+                        yield self.plan.row_ranges[chunk][0] // self.chunk_rows
 
 
 class _Window:

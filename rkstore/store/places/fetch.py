@@ -71,15 +71,15 @@ def receive(
     try:
         for block in location.blocks(path):
             if received + len(block) > recorded.bytes:  # a server must not fill the disk
-                raise _damaged(location, path, f"more than {recorded.bytes:,} bytes")
+                raise damaged(location, path, f"more than {recorded.bytes:,} bytes")
             received += len(block)
             digest.update(block)
             file.write(block)
             advance(len(block))
         if received != recorded.bytes:
-            raise _damaged(location, path, f"{received:,} of {recorded.bytes:,} bytes")
+            raise damaged(location, path, f"{received:,} of {recorded.bytes:,} bytes")
         if digest.hexdigest() != recorded.sha256:
-            raise _damaged(location, path, "other bytes")
+            raise damaged(location, path, "other bytes")
     except DamagedStore:
         advance(-received)
         file.truncate(0)  # a cache keeps what waits aside
@@ -88,7 +88,8 @@ def receive(
     os.fsync(file.fileno())
 
 
-def _damaged(location: Location, path: str, found: str) -> DamagedStore:
+def damaged(location: Location, path: str, found: str) -> DamagedStore:
+    """What to say of a file that is not what was recorded."""
     return DamagedStore(
         f"{path} at {location.url} is not what was recorded ({found}): it was not kept; "
         "mend that copy, or use another"
