@@ -81,27 +81,35 @@ class Apart:
         """
         if rows is None:
             rows = np.arange(len(x))
-        if len(self.value):
-            self._put_entries(x.reshape(-1), rows, x.shape[1])
-        if len(self.massive):
-            place = np.minimum(self.massive.searchsorted(rows), len(self.massive) - 1)
-            found = np.flatnonzero(self.massive[place] == rows)
-            x[found] = self.massive_value[place[found]]
+        places, values = self.entries(rows, x.shape[1])
+        x.reshape(-1)[places] = values
+        places, values = self.whole(rows)
+        x[places] = values
 
-    def _put_entries(self, x: NDArray[np.float32], rows: NDArray[np.int64], width: int) -> None:
+    def entries(
+        self, rows: NDArray[np.int64], width: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The single entries of some rows: flat indices in a matrix of these, and values."""
         begins = self.starts[rows]
         counts = self.starts[1:][rows]
         counts -= begins
         owner = np.arange(len(rows)).repeat(counts)
-        if len(owner):
-            # The first entry of a row, minus the entries of the rows before it.
-            begins += counts
-            begins -= counts.cumsum()
-            entries = begins[owner]
-            entries += np.arange(len(owner))
-            owner *= width
-            owner += self.dimension[entries]
-            x[owner] = self.value[entries]
+        # The first entry of a row, minus the entries of the rows before it.
+        begins += counts
+        begins -= counts.cumsum()
+        entries = begins[owner]
+        entries += np.arange(len(owner))
+        owner *= width
+        owner += self.dimension[entries]
+        return owner, self.value[entries]
+
+    def whole(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[Any]]:
+        """Those of some rows that are massive: their places among these, and values."""
+        if not len(self.massive):
+            return self.massive, self.massive_value
+        place = np.minimum(self.massive.searchsorted(rows), len(self.massive) - 1)
+        found = np.flatnonzero(self.massive[place] == rows)
+        return found, self.massive_value[place[found]]
 
     def to_bytes(self) -> bytes:
         """The content of a file; the same values give the same bytes."""

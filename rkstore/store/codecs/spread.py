@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from rkstore.errors import BadInput
 from rkstore.store.apart import Apart
-from rkstore.store.codecs.base import Codec, Encoded, Floats
+from rkstore.store.codecs.base import Encoded, Floats, Stepped
 from rkstore.store.statistics import Statistics
 
 # Rows at a time: a block fits in the processor's cache.
@@ -26,7 +26,7 @@ LARGEST_DEVIATION = 1e36
 SMALLEST = np.finfo(np.float32).tiny
 
 
-class Spread(Codec):
+class Spread(Stepped):
     """Integers with ``value = offset + scale · code``, code 0 to ``codes - 1``.
 
     ``scale`` is ``step`` standard deviations of the dimension, so the error of every dimension is
@@ -39,8 +39,6 @@ class Spread(Codec):
     little.
     """
 
-    dtype = np.dtype("u1")
-    side = ("offset", "scale")
     keeps_apart = True
     codes: int
     """A power of two, 256 at most."""
@@ -87,15 +85,6 @@ class Spread(Codec):
             np.copyto(codes[rows], steps, casting="unsafe")
             apart.append(beyond + start * x.shape[1])
         return Encoded(codes, side, Apart.of(x, np.concatenate(apart), massive))
-
-    def decode(self, encoded: Encoded, out: Floats | None = None) -> Floats:
-        x = np.empty(encoded.values.shape, np.float32) if out is None else out
-        x[...] = encoded.values
-        x *= encoded.side["scale"]
-        x += encoded.side["offset"]
-        if encoded.apart is not None:
-            encoded.apart.put(x)
-        return x
 
     def _bits(self, x: Floats, offset: Floats, scale: Floats) -> float:
         """Estimated bits a value: entropy of the codes, and the values kept apart."""
