@@ -181,6 +181,14 @@ class Model:
         Returns:
             For each site float32 ``(batch * position, d_in)``, block after block.
         """
+        found = self.computed(tokens, sites)
+        return {name: x.float().cpu().numpy() for name, x in found.items()}
+
+    def computed(self, tokens: np.ndarray, sites: list[Site]) -> dict[str, torch.Tensor]:
+        """The same as tensors where the model is, as it computed them.
+
+        On an accelerator this returns before they are.
+        """
         ids = torch.from_numpy(tokens.astype(np.int64)).to(self.bridge.cfg.device)
         hook = {site.hook_name: self.hook_of(site.hook_name) for site in sites}
         names = list(dict.fromkeys(name for name, _ in hook.values()))
@@ -294,7 +302,7 @@ def _likeness(name: str) -> Callable[[str], float]:
 
 def _rows(
     found: dict[str, torch.Tensor], site: Site, hook: tuple[str, int | None], ids: torch.Tensor
-) -> np.ndarray:
+) -> torch.Tensor:
     """The output of a hook, or of one of its heads, one row a token."""
     name, head = hook
     x = found.get(name)
@@ -306,4 +314,4 @@ def _rows(
         )
     if head is not None:
         x = x[:, :, head]
-    return x.reshape(-1, site.width).float().cpu().numpy()
+    return x.reshape(-1, site.width)

@@ -6,7 +6,7 @@ interrupted, and the store has the same bytes.
 
 import importlib.metadata
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,14 +29,14 @@ from rkstore.store.files import record_of
 from rkstore.store.manifest import Manifest
 from rkstore.store.sites import Pair, Site, block_of
 from rkstore.store.store import Store
-from rkstore.store.writing.encoder import ShardEncoder
+from rkstore.store.writing.encoder import Floats, ShardEncoder
 from rkstore.store.writing.whole import Advance, manifest_of, write_store
 
 # A difference in any of these may change the last bit of a value.
 LIBRARIES = ("rkstore", "torch", "transformers", "transformer-lens", "tokenizers", "numpy")
 
 # Activations of a batch by site, by the number of its first block.
-Left = dict[int, dict[str, np.ndarray]]
+Left = dict[int, Mapping[str, Floats]]
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,13 @@ class Harvest:
         per_row = sum(s.width for s in self.manifest.sites)
         values = self.manifest.rows * per_row * codec_named(self.manifest.codec).dtype.itemsize
         return values + sum(map(len, self.files.values()))
+
+    def activations(self, ids: np.ndarray) -> Mapping[str, Floats]:
+        """What the model makes of blocks of tokens at each site, where it is to be encoded."""
+        sites = list(self.manifest.sites)
+        if self.model.device == "cuda":
+            return self.model.computed(ids, sites)
+        return self.model.activations(ids, sites)
 
     @property
     def free_bytes(self) -> int:
@@ -152,6 +159,8 @@ def run(harvest: Harvest, on_shard: Callable[[int], object] = lambda _: None) ->
         unit="tok",
         files=harvest.files,
         on_shard=on_shard,
+        # On a CPU the model and the threads that write would compete for the same cores.
+        ahead=not harvest.manifest.source["run"]["device"].startswith("cpu"),
     )
 
 
@@ -166,7 +175,7 @@ def _fill(shard: ShardEncoder, harvest: Harvest, left: Left, advance: Advance) -
     for batch in harvest.blocks.batches(*rows, harvest.batch_size):
         x = left.pop(batch.first, None)
         if x is None:
-            x = harvest.model.activations(batch.ids, list(manifest.sites))
+            x = harvest.activations(batch.ids)
         if batch.cut:
             left[batch.first] = x
         if batch.rows is not None:

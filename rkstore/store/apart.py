@@ -44,15 +44,26 @@ class Apart:
         cls, x: NDArray[np.float32], entries: NDArray[np.int64], massive: NDArray[np.bool_]
     ) -> "Apart":
         """Entries of ``x (rows, d_in)`` by ascending flat indices, and whole rows."""
-        row, dimension = np.divmod(entries, x.shape[1])
-        counts = np.bincount(row, minlength=len(x))
         rows = np.flatnonzero(massive)
-        whole = x[rows]
+        return cls.given((len(x), x.shape[1]), entries, x.reshape(-1)[entries], rows, x[rows])
+
+    @classmethod
+    def given(
+        cls,
+        shape: tuple[int, int],
+        entries: NDArray[np.int64],
+        values: NDArray[np.float32],
+        rows: NDArray[np.int64],
+        whole: NDArray[np.float32],
+    ) -> "Apart":
+        """Entries of a matrix of this shape by ascending flat indices, and whole rows."""
+        row, dimension = np.divmod(entries, shape[1])
+        counts = np.bincount(row, minlength=shape[0])
         fits = np.abs(whole).max(initial=0.0) <= LARGEST_FLOAT16
         return cls(
             np.concatenate([[0], np.cumsum(counts)]),
             dimension,
-            x[row, dimension],
+            values,
             rows,
             whole.astype(np.float16) if fits else whole,
         )

@@ -77,6 +77,19 @@ class Codec(ABC):
             BadInput: the codec cannot hold a value of that size.
         """
 
+    encodes_tensors: bool = False
+    """Whether it has :meth:`encode_tensor`."""
+
+    def encode_tensor(
+        self, x: Tensor, side: Mapping[str, Tensor], massive: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """:meth:`encode` on the device of ``x``, bit for bit.
+
+        Returns:
+            The codes ``(rows, d_in)``, and which values of the rows that are not massive have none.
+        """
+        raise NotImplementedError
+
     @abstractmethod
     def decode(self, encoded: Encoded, out: Floats | None = None) -> Floats:
         """Return float32 values ``(rows, d_in)``, contiguous.

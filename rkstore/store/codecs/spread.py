@@ -1,5 +1,10 @@
 """Uniform steps proportional to the spread of each dimension; outliers are kept apart."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -7,6 +12,9 @@ from rkstore.errors import BadInput
 from rkstore.store.apart import Apart
 from rkstore.store.codecs.base import Encoded, Floats, Stepped
 from rkstore.store.statistics import Statistics
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Rows at a time: a block fits in the processor's cache.
 BLOCK_ROWS = 64
@@ -85,6 +93,22 @@ class Spread(Stepped):
             np.copyto(codes[rows], steps, casting="unsafe")
             apart.append(beyond + start * x.shape[1])
         return Encoded(codes, side, Apart.of(x, np.concatenate(apart), massive))
+
+    encodes_tensors = True
+
+    def encode_tensor(
+        self, x: Tensor, side: Mapping[str, Tensor], massive: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        import torch
+
+        offset, scale, middle = side["offset"], side["scale"], self.codes // 2
+        per_step = torch.where(scale > 0, 1 / scale, 0)
+        steps = (x - offset).mul_(per_step).round_()
+        # A constant dimension has one value with a code.
+        steps.masked_fill_((scale == 0) & (x != offset), -1)
+        steps.masked_fill_(massive.unsqueeze(1), middle)
+        beyond = (steps < 0) | (steps >= self.codes)
+        return steps.masked_fill_(beyond, middle).to(torch.uint8), beyond
 
     def _bits(self, x: Floats, offset: Floats, scale: Floats) -> float:
         """Estimated bits a value: entropy of the codes, and the values kept apart."""

@@ -1,6 +1,7 @@
 """A whole store, shard by shard: what a harvest, an import and a planted store have in common."""
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -65,6 +66,7 @@ def write_store(
     files: Mapping[str, bytes] | None = None,
     on_open: Callable[[], object] = lambda: None,
     on_shard: Callable[[int], object] = lambda _: None,
+    ahead: bool = False,
 ) -> Store:
     """Write the missing shards and return the store.
 
@@ -74,12 +76,22 @@ def write_store(
         files: the content of ``manifest.files``.
         on_open: called once the directory is known to be right.
         on_shard: called with the number of each shard once it is recorded.
+        ahead: whether a shard is filled while the one before it is written, which takes the memory
+            of two.
 
     Raises:
         BadInput: the directory holds something else, or rows cannot be stored.
         RkstoreError: the disk is full; what was recorded before is intact.
     """
-    with StoreWriter(out, manifest, files) as writer:
+    with StoreWriter(out, manifest, files) as writer, ThreadPoolExecutor(1) as beside:
+        writing: list[Future[None]] = []
+
+        def wait() -> None:
+            for one in writing:
+                one.result()
+                on_shard(writer.next_shard - 1)
+            writing.clear()
+
         on_open()
         done = manifest.rows_recorded(writer.next_shard)
         with tqdm(
@@ -90,9 +102,14 @@ def write_store(
             desc=shown,
             disable=None,
         ) as bar:
-            while writer.next_shard < manifest.shards:
-                shard = writer.begin_shard()
+            for number in range(writer.next_shard, manifest.shards):
+                shard = writer.begin_shard(number)
                 fill(shard, bar.update)
-                writer.finish_shard(shard)
-                on_shard(shard.shard)
+                wait()
+                if ahead:
+                    writing.append(beside.submit(writer.finish_shard, shard))
+                else:
+                    writer.finish_shard(shard)
+                    on_shard(number)
+            wait()
     return Store(out)

@@ -119,9 +119,15 @@ class StoreWriter:
             with suppress(OSError):
                 self.root.rmdir()
 
-    def begin_shard(self) -> ShardEncoder:
-        """An encoder for the rows of the next shard, to be given to :meth:`finish_shard`."""
-        return ShardEncoder(self.manifest, self.next_shard, self._pool)
+    def begin_shard(self, number: int | None = None) -> ShardEncoder:
+        """An encoder for the rows of a shard, to be given to :meth:`finish_shard`.
+
+        Args:
+            number: of the shard; the next one by default.
+        """
+        return ShardEncoder(
+            self.manifest, self.next_shard if number is None else number, self._pool
+        )
 
     def finish_shard(self, shard: ShardEncoder) -> None:
         """Write and record a shard after all its rows were added.
@@ -130,6 +136,7 @@ class StoreWriter:
             BadInput: rows are missing, or cannot be stored. Nothing was written.
             RkstoreError: the disk is full or failed; what was recorded before is intact.
         """
+        assert shard.shard == self.next_shard
         chunks, columns = shard.finish()
         with writing(self.root):
             written = list(self._pool.map(self._write_site, chunks, chunks.values()))
