@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 if TYPE_CHECKING:
     from rkstore.harvest.model import Model
     from rkstore.harvest.tokens import BlockBatch
     from rkstore.store.manifest import Manifest
-    from rkstore.store.writing.encoder import ShardEncoder
+    from rkstore.store.writing.encoder import Floats, ShardEncoder
 
 # Activations of a batch by site, by the number of its first block.
-Left = dict[int, dict[str, np.ndarray]]
+Left = dict[int, Mapping[str, "Floats"]]
 
 
 def fill(
@@ -35,7 +33,7 @@ def fill(
     for batch in batches:
         x = left.pop(batch.first, None)
         if x is None:
-            x = model.activations(batch.ids, list(manifest.sites))
+            x = model.to_encode(batch.ids, list(manifest.sites))
         if batch.cut:
             left[batch.first] = x
         if batch.rows is not None:

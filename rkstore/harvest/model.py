@@ -3,7 +3,7 @@
 import contextlib
 import difflib
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,6 +17,7 @@ from rkstore.harvest.capture.examine import Measured, measure
 from rkstore.harvest.tokens import TokenBlocks
 from rkstore.store.attached import TOKENIZER
 from rkstore.store.sites import Among, Site, block_of, head_of, is_named, of_head
+from rkstore.store.writing.encoder import Floats
 
 # Similarity of two names, from 0 to 1, above which one may be a misspelling of the other.
 LIKE = 0.5
@@ -46,6 +47,20 @@ class Model:
     def measured(self) -> Measured:
         """Which hooks give the same numbers, and which have heads; measured when first asked."""
         return measure(self.capture, self.widths)
+
+    @property
+    def bridge(self) -> Any:
+        """TransformerLens' bridge around the model, with its modules by TransformerLens' names.
+
+        Raises:
+            BadInput: the hooks are another program's.
+        """
+        if not isinstance(self.capture, TransformerLens):
+            raise BadInput(
+                f"the modules of {self.name} have no names with --capture {self.capture.name}, "
+                f"which its store was harvested with: that needs --capture {TransformerLens.name}"
+            )
+        return self.capture.bridge
 
     @property
     def layers(self) -> int:
@@ -182,6 +197,20 @@ class Model:
         Returns:
             For each site float32 ``(batch * position, d_in)``, block after block.
         """
+        found = self.computed(tokens, sites)
+        return {name: x.float().cpu().numpy() for name, x in found.items()}
+
+    def to_encode(self, tokens: np.ndarray, sites: list[Site]) -> Mapping[str, Floats]:
+        """The same where they are to be encoded: on an accelerator that can, or in memory."""
+        if self.device == "cuda":
+            return self.computed(tokens, sites)
+        return self.activations(tokens, sites)
+
+    def computed(self, tokens: np.ndarray, sites: list[Site]) -> dict[str, torch.Tensor]:
+        """The same as tensors where the model is, as it computed them.
+
+        On an accelerator this returns before they are.
+        """
         ids = torch.from_numpy(tokens.astype(np.int64)).to(self.capture.device)
         hook = {site.hook_name: self.hook_of(site.hook_name) for site in sites}
         names = list(dict.fromkeys(name for name, _ in hook.values()))
@@ -301,7 +330,7 @@ def _likeness(name: str) -> Callable[[str], float]:
 
 def _rows(
     found: dict[str, torch.Tensor], site: Site, hook: tuple[str, int | None], ids: torch.Tensor
-) -> np.ndarray:
+) -> torch.Tensor:
     """The output of a hook, or of one of its heads, one row a token."""
     name, head = hook
     x = found.get(name)
@@ -313,4 +342,4 @@ def _rows(
         )
     if head is not None:
         x = x[:, :, head]
-    return x.reshape(-1, site.width).float().cpu().numpy()
+    return x.reshape(-1, site.width)

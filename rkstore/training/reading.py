@@ -20,6 +20,7 @@ from rkstore.errors import BadInput
 from rkstore.rkcnn.moments import Moments
 from rkstore.rkcnn.source import StoreSite, ahead, read_blocks
 from rkstore.store.batches.assemble import Batch, read_batches
+from rkstore.store.batches.device import DeviceBatch, read_to_device
 from rkstore.store.batches.kept import ALL_KEPT, LeftOut
 from rkstore.store.batches.plan import BatchPlan, plan_batches
 from rkstore.training.sitenorms import OfSite
@@ -70,14 +71,23 @@ class Reading:
         """Which rows come in which batch."""
         return plan_batches(self.store, self.chunks, size, seed, self.left_out, order=self.order)
 
-    def batches(self, size: int, seed: int, start: int = 0) -> Iterator[Batch]:
-        """Endless batches, from number ``start``, in the units of the store."""
-        return read_batches(self.store, self.hook_names, self.plan(size, seed), start=start)
+    def batches(
+        self, size: int, seed: int, start: int = 0, device: str = "cpu"
+    ) -> Iterator[Batch | DeviceBatch]:
+        """Endless batches, from number ``start``, in the units of the store.
 
-    def rows(self, batch: Batch, device: str) -> Rows:
+        Args:
+            device: if it is a CUDA device, batches are decoded there; the values are the same.
+        """
+        plan = self.plan(size, seed)
+        if torch.device(device).type == "cuda":
+            return read_to_device(self.store, self.hook_names, plan, device, start)
+        return read_batches(self.store, self.hook_names, plan, start=start)
+
+    def rows(self, batch: Batch | DeviceBatch, device: str) -> Rows:
         """The normalised rows of a batch, float32 ``(n, width)`` by site."""
         return {
-            name: self._normalised(name, torch.from_numpy(batch.x[name]).to(device))
+            name: self._normalised(name, torch.as_tensor(batch.x[name]).to(device))
             for name in self.hook_names
         }
 

@@ -116,7 +116,9 @@ def _train(
     lead = runs[0]
     sites = dict.fromkeys(site for run in runs for site in run.reading.sites)
     reading = replace(lead.reading, sites=tuple(sites))
-    batches = reading.batches(lead.settings.batch_size, lead.data_seed, start=first)
+    batches = reading.batches(
+        lead.settings.batch_size, lead.data_seed, start=first, device=lead.settings.device
+    )
     name = lead.name if len(runs) == 1 else f"{len(runs)} dictionaries"
     going, stopped = list(zip(runs, trackers, strict=True)), []
     with tqdm(total=last, initial=first, unit="step", desc=name, disable=None) as bar:

@@ -27,4 +27,5 @@ class Local(Engine):
             batches = harvest.batches(encoder.shard)
             fill(encoder, batches, harvest.model, harvest.manifest, left, advance)
 
-        return fill_missing(writer, rows)
+        # On a CPU the model and the threads that write would compete for the same cores.
+        return fill_missing(writer, rows, ahead=harvest.model.device != "cpu")

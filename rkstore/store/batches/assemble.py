@@ -9,10 +9,13 @@ import itertools
 import os
 import sys
 import threading
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +24,7 @@ from rkstore.errors import BadInput
 from rkstore.store.apart import Apart, joined
 from rkstore.store.batches.kept import ALL_KEPT, LeftOut
 from rkstore.store.batches.plan import BatchPlan
+from rkstore.store.batches.slots import Slots
 from rkstore.store.codecs import Encoded
 from rkstore.store.readable import Readable
 
@@ -59,25 +63,27 @@ def read_batches(
         BadInput: a site is not in the store.
         DamagedStore: a chunk is not what was written.
     """
-    for name in hook_names:
-        store.check_site(name)
-    size = store.manifest.chunk_rows
-    if any(first // size != (stop - 1) // size for first, stop in plan.row_ranges):
-        raise BadInput(f"a plan's rows must be those of chunks of {size}: use plan_batches()")
+    yield from read_ahead(_Decoded(store, hook_names, plan), start, stop, step)
+
+
+def read_ahead(
+    reader: "Reader[Made]", start: int = 0, stop: int | None = None, step: int = 1
+) -> Iterator["Made"]:
+    """What a reader makes of these batches, some ahead, in threads; see :func:`read_batches`."""
+    reader.check()
     # If a program exits with batches left, the modules needed for cancelling may be unloaded; the
     # threads have ended by then.
     ending = sys.is_finalizing
-    coming = _Coming(plan, size, start, stop, step)
-    with store.ahead(hook_names, coming) as near, ThreadPoolExecutor(THREADS) as pool:
-        reader = _Reader(near, hook_names, plan, pool)
-        ahead: deque[Future[Batch]] = deque()
+    coming = _Coming(reader.plan, reader.chunk_rows, start, stop, step)
+    with reader.near(coming), ThreadPoolExecutor(THREADS) as pool:
+        ahead: deque[Future[Made]] = deque()
         try:
             count = None if stop is None else max(0, stop - start)
-            for number, pieces in enumerate(itertools.islice(_pieces(plan, start), count)):
+            for number, pieces in enumerate(itertools.islice(_pieces(reader.plan, start), count)):
                 if number % step:
                     reader.skip(pieces)
                     continue
-                ahead.append(reader.submit(pieces))
+                ahead.append(reader.submit(pieces, pool))
                 if len(ahead) > AHEAD:
                     yield ahead.popleft().result()
             while ahead:
@@ -109,7 +115,7 @@ def read_rows(
 
 
 @dataclass(frozen=True)
-class _Piece:
+class Piece:
     """The rows of a batch in one window: their ids, and their places in the batch."""
 
     window: tuple[int, int]
@@ -121,12 +127,12 @@ class _Piece:
     """Whether these are the last rows of the window."""
 
 
-def _pieces(plan: BatchPlan, start: int) -> Iterator[list[_Piece]]:
+def _pieces(plan: BatchPlan, start: int) -> Iterator[list[Piece]]:
     """The pieces of batch ``start`` and of all later ones."""
     epoch, batch = divmod(start, plan.batches_per_epoch)
     while True:
         skip, batch = batch * plan.groups_per_batch, 0
-        pieces: list[_Piece] = []
+        pieces: list[Piece] = []
         room, first = plan.groups_per_batch, 0
         for number, (chunks, groups) in enumerate(plan.windows(epoch)):
             at, skip = min(skip, len(groups)), max(0, skip - len(groups))
@@ -134,7 +140,7 @@ def _pieces(plan: BatchPlan, start: int) -> Iterator[list[_Piece]]:
                 taken = groups[at : at + room]
                 at, room = at + len(taken), room - len(taken)
                 rows, last = plan.groups.rows(taken), at == len(groups)
-                pieces.append(_Piece((epoch, number), chunks, rows, first, last))
+                pieces.append(Piece((epoch, number), chunks, rows, first, last))
                 first += len(rows)
                 if not room:
                     yield pieces
@@ -165,12 +171,13 @@ class _Coming:
                         yield self.plan.row_ranges[chunk][0] // self.chunk_rows
 
 
-class _Window:
+class Window:
     """The chunks of a window, by their index in ``row_ranges``: a future for each site."""
 
     def __init__(self, chunks: dict[int, list[Future[Encoded]]]) -> None:
         self.chunks = chunks
         self._apart: dict[int, Apart] = {}
+        self._sides: dict[int, Sides] = {}
         self._lock = threading.Lock()
 
     def apart(self, site: int) -> Apart:
@@ -185,76 +192,108 @@ class _Window:
                 self._apart[site] = joined([part for part in parts if part is not None])
             return self._apart[site]
 
+    def sides(self, site: int) -> "Sides":
+        """What decodes the chunks."""
+        with self._lock:
+            if site not in self._sides:
+                self._sides[site] = Sides.of([f[site].result() for f in self.chunks.values()])
+            return self._sides[site]
 
-class _Reader:
+
+@dataclass(frozen=True)
+class Sides:
+    """The different parameters of some chunks: those of a shard share theirs.
+
+    ``vectors`` are float32 ``(parameters, d_in)`` by name; those of the row at ``i`` of all the
+    chunks' rows are at ``row[i]``.
+    """
+
+    vectors: dict[str, NDArray[np.float32]]
+    row: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, chunks: Sequence[Encoded]) -> "Sides":
+        found: dict[tuple[bytes, ...], int] = {}
+        keys = [tuple(vector.tobytes() for vector in chunk.side.values()) for chunk in chunks]
+        numbers = [found.setdefault(key, len(found)) for key in keys]
+        first = [chunks[numbers.index(number)] for number in found.values()]
+        vectors = {name: np.stack([chunk.side[name] for chunk in first]) for name in first[0].side}
+        return cls(vectors, np.repeat(numbers, [len(chunk.values) for chunk in chunks]))
+
+
+Made = TypeVar("Made")
+
+
+class Reader(ABC, Generic[Made]):
     """Reads the chunks of a window shortly before its first row is needed."""
 
-    def __init__(
-        self, store: Readable, hook_names: Sequence[str], plan: BatchPlan, pool: ThreadPoolExecutor
-    ) -> None:
-        self._store, self._names, self._plan, self._pool = store, hook_names, plan, pool
-        self._windows: dict[tuple[int, int], _Window] = {}
-        self._memory = _Memory((AHEAD + 2) * len(hook_names))
+    def __init__(self, store: Readable, hook_names: Sequence[str], plan: BatchPlan) -> None:
+        self._store, self._names, self.plan = store, hook_names, plan
+        self._windows: dict[tuple[int, int], Window] = {}
 
-    def submit(self, pieces: list[_Piece]) -> Future[Batch]:
+    @abstractmethod
+    def assemble(self, pieces: list[Piece], windows: list[Window]) -> Made:
+        """The batch of these pieces, each in its window; called in several threads."""
+
+    def check(self) -> None:
+        """Raise BadInput unless the store has the sites, and the plan is of its chunks."""
+        for name in self._names:
+            self._store.check_site(name)
+        size = self._store.manifest.chunk_rows
+        if any(first // size != (stop - 1) // size for first, stop in self.plan.row_ranges):
+            raise BadInput(f"a plan's rows must be those of chunks of {size}: use plan_batches()")
+
+    @property
+    def chunk_rows(self) -> int:
+        """Rows of a chunk."""
+        return self._store.manifest.chunk_rows
+
+    @contextmanager
+    def near(self, chunks: Iterable[int]) -> Iterator[None]:
+        """Read these chunks from where they are brought before they are needed."""
+        there = self._store
+        with there.ahead(self._names, chunks) as self._store:
+            yield
+        self._store = there
+
+    def submit(self, pieces: list[Piece], pool: ThreadPoolExecutor) -> Future[Made]:
         """Submit a batch for assembly; the chunks it needs are read first."""
-        windows = [self._window(piece) for piece in pieces]
-        batch = self._pool.submit(self._assemble, pieces, windows)
+        windows = [self._window(piece, pool) for piece in pieces]
+        batch = pool.submit(self.assemble, pieces, windows)
         self.skip(pieces)  # submitted batches hold their references
         return batch
 
-    def skip(self, pieces: list[_Piece]) -> None:
+    def skip(self, pieces: list[Piece]) -> None:
         """Drop the windows that end with a batch."""
         for piece in pieces:
             if piece.last:
                 self._windows.pop(piece.window, None)
 
-    def _window(self, piece: _Piece) -> _Window:
+    def _window(self, piece: Piece, pool: ThreadPoolExecutor) -> Window:
         if piece.window not in self._windows:
-            self._windows[piece.window] = _Window(
+            self._windows[piece.window] = Window(
                 {
-                    int(chunk): [
-                        self._pool.submit(self._load, name, int(chunk)) for name in self._names
-                    ]
+                    int(chunk): [pool.submit(self._load, name, int(chunk)) for name in self._names]
                     for chunk in piece.chunks
                 }
             )
         return self._windows[piece.window]
 
     def _load(self, name: str, chunk: int) -> Encoded:
-        first, _ = self._plan.row_ranges[chunk]
+        first, _ = self.plan.row_ranges[chunk]
         return self._store.stored_chunk(name, first // self._store.manifest.chunk_rows)
 
-    def _assemble(self, pieces: list[_Piece], windows: list[_Window]) -> Batch:
-        rows = np.concatenate([piece.rows for piece in pieces])
-        x = {
-            name: self._memory.take((len(rows), self._store.manifest.width(name)))
-            for name in self._names
-        }
-        gathers = [_Gather(self._store, name) for name in self._names]
-        for piece, window in zip(pieces, windows, strict=True):
-            here = slice(piece.first, piece.first + len(piece.rows))
-            among = self._gather(piece, window, gathers, [x[name][here] for name in self._names])
-            for site, name in enumerate(self._names):
-                if self._store.codec_of(name).keeps_apart:
-                    window.apart(site).put(x[name][here], among)
-        return Batch(rows, x)
-
-    def _gather(
-        self,
-        piece: _Piece,
-        window: _Window,
-        gathers: list["_Gather"],
-        x: list[NDArray[np.float32]],
+    def gather(
+        self, piece: Piece, window: Window, gathers: Sequence["Gather"], x: Sequence[NDArray[Any]]
     ) -> NDArray[np.int64]:
-        """Decode the rows of a piece into their places, without the values kept apart.
+        """Put the rows of a piece into their places, at every site.
 
         Returns:
             The index of each row in the concatenated chunks of the window.
         """
         among, before = np.empty(len(piece.rows), np.int64), 0
         for chunk, futures in window.chunks.items():
-            first, stop = self._plan.row_ranges[chunk]
+            first, stop = self.plan.row_ranges[chunk]
             places = np.flatnonzero((piece.rows >= first) & (piece.rows < stop))
             within = piece.rows[places] % self._store.manifest.chunk_rows
             among[places] = before + within
@@ -267,41 +306,37 @@ class _Reader:
         return among
 
 
-class _Memory:
-    """Arrays for batches, each reused once nothing references it or a view of it.
+class _Decoded(Reader[Batch]):
+    """Decodes rows as they are put into their places."""
 
-    The system zeroes fresh memory page by page, which takes about as long as filling it.
-    """
+    def __init__(self, store: Readable, hook_names: Sequence[str], plan: BatchPlan) -> None:
+        super().__init__(store, hook_names, plan)
+        self._slots = Slots((AHEAD + 2) * len(hook_names))
 
-    def __init__(self, most: int) -> None:
-        self._most, self._lock = most, threading.Lock()
-        # The reference count of an unreferenced array: Python versions differ.
-        self._held = [np.empty((0, 0), np.float32)]
-        [self._unheld] = [sys.getrefcount(array) for array in self._held]
-        self._held.clear()
-        if not getattr(sys, "_is_gil_enabled", lambda: True)():
-            self._unheld = -1  # without the lock counts are not exact: never reuse
-
-    def take(self, shape: tuple[int, int]) -> NDArray[np.float32]:
-        with self._lock:
-            unheld = [sys.getrefcount(array) == self._unheld for array in self._held]
-            for i, array in enumerate(self._held):
-                if unheld[i] and array.shape == shape:
-                    return array
-            if len(self._held) == self._most:
-                del self._held[0]
-            self._held.append(np.empty(shape, np.float32))
-            return self._held[-1]
+    def assemble(self, pieces: list[Piece], windows: list[Window]) -> Batch:
+        rows = np.concatenate([piece.rows for piece in pieces])
+        x = {
+            name: self._slots.take((len(rows), self._store.manifest.width(name)), np.float32)
+            for name in self._names
+        }
+        gathers = [Gather(self._store, name) for name in self._names]
+        for piece, window in zip(pieces, windows, strict=True):
+            here = slice(piece.first, piece.first + len(piece.rows))
+            among = self.gather(piece, window, gathers, [x[name][here] for name in self._names])
+            for site, name in enumerate(self._names):
+                if self._store.codec_of(name).keeps_apart:
+                    window.apart(site).put(x[name][here], among)
+        return Batch(rows, x)
 
 
-class _Gather:
-    """Decodes some rows of a chunk into their places, through a cache-sized buffer.
+class Gather:
+    """Puts some rows of a chunk into their places, decoded or not, through a cache-sized buffer.
 
     Values kept apart are not filled in.
     """
 
-    def __init__(self, store: Readable, name: str) -> None:
-        self._codec = store.codec_of(name)
+    def __init__(self, store: Readable, name: str, decode: bool = True) -> None:
+        self._codec, self._decode = store.codec_of(name), decode
         shape = (GATHER_ROWS, store.manifest.width(name))
         self._stored, self._decoded = (
             np.empty(shape, self._codec.dtype),
@@ -312,15 +347,17 @@ class _Gather:
         self,
         chunk: Encoded,
         within: NDArray[np.int64],
-        x: NDArray[np.float32],
+        x: NDArray[Any],
         places: NDArray[np.int64],
     ) -> None:
         for start in range(0, len(within), GATHER_ROWS):
             some = within[start : start + GATHER_ROWS]
             # With the default mode, "raise", NumPy gathers into a temporary array first.
             stored = chunk.values.take(some, axis=0, out=self._stored[: len(some)], mode="clip")
-            decoded = self._codec.decode(Encoded(stored, chunk.side), self._decoded[: len(some)])
-            x[places[start : start + GATHER_ROWS]] = decoded
+            if self._decode:
+                held = self._decoded[: len(some)]
+                stored = self._codec.decode(Encoded(stored, chunk.side), held)
+            x[places[start : start + GATHER_ROWS]] = stored
 
 
 def _joined(batches: list[Batch]) -> Batch:

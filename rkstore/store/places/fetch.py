@@ -46,7 +46,7 @@ def fetched(location: Location, path: str, recorded: FileRecord) -> bytes:
     def content() -> bytes:
         found = location.read(path, recorded.bytes)
         if record_of(found) != recorded:
-            raise _damaged(location, path, "other bytes")
+            raise damaged(location, path, "other bytes")
         return found
 
     return location.until_whole(content)

@@ -80,9 +80,15 @@ class Writer(ABC):
         """The shards that are not recorded yet."""
         return range(self.next_shard, self.whole.shards.stop)
 
-    def begin_shard(self) -> ShardEncoder:
-        """An encoder for the rows of the next shard, to be given to :meth:`finish_shard`."""
-        return ShardEncoder(self.manifest, self.next_shard, self._pool)
+    def begin_shard(self, number: int | None = None) -> ShardEncoder:
+        """An encoder for the rows of a shard, to be given to :meth:`finish_shard`.
+
+        Args:
+            number: of the shard; the next one by default.
+        """
+        return ShardEncoder(
+            self.manifest, self.next_shard if number is None else number, self._pool
+        )
 
     def write_shard(self, values: dict[str, np.ndarray], columns: dict[str, np.ndarray]) -> None:
         """Write and record the next shard from all of its rows.

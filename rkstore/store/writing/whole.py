@@ -1,6 +1,7 @@
 """A whole store, shard by shard: what a harvest, an import and a planted store have in common."""
 
 from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -125,15 +126,28 @@ def rows_bar(writer: Writer, shown: str, unit: str = "row") -> Iterator[Advance]
 
 
 def fill_missing(
-    writer: Writer, fill: Callable[[ShardEncoder], object]
+    writer: Writer, fill: Callable[[ShardEncoder], object], *, ahead: bool = False
 ) -> Generator[int, None, None]:
     """Write the missing shards one after another; yields each once it is recorded.
 
     Args:
         fill: adds all rows of a shard to its encoder.
+        ahead: whether a shard is filled while the one before it is written, which takes the memory
+            of two.
     """
-    for number in writer.missing:
-        shard = writer.begin_shard()
-        fill(shard)
-        writer.finish_shard(shard)
-        yield number
+    with ThreadPoolExecutor(1) as beside:
+        written: list[Future[None]] = []
+        for number in writer.missing:
+            shard = writer.begin_shard(number)
+            fill(shard)
+            for one in written:
+                one.result()
+                yield number - 1
+            if ahead:
+                written = [beside.submit(writer.finish_shard, shard)]
+            else:
+                writer.finish_shard(shard)
+                yield number
+        for one in written:
+            one.result()
+            yield writer.next_shard - 1
