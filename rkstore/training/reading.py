@@ -19,7 +19,7 @@ from rkstore.dictionaries.affine import Affine, folded
 from rkstore.errors import BadInput
 from rkstore.rkcnn.moments import Moments
 from rkstore.rkcnn.source import StoreSite, ahead, read_blocks
-from rkstore.store.batches.assemble import Batch, read_batches
+from rkstore.store.batches.assemble import Batch, Part, read_batches
 from rkstore.store.batches.kept import ALL_KEPT, LeftOut
 from rkstore.store.batches.plan import BatchPlan, plan_batches
 from rkstore.training.sitenorms import OfSite
@@ -70,9 +70,12 @@ class Reading:
         """Which rows come in which batch."""
         return plan_batches(self.store, self.chunks, size, seed, self.left_out, order=self.order)
 
-    def batches(self, size: int, seed: int, start: int = 0) -> Iterator[Batch]:
-        """Endless batches, from number ``start``, in the units of the store."""
-        return read_batches(self.store, self.hook_names, self.plan(size, seed), start=start)
+    def batches(
+        self, size: int, seed: int, start: int = 0, part: Part | None = None
+    ) -> Iterator[Batch]:
+        """Endless batches, from number ``start``, in the units of the store; or a part of each."""
+        plan = self.plan(size, seed)
+        return read_batches(self.store, self.hook_names, plan, start=start, part=part)
 
     def rows(self, batch: Batch, device: str) -> Rows:
         """The normalised rows of a batch, float32 ``(n, width)`` by site."""

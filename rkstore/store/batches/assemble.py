@@ -10,9 +10,9 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,8 @@ from rkstore.store.readable import Readable
 # Rows decoded at once: at GPT-2's width they fit in a megabyte of cache.
 GATHER_ROWS = 64
 
+Part = Callable[[int], NDArray[np.int64]]
+
 # Batches assembled ahead, and threads that do it.
 AHEAD = 3
 THREADS = min(8, os.cpu_count() or 1)
@@ -34,10 +36,14 @@ THREADS = min(8, os.cpu_count() or 1)
 
 @dataclass(frozen=True)
 class Batch:
-    """Some rows of a store: ``rows`` int64 ``(n,)``, and for each site float32 ``(n, d_in)``."""
+    """Some rows of a store: ``rows`` int64 ``(n,)``, and for each site float32 ``(n, d_in)``.
+
+    If they are a part of a batch, ``whole`` is how many rows the batch has.
+    """
 
     rows: NDArray[np.int64]
     x: dict[str, NDArray[np.float32]]
+    whole: int | None = None
 
 
 def read_batches(
@@ -47,10 +53,15 @@ def read_batches(
     start: int = 0,
     stop: int | None = None,
     step: int = 1,
+    part: Part | None = None,
 ) -> Iterator[Batch]:
     """Read batch ``start`` and every ``step``-th later one before ``stop``; by default endlessly.
 
     Batches are counted through the epochs.
+
+    Args:
+        part: gives for a batch of so many rows the places, ascending, of those to decode, if not
+            all; the windows that they are in are read as a whole.
 
     Two windows are held in memory as stored, a quarter of float32 in int8; rows are decoded when
     their batch is assembled. Both happen in background threads, some batches ahead.
@@ -76,7 +87,7 @@ def read_batches(
                 if number % step:
                     reader.skip(pieces)
                     continue
-                ahead.append(reader.submit(pieces))
+                ahead.append(reader.submit(pieces, part))
                 if len(ahead) > AHEAD:
                     yield ahead.popleft().result()
             while ahead:
@@ -142,6 +153,17 @@ def _pieces(plan: BatchPlan, start: int) -> Iterator[list[_Piece]]:
         epoch += 1
 
 
+def _cut(pieces: list[_Piece], part: Part) -> tuple[list[_Piece], int]:
+    """The pieces with some of their rows, and how many there were."""
+    whole = sum(len(piece.rows) for piece in pieces)
+    places, cut = part(whole), []
+    for piece in pieces:
+        a, b = np.searchsorted(places, [piece.first, piece.first + len(piece.rows)])
+        rows = piece.rows[places[a:b] - piece.first]
+        cut.append(replace(piece, rows=rows, first=int(a)))
+    return cut, whole
+
+
 class _Window:
     """The chunks of a window, by their index in ``row_ranges``: a future for each site."""
 
@@ -173,10 +195,11 @@ class _Reader:
         self._windows: dict[tuple[int, int], _Window] = {}
         self._memory = _Memory((AHEAD + 2) * len(hook_names))
 
-    def submit(self, pieces: list[_Piece]) -> Future[Batch]:
+    def submit(self, pieces: list[_Piece], part: Part | None) -> Future[Batch]:
         """Submit a batch for assembly; the chunks it needs are read first."""
         windows = [self._window(piece) for piece in pieces]
-        batch = self._pool.submit(self._assemble, pieces, windows)
+        cut, whole = (pieces, None) if part is None else _cut(pieces, part)
+        batch = self._pool.submit(self._assemble, cut, windows, whole)
         self.skip(pieces)  # submitted batches hold their references
         return batch
 
@@ -202,7 +225,7 @@ class _Reader:
         first, _ = self._plan.row_ranges[chunk]
         return self._store.stored_chunk(name, first // self._store.manifest.chunk_rows)
 
-    def _assemble(self, pieces: list[_Piece], windows: list[_Window]) -> Batch:
+    def _assemble(self, pieces: list[_Piece], windows: list[_Window], whole: int | None) -> Batch:
         rows = np.concatenate([piece.rows for piece in pieces])
         x = {
             name: self._memory.take((len(rows), self._store.manifest.width(name)))
@@ -215,7 +238,7 @@ class _Reader:
             for site, name in enumerate(self._names):
                 if self._store.codec_of(name).keeps_apart:
                     window.apart(site).put(x[name][here], among)
-        return Batch(rows, x)
+        return Batch(rows, x, whole)
 
     def _gather(
         self,
