@@ -6,6 +6,7 @@ rows however many processes there are, each of which takes a slice of it, so tha
 resumed by another number of them. The first process alone writes and prints.
 """
 
+import atexit
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -70,9 +71,10 @@ def launched() -> int:
     return int(said) if said.isdecimal() else 1
 
 
-@contextmanager
-def joined(devices: Sequence[str]) -> Iterator[tuple[World, str]]:
+def joined(devices: Sequence[str]) -> tuple[World, str]:
     """The world that was launched, and the device of this process in it.
+
+    The processes stay together until they end.
 
     Args:
         devices: asked for, of each dictionary; they must be the same if there are several
@@ -84,8 +86,7 @@ def joined(devices: Sequence[str]) -> Iterator[tuple[World, str]]:
         RkstoreError: the processes do not find one another.
     """
     if launched() == 1:
-        yield ALONE, devices[0]
-        return
+        return ALONE, devices[0]
     _check(devices)
     try:
         from accelerate import PartialState
@@ -100,10 +101,13 @@ def joined(devices: Sequence[str]) -> Iterator[tuple[World, str]]:
         raise RkstoreError(
             f"the {launched()} processes do not find one another ({one_line(error)})"
         ) from None
-    try:
-        yield World(state.process_index, state.num_processes), str(state.device)
-    finally:
-        state.destroy_process_group()
+    if state.device.type != devices[0]:
+        raise BadInput(
+            f"--device is {devices[0]}, and the processes have met on {state.device.type}: start "
+            "them anew for another device"
+        )
+    atexit.register(state.destroy_process_group)
+    return World(state.process_index, state.num_processes), str(state.device)
 
 
 def _check(devices: Sequence[str]) -> None:

@@ -87,13 +87,13 @@ def train_all(settings: Sequence[TrainSettings], callbacks: Sequence[Callback] =
     for one in settings:
         check_accelerate(one.dtype, one.accumulate)
     paths, stopped = [], []
-    with joined([one.device for one in settings]) as (world, device):
-        for one_pass in passes:
-            try:
-                here = [changed(one, device=device) for one in one_pass]
-                paths += _train_together(world, here, callbacks)
-            except Diverged as error:
-                stopped.append(str(error))
+    world, device = joined([one.device for one in settings])
+    for one_pass in passes:
+        here = [one if world.size == 1 else changed(one, device=device) for one in one_pass]
+        try:
+            paths += _train_together(world, here, callbacks)
+        except Diverged as error:
+            stopped.append(str(error))
     if stopped:
         raise Diverged("; ".join(stopped))
     return paths
