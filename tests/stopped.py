@@ -15,10 +15,10 @@ def train_until(step, runs):
     """Train, but break off when the first run comes to that step."""
     real = module.step
 
-    def stopping(run, batch):
+    def stopping(run, *batch):
         if run.step == step:
             raise KeyboardInterrupt
-        real(run, batch)
+        real(run, *batch)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "step", stopping)

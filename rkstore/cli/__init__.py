@@ -6,6 +6,7 @@ A command's file is loaded when the command is called: ``rkstore --help`` waits 
 import importlib
 import os
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from keyword import iskeyword
 from typing import NoReturn
@@ -108,5 +109,7 @@ def run(command: click.Command, name: str) -> None:
 
 def fail(sentence: str, status: int) -> NoReturn:
     """Print one sentence on stderr and exit."""
+    if not streams.speaks():
+        time.sleep(1)  # a launcher ends the others with the first that ends: let that be the other
     streams.echo(streams.plain(sentence), err=True)
     sys.exit(status)

@@ -20,13 +20,23 @@ def prepare() -> None:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     if not isinstance(sys.stderr, Unheard):
         sys.stderr = Unheard(sys.stderr or open(os.devnull, "w"))  # noqa: PTH123, SIM115
+    if not speaks():
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
     # A character that a terminal lacks, such as ‖, is written as an escape.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
+def speaks() -> bool:
+    """Whether this process prints: of several that a launcher started together, the first."""
+    alone = os.environ.get("WORLD_SIZE", "1") in ("", "1")
+    return alone or os.environ.get("RANK", "0") in ("", "0")
+
+
 def echo(text: object, err: bool = False) -> None:
     """Print some lines, in which nothing moves the cursor or turns the direction of reading."""
+    if not speaks():
+        return
     click.echo("\n".join(plain(line) for line in str(text).split("\n")), err=err)
 
 
@@ -69,7 +79,8 @@ class Unheard(io.TextIOBase):
             self._stream.flush()
 
     def isatty(self) -> bool:
-        return not self._stream.closed and bool(self._stream.isatty())
+        # A bar is shown on a terminal, and only the process that prints shows one.
+        return speaks() and not self._stream.closed and bool(self._stream.isatty())
 
     def fileno(self) -> int:
         return int(self._stream.fileno())

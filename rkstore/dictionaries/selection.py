@@ -5,13 +5,14 @@ from torch import Tensor, nn
 
 from rkstore.dictionaries.selects import Select
 from rkstore.dictionaries.sparse import SparseCode
+from rkstore.dictionaries.world import ALONE, World
 
 
 class Selection(nn.Module):
     """One pool of latents and the select that ranks them.
 
     The state, such as a threshold, is in buffers, what is learned in parameters: both are saved
-    with the weights.
+    with the weights. ``world`` are the processes that a batch is spread over.
     """
 
     def __init__(self, select: Select, latents: int) -> None:
@@ -23,6 +24,7 @@ class Selection(nn.Module):
         super().__init__()
         select.check(latents)
         self.rule, self.latents = select, latents
+        self.world: World = ALONE
         for name, tensor in select.state(latents).items():
             self.register_buffer(name, tensor)
         for name, tensor in select.learned(latents).items():

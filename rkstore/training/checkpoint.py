@@ -161,12 +161,39 @@ def resume(run: Run) -> None:
         _drop_states(run)  # a kill may have come between a checkpoint and this
 
 
+def agree(run: Run) -> None:
+    """Give every process the state of the first one, which has resumed the run or begun it."""
+    if run.world.size == 1:
+        return
+    state = {name: tensor.detach().cpu() for name, tensor in _state(run).items()}
+    report, tensors = run.world.told(({"step": run.step, "history": run.history}, state))
+    if not run.world.first:
+        device = run.settings.device
+        _restore(run, report, {name: tensor.to(device) for name, tensor in tensors.items()})
+
+
+def check_same(run: Run) -> None:
+    """Raise RkstoreError unless every process has come to the same numbers."""
+    if run.world.size == 1:
+        return
+    sums = {name: tensor.double().sum().item() for name, tensor in _state(run).items()}
+    first, *others = run.world.said(sums)
+    different = [name for name in first if any(one[name] != first[name] for one in others)]
+    if different:
+        raise RkstoreError(
+            f"at step {run.step} the processes that train {run.name} have different {different[0]}"
+            ": are they different machines or versions? Its last checkpoint is as it was"
+        )
+
+
 def _restore(run: Run, report: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     run.step, run.history, run.idle = report["step"], report["history"], tensors["idle"]
     run.dictionary.load_state_dict({name: tensors[name] for name in run.dictionary.state_dict()})
     for name, tensor in run.held.items():
         tensor.copy_(tensors[name])
     for name, parameter in run.trained:
+        if f"{name}.step" not in tensors:  # before the first step
+            continue
         moments = {k: tensors[f"{name}.{k}"] for k in ("exp_avg", "exp_avg_sq")}
         # They need the memory layout of their parameter, which fused Adam relies on.
         run.optimizer.state[parameter] = {"step": tensors[f"{name}.step"]} | {

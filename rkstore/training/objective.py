@@ -19,6 +19,7 @@ from rkstore.dictionaries.dictionary import Dictionary
 from rkstore.dictionaries.losses import error, select_losses
 from rkstore.dictionaries.prefixes import WHOLE, Prefixes
 from rkstore.dictionaries.rows import Rows
+from rkstore.dictionaries.world import World
 from rkstore.training.helpers.base import Helper
 
 
@@ -44,6 +45,11 @@ class Pass:
     shares: tuple[float, ...]
     dead: Tensor
     pressure: float = 1.0
+
+    @property
+    def world(self) -> World:
+        """The processes that the batch is spread over."""
+        return self.dictionary.pools[0].world
 
     @property
     def decoded(self) -> Rows:

@@ -19,7 +19,7 @@ from rkstore.dictionaries.affine import Affine, folded
 from rkstore.errors import BadInput
 from rkstore.rkcnn.moments import Moments
 from rkstore.rkcnn.source import StoreSite, ahead, read_blocks
-from rkstore.store.batches.assemble import Batch, read_batches
+from rkstore.store.batches.assemble import Batch, Part, read_batches
 from rkstore.store.batches.device import DeviceBatch, read_to_device
 from rkstore.store.batches.kept import ALL_KEPT, LeftOut
 from rkstore.store.batches.plan import BatchPlan, plan_batches
@@ -72,17 +72,22 @@ class Reading:
         return plan_batches(self.store, self.chunks, size, seed, self.left_out, order=self.order)
 
     def batches(
-        self, size: int, seed: int, start: int = 0, device: str = "cpu"
+        self,
+        size: int,
+        seed: int,
+        start: int = 0,
+        part: Part | None = None,
+        device: str = "cpu",
     ) -> Iterator[Batch | DeviceBatch]:
-        """Endless batches, from number ``start``, in the units of the store.
+        """Endless batches, from number ``start``, in the units of the store; or a part of each.
 
         Args:
             device: if it is a CUDA device, batches are decoded there; the values are the same.
         """
         plan = self.plan(size, seed)
         if torch.device(device).type == "cuda":
-            return read_to_device(self.store, self.hook_names, plan, device, start)
-        return read_batches(self.store, self.hook_names, plan, start=start)
+            return read_to_device(self.store, self.hook_names, plan, device, start, part)
+        return read_batches(self.store, self.hook_names, plan, start=start, part=part)
 
     def rows(self, batch: Batch | DeviceBatch, device: str) -> Rows:
         """The normalised rows of a batch, float32 ``(n, width)`` by site."""

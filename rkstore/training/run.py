@@ -14,6 +14,7 @@ from rkstore.dictionaries.dictionary import Dictionary
 from rkstore.dictionaries.prefixes import Prefixes
 from rkstore.dictionaries.selects import SELECTS, Select
 from rkstore.dictionaries.wirings import WIRINGS, Wiring
+from rkstore.dictionaries.world import ALONE, World
 from rkstore.errors import BadInput
 from rkstore.rkcnn.mine import probed
 from rkstore.settings import check_device, identity_of
@@ -69,6 +70,8 @@ class Run:
     """Digest of the directions of a probe that it was initialised with."""
     begun: str | None = None
     """Digest of the trained dictionary that it started from."""
+    world: World = ALONE
+    """The processes that train it."""
     mined: list[tuple[int, int]] = field(default_factory=list)
     """Latents that began as mined directions, see :func:`initialise`."""
 

@@ -123,6 +123,14 @@ class TrainSettings(SiteSettings):
         2000, "Batches to train on. The default is a first look: raise it before all else.", least=1
     )
     batch_size: int = option(1024, "Rows in a batch.", least=1)
+    accumulate: int = option(
+        1,
+        "Micro-batches that a batch is computed in, one after the other, for batches too large for "
+        "the memory. What is of a batch as a whole, such as the selection of batchtopk, is then of "
+        "a micro-batch.",
+        least=1,
+        newer=True,
+    )
     order: str = option(
         "rows",
         "What stays together in the shuffled batches: nothing, rows being alike to most losses; "

@@ -15,9 +15,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from rkstore.dictionaries.world import World
 from rkstore.errors import BadInput
-from rkstore.training.checkpoint import Diverged, locked_run, resume, save
+from rkstore.settings import replace as changed
+from rkstore.training.checkpoint import Diverged, agree, check_same, locked_run, resume, save
 from rkstore.training.controls import arms
+from rkstore.training.parallel import Slices, check_accelerate, check_batch, joined, together
 from rkstore.training.run import Run, prepare
 from rkstore.training.settings import TrainSettings
 from rkstore.training.sites import listed, one_a_layer
@@ -81,10 +84,14 @@ def train_all(settings: Sequence[TrainSettings], callbacks: Sequence[Callback] =
     passes: list[Sequence[TrainSettings]] = list(zip(*of_each, strict=False))
     if len({len(sites) for sites in of_each}) > 1:
         passes = [[one for sites in of_each for one in sites]]
+    for one in settings:
+        check_accelerate(one.dtype, one.accumulate)
     paths, stopped = [], []
-    for together in passes:
+    world, device = joined([one.device for one in settings])
+    for one_pass in passes:
+        here = [one if world.size == 1 else changed(one, device=device) for one in one_pass]
         try:
-            paths += _train_together(together, callbacks)
+            paths += _train_together(world, here, callbacks)
         except Diverged as error:
             stopped.append(str(error))
     if stopped:
@@ -92,19 +99,30 @@ def train_all(settings: Sequence[TrainSettings], callbacks: Sequence[Callback] =
     return paths
 
 
-def _train_together(settings: Sequence[TrainSettings], callbacks: Sequence[Callback]) -> list[Path]:
+def _train_together(
+    world: World, settings: Sequence[TrainSettings], callbacks: Sequence[Callback]
+) -> list[Path]:
     """Train dictionaries in one pass, or resume them."""
-    runs = [prepare(chosen) for chosen in settings]
-    for other in runs[1:]:
-        _check_same_reading(runs[0], other)
-    _check_names(runs)
+    with together(world):
+        runs = [prepare(chosen) for chosen in settings]
+        for other in runs[1:]:
+            _check_same_reading(runs[0], other)
+        _check_names(runs)
+        check_batch(runs[0].settings, world)
+    trackers: list[Sequence[Tracker]] = [() for _ in runs]
     with ExitStack() as held:
+        with together(world):
+            for run in runs if world.first else ():
+                held.enter_context(locked_run(run))
+                resume(run)
         for run in runs:
             # One works at a time, so one piece of memory is enough.
-            run.scratch = runs[0].scratch
-            held.enter_context(locked_run(run))
-            resume(run)
-        _train(runs, [held.enter_context(tracking(run)) for run in runs], callbacks)
+            run.scratch, run.world = runs[0].scratch, world
+            agree(run)
+        with together(world):
+            if world.first:
+                trackers = [held.enter_context(tracking(run)) for run in runs]
+        _train(runs, trackers, callbacks)
     return [run.directory(run.settings.steps) for run in runs]
 
 
@@ -116,21 +134,23 @@ def _train(
     lead = runs[0]
     sites = dict.fromkeys(site for run in runs for site in run.reading.sites)
     reading = replace(lead.reading, sites=tuple(sites))
+    world, cut = lead.world, lead.settings.accumulate
+    part = Slices(world, cut) if world.size > 1 else None
     batches = reading.batches(
-        lead.settings.batch_size, lead.data_seed, start=first, device=lead.settings.device
+        lead.settings.batch_size, lead.data_seed, first, part, lead.settings.device
     )
     name = lead.name if len(runs) == 1 else f"{len(runs)} dictionaries"
     going, stopped = list(zip(runs, trackers, strict=True)), []
-    with tqdm(total=last, initial=first, unit="step", desc=name, disable=None) as bar:
+    hidden = None if world.first else True
+    with tqdm(total=last, initial=first, unit="step", desc=name, disable=hidden) as bar:
         for number in range(first, last):
-            batch = next(batches)
+            with together(world):
+                batch = next(batches)
             for one in [one for one in going if one[0].step == number < one[0].settings.steps]:
                 run, its_trackers = one
                 try:
-                    step(run, run.reading.rows(batch, run.settings.device))
-                    if run.step % run.settings.checkpoint_every == 0 or run.finished:
-                        save(run)
-                    track(run, its_trackers, callbacks)
+                    step(run, run.reading.rows(batch, run.settings.device), batch.whole)
+                    _write(run, its_trackers, callbacks)
                 except Diverged as error:
                     going.remove(one)
                     stopped.append(str(error))
@@ -144,6 +164,18 @@ def _train(
         raise Diverged("; ".join(stopped))
 
 
+def _write(run: Run, trackers: Sequence[Tracker], callbacks: Sequence[Callback]) -> None:
+    """Save and track the step that a run has made, in the first process."""
+    due = run.step % run.settings.checkpoint_every == 0 or run.finished
+    if due:
+        check_same(run)
+    with together(run.world):
+        if run.world.first:
+            if due:
+                save(run)
+            track(run, trackers, callbacks)
+
+
 def _check_same_reading(one: Run, other: Run) -> None:
     """Raise BadInput unless two runs see the same rows in the same order."""
     for flag, value, found in (
@@ -152,6 +184,7 @@ def _check_same_reading(one: Run, other: Run) -> None:
         ("--special-tokens", one.settings.special_tokens, other.settings.special_tokens),
         ("--max-norm", one.settings.max_norm, other.settings.max_norm),
         ("--batch-size", one.settings.batch_size, other.settings.batch_size),
+        ("--accumulate", one.settings.accumulate, other.settings.accumulate),
         ("--order", one.settings.order, other.settings.order),
         ("--data-seed", one.data_seed, other.data_seed),
     ):

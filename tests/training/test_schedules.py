@@ -15,6 +15,7 @@ from rkstore.dictionaries.selects.topk import TopK
 from rkstore.errors import BadInput
 from rkstore.training import step as stepping
 from rkstore.training import train as module
+from rkstore.training import whole
 from rkstore.training.run import prepare
 from rkstore.training.schedules import SHAPES, learning_rate, pressure_of
 from rkstore.training.settings import TrainSettings
@@ -67,8 +68,8 @@ def test_the_optimiser_has_the_rate_of_the_step(settings, monkeypatch):
     rates = []
     real = module.step
 
-    def looking(run, rows):
-        real(run, rows)
+    def looking(run, rows, *whole):
+        real(run, rows, *whole)
         rates.append(run.optimizer.param_groups[0]["lr"])
 
     monkeypatch.setattr(module, "step", looking)
@@ -163,14 +164,14 @@ def test_k_falls_over_the_first_steps_to_its_end():
 
 @pytest.mark.parametrize("dictionary", ["topk", "batchtopk", "abstopk"])
 def test_as_many_latents_are_on_as_k_says_at_the_step(settings, monkeypatch, dictionary):
-    on, real = [], stepping._differentiated
+    on, real = [], whole._differentiated
 
     def looking(run, rows):
         found = real(run, rows)
         on.append(found.l0)
         return found
 
-    monkeypatch.setattr(stepping, "_differentiated", looking)
+    monkeypatch.setattr(whole, "_differentiated", looking)
     chosen = {"dictionary": dictionary, "k_start": 8, "k_anneal_steps": 16, "init": "tied"}
     path = train(settings(**chosen))
     config = json.loads((path / "cfg.json").read_text())
@@ -198,13 +199,13 @@ def test_an_annealed_run_that_was_stopped_goes_on_to_the_same_bytes(settings, tm
 @pytest.mark.parametrize("p", [1.0, 0.4])
 def test_the_gradient_by_hand_follows_the_power(settings, monkeypatch, p, norm):
     grads = []
-    for covers in (stepping.fast.covers, lambda *_: False):
+    for covers in (whole.fast.covers, lambda *_: False):
         run = prepare(settings(dictionary="relu", p=p, l1=0.5, **norm))
         rows = run.reading.rows(next(run.reading.batches(32, 0)), "cpu")
-        assert stepping.fast.covers(run.dictionary, run.objective)
+        assert whole.fast.covers(run.dictionary, run.objective)
         with monkeypatch.context() as patch:
-            patch.setattr(stepping.fast, "covers", covers)
-            stepping._differentiated(run, rows)
+            patch.setattr(whole.fast, "covers", covers)
+            whole._differentiated(run, rows)
         grads.append([parameter.grad.clone() for parameter in run.dictionary.parameters()])
     for by_hand, expected in zip(*grads, strict=True):
         torch.testing.assert_close(by_hand, expected, rtol=1e-4, atol=1e-5)

@@ -271,7 +271,7 @@ def test_another_run_of_the_same_name_is_refused(settings):
 def test_the_order_of_the_rows_can_have_a_seed_of_its_own(settings, monkeypatch):
     rows = {}
 
-    def remember(run, batch):
+    def remember(run, batch, *_):
         rows.setdefault(run.name, batch[SITE].numpy())
         raise KeyboardInterrupt
 
@@ -468,7 +468,7 @@ def test_a_run_goes_on_from_its_own_checkpoint_whatever_its_name(settings, tmp_p
     begun = []
     with pytest.MonkeyPatch.context() as patch:
         real = module.step
-        patch.setattr(module, "step", lambda run, b: (begun.append(run.step), real(run, b)))
+        patch.setattr(module, "step", lambda run, *b: (begun.append(run.step), real(run, *b)))
         path = train(stopping)
     assert begun[0] == 20
     assert path == tmp_path / "checkpoints" / "sae" / "random" / f"{name}_40"
@@ -553,8 +553,8 @@ def test_a_run_that_diverges_stops_and_saves_nothing_that_is_not_finite(
 def test_the_last_good_checkpoint_of_a_diverged_run_stays(settings, monkeypatch, broken):
     real = module.step
 
-    def breaking(run, batch):
-        real(run, batch)
+    def breaking(run, *batch):
+        real(run, *batch)
         if run.step == 25:
             with torch.no_grad():
                 run.dictionary.get_parameter(broken)[0] = torch.nan

@@ -20,7 +20,7 @@ REMEMBERED = 100
 
 class BatchTopK(TopK):
     """In training, the ``batch · k`` largest pre-activations of a batch stay, if above zero;
-    at inference, those above a threshold.
+    at inference, those above a threshold. A batch is that of all processes.
 
     The threshold is the paper's estimate: the mean over training batches, here a running one,
     of the smallest pre-activation that stayed. So a token's code does not depend on other tokens.
@@ -47,10 +47,17 @@ class BatchTopK(TopK):
         from rkstore.dictionaries.sparse import SparseCode
 
         batch, latents = pre.shape
-        entries = _largest(pre, batch * self.k)
+        most = kept.world.rows(batch) * self.k
+        entries = _largest(pre, most)
         values = pre.flatten()[entries].float()
-        if len(values):
-            kept.average("threshold", values.min(), REMEMBERED)
+        of_each = kept.world.gather(values)
+        if sum(map(len, of_each)) > most:
+            stays = _among_largest(of_each, most)
+            of_each = [one[on] for one, on in zip(of_each, stays, strict=True)]
+            entries, values = entries[stays[kept.world.rank]], of_each[kept.world.rank]
+        if any(map(len, of_each)):
+            least = min(one.min() for one in of_each if len(one))
+            kept.average("threshold", least, REMEMBERED)
         return SparseCode(entries // latents, entries % latents, values, (batch, latents))
 
     def state(self, latents: int) -> dict[str, Tensor]:  # noqa: ARG002
@@ -75,6 +82,16 @@ class BatchTopK(TopK):
         if not torch.allclose(thresholds, thresholds[:1], rtol=1e-4):
             return None
         return {"threshold": thresholds.mean(), "batches": torch.tensor(REMEMBERED)}
+
+
+def _among_largest(of_each: list[Tensor], n: int) -> list[Tensor]:
+    """Which values of each process are among the ``n`` largest of all, bool."""
+    import torch
+
+    everything = torch.cat(of_each)
+    stays = torch.zeros_like(everything, dtype=torch.bool)
+    stays[everything.topk(n, sorted=False).indices] = True
+    return list(torch.split(stays, [len(one) for one in of_each]))
 
 
 def _largest(pre: Tensor, n: int) -> Tensor:

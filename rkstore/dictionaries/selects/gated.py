@@ -42,7 +42,7 @@ class Gated(Penalised):
     def losses(self, now: Coded) -> dict[str, Tensor]:
         gates = now.pre.relu()
         return {
-            "l1": now.pressure * self.l1 * self.penalty(gates),
+            "l1": now.pressure * self.l1 * self.penalty(gates, now.kept.world),
             "gates": now.error_with(gates),
         }
 

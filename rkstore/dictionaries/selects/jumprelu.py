@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from rkstore.dictionaries.losses import Coded
     from rkstore.dictionaries.selection import Selection
+    from rkstore.dictionaries.world import World
 
 SPARSITY = ("step", "tanh", "quadratic")
 
@@ -96,13 +97,13 @@ class JumpReLU(Select):
 
     def losses(self, now: Coded) -> dict[str, Tensor]:
         theta = now.kept.get_parameter("threshold")
-        losses = {"l0": now.pressure * self.l0 * self._sparsity(now.pre, theta)}
+        losses = {"l0": now.pressure * self.l0 * self._sparsity(now.pre, theta, now.kept.world)}
         if self.pre_act and now.dead.any():
             below = (theta - now.pre)[:, now.dead].relu()
             losses["pre_act"] = self.pre_act * below.sum(dim=-1).mean()
         return losses
 
-    def _sparsity(self, pre: Tensor, theta: Tensor) -> Tensor:
+    def _sparsity(self, pre: Tensor, theta: Tensor, world: World) -> Tensor:
         """The loss of its kind before its weight, mean over tokens."""
         from rkstore.dictionaries.straight import step
 
@@ -110,7 +111,9 @@ class JumpReLU(Select):
         if self.sparsity == "tanh":
             return (on * (self.tanh_scale * pre.relu()).tanh()).sum(dim=-1).mean()
         l0 = on.sum(dim=-1).mean()
-        return (l0 / self.target_l0 - 1).square() if self.sparsity == "quadratic" else l0
+        if self.sparsity == "step":
+            return l0
+        return (world.mean(l0) / self.target_l0 - 1).square()
 
     def learned(self, latents: int) -> dict[str, Tensor]:
         import torch

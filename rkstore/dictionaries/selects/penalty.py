@@ -22,6 +22,7 @@ from abc import ABC
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from rkstore.dictionaries.selects.base import Select
+from rkstore.dictionaries.world import ALONE, World
 from rkstore.errors import BadInput
 from rkstore.settings import option
 
@@ -67,7 +68,7 @@ class Penalised(Select, ABC):
     def penalised(self) -> bool:
         return self.l1 > 0
 
-    def penalty(self, f: Tensor) -> Tensor:
+    def penalty(self, f: Tensor, world: World = ALONE) -> Tensor:
         """The penalty of a code ``f (n, latents)`` before its weight, mean over tokens.
 
         No entry of the code may be below zero.
@@ -75,11 +76,13 @@ class Penalised(Select, ABC):
         total = f.sum(dim=-1).mean()
         if self.p == 1:
             return total
-        epsilon = EPSILON * f.detach().sum() / (f > 0).sum().clamp_min(1)
+        on = world.sum((f > 0).sum()).clamp_min(1)
+        epsilon = EPSILON * world.sum(f.detach().sum()) / on
         log = (f / epsilon.clamp_min(1e-30)).log1p()
         g = log if self.p == 0 else (self.p * log).expm1() / self.p
         found = g.sum(dim=-1).mean()
-        return found * (total / found.clamp_min(1e-30)).detach()
+        quotient = world.mean(total.detach()) / world.mean(found.detach()).clamp_min(1e-30)
+        return found * quotient
 
     def at(self, step: int, steps: int) -> Self:
         if self.p_end is None:

@@ -55,7 +55,7 @@ class ReLU(Penalised):
         return SparseCode(tokens, latents, values, (pre.shape[0], pre.shape[1]))
 
     def losses(self, now: Coded) -> dict[str, Tensor]:
-        return {"l1": now.pressure * self.l1 * self.penalty(now.f)}
+        return {"l1": now.pressure * self.l1 * self.penalty(now.f, now.kept.world)}
 
     @property
     def l1_weight(self) -> float:

@@ -11,10 +11,10 @@ import sys
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -31,6 +31,8 @@ from rkstore.store.readable import Readable
 # Rows decoded at once: at GPT-2's width they fit in a megabyte of cache.
 GATHER_ROWS = 64
 
+Part = Callable[[int], NDArray[np.int64]]
+
 # Batches assembled ahead, and threads that do it.
 AHEAD = 3
 THREADS = min(8, os.cpu_count() or 1)
@@ -38,10 +40,14 @@ THREADS = min(8, os.cpu_count() or 1)
 
 @dataclass(frozen=True)
 class Batch:
-    """Some rows of a store: ``rows`` int64 ``(n,)``, and for each site float32 ``(n, d_in)``."""
+    """Some rows of a store: ``rows`` int64 ``(n,)``, and for each site float32 ``(n, d_in)``.
+
+    If they are a part of a batch, ``whole`` is how many rows the batch has.
+    """
 
     rows: NDArray[np.int64]
     x: dict[str, NDArray[np.float32]]
+    whole: int | None = None
 
 
 def read_batches(
@@ -51,10 +57,15 @@ def read_batches(
     start: int = 0,
     stop: int | None = None,
     step: int = 1,
+    part: Part | None = None,
 ) -> Iterator[Batch]:
     """Read batch ``start`` and every ``step``-th later one before ``stop``; by default endlessly.
 
     Batches are counted through the epochs.
+
+    Args:
+        part: gives for a batch of so many rows the places, ascending, of those to decode, if not
+            all; the windows that they are in are read as a whole.
 
     Two windows are held in memory as stored, a quarter of float32 in int8; rows are decoded when
     their batch is assembled. Both happen in background threads, some batches ahead.
@@ -63,7 +74,7 @@ def read_batches(
         BadInput: a site is not in the store.
         DamagedStore: a chunk is not what was written.
     """
-    yield from read_ahead(_Decoded(store, hook_names, plan), start, stop, step)
+    yield from read_ahead(_Decoded(store, hook_names, plan, part), start, stop, step)
 
 
 def read_ahead(
@@ -171,6 +182,17 @@ class _Coming:
                         yield self.plan.row_ranges[chunk][0] // self.chunk_rows
 
 
+def _cut(pieces: list[Piece], part: Part) -> tuple[list[Piece], int]:
+    """The pieces with some of their rows, and how many there were."""
+    whole = sum(len(piece.rows) for piece in pieces)
+    places, cut = part(whole), []
+    for piece in pieces:
+        a, b = np.searchsorted(places, [piece.first, piece.first + len(piece.rows)])
+        rows = piece.rows[places[a:b] - piece.first]
+        cut.append(replace(piece, rows=rows, first=int(a)))
+    return cut, whole
+
+
 class Window:
     """The chunks of a window, by their index in ``row_ranges``: a future for each site."""
 
@@ -227,13 +249,23 @@ Made = TypeVar("Made")
 class Reader(ABC, Generic[Made]):
     """Reads the chunks of a window shortly before its first row is needed."""
 
-    def __init__(self, store: Readable, hook_names: Sequence[str], plan: BatchPlan) -> None:
-        self._store, self._names, self.plan = store, hook_names, plan
+    def __init__(
+        self,
+        store: Readable,
+        hook_names: Sequence[str],
+        plan: BatchPlan,
+        part: Part | None = None,
+    ) -> None:
+        self._store, self._names, self.plan, self._part = store, hook_names, plan, part
         self._windows: dict[tuple[int, int], Window] = {}
 
     @abstractmethod
-    def assemble(self, pieces: list[Piece], windows: list[Window]) -> Made:
-        """The batch of these pieces, each in its window; called in several threads."""
+    def assemble(self, pieces: list[Piece], windows: list[Window], whole: int | None) -> Made:
+        """The batch of these pieces, each in its window; called in several threads.
+
+        Args:
+            whole: rows of the batch that they are a part of, if they are.
+        """
 
     def check(self) -> None:
         """Raise BadInput unless the store has the sites, and the plan is of its chunks."""
@@ -259,7 +291,8 @@ class Reader(ABC, Generic[Made]):
     def submit(self, pieces: list[Piece], pool: ThreadPoolExecutor) -> Future[Made]:
         """Submit a batch for assembly; the chunks it needs are read first."""
         windows = [self._window(piece, pool) for piece in pieces]
-        batch = pool.submit(self.assemble, pieces, windows)
+        cut, whole = (pieces, None) if self._part is None else _cut(pieces, self._part)
+        batch = pool.submit(self.assemble, cut, windows, whole)
         self.skip(pieces)  # submitted batches hold their references
         return batch
 
@@ -309,11 +342,13 @@ class Reader(ABC, Generic[Made]):
 class _Decoded(Reader[Batch]):
     """Decodes rows as they are put into their places."""
 
-    def __init__(self, store: Readable, hook_names: Sequence[str], plan: BatchPlan) -> None:
-        super().__init__(store, hook_names, plan)
+    def __init__(
+        self, store: Readable, hook_names: Sequence[str], plan: BatchPlan, part: Part | None
+    ) -> None:
+        super().__init__(store, hook_names, plan, part)
         self._slots = Slots((AHEAD + 2) * len(hook_names))
 
-    def assemble(self, pieces: list[Piece], windows: list[Window]) -> Batch:
+    def assemble(self, pieces: list[Piece], windows: list[Window], whole: int | None) -> Batch:
         rows = np.concatenate([piece.rows for piece in pieces])
         x = {
             name: self._slots.take((len(rows), self._store.manifest.width(name)), np.float32)
@@ -326,7 +361,7 @@ class _Decoded(Reader[Batch]):
             for site, name in enumerate(self._names):
                 if self._store.codec_of(name).keeps_apart:
                     window.apart(site).put(x[name][here], among)
-        return Batch(rows, x)
+        return Batch(rows, x, whole)
 
 
 class Gather:

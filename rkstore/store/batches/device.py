@@ -18,7 +18,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rkstore.store.batches.assemble import AHEAD, Gather, Piece, Reader, Window, read_ahead
+from rkstore.store.batches.assemble import (
+    AHEAD,
+    Gather,
+    Part,
+    Piece,
+    Reader,
+    Window,
+    read_ahead,
+)
 from rkstore.store.batches.plan import BatchPlan
 from rkstore.store.batches.slots import Slots
 
@@ -35,16 +43,22 @@ COPIED_AHEAD = 2
 @dataclass(frozen=True)
 class DeviceBatch:
     """Some rows of a store: ``rows`` int64 ``(n,)``, and for each site float32 ``(n, d_in)`` on a
-    device."""
+    device. If they are a part of a batch, ``whole`` is how many rows the batch has."""
 
     rows: NDArray[np.int64]
     x: dict[str, Tensor]
+    whole: int | None = None
 
 
 def read_to_device(
-    store: Readable, hook_names: Sequence[str], plan: BatchPlan, device: str, start: int = 0
+    store: Readable,
+    hook_names: Sequence[str],
+    plan: BatchPlan,
+    device: str,
+    start: int = 0,
+    part: Part | None = None,
 ) -> Iterator[DeviceBatch]:
-    """Endless batches from number ``start``, decoded on a device.
+    """Endless batches from number ``start``, or a part of each, decoded on a device.
 
     On a CUDA device they are ready for the stream that is current when one is handed over.
 
@@ -56,7 +70,7 @@ def read_to_device(
     moving: deque[_Copied] = deque()
     stream = torch.cuda.Stream(device) if cuda else None  # type: ignore[no-untyped-call]
     try:
-        for stored in read_ahead(_Codes(store, hook_names, plan, pinned=cuda), start):
+        for stored in read_ahead(_Codes(store, hook_names, plan, part, pinned=cuda), start):
             ahead.append(_Copied.to(stored, device, stream))
             if len(ahead) > COPIED_AHEAD:
                 moving.append(ahead.popleft())
@@ -119,19 +133,26 @@ class _Stored:
 
     rows: NDArray[np.int64]
     sites: dict[str, _SiteCodes]
+    whole: int | None
 
 
 class _Codes(Reader[_Stored]):
     """Gathers rows as they are stored."""
 
     def __init__(
-        self, store: Readable, hook_names: Sequence[str], plan: BatchPlan, *, pinned: bool
+        self,
+        store: Readable,
+        hook_names: Sequence[str],
+        plan: BatchPlan,
+        part: Part | None,
+        *,
+        pinned: bool,
     ) -> None:
-        super().__init__(store, hook_names, plan)
+        super().__init__(store, hook_names, plan, part)
         most = (AHEAD + 2 * COPIED_AHEAD + 2) * len(hook_names)
         self._slots = Slots(most, _pinned if pinned else np.empty)
 
-    def assemble(self, pieces: list[Piece], windows: list[Window]) -> _Stored:
+    def assemble(self, pieces: list[Piece], windows: list[Window], whole: int | None) -> _Stored:
         rows = np.concatenate([piece.rows for piece in pieces])
         gathers = [Gather(self._store, name, decode=False) for name in self._names]
         codecs = [self._store.codec_of(name) for name in self._names]
@@ -146,7 +167,7 @@ class _Codes(Reader[_Stored]):
         sites = {
             name: self._site(i, codecs[i], values[i], parts) for i, name in enumerate(self._names)
         }
-        return _Stored(rows, sites)
+        return _Stored(rows, sites, whole)
 
     def _site(
         self, site: int, codec: Codec, values: NDArray[Any], parts: Sequence[_Part]
@@ -201,7 +222,7 @@ class _Copied:
         with nullcontext() if stream is None else torch.cuda.stream(stream):
             x = {name: codes.on(device) for name, codes in stored.sites.items()}
             event = None if stream is None else stream.record_event()
-        return cls(DeviceBatch(stored.rows, x), stored, event)
+        return cls(DeviceBatch(stored.rows, x, stored.whole), stored, event)
 
     def ready(self) -> DeviceBatch:
         """The batch, for what comes next on the current stream."""

@@ -84,7 +84,8 @@ def add_gradients(
         writes.add(g, (code @ W_dec).float())
         of_banks.append((x, bank, weights, latents, code, W_dec, writes))
     widths = [site.width for site in wiring.writes]
-    scale = of_dead.share * weight(y, list(torch.split(residual, widths, dim=-1))) / len(g)
+    errors = list(torch.split(residual, widths, dim=-1))
+    scale = of_dead.share * weight(y, errors, dictionary.pools[0].world) / len(g)
     term = scale * g.square().sum()
     g *= 2 * scale
     for x, bank, weights, latents, code, W_dec, writes in of_banks:

@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from rkstore.dictionaries.world import ALONE, World
 from rkstore.errors import BadInput
 from rkstore.settings import option
 from rkstore.training.helpers.base import Helper
@@ -87,7 +88,8 @@ class AuxK(Helper):
             f.expand(views, *f.shape) if views > 1 else f, bias=False
         )
         errors = {name: (now.rows[name] - y).detach() for name, y in decoded.items()}
-        weights = weight([now.rows[name] for name in errors], list(errors.values()))
+        targets = [now.rows[name] for name in errors]
+        weights = weight(targets, list(errors.values()), now.world)
         terms = [(guess[name] - error).square().sum() for name, error in errors.items()]
         return weights * sum(terms[1:], terms[0]) / len(now.pre)
 
@@ -130,14 +132,19 @@ def code_of_dead(
     return latents, z.scatter(1, places, values if signed else values.relu())
 
 
-def weight(y: list[Tensor], error: list[Tensor]) -> Tensor:
+def weight(y: list[Tensor], error: list[Tensor], world: World = ALONE) -> Tensor:
     """The factor of ``‖e - z W_dec‖² / n``, a scalar.
 
     Args:
         y: targets ``(batch, width)``, one matrix per written site.
         error: of their reconstructions, the same shapes.
+        world: the processes that the batch is spread over.
     """
-    variation, left = (
-        sum((part - part.mean(dim=0)).square().sum() for part in parts) for parts in (y, error)
-    )
-    return COEFFICIENT * variation / left.clamp_min(1e-12)  # type: ignore[union-attr]
+    variation, left = (_variation(parts, world) for parts in (y, error))
+    return COEFFICIENT * variation / left.clamp_min(1e-12)
+
+
+def _variation(parts: list[Tensor], world: World) -> Tensor:
+    """The sum of squares about the mean, a scalar."""
+    sums = [(part - world.mean(part.mean(dim=0))).square().sum() for part in parts]
+    return world.sum(sum(sums[1:], sums[0]))

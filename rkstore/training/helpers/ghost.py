@@ -55,7 +55,8 @@ class Ghost(Helper):
         g = torch.cat([ghosts[name] for name in written], dim=-1).float()
         s = error.norm(dim=-1, keepdim=True) / (2 * g.detach().norm(dim=-1, keepdim=True) + 1e-12)
         left: Tensor = (s * g - error).square().sum(dim=-1).mean()
-        return left * (error.square().sum(dim=-1).mean() / left.detach().clamp_min(1e-12))
+        whole = now.world.mean(error.square().sum(dim=-1).mean())
+        return left * (whole / now.world.mean(left.detach()).clamp_min(1e-12))
 
 
 def _ghosts(now: Pass) -> dict[str, Tensor]:
