@@ -28,4 +28,5 @@ class Local(Engine):
             fill(encoder, batches, harvest.model, harvest.manifest, left, advance)
 
         # On a CPU the model and the threads that write would compete for the same cores.
-        return fill_missing(writer, rows, ahead=harvest.model.device != "cpu")
+        ahead = bool(writer.missing) and harvest.model.device != "cpu"
+        return fill_missing(writer, rows, ahead=ahead)
