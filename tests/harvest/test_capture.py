@@ -3,10 +3,12 @@
 import sys
 from importlib.util import find_spec
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from test_outline import REAL
 from test_pairs import MODELS, PARALLEL, directory, made  # noqa: F401 - a fixture
 
 from rkstore.errors import BadInput
@@ -119,3 +121,29 @@ def test_a_program_that_is_not_installed_is_named(model_dir, monkeypatch):
     monkeypatch.setitem(sys.modules, "interp_engine.model", None)
     with pytest.raises(BadInput, match=r"pip install 'rkstore\[interp-engine\]'"):
         load_model(str(model_dir), capture="interp-engine")
+
+
+def small(config: dict[str, Any]) -> Any:
+    """A model of that configuration in everything but its size, with random weights."""
+    import transformers
+
+    shrunk = {"hidden_size": 64, "intermediate_size": 160, "n_embd": 64, "vocab_size": 300}
+    heads = {"num_attention_heads": 4, "n_head": 4, "num_key_value_heads": 2, "head_dim": 16}
+    layers = {"num_hidden_layers": 3, "n_layer": 3}
+    sizes = {name: size for name, size in (shrunk | heads | layers).items() if name in config}
+    special = {"pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0}
+    made = transformers.AutoConfig.for_model(**(config | sizes | special))
+    torch.manual_seed(0)
+    return transformers.AutoModelForCausalLM.from_config(made).eval()
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_models_of_real_configurations_are_harvested_whoever_hooks(directory, name):  # noqa: F811
+    saved = directory(small(REAL[name][0]))
+    models = [load_model(saved, capture=capture) for capture in THERE]
+    sites = models[1].sites(["mlp.hook_post", "hook_resid_post", "hook_mlp_out"], "all")
+    found = [model.activations(TOKENS, sites) for model in models]
+    for site, other in product(sites, found[1:]):
+        expected = found[0][site.hook_name]
+        error = np.linalg.norm(other[site.hook_name] - expected) / np.linalg.norm(expected)
+        assert error < 1e-5, site
