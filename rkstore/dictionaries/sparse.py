@@ -45,6 +45,30 @@ class SparseCode:
         """``f rows``: for each token the sum of its latents' rows, ``(d_sae, d) → (batch, d)``."""
         return _sums(self.tokens, self.shape[0], self.latents, self.values, rows)
 
+    def part(self, first: int, stop: int) -> "SparseCode":
+        """The entries of some latents in a row, which are counted from the first of these."""
+        if (first, stop) == (0, self.shape[1]):
+            return self
+        on = (self.latents >= first) & (self.latents < stop)
+        shape = self.shape[0], stop - first
+        return SparseCode(self.tokens[on], self.latents[on] - first, self.values[on], shape)
+
+
+Code = Tensor | SparseCode
+
+
+def latents_of(f: Code, first: int, stop: int) -> Code:
+    """Some latents in a row of a code ``(..., d_sae)``, or of a list."""
+    return f.part(first, stop) if isinstance(f, SparseCode) else f[..., first:stop]
+
+
+def product(f: Code, W_dec: Tensor, bias: Tensor | None) -> Tensor:
+    """``f W_dec + b``, of a code ``(..., latents)`` or a list."""
+    if isinstance(f, Tensor):
+        return F.linear(f, W_dec.T, bias)
+    y = f.times(W_dec)
+    return y if bias is None else y.add_(bias)
+
 
 @dataclass(frozen=True)
 class ByLatent:

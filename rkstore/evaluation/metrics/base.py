@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rkstore.dictionaries.dictionary import Dictionary
 from rkstore.dictionaries.rows import Rows
-from rkstore.dictionaries.sparse import SPARSE, ByLatent, SparseCode
+from rkstore.dictionaries.sparse import SPARSE, ByLatent, Code, SparseCode
 from rkstore.evaluation.metrics.compared import Compared
 from rkstore.store.statistics import Statistics
 
@@ -188,6 +188,16 @@ def fires(f: Tensor) -> Tensor:
     """Which latents are on at which token, bool ``(n, d_sae)``; with a code per site, at any."""
     on = f.bool()  # which is f != 0, in a third of the time
     return on.any(dim=0) if on.dim() > 2 else on
+
+
+def listed(f: Tensor) -> Code:
+    """A code ``(n, d_sae)`` as a list of what is on, if that is decoded faster."""
+    if f.dim() > 2 or f.device.type != "cpu" or f.dtype != torch.float32:
+        return f
+    tokens, latents = _places(fires(f))
+    if len(tokens) > SPARSE * f.numel():
+        return f
+    return SparseCode(tokens, latents, f[tokens, latents], (f.shape[0], f.shape[1]))
 
 
 def _places(on: Tensor) -> tuple[Tensor, Tensor]:

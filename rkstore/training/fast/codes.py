@@ -7,17 +7,15 @@ reconstruction, comes apart by prefix, with no more work than for one.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import repeat
+from itertools import accumulate, repeat
 
 import torch
 from torch import Tensor
 
 from rkstore.dictionaries.dictionary import Dictionary
 from rkstore.dictionaries.selection import Selection
-from rkstore.dictionaries.sparse import SparseCode, ascending
+from rkstore.dictionaries.sparse import Code, SparseCode, ascending
 from rkstore.training.fast.scratch import Scratch
-
-Code = Tensor | SparseCode
 
 
 def pre_activations(
@@ -85,13 +83,8 @@ def _of_banks(code: Code, latents: Sequence[int]) -> list[Code]:
         return [code]
     if isinstance(code, Tensor):
         return list(torch.split(code, list(latents), dim=1))
-    parts, first = list[Code](), 0
-    for size in latents:
-        on = (code.latents >= first) & (code.latents < first + size)
-        own, shape = code.latents[on] - first, (code.shape[0], size)
-        parts.append(SparseCode(code.tokens[on], own, code.values[on], shape))
-        first += size
-    return parts
+    ends = accumulate(latents)
+    return [code.part(end - size, end) for size, end in zip(latents, ends, strict=True)]
 
 
 def by_prefix(of_banks: Sequence[Code], shares: Sequence[float], order: str) -> list[Code]:

@@ -31,8 +31,9 @@ from torch import Tensor
 
 from rkstore.dictionaries.dictionary import Dictionary
 from rkstore.dictionaries.rows import Rows, side_by_side
+from rkstore.dictionaries.sparse import Code
 from rkstore.training.fast.auxk import add_gradients, codes_of_dead
-from rkstore.training.fast.codes import Code, by_prefix, codes, pre_activations
+from rkstore.training.fast.codes import by_prefix, codes, pre_activations
 from rkstore.training.fast.covers import has_formula
 from rkstore.training.fast.graph import Graph
 from rkstore.training.fast.parts import Dense, Listed, Part
