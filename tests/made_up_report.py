@@ -152,7 +152,7 @@ def meta_of(made: Made, runs: int = 1) -> dict[str, Any]:
             "wires": [{"reads": [site], "writes": [site]}],
             "whose": None,
             "no_logits": "No model was given.",
-            "logits_warning": "The tokens that do follow are not among these",
+            "logits_warning": "The tokens that do follow are mostly not among these",
             "logits_path": "By a path that is made up.",
         },
         "probe": None,

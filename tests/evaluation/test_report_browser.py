@@ -233,7 +233,7 @@ def test_both_scales_of_the_logits_are_shown_and_say_what_they_are(open_page):
     page = open_page("latent/3")
     panel = page.locator(".side section", has_text="Writes toward")
     tokens = panel.locator("ol.rows li")
-    until(page, "document.querySelectorAll('.side .two li').length === 16")
+    until(page, "document.querySelectorAll('.side .two li').length === 14")
     per_token = tokens.all_inner_texts()
     panel.get_by_role("button", name="raw").click()
     assert panel.get_by_role("button", name="raw").get_attribute("aria-pressed") == "true"

@@ -1,6 +1,6 @@
 """Options of a report."""
 
-from rkstore.evaluation.samples.settings import CollectSettings
+from rkstore.evaluation.samples.settings import NAMES_HELP, CollectSettings
 from rkstore.evaluation.settings import MODEL_HELP
 from rkstore.settings import option
 
@@ -20,11 +20,7 @@ class ReportSettings(CollectSettings):
         "it raises and lowers. It is found by the name in the store.",
     )
     model: tuple[str, ...] = option((), MODEL_HELP, path=True)
-    names: str | None = option(
-        None,
-        'JSON file of names given by hand, such as {"2081": "streams and canyons"}.',
-        path=True,
-    )
+    names: str | None = option(None, NAMES_HELP, path=True)
     probe: str | None = option(
         None, "Directory of a probe of the same store, which then has its page.", path=True
     )

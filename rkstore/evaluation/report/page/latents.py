@@ -56,7 +56,7 @@ class Latents:
     def files(self, text: Text, vocabulary: Vocabulary) -> Iterator[tuple[str, bytes]]:
         """The files of the page, by path, one at a time."""
         yield "data/index.js", script("index", self._index(vocabulary))
-        yield "data/where.js", script("where", deflated(self._where(text).tobytes()))
+        yield "data/where.js", script("where", deflated(self._where(text)))
         for first in range(0, self.samples.d_sae, PART):
             packed = deflated(compact(self._part(first, text, vocabulary)).encode())
             part = first // PART
@@ -82,12 +82,16 @@ class Latents:
             "next": None if following is None else column(_tenths(following), "i1"),
         }
 
-    def _where(self, text: Text) -> NDArray[np.uint32]:
-        """The page's row of every sample, as differences, and then its latent."""
+    def _where(self, text: Text) -> bytes:
+        """The page's row of every sample, as differences, and then its latent.
+
+        All lowest bytes first, and so on: the others are nearly all 0, and deflate well.
+        """
         rows = text.places(self.text_rows)
         order = np.lexsort((self.samples.latent, rows))
         steps = np.diff(rows[order], prepend=0)
-        return np.concatenate([steps, self.samples.latent[order]]).astype("<u4")
+        numbers = np.concatenate([steps, self.samples.latent[order]]).astype("<u4")
+        return numbers.view("u1").reshape(-1, 4).T.tobytes()
 
     def _part(self, first: int, text: Text, vocabulary: Vocabulary) -> list[dict[str, Any]]:
         """What is written of the latents of one part."""

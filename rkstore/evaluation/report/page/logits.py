@@ -27,7 +27,7 @@ Ranked = tuple[NDArray[np.int64], NDArray[np.float64]]
 AT_ONCE = 2**24
 
 # Tokens that are shown of each kind.
-TOKENS = 8
+TOKENS = 7
 
 
 @dataclass(frozen=True, eq=False)

@@ -140,7 +140,7 @@ def _of_latents(run: Run, text: Text, latents: Latents) -> dict[str, Any]:
             "come with --with-model."
         ),
         "logits_path": None if latents.logits is None else f"By {latents.logits.path}.",
-        "logits_warning": "The tokens that do follow are not among these",
+        "logits_warning": "The tokens that do follow are mostly not among these",
     }
 
 

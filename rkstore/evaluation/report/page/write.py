@@ -1,7 +1,6 @@
 """Dictionaries × a store → the folder of a report."""
 
 import itertools
-import json
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
@@ -13,7 +12,6 @@ from numpy.typing import NDArray
 
 from rkstore.dictionaries.dictionary import Dictionary
 from rkstore.dictionaries.settings import DictionarySettings
-from rkstore.errors import BadInput
 from rkstore.evaluation.evaluate import measured
 from rkstore.evaluation.opened import opened
 from rkstore.evaluation.report import paper
@@ -30,6 +28,7 @@ from rkstore.evaluation.report.settings import ReportSettings
 from rkstore.evaluation.samples.codes import Codes
 from rkstore.evaluation.samples.collect import check_room, choose
 from rkstore.evaluation.samples.looking import Looking, look
+from rkstore.evaluation.samples.names import read_names
 from rkstore.evaluation.samples.samples import check_new
 from rkstore.evaluation.settings import EvaluateSettings
 from rkstore.settings import options_in
@@ -38,9 +37,6 @@ from rkstore.store.open import open_readable
 from rkstore.store.readable import Readable
 
 ASSETS = resources.files(__package__) / "assets"
-
-# Characters of a name given by hand.
-LONGEST_NAME = 200
 
 
 def write_report(
@@ -95,34 +91,6 @@ def _evaluation(settings: ReportSettings) -> EvaluateSettings:
     shared = ("store", "paired_with", "special_tokens", "max_norm", "any_model", "device")
     names = (*shared, *options_in(DictionarySettings))
     return EvaluateSettings(**{name: getattr(settings, name) for name in names}, record=False)
-
-
-def read_names(path: str | None, d_sae: int) -> dict[str, str]:
-    """The names that someone gave to latents, by number.
-
-    Raises:
-        BadInput: the file cannot be read, or names something that is no latent.
-    """
-    if path is None:
-        return {}
-    try:
-        found = json.loads(named(path).read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise BadInput(f"cannot read the names in {path}: {error}") from None
-    if not isinstance(found, dict):
-        raise BadInput(f'{path} must be one object of names, such as {{"2081": "streams"}}')
-    for latent, name in found.items():
-        known = latent.isascii() and latent.isdecimal() and str(int(latent[:10])) == latent
-        if not known or int(latent) >= d_sae:
-            raise BadInput(
-                f"{path} names latent {latent!r}: the dictionary has {d_sae:,}, from 0 to "
-                f"{d_sae - 1}"
-            )
-        if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME:
-            raise BadInput(
-                f"{path} names latent {latent} with no text of 1 to {LONGEST_NAME} characters"
-            )
-    return found
 
 
 def effects_on_logits(dictionary: Dictionary, store: Readable, settings: ReportSettings) -> Effects:
