@@ -5,7 +5,6 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
 from rkstore.errors import DamagedStore
 from rkstore.store.files import FileRecord, into_place, open_aside
@@ -30,14 +29,33 @@ def fetch(
 
     def receive() -> None:
         with open_aside(root, path, mark) as file:
-            _receive(location, path, recorded, file, advance)
+            try:
+                _receive(location, path, recorded, file.write, advance)
+            except DamagedStore:
+                file.truncate(0)  # a cache keeps what waits aside
+                raise
+            file.flush()
+            os.fsync(file.fileno())
 
     location.until_whole(receive)
     into_place(root, path, mark)
 
 
+def check(location: Location, path: str, recorded: FileRecord, advance: Advance) -> None:
+    """Read one file and keep nothing.
+
+    Raises:
+        DamagedStore: it does not match its record, also when it is read again.
+    """
+    location.until_whole(lambda: _receive(location, path, recorded, lambda _: None, advance))
+
+
 def _receive(
-    location: Location, path: str, recorded: FileRecord, file: BinaryIO, advance: Advance
+    location: Location,
+    path: str,
+    recorded: FileRecord,
+    keep: Callable[[bytes], object],
+    advance: Advance,
 ) -> None:
     digest, received = hashlib.sha256(), 0
     try:
@@ -46,7 +64,7 @@ def _receive(
                 raise damaged(location, path, f"more than {recorded.bytes:,} bytes")
             received += len(block)
             digest.update(block)
-            file.write(block)
+            keep(block)
             advance(len(block))
         if received != recorded.bytes:
             raise damaged(location, path, f"{received:,} of {recorded.bytes:,} bytes")
@@ -54,10 +72,7 @@ def _receive(
             raise damaged(location, path, "other bytes")
     except DamagedStore:
         advance(-received)
-        file.truncate(0)  # a cache keeps what waits aside
         raise
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def damaged(location: Location, path: str, found: str) -> DamagedStore:

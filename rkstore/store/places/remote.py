@@ -31,13 +31,14 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rkstore.errors import BadInput
+from rkstore.errors import BadInput, DamagedStore
 from rkstore.store.files import FileRecord, named
 from rkstore.store.formats import ArraySpec
 from rkstore.store.places.ahead import Ahead
 from rkstore.store.places.cache import Cache
 from rkstore.store.places.chunks import Chunks
-from rkstore.store.places.url import Location
+from rkstore.store.places.fetch import Advance, check
+from rkstore.store.places.url import Location, NotThere
 from rkstore.store.statistics import ShardStatistics
 from rkstore.store.store import Store
 
@@ -255,6 +256,25 @@ class RemoteStore(Store):
                 self._fetch_ahead(hook_name, shard)
             out[first - start : last - start] = super().read(hook_name, first, last)
         return out
+
+    @property
+    def name(self) -> str:
+        return self._location.name
+
+    def differs(self, path: str, recorded: FileRecord, advance: Advance) -> str:
+        """How a file there differs from its record; an empty string if it does not."""
+        try:
+            check(self._location, path, recorded, advance)
+        except NotThere:
+            return "is missing"
+        except DamagedStore:
+            return "is not what was written"
+        return ""
+
+    @property
+    def at_once(self) -> int:
+        """How many files can be read at the same time."""
+        return self._location.at_once
 
     def open_array(self, hook_name: str) -> Any:
         """Not possible remotely: Zarr and h5py open directories and files."""
