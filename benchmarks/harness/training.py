@@ -114,7 +114,7 @@ def timed(
 
 
 def timed_together(
-    store: Path,
+    store: Path | str,
     steps: int,
     options: Sequence[Mapping[str, Any]],
     source: Callable[..., Iterator[Batch]] = read_batches,
@@ -136,7 +136,9 @@ def timed_together(
             yield batch
 
     with (
-        tempfile.TemporaryDirectory(dir=store.parent) as out,
+        tempfile.TemporaryDirectory(
+            dir=Path(store).parent if Path(store).exists() else None
+        ) as out,
         mock.patch.object(reading, "read_batches", watched),
     ):
         train_all(
