@@ -33,7 +33,6 @@ def in_s3(root: Path, cache_bytes: int) -> Iterator[str]:
 
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     command = [executable, "-c", SERVER, "-H", "127.0.0.1", "-p", str(port)]
     with tempfile.TemporaryDirectory(dir=root.parent) as cache:
         environment = {
@@ -44,7 +43,7 @@ def in_s3(root: Path, cache_bytes: int) -> Iterator[str]:
             "RKSTORE_CACHE": cache,
             "RKSTORE_CACHE_BYTES": str(cache_bytes),
         }
-        with mock.patch.dict(os.environ, environment), subprocess.Popen(command, **quiet) as server:
+        with mock.patch.dict(os.environ, environment), _started(command) as server:
             try:
                 _wait_for(port)
                 s3fs.S3FileSystem().mkdir(BUCKET)
@@ -54,6 +53,10 @@ def in_s3(root: Path, cache_bytes: int) -> Iterator[str]:
             finally:
                 server.terminate()
                 s3fs.S3FileSystem.clear_instance_cache()  # those that have this address
+
+
+def _started(command: list[str]) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def _wait_for(port: int) -> None:
