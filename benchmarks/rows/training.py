@@ -70,7 +70,6 @@ def wait_for_data(bench: Bench) -> Iterator[Sides]:
     how="One epoch of 16 steps a repetition, each chunk of which is a range request to moto's S3 "
     "server, a process on the same two cores, without latency. Counted as in wait_for_data.",
     floor="As there. The server takes a part of the two cores.",
-    repetitions=3,
 )
 def wait_for_objects(bench: Bench) -> Iterator[Sides]:
     steps, runs = bench.size(16, 3), []

@@ -2,8 +2,8 @@
 
 ``url`` reads files at a URL, with retries from ``retry``, or some bytes of one, as in ``ranges``;
 ``fetch`` downloads one file, checked, and ``cache`` keeps such files; ``chunks`` are fetched one by
-one; ``ahead`` fetches what will be needed; ``remote`` is a store that is read through these; ``hub``
-knows the Hugging Face Hub.
+one; ``ahead`` fetches what will be needed; ``remote`` is a store that is read through these;
+``hub`` knows the Hugging Face Hub.
 """
 
 from rkstore.store.places.remote import RemoteStore

@@ -12,7 +12,7 @@ Then each chunk is one request, and is held in memory until it is taken.
 
 A range cannot be checked against the digest of a whole file. It is checked against what is known:
 the recorded length of the file, the checksum of the shard's index (CRC-32C), the checksum of the
-chunk, the size that it decompresses to, and that the file was not replaced in between (ETag). These
+chunk, the size that it decompresses to, and, in S3, that the file was not replaced (ETag). These
 are the checks of a store on disk. A file that another
 whole shard was put in place of is noticed by its length, which compression makes differ; shards
 without compression are equally long, so they are always fetched whole, as are those of HDF5, whose
@@ -150,6 +150,9 @@ class RemoteStore(Store):
         keys = ((name, *divmod(chunk, per_shard)) for chunk in chunks for name in sites)
         cost = self._bytes_of_chunk if ranges else self._bytes_of_file
         most = AHEAD_BYTES if ranges else self._cache_bytes // 2
+        if cost((sites[0], self.shards[0], 0)) > most // 2:
+            yield self  # what is read would make room for what is coming
+            return
         view = object.__new__(type(self))  # with the same cache and the same open files
         vars(view).update(vars(self))
         coming = Ahead(keys, view._fetch_chunk, cost, most)
