@@ -174,7 +174,7 @@ def part_line(store: Store) -> str:
 def describe_verified(store: Store) -> str:
     """A store whose files are as recorded."""
     lines = [
-        f"{store.root}: {len(store.files())} files in {len(store.shards)} shards are as recorded"
+        f"{store.where}: {len(store.files())} files in {len(store.shards)} shards are as recorded"
     ]
     if store.part is not None:
         lines.append(part_line(store))

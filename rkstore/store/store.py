@@ -67,6 +67,11 @@ class Store(ShardFiles, Lookup):
         self._hold(Contents(state["manifest"], state["records"], state["part"]))
 
     @property
+    def name(self) -> str:
+        """The last part of its directory or URL."""
+        return self.root.absolute().name
+
+    @property
     def complete(self) -> bool:
         """Whether every shard of the manifest is recorded."""
         return len(self.records) == self.manifest.shards

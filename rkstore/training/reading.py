@@ -98,10 +98,12 @@ class Reading:
 
     def sample(self, rows: int = SAMPLE_ROWS) -> Rows:
         """About that many rows, whole chunks evenly spread, ``(n, width)`` by site."""
-        return {
-            name: self._tensor(name, [self._read(name, chunk) for chunk in self.spread(rows)])
-            for name in self.hook_names
-        }
+        chunks = self.spread(rows)
+        with self.store.ahead(self.hook_names, chunks) as near:
+            return {
+                name: self._tensor(name, [self.left_out.read(near, name, n) for n in chunks])
+                for name in self.hook_names
+            }
 
     def of(self, sites: tuple[Site, ...]) -> Reading:
         """The same rows at these sites alone."""
@@ -130,12 +132,13 @@ class Reading:
         places = torch.randperm(int(edges[-1]), generator=generator)[:rows].sort().values.numpy()
         within = np.searchsorted(places, edges)
         spans = list(zip(chunks, edges, within, within[1:], strict=False))
-        return {
-            name: self._tensor(
-                name, [self._read(name, chunk)[places[a:b] - first] for chunk, first, a, b in spans]
-            )
-            for name in self.hook_names
-        }
+        with self.store.ahead(self.hook_names, chunks) as near:
+
+            def drawn(name: str) -> list[NDArray[np.float32]]:
+                rows_of = partial(self.left_out.read, near, name)
+                return [rows_of(chunk)[places[a:b] - first] for chunk, first, a, b in spans]
+
+            return {name: self._tensor(name, drawn(name)) for name in self.hook_names}
 
     def statistics(self, hook_name: str) -> Statistics:
         """Exact statistics of a site, in the units of the store.
@@ -178,9 +181,6 @@ class Reading:
         inverse = {name: map.inverted for name, map in self.maps.items()}
         scales = {name: 1 / scale for name, scale in self.scales.items()}
         return folded(dictionary, inverse).rescaled(scales)
-
-    def _read(self, hook_name: str, chunk: int) -> NDArray[np.float32]:
-        return self.left_out.read(self.store, hook_name, chunk)
 
     def _tensor(self, hook_name: str, parts: list[NDArray[np.float32]]) -> Tensor:
         return self._normalised(hook_name, torch.from_numpy(np.concatenate(parts)))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from rkstore.errors import DamagedStore
-from rkstore.store.files import FileRecord, into_place, open_aside, record_of
+from rkstore.store.files import FileRecord, into_place, open_aside
 from rkstore.store.places.url import Location
 
 Advance = Callable[[int], object]
@@ -36,18 +36,26 @@ def fetch(
     into_place(root, path, mark)
 
 
+def check(location: Location, path: str, recorded: FileRecord, advance: Advance) -> None:
+    """Read one file and keep nothing.
+
+    Raises:
+        DamagedStore: it does not match its record, also when it is read again.
+    """
+    location.until_whole(lambda: _receive(location, path, recorded, lambda _: None, advance))
+
+
 def fetched(location: Location, path: str, recorded: FileRecord) -> bytes:
     """The content of a small file, checked.
 
     Raises:
-        DamagedStore: it does not match its record.
+        DamagedStore: it does not match its record, also when it is read again.
     """
 
     def content() -> bytes:
-        found = location.read(path, recorded.bytes)
-        if record_of(found) != recorded:
-            raise damaged(location, path, "other bytes")
-        return found
+        found = bytearray()
+        _receive(location, path, recorded, found.extend, lambda _: None)
+        return bytes(found)
 
     return location.until_whole(content)
 
@@ -67,6 +75,22 @@ def receive(
     Raises:
         DamagedStore: it does not match its record; the open one is empty.
     """
+    try:
+        _receive(location, path, recorded, file.write, advance)
+    except DamagedStore:
+        file.truncate(0)  # a cache keeps what waits aside
+        raise
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _receive(
+    location: Location,
+    path: str,
+    recorded: FileRecord,
+    keep: Callable[[bytes], object],
+    advance: Advance,
+) -> None:
     digest, received = hashlib.sha256(), 0
     try:
         for block in location.blocks(path):
@@ -74,7 +98,7 @@ def receive(
                 raise damaged(location, path, f"more than {recorded.bytes:,} bytes")
             received += len(block)
             digest.update(block)
-            file.write(block)
+            keep(block)
             advance(len(block))
         if received != recorded.bytes:
             raise damaged(location, path, f"{received:,} of {recorded.bytes:,} bytes")
@@ -82,10 +106,7 @@ def receive(
             raise damaged(location, path, "other bytes")
     except DamagedStore:
         advance(-received)
-        file.truncate(0)  # a cache keeps what waits aside
         raise
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def damaged(location: Location, path: str, found: str) -> DamagedStore:

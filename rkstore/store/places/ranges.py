@@ -18,8 +18,8 @@ class Part(NamedTuple):
     content: bytes
     total: int
     """Bytes of the whole file."""
-    tag: str
-    """Another one means another file; empty if the server has none."""
+    tag: str = ""
+    """Of S3, where another one means another file. Elsewhere it may be that of a server."""
 
 
 class NoRanges(RkstoreError):
@@ -55,7 +55,7 @@ def from_http(fs: Any, url: str, start: int, stop: int) -> Part:
         content = b""
         while len(content) < stop - start and (block := file.read(stop - start - len(content))):
             content += block
-        return Part(content, total, found.get("ETag", ""))
+        return Part(content, total)
 
 
 def from_file(fs: Any, path: str, start: int, stop: int) -> Part:
@@ -63,7 +63,7 @@ def from_file(fs: Any, path: str, start: int, stop: int) -> Part:
     with fs.open(path, "rb") as file:
         total = file.seek(0, 2)
         file.seek(start)
-        return Part(file.read(stop - start), total, "")
+        return Part(file.read(stop - start), total)
 
 
 def _total(content_range: str, start: int) -> int:

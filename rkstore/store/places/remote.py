@@ -12,11 +12,15 @@ Then each chunk is one request, and is held in memory until it is taken.
 
 A range cannot be checked against the digest of a whole file. It is checked against what is known:
 the recorded length of the file, the checksum of the shard's index (CRC-32C), the checksum of the
-chunk, the size that it decompresses to, and that the file was not replaced in between (ETag). These
-are the checks of a store on disk, and they notice whatever happens in transit. A file that another
+chunk, the size that it decompresses to, and, in S3, that the file was not replaced (ETag). These
+are the checks of a store on disk. A file that another
 whole shard was put in place of is noticed by its length, which compression makes differ; shards
 without compression are equally long, so they are always fetched whole, as are those of HDF5, whose
 tables lie anywhere in the file.
+
+From a server without latency, with a cache of 15 MB for 36 MB in eight shards, ranges bring 55,000
+rows of 768 in int8 a second; a whole shard for each chunk brought 9,700. With room for all, whole
+files bring 64,000.
 """
 
 import os
@@ -31,13 +35,14 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rkstore.errors import BadInput
+from rkstore.errors import BadInput, DamagedStore
 from rkstore.store.files import FileRecord, named
 from rkstore.store.formats import ArraySpec
 from rkstore.store.places.ahead import Ahead
 from rkstore.store.places.cache import Cache
 from rkstore.store.places.chunks import Chunks
-from rkstore.store.places.url import Location
+from rkstore.store.places.fetch import Advance, check
+from rkstore.store.places.url import Location, NotThere
 from rkstore.store.statistics import ShardStatistics
 from rkstore.store.store import Store
 
@@ -145,6 +150,9 @@ class RemoteStore(Store):
         keys = ((name, *divmod(chunk, per_shard)) for chunk in chunks for name in sites)
         cost = self._bytes_of_chunk if ranges else self._bytes_of_file
         most = AHEAD_BYTES if ranges else self._cache_bytes // 2
+        if cost((sites[0], self.shards[0], 0)) > most // 2:
+            yield self  # what is read would make room for what is coming
+            return
         view = object.__new__(type(self))  # with the same cache and the same open files
         vars(view).update(vars(self))
         coming = Ahead(keys, view._fetch_chunk, cost, most)
@@ -255,6 +263,25 @@ class RemoteStore(Store):
                 self._fetch_ahead(hook_name, shard)
             out[first - start : last - start] = super().read(hook_name, first, last)
         return out
+
+    @property
+    def name(self) -> str:
+        return self._location.name
+
+    def differs(self, path: str, recorded: FileRecord, advance: Advance) -> str:
+        """How a file there differs from its record; an empty string if it does not."""
+        try:
+            check(self._location, path, recorded, advance)
+        except NotThere:
+            return "is missing"
+        except DamagedStore:
+            return "is not what was written"
+        return ""
+
+    @property
+    def at_once(self) -> int:
+        """How many files can be read at the same time."""
+        return self._location.at_once
 
     def open_array(self, hook_name: str) -> Any:
         """Not possible remotely: Zarr and h5py open directories and files."""
