@@ -263,6 +263,7 @@ def test_a_key_given_twice_in_a_yaml_file_is_refused(kind, spec, tmp_path):
 NO_PATHS = {
     *("revision", "layer", "layers", "hook", "dataset_config", "split", "device", "name", "rows"),
     *("hook_name", "hook_name_out", "model_name", "hook_out", "pair", "metric"),
+    *("seeds", "address"),
     *("text_column", "ids_column", "chat_column", "id_column"),
     *("source_set", "model_id", "creator_id", "creator_name", "release", "created_at"),
 }

@@ -163,7 +163,8 @@ def test_parts_are_even_and_weigh_as_much_as_their_rows(rows, size, accumulate):
         taken = sorted(n for part in parts for n in range(part.first, part.stop))
         assert taken == list(range(rows))
         lengths = [part.stop - part.first for part in parts]
-        assert min(lengths) > 0 and max(lengths) - min(lengths) <= 2
+        assert min(lengths) > 0
+        assert max(lengths) - min(lengths) <= 2
         assert sum(part.share for part in parts) == pytest.approx(accumulate)
 
 
