@@ -6,10 +6,12 @@ import sys
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from conftest import make_manifest, make_values, write_store
 from processes import launched
 from safetensors.torch import load_file
 
+from rkstore.cli import cli
 from rkstore.dictionaries.world import ALONE, World
 from rkstore.errors import BadInput
 from rkstore.store.batches.assemble import read_batches
@@ -238,6 +240,13 @@ def test_what_accelerate_was_told_is_never_ignored(monkeypatch, name, value, sai
     monkeypatch.setenv(f"ACCELERATE_{name}", value)
     with pytest.raises(BadInput, match=said):
         joined(["cpu"] if check_accelerate("float32", 1) is None else [])
+
+
+def test_other_commands_are_not_run_by_several_processes(root, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    found = CliRunner().invoke(cli, ["info", str(root / "store")])
+    assert isinstance(found.exception, BadInput)
+    assert "rkstore info was started several times" in found.exception.sentence
 
 
 def test_what_accelerate_was_told_may_be_what_rkstore_was(monkeypatch):

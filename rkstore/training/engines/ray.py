@@ -24,12 +24,17 @@ class Ray(Engine):
 
     name = "ray"
     workers: int = option(
-        2, "Workers, each with one pass over the store at a time.", least=1, identity=False
+        2,
+        "Workers, each with one pass over the store at a time.",
+        least=1,
+        identity=False,
+        newer=True,
     )
     address: str | None = option(
         None,
         "Ray cluster to join, HOST:PORT or auto; without it, workers are started on this machine.",
         identity=False,
+        newer=True,
     )
 
     def check(self) -> None:
