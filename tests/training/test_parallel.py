@@ -42,7 +42,17 @@ HELPED = {
     "nested": {"dictionary": "topk", "prefixes": (0.25, 1.0), "auxk_levels": True, **AUXK},
     "resampled": {"dictionary": "topk", "resample_every": 15, "dead_after": 60, "init": "random"},
     "in micro-batches": {"dictionary": "topk", "accumulate": 3},
+    "gated": {"dictionary": "gated", "l1": 0.3},
+    "decoupled": {
+        "wiring": "crosscoder",
+        "layers": "all",
+        "hook": "mlp.hook_post",
+        "dictionary": "batchtopk",
+        "code_norm": "decoupled",
+        "unit_decoder": False,
+    },
 }
+ROUNDED = {"dictionary": "batchtopk", "dtype": "bfloat16"}
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +75,7 @@ def by_two(root):
     """All trainings of ``HELPED`` by two processes, and one that these break off in an epoch."""
     runs = [of(root, name, "two") for name in HELPED]
     runs.append(of(root, "batchtopk", "stopped", stop=20))
+    runs.append(of(root, "rounded", "two", **ROUNDED))
     (root / "runs.json").write_text(json.dumps(runs, allow_nan=False))
     done = launched(sys.modules["processes"].__file__, root / "runs.json")
     assert done.returncode == 0, done.stderr[-3000:]
@@ -91,6 +102,13 @@ def assert_close(path, expected):
 def test_two_processes_train_as_one_does(by_two, name):
     alone = train(TrainSettings(**of(by_two, name, "one")))
     assert_close(by_two / "two" / alone.relative_to(by_two / "one"), alone)
+
+
+def test_products_in_bfloat16_differ_by_their_rounding(by_two):
+    alone = train(TrainSettings(**of(by_two, "rounded", "one", **ROUNDED)))
+    found = history(by_two / "two" / alone.relative_to(by_two / "one"))
+    for entry, expected in zip(found, history(alone), strict=True):
+        assert entry["losses"] == pytest.approx(expected["losses"], rel=0.02)
 
 
 def test_dead_latents_were_helped_in_these_runs(by_two):
