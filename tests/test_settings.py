@@ -264,6 +264,7 @@ NO_PATHS = {
     *("revision", "layer", "layers", "hook", "dataset_config", "split", "device", "name", "rows"),
     *("shards", "address"),
     *("hook_name", "hook_name_out", "model_name", "hook_out", "pair", "metric"),
+    *("seeds", "address"),
     *("text_column", "ids_column", "chat_column", "id_column"),
     *("source_set", "model_id", "creator_id", "creator_name", "release", "created_at"),
 }

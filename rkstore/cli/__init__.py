@@ -15,7 +15,7 @@ import click
 
 import rkstore
 from rkstore.cli import streams
-from rkstore.errors import RkstoreError
+from rkstore.errors import BadInput, RkstoreError
 
 # Each command's file in this directory, and the first sentence of its help.
 COMMANDS = {
@@ -76,8 +76,14 @@ class Commands(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(rkstore.__version__)
-def cli() -> None:
+@click.pass_context
+def cli(ctx: click.Context) -> None:
     """Run a language model once, keep its activations, train every dictionary from disk."""
+    if not streams.alone() and ctx.invoked_subcommand != "train":
+        raise BadInput(
+            f"rkstore {ctx.invoked_subcommand} was started several times by a launcher "
+            "(WORLD_SIZE): processes work together in rkstore train alone, start it once"
+        )
 
 
 def main() -> None:

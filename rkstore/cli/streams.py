@@ -27,10 +27,14 @@ def prepare() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
+def alone() -> bool:
+    """Whether no launcher started several processes together."""
+    return os.environ.get("WORLD_SIZE", "1") in ("", "1")
+
+
 def speaks() -> bool:
     """Whether this process prints: of several that a launcher started together, the first."""
-    alone = os.environ.get("WORLD_SIZE", "1") in ("", "1")
-    return alone or os.environ.get("RANK", "0") in ("", "0")
+    return alone() or os.environ.get("RANK", "0") in ("", "0")
 
 
 def echo(text: object, err: bool = False) -> None:

@@ -1,7 +1,6 @@
 """``train``."""
 
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import TYPE_CHECKING
 
 import click
@@ -43,7 +42,9 @@ def train(
     Without --layer and --hook, where a store has several sites, the one probed last is used. After
     an interruption, the same command resumes from its last checkpoint.
     """
+    from rkstore.cli.trained import describe_finals
     from rkstore.training.ignored import unused
+    from rkstore.training.seeds import finals
     from rkstore.training.sites import at_probed_site
     from rkstore.training.train import train_all
 
@@ -58,8 +59,11 @@ def train(
     found = [at_probed_site(one) for one in settings]
     for sentence in dict.fromkeys(said for _, said in found if said is not None):
         echo(sentence)
-    for path in train_all([one for one, _ in found], callbacks):
+    paths = train_all([one for one, _ in found], callbacks)
+    for path in paths:
         echo(path)
+    if any(one.seeds is not None or one.engine != "local" for one in settings):
+        echo(f"\n{describe_finals(list(finals(paths)))}")
 
 
 def _evaluation(every: int) -> "Callback":
@@ -70,14 +74,14 @@ def _evaluation(every: int) -> "Callback":
     if every < 1:
         raise BadInput(f"--evaluate-every is {every}: it must be at least 1")
 
-    @cache
-    def rows_of(run: "Run") -> HeldOut:
-        return HeldOut(run.store, run.settings.special_tokens, run.settings.max_norm)
+    held: dict[Run, HeldOut] = {}
 
     def evaluated(step: int, run: "Run") -> Mapping[str, float] | None:
         if step % every and not run.finished:
             return None
-        return rows_of(run).metrics(run.reading.in_store_units(dictionary_for_use(run)))
+        if run not in held:
+            held[run] = HeldOut(run.store, run.settings.special_tokens, run.settings.max_norm)
+        return held[run].metrics(run.reading.in_store_units(dictionary_for_use(run)))
 
     return evaluated
 

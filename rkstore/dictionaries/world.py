@@ -33,6 +33,8 @@ class World:
         rank: number of this process, from 0.
         size: number of processes.
         share: of the rows of the batch that this process has.
+        hosts: the group in which processes exchange what is in their main memory, where that of
+            tensors is between devices: a flag must not wait for a device.
 
     Raises:
         RkstoreError: another process has ended.
@@ -41,6 +43,7 @@ class World:
     rank: int = 0
     size: int = 1
     share: float = 1.0
+    hosts: Any = None
 
     @property
     def first(self) -> bool:
@@ -85,6 +88,18 @@ class World:
         """Where it is true in any process, bool."""
         return self.sum(mask.int()) > 0 if self.size > 1 else mask
 
+    def either(self, flag: bool) -> bool:
+        """Whether it is true in any process."""
+        if self.size == 1:
+            return flag
+        import torch
+        import torch.distributed as dist
+
+        found = torch.tensor(int(flag))
+        with _heard():
+            dist.all_reduce(found, group=self.hosts)
+        return bool(found)
+
     def gather(self, x: Tensor) -> list[Tensor]:
         """Each process's ``(n,)``, by rank; the lengths may differ."""
         if self.size == 1:
@@ -110,7 +125,7 @@ class World:
 
         held = [thing if self.first else None]
         with _heard():
-            dist.broadcast_object_list(held)
+            dist.broadcast_object_list(held, group=self.hosts)
         return held[0]
 
     def said(self, thing: Any) -> list[Any]:
@@ -121,7 +136,7 @@ class World:
 
         held = [None] * self.size
         with _heard():
-            dist.all_gather_object(held, thing)
+            dist.all_gather_object(held, thing, group=self.hosts)
         return held
 
 

@@ -17,6 +17,7 @@ def unused(settings: TrainSettings, given: Iterable[str]) -> dict[str, str]:
         "init": f"--init {settings.init}",
         "wiring": f"--wiring {settings.wiring}",
         "norm": f"--norm {settings.norm}",
+        "engine": f"--engine {settings.engine}",
     }
     without = {name: chosen[family] for name, family in unread(settings).items()}
     without |= _of_start(settings)

@@ -8,9 +8,12 @@ resumed by another number of them. The first process alone writes and prints.
 
 import atexit
 import os
+import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,7 +110,16 @@ def joined(devices: Sequence[str]) -> tuple[World, str]:
             "them anew for another device"
         )
     atexit.register(state.destroy_process_group)
-    return World(state.process_index, state.num_processes), str(state.device)
+    world = World(state.process_index, state.num_processes, hosts=_hosts(state.backend))
+    return world, str(state.device)
+
+
+@cache
+def _hosts(backend: str) -> Any:
+    """See :class:`World`; all processes make it together, once."""
+    import torch
+
+    return None if backend == "gloo" else torch.distributed.new_group(backend="gloo")
 
 
 def _check(devices: Sequence[str]) -> None:
@@ -173,8 +185,14 @@ def together(world: World) -> Iterator[None]:
         error = raised
     if world.size == 1:
         return
-    import torch
+    if world.either(error is not None):
+        raise next(one for one in world.said(_portable(error)) if one is not None)
 
-    device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
-    if world.any(torch.tensor(error is not None, device=device)):
-        raise next(one for one in world.said(error) if one is not None)
+
+def _portable(error: Exception | None) -> Exception | None:
+    """An error as it can be sent to other processes."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # whatever the error is made of
+        return RkstoreError(one_line(error))
+    return error

@@ -8,6 +8,7 @@ from rkstore.rkcnn.settings import SiteSettings
 from rkstore.settings import combined, option
 from rkstore.store.batches.orders import ORDERS as ROW_ORDERS
 from rkstore.training.controls import CONTROLS, PLAIN
+from rkstore.training.engines import ENGINES
 from rkstore.training.helpers import HELPERS
 from rkstore.training.inits import INITS
 from rkstore.training.inits.rkcnn import RkCNN
@@ -18,7 +19,14 @@ from rkstore.training.tracking import TRACKERS
 TRAINED = tuple(SELECTS)
 
 
-@combined(dictionary=SELECTS, init=INITS, wiring=WIRINGS, norm=SITE_NORMS, helpers=HELPERS)
+@combined(
+    dictionary=SELECTS,
+    init=INITS,
+    wiring=WIRINGS,
+    norm=SITE_NORMS,
+    helpers=HELPERS,
+    engine=ENGINES,
+)
 class TrainSettings(SiteSettings):
     """One dictionary and how it is trained."""
 
@@ -219,6 +227,13 @@ class TrainSettings(SiteSettings):
         newer=True,
     )
     seed: int = option(0, "Seed of weights, subsets and the order of the rows.", least=0)
+    seeds: str | None = option(
+        None,
+        "Train a dictionary for each of these seeds: a list such as 0-7 or 0,3,5. With --data-seed "
+        "those of a layer see the same rows, and share a pass over the store.",
+        identity=False,
+        newer=True,
+    )
     data_seed: int | None = option(
         None, "Seed of the order of the rows; --seed by default.", least=0
     )
@@ -228,6 +243,14 @@ class TrainSettings(SiteSettings):
         choices=("float32", "bfloat16"),
     )
     device: str = option("cpu", "Torch device.", identity=False)
+    engine: str = option(
+        "local",
+        "What carries out the passes over the store, of which --layers and --seeds make several: "
+        "this process one after another, or workers of Ray.",
+        choices=ENGINES,
+        identity=False,
+        newer=True,
+    )
     name: str | None = option(
         None,
         "Name of the run, with / for directories; by default from site, kind and init.",

@@ -10,18 +10,28 @@ pass over the store, whatever sites of them each reads.
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from rkstore.dictionaries.world import World
 from rkstore.errors import BadInput
 from rkstore.settings import replace as changed
 from rkstore.training.checkpoint import Diverged, agree, check_same, locked_run, resume, save
 from rkstore.training.controls import arms
-from rkstore.training.parallel import Slices, check_accelerate, check_batch, joined, together
+from rkstore.training.engines import ENGINES, Engine
+from rkstore.training.engines.local import Local
+from rkstore.training.parallel import (
+    Slices,
+    check_accelerate,
+    check_batch,
+    joined,
+    launched,
+    together,
+)
 from rkstore.training.run import Run, prepare
+from rkstore.training.seeds import by_order, one_a_seed
 from rkstore.training.settings import TrainSettings
 from rkstore.training.sites import listed, one_a_layer
 from rkstore.training.step import step
@@ -50,6 +60,8 @@ def train(settings: TrainSettings, callbacks: Sequence[Callback] = ()) -> Path:
         raise BadInput("--controls trains several dictionaries: use train_all(), or --control")
     if listed(settings) is not None:
         raise BadInput("--layers trains one dictionary per layer: use train_all(), or --layer")
+    if settings.seeds is not None:
+        raise BadInput("--seeds trains one dictionary per seed: use train_all(), or --seed")
     return train_all([settings], callbacks)[0]
 
 
@@ -63,6 +75,8 @@ def train_all(settings: Sequence[TrainSettings], callbacks: Sequence[Callback] =
 
     ``layers`` may make several dictionaries of one. If it makes equally many of each, those of a
     layer share a pass, layer after layer, which needs the memory of one layer; else all share one.
+    So do the ``seeds`` of one, if a ``data_seed`` gives them the same rows; else each has its own.
+    The passes are carried out by the ``engine``.
 
     Args:
         callbacks: as in :func:`train`, for each dictionary.
@@ -80,29 +94,62 @@ def train_all(settings: Sequence[TrainSettings], callbacks: Sequence[Callback] =
         raise BadInput("there is nothing to train: give the settings of at least one dictionary")
     for name in {name for one in settings for name in one.track}:
         TRACKERS[name].check()
-    of_each = [one_a_layer(arm) for one in settings for arm in arms(one)]
+    for one in settings:
+        check_accelerate(one.dtype, one.accumulate)
+    engine, passes = _engine(settings), _passes(settings)
+    jobs = [partial(_tried, one_pass, callbacks) for one_pass in passes]
+    found = engine.each(jobs, settings[0].device)
+    stopped = [str(one) for one in found if isinstance(one, Diverged)]
+    if stopped:
+        raise Diverged("; ".join(stopped))
+    return [path for one in found if not isinstance(one, Diverged) for path in one]
+
+
+def _tried(
+    settings: Sequence[TrainSettings], callbacks: Sequence[Callback]
+) -> list[Path] | Diverged:
+    """Train dictionaries in one pass, and give the error if one diverges: others go on."""
+    try:
+        return _train_together(settings, callbacks)
+    except Diverged as error:
+        return error
+
+
+def _engine(settings: Sequence[TrainSettings]) -> Engine:
+    """What carries out the passes.
+
+    Raises:
+        BadInput: two are asked for, or it is not available.
+    """
+    engine, *others = [one.options(ENGINES[one.engine]) for one in settings]
+    if any(other != engine for other in others):
+        raise BadInput("dictionaries trained together need the same --engine and its options")
+    if engine.name != Local.name and launched() > 1:
+        raise BadInput(
+            f"--engine {engine.name} starts workers of its own: run it in one process, without a "
+            "launcher"
+        )
+    engine.check()
+    return engine
+
+
+def _passes(settings: Sequence[TrainSettings]) -> list[Sequence[TrainSettings]]:
+    """What is trained in each pass over the store."""
+    seeded = [seed for one in settings for seed in one_a_seed(one)]
+    of_each = [one_a_layer(arm) for one in seeded for arm in arms(one)]
     passes: list[Sequence[TrainSettings]] = list(zip(*of_each, strict=False))
     if len({len(sites) for sites in of_each}) > 1:
         passes = [[one for sites in of_each for one in sites]]
-    for one in settings:
-        check_accelerate(one.dtype, one.accumulate)
-    paths, stopped = [], []
-    world, device = joined([one.device for one in settings])
-    for one_pass in passes:
-        here = [one if world.size == 1 else changed(one, device=device) for one in one_pass]
-        try:
-            paths += _train_together(world, here, callbacks)
-        except Diverged as error:
-            stopped.append(str(error))
-    if stopped:
-        raise Diverged("; ".join(stopped))
-    return paths
+    if any(one.seeds is not None for one in settings):
+        passes = [part for one_pass in passes for part in by_order(one_pass)]
+    return passes
 
 
-def _train_together(
-    world: World, settings: Sequence[TrainSettings], callbacks: Sequence[Callback]
-) -> list[Path]:
+def _train_together(settings: Sequence[TrainSettings], callbacks: Sequence[Callback]) -> list[Path]:
     """Train dictionaries in one pass, or resume them."""
+    world, device = joined([one.device for one in settings])
+    if world.size > 1:
+        settings = [changed(one, device=device) for one in settings]
     with together(world):
         runs = [prepare(chosen) for chosen in settings]
         for other in runs[1:]:

@@ -40,6 +40,7 @@ NO_PATHS = {
         "name",
     ),
     *("rows", "hook_name", "hook_name_out", "license", "model_name", "pair", "hook_out", "find"),
+    *("seeds", "address"),
     "metric",
     *("text_column", "ids_column", "chat_column", "id_column"),
     *("source_set", "model_id", "creator_id", "creator_name", "release", "created_at"),

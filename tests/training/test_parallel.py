@@ -6,10 +6,12 @@ import sys
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from conftest import make_manifest, make_values, write_store
 from processes import launched
 from safetensors.torch import load_file
 
+from rkstore.cli import cli
 from rkstore.dictionaries.world import ALONE, World
 from rkstore.errors import BadInput
 from rkstore.store.batches.assemble import read_batches
@@ -40,7 +42,17 @@ HELPED = {
     "nested": {"dictionary": "topk", "prefixes": (0.25, 1.0), "auxk_levels": True, **AUXK},
     "resampled": {"dictionary": "topk", "resample_every": 15, "dead_after": 60, "init": "random"},
     "in micro-batches": {"dictionary": "topk", "accumulate": 3},
+    "gated": {"dictionary": "gated", "l1": 0.3},
+    "decoupled": {
+        "wiring": "crosscoder",
+        "layers": "all",
+        "hook": "mlp.hook_post",
+        "dictionary": "batchtopk",
+        "code_norm": "decoupled",
+        "unit_decoder": False,
+    },
 }
+ROUNDED = {"dictionary": "batchtopk", "dtype": "bfloat16"}
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +75,7 @@ def by_two(root):
     """All trainings of ``HELPED`` by two processes, and one that these break off in an epoch."""
     runs = [of(root, name, "two") for name in HELPED]
     runs.append(of(root, "batchtopk", "stopped", stop=20))
+    runs.append(of(root, "rounded", "two", **ROUNDED))
     (root / "runs.json").write_text(json.dumps(runs, allow_nan=False))
     done = launched(sys.modules["processes"].__file__, root / "runs.json")
     assert done.returncode == 0, done.stderr[-3000:]
@@ -89,6 +102,13 @@ def assert_close(path, expected):
 def test_two_processes_train_as_one_does(by_two, name):
     alone = train(TrainSettings(**of(by_two, name, "one")))
     assert_close(by_two / "two" / alone.relative_to(by_two / "one"), alone)
+
+
+def test_products_in_bfloat16_differ_by_their_rounding(by_two):
+    alone = train(TrainSettings(**of(by_two, "rounded", "one", **ROUNDED)))
+    found = history(by_two / "two" / alone.relative_to(by_two / "one"))
+    for entry, expected in zip(found, history(alone), strict=True):
+        assert entry["losses"] == pytest.approx(expected["losses"], rel=0.02)
 
 
 def test_dead_latents_were_helped_in_these_runs(by_two):
@@ -163,7 +183,8 @@ def test_parts_are_even_and_weigh_as_much_as_their_rows(rows, size, accumulate):
         taken = sorted(n for part in parts for n in range(part.first, part.stop))
         assert taken == list(range(rows))
         lengths = [part.stop - part.first for part in parts]
-        assert min(lengths) > 0 and max(lengths) - min(lengths) <= 2
+        assert min(lengths) > 0
+        assert max(lengths) - min(lengths) <= 2
         assert sum(part.share for part in parts) == pytest.approx(accumulate)
 
 
@@ -237,6 +258,13 @@ def test_what_accelerate_was_told_is_never_ignored(monkeypatch, name, value, sai
     monkeypatch.setenv(f"ACCELERATE_{name}", value)
     with pytest.raises(BadInput, match=said):
         joined(["cpu"] if check_accelerate("float32", 1) is None else [])
+
+
+def test_other_commands_are_not_run_by_several_processes(root, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    found = CliRunner().invoke(cli, ["info", str(root / "store")])
+    assert isinstance(found.exception, BadInput)
+    assert "rkstore info was started several times" in found.exception.sentence
 
 
 def test_what_accelerate_was_told_may_be_what_rkstore_was(monkeypatch):
