@@ -1,6 +1,8 @@
 """A code as a list of the latents that are on, for sums that skip the others."""
 
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -10,8 +12,27 @@ from torch.nn import functional as F
 # than in a dense product, and the two break even at about a tenth.
 SPARSE = 1 / 16
 
+# The same on a CUDA device, where an entry costs what is read of memory, and a dense product next
+# to nothing.
+SPARSE_CUDA = 1 / 256
+
 # One in this many rows of a batch is enough for an estimate.
 SAMPLE_EVERY = 16
+
+
+def sparse_below(pre: Tensor) -> float:
+    """Below which share of the latents that are on a list is faster, where ``pre`` is."""
+    return SPARSE_CUDA if pre.is_cuda else SPARSE
+
+
+def has_kernels(x: Tensor) -> bool:
+    """Whether there are kernels (``kernels.py``) for the device of a tensor."""
+    return x.is_cuda and _has_triton()
+
+
+@cache
+def _has_triton() -> bool:
+    return find_spec("triton") is not None
 
 
 @dataclass(frozen=True)
@@ -44,6 +65,18 @@ class SparseCode:
     def times(self, rows: Tensor) -> Tensor:
         """``f rows``: for each token the sum of its latents' rows, ``(d_sae, d) → (batch, d)``."""
         return _sums(self.tokens, self.shape[0], self.latents, self.values, rows)
+
+    def dots(self, given: Tensor, rows: Tensor) -> Tensor:
+        """``(given rowsᵀ)`` only where a latent is on, ``(n,)``.
+
+        Args:
+            given: of each token, ``(batch, d)``.
+            rows: of each latent, ``(d_sae, d)``.
+        """
+        from rkstore.dictionaries import kernels
+
+        begins = _begins(self.tokens, self.shape[0])
+        return kernels.dots(begins, self.latents, given.contiguous(), rows.contiguous())
 
 
 @dataclass(frozen=True)
@@ -79,5 +112,15 @@ def _sums(owners: Tensor, count: int, indices: Tensor, weights: Tensor, rows: Te
 
     ``owners`` is ascending; an owner without entries has zeros.
     """
-    begins = torch.searchsorted(owners, torch.arange(count, device=owners.device))
+    begins = _begins(owners, count)
+    if has_kernels(rows) and not torch.is_grad_enabled():
+        from rkstore.dictionaries import kernels
+
+        return kernels.sums(begins, indices, weights, rows.contiguous())
+    begins = begins[:-1]
     return F.embedding_bag(indices, rows, begins, mode="sum", per_sample_weights=weights)
+
+
+def _begins(owners: Tensor, count: int) -> Tensor:
+    """The first entry of each owner, and the number of all, int64 ``(count + 1,)``."""
+    return torch.searchsorted(owners, torch.arange(count + 1, device=owners.device))
