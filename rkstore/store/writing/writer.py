@@ -40,7 +40,7 @@ from rkstore.store.formats import ArraySpec, format_named
 from rkstore.store.journal import ShardRecord, needed_journal
 from rkstore.store.manifest import Manifest
 from rkstore.store.store import Store
-from rkstore.store.writing.encoder import EncodedChunk, ShardEncoder, statistics_of
+from rkstore.store.writing.encoder import EncodedChunk, Floats, ShardEncoder, statistics_of
 from rkstore.store.writing.lock import claim, unlock
 
 
@@ -147,11 +147,12 @@ class StoreWriter:
             massive = {name: sum(c.massive_error for c in cs) for name, cs in chunks.items()}
             self._record(files, squared, massive)
 
-    def write_shard(self, values: dict[str, np.ndarray], columns: dict[str, np.ndarray]) -> None:
+    def write_shard(self, values: Mapping[str, Floats], columns: dict[str, np.ndarray]) -> None:
         """Write and record the next shard from all of its rows.
 
         Args:
-            values: for each site, float32 ``(rows of the shard, d_in)``.
+            values: for each site, float32 ``(rows of the shard, d_in)``; see
+                :meth:`ShardEncoder.add`.
             columns: for each column, integers ``(rows of the shard,)``.
 
         Raises:
