@@ -14,8 +14,14 @@ from torch import Tensor
 from rkstore.dictionaries.dictionary import Dictionary
 from rkstore.dictionaries.losses import select_losses
 from rkstore.dictionaries.rows import Rows
+from rkstore.dictionaries.selects.gated import Gated
+from rkstore.dictionaries.selects.jumprelu import JumpReLU
+from rkstore.dictionaries.selects.relu import ReLU
 from rkstore.dictionaries.sparse import has_kernels
 from rkstore.training.fast.scratch import grad_of
+
+# Selects whose compiled derivatives tests on a device hold to those of the CPU.
+COMPILED = (ReLU, JumpReLU, Gated)
 
 # Entries of a code: to compile takes seconds, and a smaller one is not worth them.
 COMPILED_FROM = 2**22
@@ -62,7 +68,8 @@ class Graph:
         self._parameters = [p for p in dictionary.parameters() if p.requires_grad]
         with torch.enable_grad():
             self._pre = [block.detach().requires_grad_() for block in blocks]
-            if has_kernels(blocks[0]) and sum(map(Tensor.numel, blocks)) >= COMPILED_FROM:
+            large = sum(map(Tensor.numel, blocks)) >= COMPILED_FROM
+            if large and has_kernels(blocks[0]) and type(dictionary.pools[0].rule) in COMPILED:
                 weight = blocks[0].new_full((), pressure, dtype=torch.float32)
                 self.f, losses = _compiled()(dictionary, rows, self._pre, dead, weight)
             else:
