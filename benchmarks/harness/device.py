@@ -77,7 +77,7 @@ def reading_alone(root: Path) -> list[str]:
 
 def prepared(bench: Bench, layers: str) -> Harvest:
     """``mlp.hook_post`` of some layers of GPT-2's shape, in bfloat16."""
-    tokens = bench.size(262_144 if layers != "all" else 65_536, 1024)
+    tokens = bench.size(131_072 if layers != "all" else 32_768, 1024)
     return prepare(
         HarvestSettings(
             model=str(gpt2_directory(bench)),

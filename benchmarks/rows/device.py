@@ -48,7 +48,6 @@ def _harvest(name: str, layers: str, what: str) -> None:
         floor="Codes, errors and statistics are computed on the device, between two passes of the "
         "model. What is left to the processor is to compress, write and sync 3,072 bytes a token "
         "and site.",
-        repetitions=3,
         device=True,
     )(sides)
 

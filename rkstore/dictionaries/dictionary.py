@@ -13,7 +13,7 @@ from rkstore.dictionaries.rownorm import OF_INPUT, ROW_NORMS
 from rkstore.dictionaries.rows import Rows, side_by_side, split
 from rkstore.dictionaries.selection import Selection
 from rkstore.dictionaries.selects import Select
-from rkstore.dictionaries.sparse import has_kernels
+from rkstore.dictionaries.sparse import has_row_kernels
 from rkstore.dictionaries.wirings import Bank, Wiring
 from rkstore.errors import BadInput
 from rkstore.store.sites import Site
@@ -336,7 +336,7 @@ class Dictionary(Pretrained, nn.Module):
     def normalise_decoder(self) -> None:
         """Give the rows of every decoder norm 1."""
         for _, (_, _, W_dec) in self.banks:
-            if has_kernels(W_dec):
+            if has_row_kernels(W_dec):
                 from rkstore.dictionaries import kernels
 
                 kernels.normalise_(W_dec, SMALLEST_NORM)
@@ -352,7 +352,7 @@ class Dictionary(Pretrained, nn.Module):
         for _, (_, _, W_dec) in self.banks:
             if W_dec.grad is None:
                 continue
-            if has_kernels(W_dec):
+            if has_row_kernels(W_dec):
                 from rkstore.dictionaries import kernels
 
                 kernels.project_(W_dec.grad, W_dec)

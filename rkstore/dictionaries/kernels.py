@@ -106,3 +106,50 @@ def normalise_(weights: Tensor, least: float) -> None:
     """Divide every row ``(n, d)`` by its norm, or by ``least`` if that is more."""
     n, width = weights.shape
     _normalise[(n,)](weights, least, width, triton.next_power_of_2(width), num_warps=8)
+
+
+@triton.jit
+def _adam(
+    weights, gradient, mean, square, corrections, lr, rest, beta2, rest2, eps, least, width,
+    UNIT: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    at = tl.arange(0, COLUMNS)
+    places = tl.program_id(0).to(tl.int64) * width + at
+    inside = at < width
+    w = tl.load(weights + places, mask=inside, other=0)
+    g = tl.load(gradient + places, mask=inside, other=0)
+    if UNIT:
+        g -= tl.sum(g * w) * w
+    m = tl.load(mean + places, mask=inside, other=0)
+    m += rest * (g - m)
+    v = beta2 * tl.load(square + places, mask=inside, other=0) + rest2 * g * g
+    w -= lr / tl.load(corrections) * m / (tl.sqrt(v) / tl.load(corrections + 1) + eps)
+    if UNIT:
+        w /= tl.maximum(tl.sqrt(tl.sum(w * w)), least)
+    tl.store(mean + places, m, mask=inside)
+    tl.store(square + places, v, mask=inside)
+    tl.store(weights + places, w, mask=inside)
+
+
+def adam_(
+    weights: Tensor,
+    gradient: Tensor,
+    moments: tuple[Tensor, Tensor],
+    corrections: Tensor,
+    rates: tuple[float, float, float, float],
+    unit: float | None,
+) -> None:
+    """One step of Adam on a matrix ``(n, d)``, in one pass over it.
+
+    Args:
+        corrections: ``1 - beta1^t`` and the root of ``1 - beta2^t``, float32 ``(2,)``.
+        rates: the learning rate, both betas, and epsilon.
+        unit: where rows have norm 1, the smallest norm: what is along a row is first taken from
+            its gradient (see :func:`project_`), and it gets norm 1 afterwards.
+    """
+    n, width = weights.shape
+    lr, beta, beta2, eps = rates
+    columns = triton.next_power_of_2(width)
+    numbers = (lr, 1 - beta, beta2, 1 - beta2, eps, unit or 0.0)
+    given = (weights, gradient, *moments, corrections, *numbers, width)
+    _adam[(n,)](*given, unit is not None, columns, num_warps=8)

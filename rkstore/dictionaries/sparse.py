@@ -16,6 +16,9 @@ SPARSE = 1 / 16
 # to nothing.
 SPARSE_CUDA = 1 / 256
 
+# Row of a matrix that fits in the registers of a multiprocessor, several times.
+WIDEST = 8192
+
 # One in this many rows of a batch is enough for an estimate.
 SAMPLE_EVERY = 16
 
@@ -26,8 +29,13 @@ def sparse_below(pre: Tensor) -> float:
 
 
 def has_kernels(x: Tensor) -> bool:
-    """Whether there are kernels (``kernels.py``) for the device of a tensor."""
+    """Whether there are kernels (``kernels.py``) for the device of a tensor: CUDA, and Triton."""
     return x.is_cuda and _has_triton()
+
+
+def has_row_kernels(matrix: Tensor) -> bool:
+    """Whether there are kernels for its rows, which they hold in registers as a whole."""
+    return has_kernels(matrix) and matrix.is_contiguous() and matrix.shape[1] <= WIDEST
 
 
 @cache

@@ -32,7 +32,7 @@ def step(run: Run, rows: Rows) -> None:
         pool.rule = run.select.at(run.step, settings.steps)
     found = _differentiated(run, rows)
     norm = clip(run.trained, settings.clip)
-    if settings.unit_decoder:
+    if settings.unit_decoder and not run.optimizer.keeps_unit:
         dictionary.project_decoder_gradient()
     run.optimizer.step()
     run.constrain(dictionary)

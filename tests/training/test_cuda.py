@@ -1,6 +1,7 @@
 """On a CUDA device a step gives what it gives on the CPU. Skipped where there is none."""
 
 import copy
+import shutil
 import sys
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from rkstore.training.fast import Scratch
 from rkstore.training.fast.graph import COMPILED_FROM
 from rkstore.training.helpers.auxk import AuxK
 from rkstore.training.objective import Objective
+from rkstore.training.optim import Adam
 from rkstore.training.settings import TrainSettings
 from rkstore.training.train import train
 
@@ -108,6 +110,50 @@ def test_decoder_rows_are_normalised_and_their_gradients_projected_as_on_the_cpu
         dictionary.project_decoder_gradient()
     torch.testing.assert_close(there.W_dec.cpu(), here.W_dec, atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(there.W_dec.grad.cpu(), here.W_dec.grad, atol=1e-5, rtol=1e-5)
+
+
+def test_adam_gives_the_numbers_of_the_cpu_and_keeps_decoder_rows_at_norm_1():
+    generator = torch.Generator().manual_seed(0)
+    begun = torch.nn.functional.normalize(torch.randn(60, 3000, generator=generator), dim=1)
+    given = [begun, torch.randn(60, 3000, generator=generator).T, torch.randn(60)]
+    here, there = (
+        [torch.nn.Parameter(x.clone().to(device)) for x in given] for device in ("cpu", "cuda")
+    )
+    ours, theirs = Adam(there, 0.01, unit=there[:1]), torch.optim.Adam(here, 0.01)
+    assert ours.keeps_unit
+    assert not Adam(there, 0.01).keeps_unit
+    for _ in range(4):
+        for a, b in zip(there, here, strict=True):
+            b.grad = torch.randn(b.shape, generator=generator)
+            a.grad = b.grad.cuda()
+        here[0].grad -= (here[0].grad * here[0]).sum(1, keepdim=True) * here[0].detach()
+        theirs.step()
+        here[0].data /= here[0].data.norm(dim=1, keepdim=True)
+        ours.step()
+    for a, b in zip(there, here, strict=True):
+        torch.testing.assert_close(a.cpu(), b, atol=1e-5, rtol=1e-4)
+        assert a.stride() == b.stride()
+        for name, moment in ours.state[a].items():
+            torch.testing.assert_close(moment.cpu(), theirs.state[b][name], atol=1e-5, rtol=1e-4)
+
+
+def test_a_run_goes_on_there_from_its_checkpoint(tmp_path):
+    (store,) = plant(PlantSettings(rows=4096, easy=True, out=str(tmp_path / "store")))
+    settings = TrainSettings(
+        store=store.where,
+        k=3,
+        d_sae=128,
+        steps=40,
+        checkpoint_every=20,
+        batch_size=128,
+        device="cuda",
+        out=str(tmp_path / "runs"),
+    )
+    last = train(settings)
+    expected = load_dictionary(last)[0].state_dict()
+    shutil.rmtree(last)
+    for name, tensor in load_dictionary(train(settings))[0].state_dict().items():
+        torch.testing.assert_close(tensor, expected[name], atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize("select", ["relu", "topk", "batchtopk", "jumprelu", "gated"])
