@@ -15,7 +15,7 @@ from rkstore.store.sites import Pair, block_of, head_of
 from rkstore.store.store import Store
 
 if TYPE_CHECKING:
-    from rkstore.harvest.cost import HarvestCost
+    from rkstore.harvest.cost import DeviceMemory, HarvestCost
     from rkstore.harvest.outline import Outline
     from rkstore.harvest.run import Harvest
     from rkstore.rkcnn import RkCNNResult
@@ -74,6 +74,7 @@ def describe_plan(plan: "HarvestCost") -> str:
     """What the harvest would cost with each codec, measured on a sample."""
     lines = [
         f"memory  about {size(plan.memory_bytes)}",
+        *([] if plan.device is None else [_device(plan.device)]),
         *([f"disk    {size(plan.free_bytes)} free"] if math.isfinite(plan.free_bytes) else []),
         "",
         f"{'codec':10}{'bytes':>10}{'time':>10}{'one reading':>14}  pays after",
@@ -87,6 +88,10 @@ def describe_plan(plan: "HarvestCost") -> str:
         )
     model = duration(plan.model_seconds)
     return "\n".join([*lines, "", f"Running the model again instead of reading takes {model}."])
+
+
+def _device(device: "DeviceMemory") -> str:
+    return f"device  about {size(device.needed_bytes)} of {size(device.total_bytes)}, {device.name}"
 
 
 def describe_outline(found: "Outline") -> str:

@@ -13,10 +13,13 @@ from rkstore.dictionaries.rownorm import OF_INPUT, ROW_NORMS
 from rkstore.dictionaries.rows import Rows, side_by_side, split
 from rkstore.dictionaries.selection import Selection
 from rkstore.dictionaries.selects import Select
-from rkstore.dictionaries.sparse import Code, SparseCode, latents_of, product
+from rkstore.dictionaries.sparse import Code, SparseCode, has_row_kernels, latents_of, product
 from rkstore.dictionaries.wirings import Bank, Wiring
 from rkstore.errors import BadInput
 from rkstore.store.sites import Site
+
+# Of a decoder row, so that one of zeros stays one.
+SMALLEST_NORM = 1e-12
 
 
 class Weights(NamedTuple):
@@ -338,7 +341,12 @@ class Dictionary(Pretrained, nn.Module):
     def normalise_decoder(self) -> None:
         """Give the rows of every decoder norm 1."""
         for _, (_, _, W_dec) in self.banks:
-            W_dec.div_(W_dec.norm(dim=1, keepdim=True).clamp_min(1e-12))
+            if has_row_kernels(W_dec):
+                from rkstore.dictionaries import kernels
+
+                kernels.normalise_(W_dec, SMALLEST_NORM)
+            else:
+                W_dec.div_(W_dec.norm(dim=1, keepdim=True).clamp_min(SMALLEST_NORM))
 
     @torch.no_grad()
     def project_decoder_gradient(self) -> None:
@@ -347,7 +355,13 @@ class Dictionary(Pretrained, nn.Module):
         Bricken et al. (2023), "Towards Monosemanticity", appendix on training.
         """
         for _, (_, _, W_dec) in self.banks:
-            if W_dec.grad is not None:
+            if W_dec.grad is None:
+                continue
+            if has_row_kernels(W_dec):
+                from rkstore.dictionaries import kernels
+
+                kernels.project_(W_dec.grad, W_dec)
+            else:
                 along = torch.linalg.vecdot(W_dec.grad, W_dec)
                 W_dec.grad.addcmul_(W_dec, along.unsqueeze(1), value=-1)
 

@@ -1,6 +1,5 @@
 """A loaded language model: its sites and their widths, tokens → activations."""
 
-import contextlib
 import difflib
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -210,6 +209,9 @@ class Model:
         """The same as tensors where the model is, as it computed them.
 
         On an accelerator this returns before they are.
+
+        Raises:
+            BadInput: the memory of an accelerator is too small.
         """
         ids = torch.from_numpy(tokens.astype(np.int64)).to(self.capture.device)
         hook = {site.hook_name: self.hook_of(site.hook_name) for site in sites}
@@ -224,9 +226,21 @@ class Model:
             if early and len(found) == len(names):
                 raise _AllFound
 
-        with contextlib.suppress(_AllFound):
+        try:
             self.capture.run(ids, names, keep)
+        except _AllFound:
+            pass
+        except torch.OutOfMemoryError:
+            raise BadInput(
+                f"a batch of {len(ids)} blocks does not fit the memory of --device {ids.device}: "
+                "give a smaller --batch-size, or --dtype bfloat16"
+            ) from None
         return {site.hook_name: _rows(found, site, hook[site.hook_name], ids) for site in sites}
+
+    def wait(self) -> None:
+        """Wait until everything asked of an accelerator is computed."""
+        if self.device == "cuda":
+            torch.cuda.synchronize(self.capture.device)
 
     def describe(self) -> dict[str, Any]:
         """What a manifest records of model and tokenizer."""

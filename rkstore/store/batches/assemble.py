@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,10 +28,13 @@ from rkstore.store.batches.slots import Slots
 from rkstore.store.codecs import Encoded
 from rkstore.store.readable import Readable
 
+Floats = NDArray[np.float32]
+
 # Rows decoded at once: at GPT-2's width they fit in a megabyte of cache.
 GATHER_ROWS = 64
 
 Part = Callable[[int], NDArray[np.int64]]
+"""Gives for a batch of so many rows the places, ascending, of those that are wanted."""
 
 # Batches assembled ahead, and threads that do it.
 AHEAD = 3
@@ -64,8 +67,8 @@ def read_batches(
     Batches are counted through the epochs.
 
     Args:
-        part: gives for a batch of so many rows the places, ascending, of those to decode, if not
-            all; the windows that they are in are read as a whole.
+        part: which rows of each batch to decode, if not all; the windows that they are in are read
+            as a whole.
 
     Two windows are held in memory as stored, a quarter of float32 in int8; rows are decoded when
     their batch is assembled. Both happen in background threads, some batches ahead.
@@ -85,12 +88,13 @@ def read_ahead(
     # If a program exits with batches left, the modules needed for cancelling may be unloaded; the
     # threads have ended by then.
     ending = sys.is_finalizing
-    coming = _Coming(reader.plan, reader.chunk_rows, start, stop, step)
-    with reader.near(coming), ThreadPoolExecutor(THREADS) as pool:
+    near = _Coming(reader.plan, reader.chunk_rows, start, stop, step)
+    with reader.near(near), ThreadPoolExecutor(reader.threads) as pool:
         ahead: deque[Future[Made]] = deque()
         try:
             count = None if stop is None else max(0, stop - start)
-            for number, pieces in enumerate(itertools.islice(_pieces(reader.plan, start), count)):
+            coming = itertools.islice(_pieces(reader.plan, start), count)
+            for number, pieces in enumerate(reader.begun(coming, pool)):
                 if number % step:
                     reader.skip(pieces)
                     continue
@@ -112,15 +116,14 @@ def read_rows(
 ) -> Iterator[Batch]:
     """Read the rows of some chunks once, in order, except those left out."""
     pending: list[Batch] = []
-    read = [chunk for chunk in chunks if len(left_out.kept(*store.rows_of_chunk(chunk)))]
-    with store.ahead(hook_names, read) as near:
-        for chunk in read:
-            rows = left_out.kept(*store.rows_of_chunk(chunk))
-            x = {name: left_out.read(near, name, chunk) for name in hook_names}
+    for chunk in chunks:
+        rows = left_out.kept(*store.rows_of_chunk(chunk))
+        if len(rows):
+            x = {name: left_out.read(store, name, chunk) for name in hook_names}
             pending.append(Batch(rows, x))
-            if sum(len(batch.rows) for batch in pending) >= batch_size:
-                yield _joined(pending)
-                pending = []
+        if sum(len(batch.rows) for batch in pending) >= batch_size:
+            yield _joined(pending)
+            pending = []
     if pending:
         yield _joined(pending)
 
@@ -161,6 +164,17 @@ def _pieces(plan: BatchPlan, start: int) -> Iterator[list[Piece]]:
         epoch += 1
 
 
+def _cut(pieces: list[Piece], part: Part) -> tuple[list[Piece], int]:
+    """The pieces with some of their rows, and how many there were."""
+    whole = sum(len(piece.rows) for piece in pieces)
+    places, cut = part(whole), []
+    for piece in pieces:
+        a, b = np.searchsorted(places, [piece.first, piece.first + len(piece.rows)])
+        rows = piece.rows[places[a:b] - piece.first]
+        cut.append(replace(piece, rows=rows, first=int(a)))
+    return cut, whole
+
+
 @dataclass(frozen=True)
 class _Coming:
     """The chunks of the windows of some batches, in order."""
@@ -182,24 +196,12 @@ class _Coming:
                         yield self.plan.row_ranges[chunk][0] // self.chunk_rows
 
 
-def _cut(pieces: list[Piece], part: Part) -> tuple[list[Piece], int]:
-    """The pieces with some of their rows, and how many there were."""
-    whole = sum(len(piece.rows) for piece in pieces)
-    places, cut = part(whole), []
-    for piece in pieces:
-        a, b = np.searchsorted(places, [piece.first, piece.first + len(piece.rows)])
-        rows = piece.rows[places[a:b] - piece.first]
-        cut.append(replace(piece, rows=rows, first=int(a)))
-    return cut, whole
-
-
 class Window:
     """The chunks of a window, by their index in ``row_ranges``: a future for each site."""
 
     def __init__(self, chunks: dict[int, list[Future[Encoded]]]) -> None:
         self.chunks = chunks
         self._apart: dict[int, Apart] = {}
-        self._sides: dict[int, Sides] = {}
         self._lock = threading.Lock()
 
     def apart(self, site: int) -> Apart:
@@ -214,40 +216,14 @@ class Window:
                 self._apart[site] = joined([part for part in parts if part is not None])
             return self._apart[site]
 
-    def sides(self, site: int) -> "Sides":
-        """What decodes the chunks."""
-        with self._lock:
-            if site not in self._sides:
-                self._sides[site] = Sides.of([f[site].result() for f in self.chunks.values()])
-            return self._sides[site]
-
-
-@dataclass(frozen=True)
-class Sides:
-    """The different parameters of some chunks: those of a shard share theirs.
-
-    ``vectors`` are float32 ``(parameters, d_in)`` by name; those of the row at ``i`` of all the
-    chunks' rows are at ``row[i]``.
-    """
-
-    vectors: dict[str, NDArray[np.float32]]
-    row: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, chunks: Sequence[Encoded]) -> "Sides":
-        found: dict[tuple[bytes, ...], int] = {}
-        keys = [tuple(vector.tobytes() for vector in chunk.side.values()) for chunk in chunks]
-        numbers = [found.setdefault(key, len(found)) for key in keys]
-        first = [chunks[numbers.index(number)] for number in found.values()]
-        vectors = {name: np.stack([chunk.side[name] for chunk in first]) for name in first[0].side}
-        return cls(vectors, np.repeat(numbers, [len(chunk.values) for chunk in chunks]))
-
 
 Made = TypeVar("Made")
 
 
 class Reader(ABC, Generic[Made]):
     """Reads the chunks of a window shortly before its first row is needed."""
+
+    threads = THREADS
 
     def __init__(
         self,
@@ -258,6 +234,14 @@ class Reader(ABC, Generic[Made]):
     ) -> None:
         self._store, self._names, self.plan, self._part = store, hook_names, plan, part
         self._windows: dict[tuple[int, int], Window] = {}
+
+    def begun(
+        self,
+        coming: Iterator[list[Piece]],
+        pool: ThreadPoolExecutor,  # noqa: ARG002
+    ) -> Iterator[list[Piece]]:
+        """The batches that are coming; a reader may begin to read for those far ahead."""
+        return coming
 
     @abstractmethod
     def assemble(self, pieces: list[Piece], windows: list[Window], whole: int | None) -> Made:
@@ -290,7 +274,7 @@ class Reader(ABC, Generic[Made]):
 
     def submit(self, pieces: list[Piece], pool: ThreadPoolExecutor) -> Future[Made]:
         """Submit a batch for assembly; the chunks it needs are read first."""
-        windows = [self._window(piece, pool) for piece in pieces]
+        windows = [self.window(piece, pool) for piece in pieces]
         cut, whole = (pieces, None) if self._part is None else _cut(pieces, self._part)
         batch = pool.submit(self.assemble, cut, windows, whole)
         self.skip(pieces)  # submitted batches hold their references
@@ -302,41 +286,41 @@ class Reader(ABC, Generic[Made]):
             if piece.last:
                 self._windows.pop(piece.window, None)
 
-    def _window(self, piece: Piece, pool: ThreadPoolExecutor) -> Window:
+    def window(self, piece: Piece, pool: ThreadPoolExecutor) -> Window:
+        """The window of a piece; reading it begins when it is first asked for."""
         if piece.window not in self._windows:
-            self._windows[piece.window] = Window(
-                {
-                    int(chunk): [pool.submit(self._load, name, int(chunk)) for name in self._names]
-                    for chunk in piece.chunks
-                }
-            )
+            self._windows[piece.window] = self.open_window(piece.chunks, pool)
         return self._windows[piece.window]
+
+    def open_window(self, chunks: NDArray[np.int64], pool: ThreadPoolExecutor) -> Window:
+        """Begin to read these chunks."""
+        return Window(
+            {
+                int(chunk): [pool.submit(self._load, name, int(chunk)) for name in self._names]
+                for chunk in chunks
+            }
+        )
+
+    def rows_of(self, chunk: int) -> int:
+        """How many rows the chunk of this index has."""
+        first, _ = self.plan.row_ranges[chunk]
+        return len(range(*self._store.rows_of_chunk(first // self._store.manifest.chunk_rows)))
 
     def _load(self, name: str, chunk: int) -> Encoded:
         first, _ = self.plan.row_ranges[chunk]
         return self._store.stored_chunk(name, first // self._store.manifest.chunk_rows)
 
-    def gather(
-        self, piece: Piece, window: Window, gathers: Sequence["Gather"], x: Sequence[NDArray[Any]]
-    ) -> NDArray[np.int64]:
-        """Put the rows of a piece into their places, at every site.
-
-        Returns:
-            The index of each row in the concatenated chunks of the window.
-        """
-        among, before = np.empty(len(piece.rows), np.int64), 0
-        for chunk, futures in window.chunks.items():
+    def places(
+        self, piece: Piece, window: Window
+    ) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.int64], int]]:
+        """For each chunk of the window: its index, the places of its rows in the piece, where
+        they are in the chunk, and how many rows the chunks before it have."""
+        before = 0
+        for chunk in window.chunks:
             first, stop = self.plan.row_ranges[chunk]
             places = np.flatnonzero((piece.rows >= first) & (piece.rows < stop))
-            within = piece.rows[places] % self._store.manifest.chunk_rows
-            among[places] = before + within
-            before += len(
-                range(*self._store.rows_of_chunk(first // self._store.manifest.chunk_rows))
-            )
-            if len(places):
-                for future, gather, out in zip(futures, gathers, x, strict=True):
-                    gather(future.result(), within, out, places)
-        return among
+            yield chunk, places, piece.rows[places] % self._store.manifest.chunk_rows, before
+            before += self.rows_of(chunk)
 
 
 class _Decoded(Reader[Batch]):
@@ -354,24 +338,40 @@ class _Decoded(Reader[Batch]):
             name: self._slots.take((len(rows), self._store.manifest.width(name)), np.float32)
             for name in self._names
         }
-        gathers = [Gather(self._store, name) for name in self._names]
+        gathers = [_Gather(self._store, name) for name in self._names]
         for piece, window in zip(pieces, windows, strict=True):
             here = slice(piece.first, piece.first + len(piece.rows))
-            among = self.gather(piece, window, gathers, [x[name][here] for name in self._names])
+            among = self._gather(piece, window, gathers, [x[name][here] for name in self._names])
             for site, name in enumerate(self._names):
                 if self._store.codec_of(name).keeps_apart:
                     window.apart(site).put(x[name][here], among)
         return Batch(rows, x, whole)
 
+    def _gather(
+        self, piece: Piece, window: Window, gathers: Sequence["_Gather"], x: Sequence[Floats]
+    ) -> NDArray[np.int64]:
+        """Decode the rows of a piece into their places, without the values kept apart.
 
-class Gather:
-    """Puts some rows of a chunk into their places, decoded or not, through a cache-sized buffer.
+        Returns:
+            The index of each row in the concatenated chunks of the window.
+        """
+        among = np.empty(len(piece.rows), np.int64)
+        for chunk, places, within, before in self.places(piece, window):
+            among[places] = before + within
+            if len(places):
+                for future, gather, out in zip(window.chunks[chunk], gathers, x, strict=True):
+                    gather(future.result(), within, out, places)
+        return among
+
+
+class _Gather:
+    """Decodes some rows of a chunk into their places, through a cache-sized buffer.
 
     Values kept apart are not filled in.
     """
 
-    def __init__(self, store: Readable, name: str, decode: bool = True) -> None:
-        self._codec, self._decode = store.codec_of(name), decode
+    def __init__(self, store: Readable, name: str) -> None:
+        self._codec = store.codec_of(name)
         shape = (GATHER_ROWS, store.manifest.width(name))
         self._stored, self._decoded = (
             np.empty(shape, self._codec.dtype),
@@ -382,17 +382,15 @@ class Gather:
         self,
         chunk: Encoded,
         within: NDArray[np.int64],
-        x: NDArray[Any],
+        x: Floats,
         places: NDArray[np.int64],
     ) -> None:
         for start in range(0, len(within), GATHER_ROWS):
             some = within[start : start + GATHER_ROWS]
             # With the default mode, "raise", NumPy gathers into a temporary array first.
             stored = chunk.values.take(some, axis=0, out=self._stored[: len(some)], mode="clip")
-            if self._decode:
-                held = self._decoded[: len(some)]
-                stored = self._codec.decode(Encoded(stored, chunk.side), held)
-            x[places[start : start + GATHER_ROWS]] = stored
+            decoded = self._codec.decode(Encoded(stored, chunk.side), self._decoded[: len(some)])
+            x[places[start : start + GATHER_ROWS]] = decoded
 
 
 def _joined(batches: list[Batch]) -> Batch:

@@ -15,7 +15,7 @@ from rkstore.store.files import LARGEST_JOURNAL, record_of, writing
 from rkstore.store.journal import ShardRecord, needed_journal
 from rkstore.store.manifest import Manifest
 from rkstore.store.piece import Whole
-from rkstore.store.writing.encoder import ShardEncoder
+from rkstore.store.writing.encoder import Floats, ShardEncoder
 from rkstore.store.writing.making import Attempts, make_shard
 
 
@@ -90,11 +90,12 @@ class Writer(ABC):
             self.manifest, self.next_shard if number is None else number, self._pool
         )
 
-    def write_shard(self, values: dict[str, np.ndarray], columns: dict[str, np.ndarray]) -> None:
+    def write_shard(self, values: Mapping[str, Floats], columns: dict[str, np.ndarray]) -> None:
         """Write and record the next shard from all of its rows.
 
         Args:
-            values: for each site, float32 ``(rows of the shard, d_in)``.
+            values: for each site, float32 ``(rows of the shard, d_in)``; see
+                :meth:`ShardEncoder.add`.
             columns: for each column, integers ``(rows of the shard,)``.
 
         Raises:

@@ -33,8 +33,12 @@ def pre_activations(
     blocks = [part.view(batch, size) for part, size in zip(parts, sizes, strict=True)]
     columns = torch.split(blocks[0], latents, dim=1) if dictionary.wiring.together else blocks
     for x, (_, weights), out in zip(inputs, dictionary.banks, columns, strict=True):
-        torch.mm(x.to(dtype), weights.W_enc.to(dtype), out=out)
-        out += weights.b_enc.to(dtype)
+        W_enc, b_enc = weights.W_enc.to(dtype), weights.b_enc.to(dtype)
+        if out.is_cuda:  # the bias is added as the product is written
+            torch.addmm(b_enc, x.to(dtype), W_enc, out=out)
+        else:
+            torch.mm(x.to(dtype), W_enc, out=out)
+            out += b_enc
     return blocks
 
 
