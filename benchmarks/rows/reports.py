@@ -3,6 +3,7 @@
 import functools
 import shutil
 from collections.abc import Iterator
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -98,10 +99,9 @@ def report_paint(bench: Bench) -> Iterator[Sides]:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if find_spec("playwright") is None or chromium is None:
         raise NotMeasured("no Playwright and Chromium: 'make browser', 'apt-get install chromium'")
-    from playwright.sync_api import sync_playwright
-
+    playwright = import_module("playwright.sync_api")
     address = f"{report(bench).resolve().as_uri()}#/latents"
-    with sync_playwright() as p:
+    with playwright.sync_playwright() as p:
         browser = p.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
 
         def ours() -> float:
