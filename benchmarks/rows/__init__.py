@@ -8,13 +8,7 @@ import importlib
 from harness.row import ROWS, Row
 
 KINDS = (
-    "harvests",
-    "storing",
-    "batches",
-    "probes",
-    "steps",
-    "evaluating",
-    "samples",
+    *("harvests", "storing", "batches", "probes", "steps", "evaluating", "samples", "reports"),
     "device",
     "training",
 )

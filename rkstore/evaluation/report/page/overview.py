@@ -27,8 +27,8 @@ def meta(
     model = str((store.manifest.source.get("model") or {}).get("name", "unknown model"))
     samples, result = latents.samples, run.result
     return {
-        "title": f"{model}, {sites_of(result)}",
-        "where": f"{model} · {sites_of(result)}",
+        "title": f"{model}, {_sites(run)}",
+        "where": f"{model} · {_sites(run)}",
         "made": (
             f"Made by rkstore from store {store.manifest.fingerprint}. Every file lies in this "
             "folder; nothing is requested from elsewhere."
@@ -50,6 +50,11 @@ def meta(
         "probe": None,
         "figures": [],
     }
+
+
+def _sites(run: Run) -> str:
+    """The sites of a run, with places at which a line can break."""
+    return sites_of(run.result).replace(",", ", ")
 
 
 def lede(store: Readable, runs: Sequence[Run], told: Sequence[str]) -> str:
@@ -91,16 +96,14 @@ def text_of(source: dict[str, Any]) -> str:
 def _facts(store: Readable, run: Run) -> list[list[str]]:
     source, result = store.manifest.source, run.result
     model = source.get("model") or {}
+    kind = f" · {model['architecture']}" if model.get("architecture") else ""
     layers = f", {model['layers']} layers" if model.get("layers") else ""
     codecs = {store.codec_of(name).name for name in store.hook_names}
     rows = store.stop_row - store.first_row
     return [
-        [
-            "Model",
-            f"{model.get('name', 'unknown')} · {model.get('architecture', 'unknown')}{layers}",
-        ],
+        ["Model", f"{model.get('name', 'unknown')}{kind}{layers}"],
         ["Text", text_of(source)],
-        ["Site", sites_of(result)],
+        ["Site", _sites(run)],
         ["Width", f"{result.d_in:,} → {result.d_sae:,} latents"],
         ["Rows", f"{rows:,} in blocks of {store.manifest.context_size}"],
         ["Stored as", ", ".join(sorted(codecs))],
@@ -126,7 +129,7 @@ def _of_latents(run: Run, text: Text, latents: Latents) -> dict[str, Any]:
     )
     return {
         "dictionary": name,
-        "site": sites_of(run.result),
+        "site": _sites(run),
         "lede": (
             f"{name}, looked at on {samples.rows:,} tokens, those trained on and those held out."
             + next_token
