@@ -16,13 +16,14 @@ from rkstore.harvest.settings import HarvestSettings
 from rkstore.rkcnn.settings import ProbeSettings
 from rkstore.settings import flag_of, options_in
 from rkstore.share.settings import ExportSettings, ImportSettings, PullSettings
+from rkstore.store.places.ranges import NoRanges
 from rkstore.store.places.url import NotThere
 from rkstore.store.rows import NoSuchRow
 from rkstore.store.sites import Lacking
 from rkstore.training.checkpoint import Diverged
 from rkstore.training.settings import TrainSettings
 
-OURS = (RkstoreError, BadInput, DamagedStore, Diverged, Lacking, NoSuchRow, NotThere)
+OURS = (RkstoreError, BadInput, DamagedStore, Diverged, Lacking, NoRanges, NoSuchRow, NotThere)
 FIELDS = sorted(
     set().union(
         *map(options_in, (HarvestSettings, ImportSettings, ExportSettings, PullSettings)),

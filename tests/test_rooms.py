@@ -40,6 +40,7 @@ ORDER = (
     ("shards", "finding", "tables"),
     ("lookup",),
     ("store",),
+    ("pairing",),
     (*APART, "facts", "context", "paired"),
     ("verify", "open"),
 )

@@ -6,7 +6,6 @@ every site.
 
 import copy
 import hashlib
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -20,6 +19,13 @@ from rkstore.store.codecs import CODECS, Codec, Encoded
 from rkstore.store.jsontext import canonical
 from rkstore.store.lookup import Lookup
 from rkstore.store.manifest import PARTNER_ROW
+from rkstore.store.pairing import (
+    an_object,
+    check_aligned,
+    check_names,
+    check_same_rows,
+    check_same_tokens,
+)
 from rkstore.store.sites import Among, Hooks, Pair
 from rkstore.store.statistics import Statistics
 from rkstore.store.store import Store
@@ -27,13 +33,7 @@ from rkstore.store.words import Words
 
 NAMES = ("base", "chat")
 
-# In front of the colon: no dot or colon, so that a block's number is still found.
-NAME = re.compile(r"[A-Za-z0-9_-]+")
-
 Integers = NDArray[np.signedinteger[Any]]
-
-# Rows whose tokens are compared at once: 8 MB of two columns.
-COMPARED_ROWS = 2**20
 
 
 @dataclass(frozen=True)
@@ -70,15 +70,15 @@ class PairedStore(Lookup):
         Raises:
             BadInput: the names are the same, or the rows are not of the same tokens.
         """
-        _check_names(names)
+        check_names(names)
         self.first, self.second, self.names = first, second, tuple(names)
         self.where = f"{first.where} paired with {second.where}"
         self.aligned = PARTNER_ROW in second.manifest.columns
         if self.aligned or PARTNER_ROW in first.manifest.columns:
-            _check_aligned(first, second)
+            check_aligned(first, second)
         else:
-            _check_same_rows(first, second)
-            _check_same_tokens(first, second)
+            check_same_rows(first, second)
+            check_same_tokens(first, second)
         self._sites = {
             f"{name}:{own}": (store, own)
             for name, store in zip(self.names, (first, second), strict=True)
@@ -324,103 +324,10 @@ class PairedStore(Lookup):
 
 def _both(stores: Sequence[Store]) -> dict[str, Any]:
     """Name and digest that stand for two models."""
-    models = [_object(store.manifest.source.get("model")) for store in stores]
+    models = [an_object(store.manifest.source.get("model")) for store in stores]
     digests = [model.get("weights_sha256") for model in models]
     both = hashlib.sha256(canonical(digests).encode()).hexdigest()
     return {
         "name": "+".join(str(model.get("name", "unknown")).split("/")[-1] for model in models),
         "weights_sha256": both if all(digests) else None,
     }
-
-
-def _check_names(names: Sequence[str]) -> None:
-    if isinstance(names, str) or len(names) != 2:
-        raise BadInput(f"a pair of stores needs two names, not {names!r}: give one for each")
-    for name in names:
-        if not NAME.fullmatch(name):
-            raise BadInput(
-                f"'{name}' cannot name a store of a pair: use letters, digits, _ and - only"
-            )
-    if names[0] == names[1]:
-        raise BadInput(f"both stores of the pair are named {names[0]}: give two different names")
-
-
-def _check_aligned(first: Store, second: Store) -> None:
-    """Raise BadInput unless the rows of the second are aligned to those of the first."""
-    if PARTNER_ROW in first.manifest.columns:
-        raise BadInput(
-            f"{first.where} is aligned to another store: give that one first, and this one second"
-        )
-    partner = _object(second.manifest.source.get("paired_with"))
-    if partner.get("fingerprint") != first.manifest.fingerprint:
-        raise BadInput(
-            f"{second.where} is aligned to {partner.get('name')} ({partner.get('fingerprint')}), "
-            f"not to {first.where} ({first.manifest.fingerprint}): give that one first"
-        )
-
-
-def _check_same_rows(first: Store, second: Store) -> None:
-    for what, one, other in (
-        ("rows", first.rows, second.rows),
-        (
-            "readable rows",
-            f"{first.first_row}:{first.stop_row}",
-            f"{second.first_row}:{second.stop_row}",
-        ),
-        ("tokens in a block", first.manifest.context_size, second.manifest.context_size),
-    ):
-        if one != other:
-            raise BadInput(
-                f"{first.where} and {second.where} cannot be paired, {what} are {one} and {other}: "
-                f"{_again(first)}"
-            )
-
-
-def _check_same_tokens(first: Store, second: Store) -> None:
-    """Raise BadInput unless both stores have the same token in every row.
-
-    By the digests of the harvests, if both recorded one; otherwise the columns are read.
-    """
-    digests = [_digest(store) for store in (first, second)]
-    if all(digests):
-        if digests[0] != digests[1]:
-            raise BadInput(
-                f"{first.where} and {second.where} are not of the same tokens: {_again(first)}"
-            )
-        return
-    known = False
-    for start, tokens in _compared(first, second):
-        differ = np.flatnonzero(tokens[0] != tokens[1])
-        if len(differ):
-            raise BadInput(
-                f"{first.where} and {second.where} are not of the same tokens, from row "
-                f"{start + int(differ[0])} on: {_again(first)}"
-            )
-        known = known or bool((tokens[0] >= 0).any())
-    if not known:
-        raise BadInput(
-            f"the tokens of {first.where} are not known, so it cannot be paired: import both "
-            "stores with their token ids"
-        )
-
-
-def _compared(first: Store, second: Store) -> Iterator[tuple[int, list[Integers]]]:
-    """The tokens of both stores, some rows at a time."""
-    for start in range(first.first_row, first.stop_row, COMPARED_ROWS):
-        stop = min(start + COMPARED_ROWS, first.stop_row)
-        yield start, [store.column("token_id", start, stop) for store in (first, second)]
-
-
-def _digest(store: Store) -> str | None:
-    """The digest of a harvest's tokens; the files of an import may not be what it says."""
-    source = store.manifest.source
-    found = _object(source.get("tokens")).get("sha256")
-    return found if isinstance(found, str) and "imported_from" not in source else None
-
-
-def _again(first: Store) -> str:
-    return f"run the second model with 'rkstore harvest --paired-with {first.where}'"
-
-
-def _object(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}

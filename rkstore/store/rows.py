@@ -70,7 +70,10 @@ def column_of(store: Readable, name: str, rows: Rows) -> NDArray[Any]:
         return _gathered(store, rows, np.empty(len(rows), dtype), lambda c: _column(store, name, c))
     store.check_site(name)
     out = np.empty((len(rows), store.manifest.width(name)), np.float32)
-    return _gathered(store, rows, out, lambda chunk: store.chunk(name, chunk))
+    chunks = np.unique(rows // store.manifest.chunk_rows).tolist()
+    # At a URL the shard of a single chunk is kept: the next row asked for may be in it.
+    with store.ahead([name] if len(chunks) > 1 else [], chunks) as near:
+        return _gathered(store, rows, out, lambda chunk: near.chunk(name, chunk))
 
 
 def each_row(store: Readable) -> Iterator[dict[str, Any]]:

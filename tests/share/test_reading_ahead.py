@@ -298,3 +298,43 @@ def test_a_size_of_the_cache_that_is_none_is_refused(make_store, web, monkeypatc
     monkeypatch.setenv("RKSTORE_CACHE_BYTES", given)
     with pytest.raises(BadInput, match=f"RKSTORE_CACHE_BYTES is '{given}': give a number of bytes"):
         RemoteStore(f"{web.url}/store")
+
+
+@pytest.mark.parametrize("kind", ["web", "bucket"])
+def test_workers_of_a_loader_read_from_a_url(make_store, tmp_path, request, kind):
+    """They are forked: neither a connection nor its thread is theirs."""
+    from torch.utils.data import DataLoader
+
+    from rkstore.share.push import push
+    from rkstore.training.datasets import BatchDataset
+
+    store, values = make_store(codec="float32", **SIZES)
+    place = request.getfixturevalue(kind)
+    at = place if kind == "bucket" else f"{place.url}/store"
+    if kind == "bucket":
+        push(str(store.root), at)
+    remote = RemoteStore(at, tmp_path / "cache")
+    remote.read(SITE, 0, 10)
+    loader = DataLoader(BatchDataset(remote, SITE, 256), batch_size=None, num_workers=2, timeout=60)
+    seen = 0
+    for rows, x in loader:
+        np.testing.assert_array_equal(x.numpy(), values[SITE][rows.numpy()])
+        seen += len(rows)
+    assert seen == store.rows
+
+
+@pytest.mark.parametrize(
+    "options", [{"max_norm": 30.0}, {"init": "rkcnn"}, {"norm": "whiten", "init": "datapoint"}]
+)
+def test_no_part_of_a_training_fetches_shards_whole_for_a_few_chunks(
+    make_store, tmp_path, web, monkeypatch, options
+):
+    store, _ = make_store(codec="int8", **SIZES)
+    monkeypatch.setenv("RKSTORE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("RKSTORE_CACHE_BYTES", "4e4")
+    wanted = {"layer": 0, "steps": 20, "batch_size": 64, "d_sae": 24, "k": 4} | options
+    train(TrainSettings(store=f"{web.url}/store", out=str(tmp_path / "sae"), **wanted))
+    whole = {f"store/{path}": file.bytes for path, file in store.files().items()}
+    asked = [(path, count) for path, count in web.served if values_file(path)]
+    assert asked
+    assert [path for path, count in asked if count == whole[path]] == []

@@ -5,6 +5,7 @@ URL. Results are bytes, bounded by the caller, never objects; paths come from a 
 from a listing.
 """
 
+import os
 import posixpath
 import re
 from collections.abc import Callable, Iterator
@@ -79,13 +80,24 @@ class Location:
             )
         self._given = url
         with self._one_sentence(""):
-            self._fs, self._root = patiently(lambda: _file_system(self.scheme, url))
+            patiently(self._connect)
             self._fs.invalidate_cache()  # an earlier listing may be outdated
         # On the Hub, the URL may end with the repository and its revision.
         named = re.sub(r"@[^/]*", "", self.url) if self.scheme == "hf" else self._root
         self.name = posixpath.basename(named)
         # An SFTP session answers one request at a time.
         self.at_once = 1 if self.scheme in SFTP else AT_ONCE
+
+    def _connect(self) -> None:
+        self._process = os.getpid()
+        self._connected, self._root = _file_system(self.scheme, self._given)
+
+    @property
+    def _fs(self) -> Any:
+        """The file system, connected by this process: after a fork, the connection is another's."""
+        if self._process != os.getpid():
+            self._connect()
+        return self._connected
 
     def blocks(self, path: str) -> Iterator[bytes]:
         """The bytes of a file, some at a time. If the connection breaks, they continue from there.
@@ -211,7 +223,7 @@ class Location:
         # The others connect whenever they need to; an SFTP session ends with its connection.
         if self.scheme in SFTP:
             self._fs.client.close()
-            self._fs, self._root = _file_system(self.scheme, self._given)
+            self._connect()
 
     @contextmanager
     def _one_sentence(self, path: str, doing: str = "read") -> Iterator[None]:
