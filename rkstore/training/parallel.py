@@ -185,7 +185,7 @@ def together(world: World) -> Iterator[None]:
         error = raised
     if world.size == 1:
         return
-    if world.either(error is not None):
+    if world.total(error is not None):
         raise next(one for one in world.said(_portable(error)) if one is not None)
 
 
