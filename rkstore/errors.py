@@ -64,11 +64,11 @@ def _renamed(sentence: str, off: str, taken: Callable[[str], bool]) -> str:
 
 def size(count: float) -> str:
     """Bytes for display, in decimal units."""
-    for unit in ("B", "kB", "MB", "GB"):
+    for unit in ("B", "kB", "MB", "GB", "TB"):
         if count < 1000:
             return f"{count:.3g} {unit}"
         count /= 1000
-    return f"{count:,.3g} TB"
+    return f"{count:,.3g} PB"
 
 
 def one_line(error: object, most: int = 300) -> str:

@@ -393,8 +393,11 @@ def check_distinct(flag: str, given: tuple[str, ...]) -> None:
 
 
 def check_device(device: str) -> None:
-    """Raise BadInput unless a tensor can be made on that device."""
+    """Raise BadInput unless a tensor of numbers can be made on that device."""
     import torch
+
+    if device.split(":")[0] == "meta":
+        raise BadInput("the device meta has no numbers: it is for 'rkstore plan' alone")
 
     try:
         torch.empty(0, device=device)

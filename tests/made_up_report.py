@@ -8,6 +8,7 @@ import numpy as np
 from rkstore.evaluation.measure import DENSITY_EDGES
 from rkstore.evaluation.report.page.decoders import BankWires
 from rkstore.evaluation.report.page.latents import PART, TELLING, Latents
+from rkstore.evaluation.report.page.logits import TOKENS, Logits
 from rkstore.evaluation.report.page.tally import Tally
 from rkstore.evaluation.report.page.text import PART as TEXT_PART
 from rkstore.evaluation.report.page.text import Text
@@ -65,8 +66,15 @@ def made_up(latents: int, rows: int = 32_768, each: int = 31, seed: int = 0) -> 
         units=[[(1, 0.5), (2, -0.25), (3, 0.125)]] * latents,
         norms=np.ones(latents),
         cosines=np.full(latents, 0.5),
+        logits=_logits(rng, latents, len(pieces)),
     )
     return samples, text, vocabulary, own
+
+
+def _logits(rng: Any, latents: int, tokens: int) -> Logits:
+    values = np.sort(rng.standard_normal((latents, TOKENS)) + 4)[:, ::-1]
+    kinds = [(rng.integers(0, tokens, (latents, TOKENS)), sign * values) for sign in (1, -1, 1, -1)]
+    return Logits(*kinds, following=rng.standard_normal(latents), path="made up")
 
 
 def _samples(rng: Any, latents: int, rows: int, each: int) -> Samples:
@@ -144,7 +152,8 @@ def meta_of(made: Made, runs: int = 1) -> dict[str, Any]:
             "wires": [{"reads": [site], "writes": [site]}],
             "whose": None,
             "no_logits": "No model was given.",
-            "logits_warning": "",
+            "logits_warning": "The tokens that do follow are mostly not among these",
+            "logits_path": "By a path that is made up.",
         },
         "probe": None,
         "figures": [],

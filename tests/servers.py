@@ -1,10 +1,14 @@
 """Servers on loopback, and lines to them that break, as fixtures."""
 
 import hashlib
+import http.client
 import http.server
+import itertools
+import os
 import socket
 import threading
 from contextlib import suppress
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -159,3 +163,64 @@ class BadLine:
         for end in (near, far):
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
+
+
+SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Reduce your request rate</Message></Error>"
+
+
+class Dropping(http.server.BaseHTTPRequestHandler):
+    """Passes requests on to another server; one in twenty answers is refused or cut amid a body."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        server = self.server
+        with server.lock:
+            server.count += 1
+            fault = next(server.faults) if server.count % 20 == 0 else ""
+        if fault == "busy":
+            self.answer(503, [("Content-Type", "application/xml")], SLOW_DOWN, len(SLOW_DOWN))
+            return
+        far = http.client.HTTPConnection("127.0.0.1", server.port)
+        far.request(self.command, self.path, headers=dict(self.headers))
+        found = far.getresponse()
+        body = found.read()
+        left = ("Connection", "Content-Length")
+        kept = [pair for pair in found.getheaders() if pair[0] not in left]
+        size = found.headers.get("Content-Length", str(len(body)))
+        self.answer(found.status, kept, body, size, cut=fault == "cut")
+        far.close()
+
+    def do_HEAD(self):
+        self.do_GET()
+
+    def answer(self, status, headers, body, size, *, cut=False):
+        self.send_response(status)
+        for name, value in headers:
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(size))
+        self.end_headers()
+        with suppress(OSError):
+            self.wfile.write(body[: len(body) // 2] if cut else body)
+        self.close_connection = cut or self.close_connection
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def dropping(bucket, monkeypatch):
+    """A server between us and S3 that drops one request in twenty; ``url`` is the bucket's."""
+    import s3fs
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Dropping)
+    server.port = urlsplit(os.environ["AWS_ENDPOINT_URL"]).port
+    server.lock, server.count, server.faults = threading.Lock(), 0, itertools.cycle(["busy", "cut"])
+    server.url = bucket
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    s3fs.S3FileSystem.clear_instance_cache()  # those that have the other address
+    yield server
+    s3fs.S3FileSystem.clear_instance_cache()
+    server.shutdown()
+    server.server_close()

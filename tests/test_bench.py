@@ -4,6 +4,7 @@ import ast
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from harness.page import from_numbers, page, table, to_numbers
 from harness.row import Bench, NotMeasured, Row, Sides, Target
 from harness.scaling import section
 from rows import NAMES, row_named
+from rows.device import HARVESTS, SELECTS
 from rows.steps import ARCHITECTURES, KINDS
 
 ROWS = Path(__file__).parents[1] / "benchmarks" / "rows"
@@ -53,6 +55,7 @@ def test_every_file_of_rows_is_read_and_every_row_is_in_the_list():
         and any("compared" in ast.unparse(decorator) for decorator in function.decorator_list)
     ]
     tables = [*(f"step_{kind}" for kind in KINDS), *(f"saelens_{name}" for name in ARCHITECTURES)]
+    tables += [*(f"step_cuda_{select}" for select in SELECTS), *HARVESTS]
     assert sorted([*written, *tables]) == sorted(NAMES)
     assert NAMES[0] == "harvest_fp32"
     assert NAMES[-1] == "end_to_end"
@@ -134,3 +137,19 @@ def test_a_billion_rows_follow_from_the_last_two_sizes():
     assert "400 bytes a row to 400.0 GB" in text
     assert "memory did not grow while harvesting" in text
     assert "grew by 8.0 bytes a row, which would make 8.0 GB, while reading" in text
+
+
+def test_a_row_of_a_device_names_it_and_is_not_measured_without_one(tmp_path, monkeypatch):
+    row = replace(row_of([2.0] * 6, [1.0] * 6), device=True)
+    monkeypatch.setattr("harness.measure.device", lambda: "an abacus of glass")
+    found = measure(row, Bench(tmp_path))
+    assert found.device == "an abacus of glass"
+    assert "on an abacus of glass" in page(
+        [row], {row.name: found}, MACHINE | {"libraries": {}}, None
+    )
+
+    def missing() -> str:
+        raise NotMeasured("it needs a CUDA device")
+
+    monkeypatch.setattr("harness.measure.device", missing)
+    assert measure(row, Bench(tmp_path)).reason == "it needs a CUDA device"

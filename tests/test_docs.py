@@ -47,6 +47,7 @@ PAGES = [
             "planted",
             "probing",
             "samples",
+            "scale",
             "sharing",
             "training",
         )

@@ -115,6 +115,9 @@ class Sign(Codec):
         sign = 2 * encoded.values.astype(np.float32) - 1
         return encoded.side["mean"] + sign * encoded.side["deviation"]
 
+    def decode_tensor(self, values: Any, side: Any) -> Any:
+        return side["mean"] + (2 * values.float() - 1) * side["deviation"]
+
 
 class FromText(Importer):
     """Numbers in lines."""

@@ -262,6 +262,7 @@ def test_a_key_given_twice_in_a_yaml_file_is_refused(kind, spec, tmp_path):
 # Text that is not, and cannot be, a path. Whatever is not listed here must be marked as one.
 NO_PATHS = {
     *("revision", "layer", "layers", "hook", "dataset_config", "split", "device", "name", "rows"),
+    *("shards", "address"),
     *("hook_name", "hook_name_out", "model_name", "hook_out", "pair", "metric"),
     *("seeds", "address"),
     *("text_column", "ids_column", "chat_column", "id_column"),

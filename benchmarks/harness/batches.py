@@ -18,7 +18,7 @@ from rkstore.store.batches.plan import WINDOW_ROWS
 EPOCHS = 2
 
 
-def shuffled(root: Path) -> Side:
+def shuffled(root: Path | str) -> Side:
     """Rows/s of shuffled batches of a store that stays open, as it does in a training run."""
     store = rkstore.open(root)
     site = store.site()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.peer import ENVIRONMENTS, ROOT
-from harness.row import THREADS
+from harness.row import THREADS, NotMeasured
 
 LIBRARIES = (
     "rkstore",
@@ -37,6 +37,21 @@ def machine() -> dict[str, Any]:
         "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
         "peers": {name: _peer_libraries(ROOT / path) for name, path in ENVIRONMENTS.items()},
     }
+
+
+def device() -> str:
+    """The CUDA device, the processor beside it, and what computes on them.
+
+    Raises:
+        NotMeasured: there is none.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        raise NotMeasured("it needs a CUDA device")
+    versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers")}
+    libraries = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return f"{torch.cuda.get_device_name()} beside {os.cpu_count()} cores, {libraries}"
 
 
 def _cpu() -> str:

@@ -7,6 +7,7 @@ import traceback
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.machine import device
 from harness.row import Bench, NotMeasured, Row, Sides
 
 QUICK_REPETITIONS = 2
@@ -25,6 +26,8 @@ class Measurement:
     date: str = ""
     seconds: float = 0.0
     """The whole row, including preparation."""
+    device: str = ""
+    """The accelerator it was measured on, and its libraries."""
     before: dict[str, Any] | None = None
     """Ratio and date of the result that this one replaced."""
 
@@ -48,8 +51,9 @@ def measure(row: Row, bench: Bench) -> Measurement:
     ours: list[float] = []
     theirs: list[float] = []
     notes: list[str] = []
-    reason = None
+    reason, on = None, ""
     try:
+        on = device() if row.device else ""
         with row.sides(bench) as sides:
             ours, theirs = alternate(sides, repetitions(row, bench))
             notes = sides.notes()
@@ -59,7 +63,7 @@ def measure(row: Row, bench: Bench) -> Measurement:
         traceback.print_exc(file=sys.stderr)
         reason, ours, theirs = f"failed: {type(error).__name__}: {error}", [], []
     return Measurement(
-        row.name, ours, theirs, notes, reason, date, round(time.perf_counter() - began, 1)
+        row.name, ours, theirs, notes, reason, date, round(time.perf_counter() - began, 1), on
     )
 
 

@@ -107,7 +107,10 @@ def _in_words(row: Row, measurement: Measurement) -> str:
         if len(measurement.ratios) > 1
         else "counted once"
     )
-    result = f"**Result.** {figure(measurement.ratio)} ({repeated}), {met}, {measurement.date}."
+    where = f" on {measurement.device}" if measurement.device else ""
+    result = (
+        f"**Result.** {figure(measurement.ratio)} ({repeated}), {met}, {measurement.date}{where}."
+    )
     if measurement.before:
         result += f" Before: {figure(measurement.before['ratio'])}, {measurement.before['date']}."
     return "\n\n".join([*lines, " ".join([result, *measurement.notes])])

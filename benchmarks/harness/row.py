@@ -80,6 +80,8 @@ class Row:
     """
     repetitions: int = 5
     """Of each side; 1 for what is counted and not timed."""
+    device: bool = False
+    """Whether it needs a CUDA device."""
 
 
 ROWS: dict[str, Row] = {}
@@ -97,12 +99,14 @@ def compared(
     how: str,
     floor: str,
     repetitions: int = 5,
+    device: bool = False,
 ) -> Callable[[Preparation], Preparation]:
     """Make a row of a generator that yields its two sides; the row has the function's name."""
 
     def add(prepare: Preparation) -> Preparation:
         name, sides = prepare.__name__, contextmanager(prepare)
-        ROWS[name] = Row(name, what, against, unit, target, how, floor, sides, repetitions)
+        row = Row(name, what, against, unit, target, how, floor, sides, repetitions, device)
+        ROWS[name] = row
         return prepare
 
     return add

@@ -73,8 +73,12 @@ def repeated(work: Any, times: int = TIMES) -> Side:
     return lambda: total() / times
 
 
-def products(run: Run) -> tuple[Any, str]:
-    """The products of a dense step, into memory that is there already; and a list of them."""
+def products(run: Run, **where: Any) -> tuple[Any, str]:
+    """The products of a dense step, into memory that is there already; and a list of them.
+
+    Args:
+        where: ``device`` and ``dtype`` of the matrices.
+    """
     n, shapes = run.settings.batch_size, list[tuple[int, int, int]]()
     for bank, _ in run.dictionary.banks:
         into, out, back = (
@@ -87,8 +91,11 @@ def products(run: Run) -> tuple[Any, str]:
             shapes += [out, back]
         if run.dictionary.wiring.skip:
             shapes += [(n, bank.d_in, bank.d_out), (bank.d_out, n, bank.d_in)]
-    given = {shape: (torch.randn(shape[:2]), torch.randn(shape[1:])) for shape in shapes}
-    results = {shape: torch.empty(shape[0], shape[2]) for shape in shapes}
+    given = {
+        shape: (torch.randn(shape[:2], **where), torch.randn(shape[1:], **where))
+        for shape in shapes
+    }
+    results = {shape: torch.empty(shape[0], shape[2], **where) for shape in shapes}
 
     def all_of_them() -> None:
         for shape in shapes:

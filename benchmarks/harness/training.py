@@ -114,7 +114,7 @@ def timed(
 
 
 def timed_together(
-    store: Path,
+    store: Path | str,
     steps: int,
     options: Sequence[Mapping[str, Any]],
     source: Callable[..., Iterator[Batch]] = read_batches,
@@ -124,6 +124,7 @@ def timed_together(
     The first batch, which every run waits for once, is not counted; writing the checkpoint
     is not either.
     """
+    beside = store.parent if isinstance(store, Path) else None
     asked: list[float] = []
     given: list[float] = []
 
@@ -136,7 +137,7 @@ def timed_together(
             yield batch
 
     with (
-        tempfile.TemporaryDirectory(dir=store.parent) as out,
+        tempfile.TemporaryDirectory(dir=beside) as out,
         mock.patch.object(reading, "read_batches", watched),
     ):
         train_all(

@@ -7,7 +7,17 @@ import importlib
 
 from harness.row import ROWS, Row
 
-KINDS = ("harvests", "storing", "batches", "probes", "steps", "evaluating", "samples", "training")
+KINDS = (
+    "harvests",
+    "storing",
+    "batches",
+    "probes",
+    "steps",
+    "evaluating",
+    "samples",
+    "device",
+    "training",
+)
 for kind in KINDS:
     importlib.import_module(f"rows.{kind}")
 

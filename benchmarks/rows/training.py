@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 from harness import harvests, synthetic
+from harness.batches import shuffled
+from harness.objects import in_s3
 from harness.row import Bench, Side, Sides, Target, compared
 from harness.training import (
     BATCH,
@@ -57,6 +59,36 @@ def wait_for_data(bench: Bench) -> Iterator[Sides]:
         return runs[-1].waited
 
     yield Sides(waited, lambda: runs[-1].seconds)
+
+
+@compared(
+    what="Time that a training step (TopK, 768 → 6,144, 4,096 rows) waits for its batch if the "
+    "store lies in S3 and the cache holds a third of it",
+    against="The whole time of the same steps",
+    unit="s",
+    target=Target("at most", 0.1),
+    how="One epoch of 16 steps a repetition, each chunk of which is a range request to moto's S3 "
+    "server, a process on the same two cores, without latency. Counted as in wait_for_data.",
+    floor="As there. The server takes a part of the two cores.",
+)
+def wait_for_objects(bench: Bench) -> Iterator[Sides]:
+    steps, runs = bench.size(16, 3), []
+    root = synthetic.store(bench, width=D_IN)
+    options = {"d_sae": bench.size(D_SAE, 512), "init": "random", "batch_size": 4096}
+    with in_s3(root, synthetic.bytes_under(root) // 3) as url:
+
+        def waited() -> float:
+            runs.append(timed_together(url, steps, [options]))
+            return runs[-1].waited
+
+        def notes() -> list[str]:
+            there, here = shuffled(url)(), shuffled(root)()
+            return [
+                f"With nothing to train, batches come at {there:,.0f} rows/s from the server and "
+                f"at {here:,.0f} from the disk (once each, after the last repetition)."
+            ]
+
+        yield Sides(waited, lambda: runs[-1].seconds, notes)
 
 
 @compared(

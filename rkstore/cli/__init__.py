@@ -23,6 +23,7 @@ COMMANDS = {
     "hooks": ("hooks", "List what can be harvested of a model: names, widths, what is the same."),
     "plan": ("harvest", "Estimate what a harvest would cost with each codec, from a sample."),
     "harvest": ("harvest", "Run a model over text once and store the activations of its sites."),
+    "merge": ("merge", "Put the pieces of a harvest together that several machines computed."),
     "plant": ("plant", "Make a store whose features are known, to see what a dictionary finds."),
     "info": ("store", "Show what a store contains and where it came from."),
     "verify": ("store", "Compare every file of a store with the digest recorded for it."),

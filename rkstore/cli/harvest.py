@@ -14,7 +14,12 @@ def harvest(settings: HarvestSettings, dry_run: bool) -> None:
     """After an interruption, the same command continues where it stopped and ends with the same
     bytes.
     """
-    from rkstore.cli.terminal import describe_cost, describe_harvest, describe_store
+    from rkstore.cli.terminal import (
+        describe_cost,
+        describe_harvest,
+        describe_piece,
+        describe_store,
+    )
     from rkstore.harvest import run as harvesting
     from rkstore.harvest.cost import plan as make_plan
     from rkstore.store.codecs import CODECS
@@ -26,19 +31,28 @@ def harvest(settings: HarvestSettings, dry_run: bool) -> None:
         costs = make_plan(ready, list(CODECS))
     echo(describe_cost(costs), err=not dry_run)
     costs.check()
-    if not dry_run:
+    if dry_run:
+        return
+    if settings.shards is None:
         echo(describe_store(harvesting.run(ready)))
+    else:
+        harvesting.write(ready)
+        echo(describe_piece(ready))
 
 
 @click.command(cls=Command)
 @options_of(HarvestSettings)
 def plan(settings: HarvestSettings) -> None:
-    """Nothing is written."""
-    from rkstore.cli.terminal import describe_harvest, describe_plan
+    """Nothing is written. With --device meta, the configuration of a model is enough."""
+    from rkstore.cli.terminal import describe_harvest, describe_outline, describe_plan
     from rkstore.harvest import run as harvesting
     from rkstore.harvest.cost import plan as make_plan
+    from rkstore.harvest.outline import outline
     from rkstore.store.codecs import CODECS
 
+    if settings.device == "meta":
+        echo(describe_outline(outline(settings)))
+        return
     ready = harvesting.prepare(settings)
     costs = make_plan(ready, list(CODECS))
     echo(f"{describe_harvest(ready)}\n{describe_plan(costs)}")

@@ -49,7 +49,7 @@ def push(
     elif license is not None or evaluation is not None or layout is not None:
         raise BadInput("--license, --evaluation and --layout are for a dictionary: leave them out")
     else:
-        moved = push_store(sources[0] if sources else find_store(store), url)
+        moved = push_store(find_store(sources[0] if sources else store), url)
     echo(f"{url}: {moved}")
 
 
@@ -99,7 +99,6 @@ def import_(settings: ImportSettings, path: str) -> None:
 def export(settings: ExportSettings, store: str | None) -> None:
     """The output is complete or absent."""
     from rkstore.share.exchange.exporting import export_store
-    from rkstore.store.open import find_store, say_if_short
-    from rkstore.store.store import Store
+    from rkstore.store.open import open_store
 
-    echo(export_store(say_if_short(Store(find_store(store))), settings))
+    echo(export_store(open_store(store), settings))

@@ -1,10 +1,16 @@
 """``info`` and ``verify``."""
 
+from typing import TYPE_CHECKING
+
 import click
 
 from rkstore.cli import fail
 from rkstore.cli.options import PATH, Command, store_argument
 from rkstore.cli.streams import echo, plain
+from rkstore.errors import BadInput
+
+if TYPE_CHECKING:
+    from rkstore.store.verify import Problem
 
 
 @click.command(cls=Command)
@@ -36,6 +42,11 @@ def verify(store: str | None, repair_from: str | None) -> None:
     from rkstore.store.verify import verify as verify_store
     from rkstore.store.writing.lock import writer_of
 
+    if "://" in str(store):
+        if repair_from:
+            raise BadInput(f"{store} is a URL, which is not repaired: push a whole copy there")
+        _verify_at_url(str(store))
+        return
     opened = Store(find_store(store))
     if writer := writer_of(opened.root):
         echo(
@@ -47,8 +58,7 @@ def verify(store: str | None, repair_from: str | None) -> None:
         total=opened.stored_bytes(), unit="B", unit_scale=True, desc="verify", disable=None
     ) as bar:
         problems = list(verify_store(opened, bar.update))
-    for problem in problems:
-        echo(plain(f"{problem.path} {problem.what}"), err=True)
+    _say_problems(problems)
     if problems and repair_from:
         from rkstore.share.repair import repair
 
@@ -57,3 +67,25 @@ def verify(store: str | None, repair_from: str | None) -> None:
     if problems:
         fail(f"rkstore: {len(problems)} files of {opened.root} are not as recorded", 1)
     echo(describe_verified(opened))
+
+
+def _verify_at_url(url: str) -> None:
+    from tqdm import tqdm
+
+    from rkstore.cli.terminal import describe_verified
+    from rkstore.store.places.remote import RemoteStore
+    from rkstore.store.verify import verify_at_url
+
+    opened = RemoteStore(url)
+    total = opened.stored_bytes()
+    with tqdm(total=total, unit="B", unit_scale=True, desc="verify", disable=None) as bar:
+        problems = list(verify_at_url(opened, bar.update))
+    _say_problems(problems)
+    if problems:
+        fail(f"rkstore: {len(problems)} files of {opened.where} are not as recorded", 1)
+    echo(describe_verified(opened))
+
+
+def _say_problems(problems: "list[Problem]") -> None:
+    for problem in problems:
+        echo(plain(f"{problem.path} {problem.what}"), err=True)

@@ -1,19 +1,22 @@
 """A harvest, a store or a probe as text on a terminal."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rkstore.cli.streams import plain
 from rkstore.errors import few, size
-from rkstore.store.codecs import SCHEMA_1
+from rkstore.store.codecs import CODECS, SCHEMA_1
 from rkstore.store.facts import store_facts
 from rkstore.store.manifest import Manifest
+from rkstore.store.piece import Piece
 from rkstore.store.sites import Pair, block_of, head_of
 from rkstore.store.store import Store
 
 if TYPE_CHECKING:
-    from rkstore.harvest.cost import HarvestCost
+    from rkstore.harvest.cost import DeviceMemory, HarvestCost
+    from rkstore.harvest.outline import Outline
     from rkstore.harvest.run import Harvest
     from rkstore.rkcnn import RkCNNResult
 
@@ -34,9 +37,27 @@ def describe_harvest(harvest: "Harvest") -> str:
             f"rows    {_rows(manifest)}{_short(manifest)}",
             *_partner(manifest.source),
             f"store   {harvest.out}, {manifest.codec} in {manifest.format}, "
-            f"{manifest.shards} shards, at most {size(harvest.largest_bytes)} "
-            f"({size(harvest.free_bytes)} free)",
+            f"{_shards(harvest)}, at most {size(harvest.largest_bytes)}{_free(harvest.free_bytes)}",
         ]
+    )
+
+
+def _shards(harvest: "Harvest") -> str:
+    whole = harvest.whole
+    count = harvest.manifest.shards
+    return f"shards {whole.span} of {count}" if isinstance(whole, Piece) else f"{count} shards"
+
+
+def _free(room: float) -> str:
+    """The room on a disk, in parentheses; nothing where there is no end to it."""
+    return f" ({size(room)} free)" if math.isfinite(room) else ""
+
+
+def describe_piece(harvest: "Harvest") -> str:
+    """A finished piece of a harvest."""
+    return (
+        f"{harvest.out}: {_shards(harvest)}, {harvest.rows:,} rows; "
+        "'rkstore merge' puts all pieces together"
     )
 
 
@@ -44,7 +65,7 @@ def describe_cost(plan: "HarvestCost") -> str:
     """What the harvest will cost, in one line."""
     cost = plan.chosen
     return (
-        f"cost    about {size(plan.bytes_of(cost))} ({size(plan.free_bytes)} free), "
+        f"cost    about {size(plan.bytes_of(cost))}{_free(plan.free_bytes)}, "
         f"{duration(plan.seconds_of(cost))}, {size(plan.memory_bytes)} of memory"
     )
 
@@ -53,7 +74,8 @@ def describe_plan(plan: "HarvestCost") -> str:
     """What the harvest would cost with each codec, measured on a sample."""
     lines = [
         f"memory  about {size(plan.memory_bytes)}",
-        f"disk    {size(plan.free_bytes)} free",
+        *([] if plan.device is None else [_device(plan.device)]),
+        *([f"disk    {size(plan.free_bytes)} free"] if math.isfinite(plan.free_bytes) else []),
         "",
         f"{'codec':10}{'bytes':>10}{'time':>10}{'one reading':>14}  pays after",
     ]
@@ -66,6 +88,29 @@ def describe_plan(plan: "HarvestCost") -> str:
         )
     model = duration(plan.model_seconds)
     return "\n".join([*lines, "", f"Running the model again instead of reading takes {model}."])
+
+
+def _device(device: "DeviceMemory") -> str:
+    return f"device  about {size(device.needed_bytes)} of {size(device.total_bytes)}, {device.name}"
+
+
+def describe_outline(found: "Outline") -> str:
+    """What a harvest would store, by the configuration of its model."""
+    wide = "/".join(str(width) for width in sorted({site.width for site in found.sites}))
+    names = [site.hook_name for site in found.sites]
+    lines = [
+        f"model   {found.name}, {found.dtype}, {found.parameters:,} parameters, "
+        f"{size(found.parameter_bytes)}",
+        f"sites   {len(names)}: {_span(names)}, {wide} wide",
+        f"rows    {found.rows:,} in blocks of {found.context_size}",
+        f"work    {found.operations:.3g} operations to run the model once, 2 a weight and token",
+        "",
+        f"{'codec':10}{'a row':>10}{'at most':>12}  before compression",
+    ]
+    for codec in CODECS:
+        of_row, of_all = found.bytes_per_row(codec), found.bytes(codec)
+        lines.append(f"{codec:10}{size(of_row):>10}{size(of_all):>12}")
+    return "\n".join(lines)
 
 
 def describe_store(store: Store) -> str:
@@ -134,7 +179,7 @@ def part_line(store: Store) -> str:
 def describe_verified(store: Store) -> str:
     """A store whose files are as recorded."""
     lines = [
-        f"{store.root}: {len(store.files())} files in {len(store.shards)} shards are as recorded"
+        f"{store.where}: {len(store.files())} files in {len(store.shards)} shards are as recorded"
     ]
     if store.part is not None:
         lines.append(part_line(store))

@@ -13,9 +13,13 @@ from rkstore.dictionaries.rownorm import OF_INPUT, ROW_NORMS
 from rkstore.dictionaries.rows import Rows, side_by_side, split
 from rkstore.dictionaries.selection import Selection
 from rkstore.dictionaries.selects import Select
+from rkstore.dictionaries.sparse import Code, SparseCode, has_row_kernels, latents_of, product
 from rkstore.dictionaries.wirings import Bank, Wiring
 from rkstore.errors import BadInput
 from rkstore.store.sites import Site
+
+# Of a decoder row, so that one of zeros stays one.
+SMALLEST_NORM = 1e-12
 
 
 class Weights(NamedTuple):
@@ -199,7 +203,7 @@ class Dictionary(Pretrained, nn.Module):
 
     def decodings(
         self,
-        f: Tensor,
+        f: Code,
         shares: Sequence[float] = (1.0,),
         *,
         rows: Rows | None = None,
@@ -224,13 +228,13 @@ class Dictionary(Pretrained, nn.Module):
         for share in shares:
             first = 0
             for bank, weights in self.banks:
-                a, b = (round(bank.latents * part) for part in (before, share))
-                part = f[..., first + a : first + b]
+                a, b = (round(bank.latents * end) for end in (before, share))
+                own = latents_of(f, first + a, first + b)
                 first += bank.latents
                 W_dec, start = hold(weights.W_dec[a:b]), None
                 if bias and not total.keys() & {site.hook_name for site in bank.writes}:
                     start = hold(self.bias(bank.writes))
-                for site, y in self._decoded(part, W_dec, start, bank.writes):
+                for site, y in self._decoded(own, W_dec, start, bank.writes):
                     name = site.hook_name
                     if name in total:
                         y = total[name] + y
@@ -241,11 +245,11 @@ class Dictionary(Pretrained, nn.Module):
             yield dict(total)
 
     def _decoded(
-        self, f: Tensor, W_dec: Tensor, bias: Tensor | None, writes: Sequence[Site]
+        self, f: Code, W_dec: Tensor, bias: Tensor | None, writes: Sequence[Site]
     ) -> list[tuple[Site, Tensor]]:
         """A part of a code, decoded for each site; a code per site each by its own columns."""
-        if self.wiring.views == 1:
-            return split(F.linear(f, W_dec.T, bias), writes)
+        if self.wiring.views == 1 or isinstance(f, SparseCode):
+            return split(product(f, W_dec, bias), writes)
         columns = split(W_dec, writes)
         biases = [part for _, part in split(bias, writes)] if bias is not None else [None] * len(f)
         return [
@@ -274,6 +278,11 @@ class Dictionary(Pretrained, nn.Module):
         """Code ``(..., d_sae)`` and reconstruction, in the form of ``x``."""
         rows = self.rows(x)
         f = self.code(self.pre(rows))
+        decoded = self.restored(f, rows)
+        return f, _alone(decoded) if isinstance(x, Tensor) else decoded
+
+    def restored(self, f: Code, rows: Rows) -> dict[str, Tensor]:
+        """The reconstruction of rows from their code or its list, by written site."""
         (decoded,) = self.decodings(f, rows=rows)
         if self._undoes:
             reads = {site.hook_name for site in self.wiring.reads}
@@ -282,7 +291,7 @@ class Dictionary(Pretrained, nn.Module):
                 source = rows[name] if name in reads else side_by_side(rows, self.wiring.reads)
                 mean, _, factor = ROW_NORMS[self.row_norm](source)
                 decoded[name] = y * factor + mean
-        return f, _alone(decoded) if isinstance(x, Tensor) else decoded
+        return decoded
 
     def forward(self, x: Tensor | Rows, output_features: bool = False) -> Any:
         """Reconstruction of activations, in the form of ``x``: a tensor, or a dict by site.
@@ -332,7 +341,12 @@ class Dictionary(Pretrained, nn.Module):
     def normalise_decoder(self) -> None:
         """Give the rows of every decoder norm 1."""
         for _, (_, _, W_dec) in self.banks:
-            W_dec.div_(W_dec.norm(dim=1, keepdim=True).clamp_min(1e-12))
+            if has_row_kernels(W_dec):
+                from rkstore.dictionaries import kernels
+
+                kernels.normalise_(W_dec, SMALLEST_NORM)
+            else:
+                W_dec.div_(W_dec.norm(dim=1, keepdim=True).clamp_min(SMALLEST_NORM))
 
     @torch.no_grad()
     def project_decoder_gradient(self) -> None:
@@ -341,7 +355,13 @@ class Dictionary(Pretrained, nn.Module):
         Bricken et al. (2023), "Towards Monosemanticity", appendix on training.
         """
         for _, (_, _, W_dec) in self.banks:
-            if W_dec.grad is not None:
+            if W_dec.grad is None:
+                continue
+            if has_row_kernels(W_dec):
+                from rkstore.dictionaries import kernels
+
+                kernels.project_(W_dec.grad, W_dec)
+            else:
                 along = torch.linalg.vecdot(W_dec.grad, W_dec)
                 W_dec.grad.addcmul_(W_dec, along.unsqueeze(1), value=-1)
 

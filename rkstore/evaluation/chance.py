@@ -19,7 +19,7 @@ from rkstore.dictionaries.rownorm import ROW_NORMS
 from rkstore.dictionaries.rows import Rows, side_by_side
 from rkstore.evaluation.measure import Evaluation, Measure
 from rkstore.evaluation.metrics import METRICS
-from rkstore.evaluation.metrics.base import Given
+from rkstore.evaluation.metrics.base import Given, listed
 from rkstore.evaluation.metrics.decoders import Decoders
 from rkstore.evaluation.metrics.published import Published
 from rkstore.evaluation.metrics.sparsity import Sparsity
@@ -155,11 +155,12 @@ def _shift(made: Dictionary, rows: Rows, l0: float) -> None:
 
 def _fit_gains(made: Dictionary, rows: Rows) -> None:
     """Scale the decoder of each site so that the error is least."""
-    _, found = made.reconstruct(rows)
+    code = listed(made.encode(rows))
+    found = made.restored(code, rows)
     kept = [weights.W_dec.clone() for _, weights in made.banks]
     for _, weights in made.banks:
         weights.W_dec.zero_()
-    _, nothing = made.reconstruct(rows)
+    nothing = made.restored(code, rows)
     gains = {}
     for name, y in found.items():
         change = (y - nothing[name]).double()

@@ -152,7 +152,7 @@ class Functional:
         ]
         if settings.intervals:
             self._check_documents()
-        self.models = _models(self.store, settings)
+        self.models = models_of(self.store, settings.model, settings.device)
         self._check_sites()
         self.steering = [Steering(self, one) for one in self.given] if settings.steer else []
         self.plan = [(loaded, self._planned(loaded)) for loaded in self.models]
@@ -224,7 +224,7 @@ class Functional:
     @property
     def _at_once(self) -> int:
         """Blocks in a batch."""
-        vocabulary = max(int(loaded.model.bridge.cfg.d_vocab) for loaded in self.models)
+        vocabulary = max(loaded.model.capture.vocabulary for loaded in self.models)
         rows = min(self.settings.batch_size, LOGITS // vocabulary)
         return max(1, rows // int(self.blocks.rows.shape[1]))
 
@@ -332,23 +332,28 @@ def _distinct(several: Iterable[Planned]) -> list[Pass]:
     return list(found.values())
 
 
-def _models(store: Readable, settings: EvaluateSettings) -> list[Loaded]:
-    """The models of a store, or of both stores of a pair."""
+def models_of(store: Readable, given: Sequence[str], device: str) -> list[Loaded]:
+    """The models of a store, or of both stores of a pair.
+
+    Args:
+        given: what to load instead of the recorded names: nothing, or one for each store.
+
+    Raises:
+        BadInput: a model is not found, or has other weights than the store's.
+    """
     stores: list[tuple[str, Readable]] = [("", store)]
     if isinstance(store, PairedStore):
         stores = [
             (f"{name}:", own)
             for name, own in zip(store.names, (store.first, store.second), strict=True)
         ]
-    given = settings.model
     if len(given) not in (0, len(stores)):
         raise BadInput(
             f"--model is given {len(given)} times for {len(stores)} stores: give one for each, in "
             "the order of --store and --paired-with"
         )
     return [
-        _loaded(own, prefix, name, settings.device)
-        for (prefix, own), name in zip_longest(stores, given)
+        _loaded(own, prefix, name, device) for (prefix, own), name in zip_longest(stores, given)
     ]
 
 
@@ -366,8 +371,9 @@ def _loaded(store: Readable, prefix: str, given: str | None, device: str) -> Loa
         raise BadInput(f"{store.where} does not record its model: give it with --model")
     revision = recorded.get("revision") if name == recorded.get("name") else None
     dtype = str(recorded.get("dtype") or "float32")
+    captured = {key: str(recorded[key]) for key in ("capture",) if key in recorded}
     try:
-        model = load_model(str(name), device=device, dtype=dtype, revision=revision)
+        model = load_model(str(name), device=device, dtype=dtype, revision=revision, **captured)
     except RkstoreError:
         if given:
             raise

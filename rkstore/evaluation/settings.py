@@ -5,6 +5,11 @@ from rkstore.rkcnn.settings import MAX_NORM_HELP, SPECIAL_TOKENS_HELP
 from rkstore.settings import Settings, option
 from rkstore.store.sites import PAIRED_HELP, STORE_HELP
 
+MODEL_HELP = (
+    "Model of the store, for --with-model, if it is not found by its name: demo, a directory or a "
+    "name on the Hub; for two stores, once for each."
+)
+
 
 class EvaluateSettings(DictionarySettings):
     """What to measure dictionaries on."""
@@ -23,12 +28,7 @@ class EvaluateSettings(DictionarySettings):
         "Also run the model of the store on held-out blocks, with reconstructions in the place of "
         "what it computes. It is found by the name in the store.",
     )
-    model: tuple[str, ...] = option(
-        (),
-        "Model of the store, for --with-model, if it is not found by its name: demo, a directory "
-        "or a name on the Hub; for two stores, once for each.",
-        path=True,
-    )
+    model: tuple[str, ...] = option((), MODEL_HELP, path=True)
     blocks: int = option(
         64, "Blocks that the model runs on, evenly spread over the held-out ones.", least=1
     )

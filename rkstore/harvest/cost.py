@@ -8,7 +8,7 @@ import contextlib
 import math
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,10 +19,14 @@ from rkstore.harvest.run import Harvest
 from rkstore.store.codecs import codec_named
 from rkstore.store.formats import compression_for
 from rkstore.store.store import Store
+from rkstore.store.writing.encoder import Floats
 from rkstore.store.writing.writer import StoreWriter
 
 # Blocks in the sample: enough for whole chunks, few enough to take a second or two.
 SAMPLE_BLOCKS = 8
+
+# Of a value that is encoded on an accelerator: three float32, two float64, and masks.
+ENCODING_BYTES = 32
 
 # An estimate is refused only if it exceeds the room by more than a sample's error.
 MARGIN = 1.05
@@ -41,6 +45,16 @@ class CodecCost:
 
 
 @dataclass(frozen=True)
+class DeviceMemory:
+    """What a harvest takes of the memory of an accelerator."""
+
+    name: str
+    needed_bytes: int
+    """Peak of one batch: the model, what it computes, and what encoding it takes."""
+    total_bytes: int
+
+
+@dataclass(frozen=True)
 class HarvestCost:
     """What a harvest needs, and what is available."""
 
@@ -52,12 +66,16 @@ class HarvestCost:
     costs: tuple[CodecCost, ...]
     """The requested codec comes first."""
     memory_bytes: int
-    """Peak: two batches in float32, one stored shard, the model."""
-    free_bytes: int
+    """Peak: two batches in float32, one stored shard, the model. With an accelerator: two batches
+    and two shards, as they are stored."""
+    free_bytes: float
+    """Infinite at a URL."""
     written_bytes: int
     """Recorded by an earlier run, not written again."""
     paired: bool = False
     """Whether another store determines the tokens."""
+    device: DeviceMemory | None = None
+    """None without an accelerator."""
 
     @property
     def chosen(self) -> CodecCost:
@@ -130,13 +148,16 @@ def plan(harvest: Harvest, codecs: Sequence[str] = ()) -> HarvestCost:
     Args:
         codecs: codecs to measure besides the requested one.
     """
-    manifest = harvest.manifest
+    manifest, model = harvest.manifest, harvest.model
     every = max(1, len(harvest.blocks.ids) // SAMPLE_BLOCKS)
     ids = harvest.blocks.ids[::every][:SAMPLE_BLOCKS]
     sites = list(manifest.sites)
-    harvest.model.activations(ids[:1], sites)  # the first call is slower
+    device = _device_memory(harvest) if model.device == "cuda" else None
+    harvest.model.to_encode(ids[:1], sites)  # the first call is slower
+    model.wait()
     began = time.perf_counter()
-    values = harvest.model.activations(ids, sites)
+    values = harvest.model.to_encode(ids, sites)
+    model.wait()
     seconds = (time.perf_counter() - began) / ids.size
     # Of the tokens of an aligned store, not all become rows.
     model_seconds = seconds * harvest.blocks.ids.size / harvest.blocks.rows
@@ -148,23 +169,42 @@ def plan(harvest: Harvest, codecs: Sequence[str] = ()) -> HarvestCost:
     width = sum(site.width for site in sites)
     shard = min(manifest.shard_rows, manifest.rows)
     batch = harvest.batch_size * harvest.blocks.context_size
+    memory = round(4 * width * 2 * batch + costs[0].bytes_per_token * shard)
+    if device is not None:
+        code = manifest.stored_codec.dtype.itemsize
+        memory = round(code * width * 2 * batch + costs[0].bytes_per_token * shard * 2)
     return HarvestCost(
-        rows=manifest.rows,
+        rows=harvest.rows,
         context_size=manifest.context_size,
         widths=tuple(site.width for site in sites),
         model_seconds_per_token=model_seconds,
         costs=tuple(costs),
-        memory_bytes=round(4 * width * 2 * batch + costs[0].bytes_per_token * shard)
-        + harvest.model.parameter_bytes,
+        memory_bytes=memory + (0 if device else model.parameter_bytes),
         free_bytes=harvest.free_bytes,
         written_bytes=_written(harvest.out),
         paired="paired_with" in manifest.source,
+        device=device,
     )
 
 
-def _cost(
-    harvest: Harvest, codec: str, ids: np.ndarray, values: dict[str, np.ndarray]
-) -> CodecCost:
+def _device_memory(harvest: Harvest) -> DeviceMemory:
+    """Run one whole batch, and see what it takes."""
+    import torch
+
+    on = harvest.model.capture.device
+    found = torch.cuda.get_device_properties(on)
+    torch.cuda.reset_peak_memory_stats(on)
+    ids = harvest.blocks.ids[: harvest.batch_size]
+    harvest.model.to_encode(ids, list(harvest.manifest.sites))
+    harvest.model.wait()
+    widest = max(site.width for site in harvest.manifest.sites)
+    encoding = ENCODING_BYTES * widest * ids.size
+    return DeviceMemory(
+        found.name, torch.cuda.max_memory_allocated(on) + encoding, found.total_memory
+    )
+
+
+def _cost(harvest: Harvest, codec: str, ids: np.ndarray, values: Mapping[str, Floats]) -> CodecCost:
     """Write the sample as a store of one shard and read it back, with the times of both."""
     manifest = harvest.manifest
     chunk_rows = math.gcd(manifest.chunk_rows, ids.size)
@@ -204,7 +244,7 @@ def _cost(
     return CodecCost(codec, per_token, (written - began) / ids.size, (read - written) / ids.size)
 
 
-def _written(out: Path) -> int:
-    if not (out / "manifest.json").is_file():
+def _written(out: Path | str) -> int:
+    if isinstance(out, str) or not (out / "manifest.json").is_file():
         return 0
     return Store(out).stored_bytes()

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rkstore.errors import BadInput
-from rkstore.harvest.hooks import SAME_LOGITS
+from rkstore.harvest.capture.base import SAME_LOGITS
 from rkstore.harvest.model import Model
 from rkstore.store.sites import block_of
 
@@ -25,23 +25,16 @@ def logits(model: Model, tokens: NDArray[Any], sites: Sequence[str], edit: Edit)
         tokens: ``(batch, position)``.
         sites: those that ``edit`` is called with. Several may be heads of one hook.
     """
-    ids = torch.from_numpy(tokens.astype(np.int64)).to(model.bridge.cfg.device)
+    ids = torch.from_numpy(tokens.astype(np.int64)).to(model.capture.device)
     by_hook: dict[str, list[tuple[str, int | None]]] = {}
     for site in sites:
         hook, head = model.hook_of(site)
         by_hook.setdefault(hook, []).append((site, head))
 
-    def edited(of_hook: list[tuple[str, int | None]]) -> Callable[..., Any]:
-        def apply(x: Any, hook: Any) -> Any:  # noqa: ARG001 - named by the library
-            if not isinstance(x, tuple):
-                return _edited(x, of_hook, edit)
-            return (_edited(x[0], of_hook, edit), *x[1:])
-
-        return apply
-
-    hooks = [(hook, edited(of_hook)) for hook, of_hook in by_hook.items()]
-    with torch.inference_mode(), model.bridge.hooks(fwd_hooks=hooks):
-        found: Tensor = model.bridge(ids, return_type="logits")
+    found = model.capture.run(
+        ids, by_hook, lambda x, hook: _edited(x, by_hook[hook], edit), logits=True
+    )
+    assert found is not None
     return found.float()
 
 
@@ -98,7 +91,7 @@ def check_replaceable(model: Model, site: str) -> None:
 
     clean, found = logits(model, tokens, (), _nothing), logits(model, tokens, (site,), swapped)
     expected = clean.flip(0)
-    bound = SAME_LOGITS[str(model.bridge.cfg.dtype).removeprefix("torch.")]
+    bound = SAME_LOGITS[model.capture.dtype]
     whole = (found - expected).norm() <= bound * expected.norm()
     stream = block_of(hook)[1].startswith("hook_resid")
     if (stream and not whole) or torch.equal(found, clean):
@@ -111,7 +104,7 @@ def check_replaceable(model: Model, site: str) -> None:
 def _texts(model: Model) -> NDArray[np.int64]:
     """Two short texts of different tokens, ``(2, position)``."""
     length = max(1, min(7, model.longest_context))
-    return (np.arange(2 * length) % int(model.bridge.cfg.d_vocab)).reshape(2, length)
+    return (np.arange(2 * length) % model.capture.vocabulary).reshape(2, length)
 
 
 def _nothing(site: str, rows: Tensor) -> None:

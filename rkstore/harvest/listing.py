@@ -92,6 +92,7 @@ def listing(name: str, settings: HooksSettings) -> Listing:
         dtype=settings.dtype,
         revision=settings.revision,
         tokenizer=settings.tokenizer,
+        capture=settings.capture,
     )
     chosen = {site.hook_name for site in model.sites(settings.hook or "*", settings.layers)}
     tensors = (one for one in _tensors(model) if chosen & {one.hook_name, *one.others})
@@ -136,7 +137,7 @@ def _words(model: Model, group: Sequence[Tensor]) -> str:
     layer, part = block_of(first.hook_name)
     words = words_for(part)
     if words is None:
-        words = module_words(model.bridge, first.hook_name)
+        words = module_words(model.capture, first.hook_name)
         if len(group) > 1:
             layers = written({n for one in group if (n := block_of(one.hook_name)[0]) is not None})
             words = words.replace(f".{layer}.", f".{{{layers}}}.", 1)

@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 
-from rkstore.errors import BadInput, RkstoreError, one_line
-from rkstore.harvest.hooks import hook
+from rkstore.errors import BadInput, RkstoreError, few, one_line
+from rkstore.harvest.capture import CAPTURES, TransformerLens
+from rkstore.harvest.capture.examine import examine, probes
 from rkstore.harvest.model import Model
 from rkstore.settings import check_device, expanded
 from rkstore.store.places import hub
@@ -27,35 +28,80 @@ def load_model(
     dtype: str = "float32",
     revision: str | None = None,
     tokenizer: str | None = None,
+    capture: str = TransformerLens.name,
+    device_map: str | None = None,
 ) -> Model:
     """Load a model from the Hub, from a local directory, or the bundled one, ``demo``.
 
+    Args:
+        capture: whose hooks give its activations, one of ``CAPTURES``.
+        device_map: how Accelerate spreads a model over devices that is too large for one.
+
     Raises:
-        BadInput: the directory has no model, no weights or no tokenizer; the device is unknown.
+        BadInput: the directory has no model, no weights or no tokenizer; the device is unknown;
+            the model cannot be hooked.
         RkstoreError: the Hub cannot be reached, or has no such model.
     """
-    check_device(device)
-    if name == EMBEDDED:
-        name = str(EMBEDDED_PATH)
-    name, tokenizer = expanded(name), tokenizer and expanded(tokenizer)
+    _check_devices(device, device_map)
+    name, tokenizer = model_name(name), tokenizer and expanded(tokenizer)
     local = Path(name).is_dir()
+    _check_there(name)
     if local:
         _check_directory(Path(name))
-    elif Path(name).is_absolute() or name.startswith("."):
-        raise BadInput(f"there is no directory {name}: give --model a directory or a Hub name")
     _quiet()
     words = load_tokenizer(tokenizer or name, None if tokenizer else revision)
-    plain, headless = _load_plain(name, device, getattr(torch, dtype), revision)
+    plain, headless = _load_plain(name, device, getattr(torch, dtype), revision, device_map)
     try:
-        bridge, widths, repeated = hook(name, plain, words, headless)
-    except Exception as error:  # TransformerLens raises errors of any type
+        with torch.inference_mode():
+            expected = plain(probes(plain)[0]).logits
+        hooked = CAPTURES[capture].of(name, plain, words)
+        found = examine(hooked, expected, headless)
+    except BadInput:
+        raise
+    except Exception as error:  # the libraries raise errors of any type
+        others = few([f"--capture {other}" for other in CAPTURES if other != capture])
         raise BadInput(
-            f"TransformerLens cannot hook the model {name} ({type(plain).__name__}), and without "
-            f"hooks there is nothing to harvest: {one_line(error)}"
+            f"{capture} cannot hook the model {name} ({type(plain).__name__}), and without hooks "
+            f"there is nothing to harvest; {others} may: {one_line(error)}"
         ) from None
-    known = Path(name).resolve().name if local else name
     commit = None if local else hub.commit_of(name, revision)
-    return Model(known, bridge, words, widths, repeated, commit)
+    return Model(known_as(name), hooked, words, found.widths, found.repeated, commit)
+
+
+def configured(name: str, dtype: str, revision: str | None = None) -> Any:
+    """The transformers model of a configuration, on the meta device: shapes without numbers.
+
+    Raises:
+        BadInput: the directory has no configuration.
+        RkstoreError: the Hub cannot be reached, or has no such model.
+    """
+    import transformers
+
+    name = model_name(name)
+    _check_there(name)
+    if Path(name).is_dir():
+        _check_configured(Path(name))
+    _quiet()
+    try:
+        config = transformers.AutoConfig.from_pretrained(name, revision=revision)
+        with torch.device("meta"):
+            plain = transformers.AutoModelForCausalLM.from_config(
+                config, dtype=getattr(torch, dtype)
+            )
+    except Exception as error:  # as in _load_plain
+        raise _cannot_load("model", name, error) from None
+    return plain.eval()
+
+
+def model_name(name: str) -> str:
+    """A Hub name or a directory, of what is given as a model."""
+    return expanded(str(EMBEDDED_PATH) if name == EMBEDDED else name)
+
+
+def known_as(name: str) -> str:
+    """What a store calls the model: its Hub name, or the name of its directory."""
+    name = model_name(name)
+    return Path(name).resolve().name if Path(name).is_dir() else name
 
 
 def load_plain(name: str) -> tuple[Any, Any]:
@@ -64,12 +110,12 @@ def load_plain(name: str) -> tuple[Any, Any]:
     Raises:
         BadInput, RkstoreError: as :func:`load_model`.
     """
-    name = str(EMBEDDED_PATH) if name == EMBEDDED else expanded(name)
+    name = model_name(name)
     if Path(name).is_dir():
         _check_directory(Path(name))
     _quiet()
     words = load_tokenizer(name, None)
-    return _load_plain(name, "cpu", torch.float32, None)[0], words
+    return _load_plain(name, "cpu", torch.float32)[0], words
 
 
 def _quiet() -> None:
@@ -82,16 +128,21 @@ def _quiet() -> None:
 
 
 def _load_plain(
-    name: str, device: str, dtype: torch.dtype, revision: str | None
+    name: str,
+    device: str,
+    dtype: torch.dtype,
+    revision: str | None = None,
+    device_map: str | None = None,
 ) -> tuple[Any, list[torch.nn.Parameter]]:
     """The transformers model, and weights of its head that the checkpoint lacks."""
     import transformers
 
     try:
         plain, loading = transformers.AutoModelForCausalLM.from_pretrained(
-            name, revision=revision, dtype=dtype, output_loading_info=True
+            name, revision=revision, dtype=dtype, device_map=device_map, output_loading_info=True
         )
-        plain.to(device)
+        if device_map is None:
+            plain.to(device)
     except Exception as error:  # many libraries, many types of error, one meaning
         raise _cannot_load("model", name, error) from None
     headless = _without_head(plain, loading["missing_keys"], name)
@@ -154,11 +205,27 @@ def _fuse_activations(model: torch.nn.Module) -> None:
                 setattr(module, name, GELUTanh())
 
 
-def _check_directory(path: Path) -> None:
+def _check_devices(device: str, device_map: str | None) -> None:
+    check_device(device)
+    if device_map is not None and device != "cpu":
+        raise BadInput(f"--device-map {device_map} chooses the devices: leave out --device")
+
+
+def _check_there(name: str) -> None:
+    """Raise BadInput if the name is that of a directory which is not there."""
+    if not Path(name).is_dir() and (Path(name).is_absolute() or name.startswith(".")):
+        raise BadInput(f"there is no directory {name}: give --model a directory or a Hub name")
+
+
+def _check_configured(path: Path) -> None:
     if not (path / "config.json").is_file():
         raise BadInput(
             f"{path} contains no model (no config.json): give --model a model's directory"
         )
+
+
+def _check_directory(path: Path) -> None:
+    _check_configured(path)
     if not any(file for pattern in WEIGHT_FILES for file in path.glob(pattern)):
         raise BadInput(
             f"{path} has no weights (no *.safetensors or pytorch_model.bin): "

@@ -1,9 +1,8 @@
 """A loaded language model: its sites and their widths, tokens → activations."""
 
-import contextlib
 import difflib
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,10 +11,12 @@ import numpy as np
 import torch
 
 from rkstore.errors import BadInput, RkstoreError, few
-from rkstore.harvest import hooks
+from rkstore.harvest.capture import Capture, TransformerLens
+from rkstore.harvest.capture.examine import Measured, measure
 from rkstore.harvest.tokens import TokenBlocks
 from rkstore.store.attached import TOKENIZER
 from rkstore.store.sites import Among, Site, block_of, head_of, is_named, of_head
+from rkstore.store.writing.encoder import Floats
 
 # Similarity of two names, from 0 to 1, above which one may be a misspelling of the other.
 LIKE = 0.5
@@ -33,7 +34,7 @@ class Model:
     """A loaded model and the sites it has."""
 
     name: str
-    bridge: Any
+    capture: Capture
     tokenizer: Any
     widths: dict[str, int]
     """Width of every hook that gives one row a token, in the order of computation."""
@@ -42,9 +43,23 @@ class Model:
     revision: str | None
 
     @cached_property
-    def measured(self) -> hooks.Measured:
+    def measured(self) -> Measured:
         """Which hooks give the same numbers, and which have heads; measured when first asked."""
-        return hooks.measure(self.bridge, self.widths)
+        return measure(self.capture, self.widths)
+
+    @property
+    def bridge(self) -> Any:
+        """TransformerLens' bridge around the model, with its modules by TransformerLens' names.
+
+        Raises:
+            BadInput: the hooks are another program's.
+        """
+        if not isinstance(self.capture, TransformerLens):
+            raise BadInput(
+                f"the modules of {self.name} have no names with --capture {self.capture.name}, "
+                f"which its store was harvested with: that needs --capture {TransformerLens.name}"
+            )
+        return self.capture.bridge
 
     @property
     def layers(self) -> int:
@@ -56,16 +71,16 @@ class Model:
     @property
     def device(self) -> str:
         """The device type: cpu, cuda, mps."""
-        return torch.device(self.bridge.cfg.device).type
+        return self.capture.device.type
 
     @property
     def longest_context(self) -> int:
-        return int(self.bridge.cfg.n_ctx)
+        return self.capture.context
 
     @property
     def parameter_bytes(self) -> int:
         """Memory that the weights take."""
-        return sum(p.nbytes for p in self.bridge.original_model.parameters())
+        return sum(p.nbytes for p in self.capture.plain.parameters())
 
     @property
     def bos(self) -> int | None:
@@ -181,7 +196,24 @@ class Model:
         Returns:
             For each site float32 ``(batch * position, d_in)``, block after block.
         """
-        ids = torch.from_numpy(tokens.astype(np.int64)).to(self.bridge.cfg.device)
+        found = self.computed(tokens, sites)
+        return {name: x.float().cpu().numpy() for name, x in found.items()}
+
+    def to_encode(self, tokens: np.ndarray, sites: list[Site]) -> Mapping[str, Floats]:
+        """The same where they are to be encoded: on an accelerator that can, or in memory."""
+        if self.device == "cuda":
+            return self.computed(tokens, sites)
+        return self.activations(tokens, sites)
+
+    def computed(self, tokens: np.ndarray, sites: list[Site]) -> dict[str, torch.Tensor]:
+        """The same as tensors where the model is, as it computed them.
+
+        On an accelerator this returns before they are.
+
+        Raises:
+            BadInput: the memory of an accelerator is too small.
+        """
+        ids = torch.from_numpy(tokens.astype(np.int64)).to(self.capture.device)
         hook = {site.hook_name: self.hook_of(site.hook_name) for site in sites}
         names = list(dict.fromkeys(name for name, _ in hook.values()))
         found: dict[str, torch.Tensor] = {}
@@ -194,9 +226,21 @@ class Model:
             if early and len(found) == len(names):
                 raise _AllFound
 
-        with contextlib.suppress(_AllFound):
-            hooks.run(self.bridge, ids, names, keep)
+        try:
+            self.capture.run(ids, names, keep)
+        except _AllFound:
+            pass
+        except torch.OutOfMemoryError:
+            raise BadInput(
+                f"a batch of {len(ids)} blocks does not fit the memory of --device {ids.device}: "
+                "give a smaller --batch-size, or --dtype bfloat16"
+            ) from None
         return {site.hook_name: _rows(found, site, hook[site.hook_name], ids) for site in sites}
+
+    def wait(self) -> None:
+        """Wait until everything asked of an accelerator is computed."""
+        if self.device == "cuda":
+            torch.cuda.synchronize(self.capture.device)
 
     def describe(self) -> dict[str, Any]:
         """What a manifest records of model and tokenizer."""
@@ -204,9 +248,10 @@ class Model:
             "model": {
                 "name": self.name,
                 "revision": self.revision,
-                "architecture": type(self.bridge.original_model).__name__,
+                "architecture": type(self.capture.plain).__name__,
                 "layers": self.layers,
-                "dtype": str(self.bridge.cfg.dtype).removeprefix("torch."),
+                "dtype": self.capture.dtype,
+                **self._captured(),
                 "weights_sha256": self._weights_sha256(),
             },
             "tokenizer": {
@@ -227,16 +272,21 @@ class Model:
 
     def check_tokens(self, blocks: TokenBlocks) -> None:
         """Raise BadInput if a token is not in the vocabulary of the model."""
-        largest, vocabulary = int(blocks.ids.max()), int(self.bridge.cfg.d_vocab)
+        largest, vocabulary = int(blocks.ids.max()), self.capture.vocabulary
         if largest >= vocabulary:
             raise BadInput(
                 f"the tokenizer gives token {largest}, the model {self.name} has {vocabulary}: "
                 "give its own with --tokenizer DIR"
             )
 
+    def _captured(self) -> dict[str, str]:
+        """Whose hooks the rows are from: they differ in the last bits. Not said of the usual."""
+        usual = self.capture.name == TransformerLens.name
+        return {} if usual else {"capture": self.capture.name}
+
     def _weights_sha256(self) -> str:
         digest = hashlib.sha256()
-        for name, tensor in sorted(self.bridge.original_model.state_dict().items()):
+        for name, tensor in sorted(self.capture.plain.state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
         return digest.hexdigest()
@@ -294,7 +344,7 @@ def _likeness(name: str) -> Callable[[str], float]:
 
 def _rows(
     found: dict[str, torch.Tensor], site: Site, hook: tuple[str, int | None], ids: torch.Tensor
-) -> np.ndarray:
+) -> torch.Tensor:
     """The output of a hook, or of one of its heads, one row a token."""
     name, head = hook
     x = found.get(name)
@@ -306,4 +356,4 @@ def _rows(
         )
     if head is not None:
         x = x[:, :, head]
-    return x.reshape(-1, site.width).float().cpu().numpy()
+    return x.reshape(-1, site.width)

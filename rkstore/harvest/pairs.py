@@ -52,7 +52,7 @@ def pairs_of(model: "Model", names: Sequence[str], layers: str) -> tuple[Pair, .
     Raises:
         BadInput: a layer, or the whole model, lacks the hooks of a pair.
     """
-    blocks, hooks = model.blocks(layers), model.bridge.hook_dict
+    blocks, hooks = model.blocks(layers), model.capture.hooks
     found: list[Pair] = []
     for name in (known for known in PAIRS if known in names):
         lacking: dict[int, str] = {}

@@ -1,7 +1,9 @@
 """Options of a harvest."""
 
+from rkstore.harvest.capture import CAPTURES, TransformerLens
+from rkstore.harvest.engines import ENGINES
 from rkstore.harvest.pairs import PAIR_HELP, PAIRS
-from rkstore.settings import Settings, option
+from rkstore.settings import Settings, combined, option
 from rkstore.store.codecs import CODECS
 from rkstore.store.formats import COMPRESSION_HELP, COMPRESSIONS, FORMATS
 from rkstore.store.sites import HOOK_HELP, LAYERS_HELP
@@ -11,7 +13,21 @@ USUAL_HOOK = "mlp.hook_post"
 
 DTYPES = ("float32", "bfloat16", "float16")
 
+# Of Accelerate: how layers are shared out.
+DEVICE_MAPS = ("auto", "balanced", "sequential")
 
+DEVICE_MAP_HELP = (
+    "How Accelerate spreads the layers of a model over all accelerators, if it is too large for "
+    "one; in place of --device."
+)
+
+CAPTURE_HELP = (
+    "Whose hooks give the activations, under TransformerLens' names: transformers hooks into the "
+    "plain modules, also of a model that TransformerLens does not know."
+)
+
+
+@combined(engine=ENGINES)
 class HarvestSettings(Settings):
     """The model, the text, and how to store the activations."""
 
@@ -115,8 +131,26 @@ class HarvestSettings(Settings):
         8192, "About how many rows per file; a killed harvest repeats at most this many.", least=1
     )
     device: str = option("cpu", "Torch device of the model.")
+    device_map: str | None = option(None, DEVICE_MAP_HELP, choices=DEVICE_MAPS)
+    capture: str = option(TransformerLens.name, CAPTURE_HELP, choices=CAPTURES)
     seed: int = option(0, "Seed of the order of documents; 0 keeps their order.", least=0)
-    out: str | None = option(None, "Directory of the store; stores/MODEL by default.", path=True)
+    out: str | None = option(
+        None,
+        "Directory of the store, or a URL (s3://, sftp://); stores/MODEL by default.",
+        path=True,
+    )
+    threads: int | None = option(
+        None,
+        "Threads of torch, which the last bits of a value depend on; recorded. By default, as many "
+        "as torch takes, and each worker as many as this process.",
+        least=1,
+    )
+    shards: str | None = option(
+        None,
+        "Harvest only these shards, FIRST:LAST+1, as a piece that 'rkstore merge' puts together "
+        "with the others.",
+    )
+    engine: str = option("local", "What computes the shards.", choices=ENGINES)
 
     @property
     def hooks(self) -> tuple[str, ...]:
@@ -135,3 +169,4 @@ class HooksSettings(Settings):
     hook: tuple[str, ...] = option((), HOOK_HELP)
     dtype: str = option("float32", "Precision of the model.", choices=DTYPES)
     device: str = option("cpu", "Torch device of the model.")
+    capture: str = option(TransformerLens.name, CAPTURE_HELP, choices=CAPTURES)

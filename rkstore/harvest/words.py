@@ -5,7 +5,8 @@ The words hold on every architecture that has the name. Where architectures diff
 """
 
 from fnmatch import fnmatchcase
-from typing import Any
+
+from rkstore.harvest.capture.base import Capture
 
 # By the part of the name after the block, or the whole name outside the blocks. Of the names of
 # one tensor, the one that comes first here stands for it.
@@ -52,12 +53,7 @@ def words_for(part: str) -> str | None:
     return next((words for form, words in WORDS.items() if fnmatchcase(part, form)), None)
 
 
-def module_words(bridge: Any, hook_name: str) -> str:
+def module_words(capture: Capture, hook_name: str) -> str:
     """Words for a hook without any: the module of transformers that it is on."""
-    owner, _, end = hook_name.rpartition(".")
-    component = bridge.get_submodule(owner)
-    component = getattr(component, "original_component", None) or component
-    paths = {id(module): path for path, module in bridge.original_model.named_modules()}
-    # The bridge puts itself around a module, and the module under this name.
-    path = paths.get(id(component), owner).replace("._original_component", "")
+    path, end = capture.module(hook_name), hook_name.rpartition(".")[2]
     return ENDS.get(end, f"{end} of {{}}").format(f"module {path}" if path else "the model")

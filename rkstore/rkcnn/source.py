@@ -59,7 +59,9 @@ class StoreSite:
 
     def parts(self) -> Iterator[Floats]:
         """All rows in order, in parts ``(n, width)`` of any size."""
-        return (self.left_out.read(self.store, self.hook_name, chunk) for chunk in self._chunks)
+        with self.store.ahead([self.hook_name], self._chunks) as near:
+            for chunk in self._chunks:
+                yield self.left_out.read(near, self.hook_name, chunk)
 
     def column(self, name: str, rows: Indices) -> np.ndarray:
         """A column, or ``next_token``, at these rows, ascending, ``(len(rows),)``."""

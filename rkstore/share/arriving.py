@@ -9,11 +9,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from rkstore.errors import BadInput, size
-from rkstore.share.copies import check_same, each
+from rkstore.share.copies import check_same
 from rkstore.store.files import ASIDE, JOURNAL, LOCK, PART, FileRecord, in_place
 from rkstore.store.manifest import Manifest
 from rkstore.store.places.fetch import fetch
 from rkstore.store.places.moved import Moved
+from rkstore.store.places.several import each
 from rkstore.store.places.url import Location
 from rkstore.store.store import Store
 from rkstore.store.writing.lock import claim, unlock

@@ -1,21 +1,10 @@
-"""Common code of push, pull and repair: one store, one history, parallel transfers."""
+"""Common code of push, pull and repair: one store, one history."""
 
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 
 from rkstore.errors import BadInput
 from rkstore.store.journal import ShardRecord
 from rkstore.store.manifest import Manifest
-
-
-def each(work: Callable[[str], None], paths: Iterable[str], at_once: int) -> None:
-    """Do the work for every path, several at once; the first failure ends it."""
-    pool = ThreadPoolExecutor(at_once)
-    try:
-        for _ in pool.map(work, paths):
-            pass
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def check_same(there: Manifest, here: Manifest, url: str, root: str) -> None:

@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from rkstore.errors import BadInput, DamagedStore
 from rkstore.share.card import card
-from rkstore.share.copies import check_one_history, check_same, each
+from rkstore.share.copies import check_one_history, check_same
 from rkstore.store.contents import Contents
 from rkstore.store.files import (
     ASIDE,
@@ -23,6 +23,7 @@ from rkstore.store.journal import parse_journal
 from rkstore.store.open import say_if_short
 from rkstore.store.part import NOTHING
 from rkstore.store.places.moved import Moved
+from rkstore.store.places.several import each
 from rkstore.store.store import Store
 from rkstore.store.writing.destination import Destination
 from rkstore.store.writing.hub import HubDestination

@@ -44,15 +44,26 @@ class Apart:
         cls, x: NDArray[np.float32], entries: NDArray[np.int64], massive: NDArray[np.bool_]
     ) -> "Apart":
         """Entries of ``x (rows, d_in)`` by ascending flat indices, and whole rows."""
-        row, dimension = np.divmod(entries, x.shape[1])
-        counts = np.bincount(row, minlength=len(x))
         rows = np.flatnonzero(massive)
-        whole = x[rows]
+        return cls.given((len(x), x.shape[1]), entries, x.reshape(-1)[entries], rows, x[rows])
+
+    @classmethod
+    def given(
+        cls,
+        shape: tuple[int, int],
+        entries: NDArray[np.int64],
+        values: NDArray[np.float32],
+        rows: NDArray[np.int64],
+        whole: NDArray[np.float32],
+    ) -> "Apart":
+        """Entries of a matrix of this shape by ascending flat indices, and whole rows."""
+        row, dimension = np.divmod(entries, shape[1])
+        counts = np.bincount(row, minlength=shape[0])
         fits = np.abs(whole).max(initial=0.0) <= LARGEST_FLOAT16
         return cls(
             np.concatenate([[0], np.cumsum(counts)]),
             dimension,
-            x[row, dimension],
+            values,
             rows,
             whole.astype(np.float16) if fits else whole,
         )
@@ -81,27 +92,35 @@ class Apart:
         """
         if rows is None:
             rows = np.arange(len(x))
-        if len(self.value):
-            self._put_entries(x.reshape(-1), rows, x.shape[1])
-        if len(self.massive):
-            place = np.minimum(self.massive.searchsorted(rows), len(self.massive) - 1)
-            found = np.flatnonzero(self.massive[place] == rows)
-            x[found] = self.massive_value[place[found]]
+        places, values = self.entries(rows, x.shape[1])
+        x.reshape(-1)[places] = values
+        places, values = self.whole(rows)
+        x[places] = values
 
-    def _put_entries(self, x: NDArray[np.float32], rows: NDArray[np.int64], width: int) -> None:
+    def entries(
+        self, rows: NDArray[np.int64], width: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The single entries of some rows: flat indices in a matrix of these, and values."""
         begins = self.starts[rows]
         counts = self.starts[1:][rows]
         counts -= begins
         owner = np.arange(len(rows)).repeat(counts)
-        if len(owner):
-            # The first entry of a row, minus the entries of the rows before it.
-            begins += counts
-            begins -= counts.cumsum()
-            entries = begins[owner]
-            entries += np.arange(len(owner))
-            owner *= width
-            owner += self.dimension[entries]
-            x[owner] = self.value[entries]
+        # The first entry of a row, minus the entries of the rows before it.
+        begins += counts
+        begins -= counts.cumsum()
+        entries = begins[owner]
+        entries += np.arange(len(owner))
+        owner *= width
+        owner += self.dimension[entries]
+        return owner, self.value[entries]
+
+    def whole(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[Any]]:
+        """Those of some rows that are massive: their places among these, and values."""
+        if not len(self.massive):
+            return self.massive, self.massive_value
+        place = np.minimum(self.massive.searchsorted(rows), len(self.massive) - 1)
+        found = np.flatnonzero(self.massive[place] == rows)
+        return found, self.massive_value[place[found]]
 
     def to_bytes(self) -> bytes:
         """The content of a file; the same values give the same bytes."""

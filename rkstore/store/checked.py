@@ -7,7 +7,7 @@ from typing import Any
 from rkstore.errors import BadInput, DamagedStore
 from rkstore.store.attached import attached_in, check_attached
 from rkstore.store.codecs import CODECS
-from rkstore.store.files import JOURNAL, LARGEST_MANIFEST, MANIFEST, PART
+from rkstore.store.files import JOURNAL, LARGEST_MANIFEST, MANIFEST, PART, PIECE
 from rkstore.store.formats import FORMATS
 from rkstore.store.manifest import MORE_COLUMNS, NEEDED, SCHEMA, SITE_NAME, Manifest
 from rkstore.store.sites import Pair, Site
@@ -110,7 +110,7 @@ def check_manifest(manifest: Manifest) -> None:
     if not manifest.sites or len(set(names)) != len(names):
         raise ValueError("sites are missing or named twice")
     for name in names:
-        if not SITE_NAME.fullmatch(name) or name in (MANIFEST, JOURNAL, PART, "zarr.json"):
+        if not SITE_NAME.fullmatch(name) or name in (MANIFEST, JOURNAL, PART, PIECE, "zarr.json"):
             raise ValueError(f"{name!r} cannot be the name of a site")
     check_attached(manifest.files, names)
     _check_pairs(manifest)

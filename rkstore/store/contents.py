@@ -9,6 +9,7 @@ from rkstore.store.files import JOURNAL, LARGEST_MANIFEST, MANIFEST, PART
 from rkstore.store.journal import Journal, largest_journal, parse_journal
 from rkstore.store.manifest import Manifest
 from rkstore.store.part import Part, parse_part, whole
+from rkstore.store.piece import read_piece
 
 # A path and the maximum size of its file → its content, or None if there is no file.
 Read = Callable[[str, int], bytes | None]
@@ -42,6 +43,11 @@ def read_contents(read: Read, where: str) -> Contents:
     """
     raw = read(MANIFEST, LARGEST_MANIFEST)
     if raw is None:
+        if found := read_piece(read, where):
+            raise BadInput(
+                f"{where} is shards {found[0].span} of a harvest, no store: put it together with "
+                "the others by 'rkstore merge'"
+            )
         raise BadInput(
             f"there is no store at {where} (no {MANIFEST}): write one with 'rkstore harvest'"
         )

@@ -20,6 +20,9 @@ from rkstore.errors import DamagedStore, RkstoreError
 
 MANIFEST, JOURNAL, PART = "manifest.json", "shards.jsonl", "part.json"
 
+# In place of a manifest, in a directory with a piece of a harvest: no store yet.
+PIECE = "piece.json"
+
 # Other files of a writer: its lock, and files that are not in place yet.
 LOCK, ASIDE = ".lock", ".writing"
 
@@ -202,7 +205,7 @@ def aside(root: Path, path: str, mark: str = "") -> Path:
     Args:
         mark: distinguishes processes that may write the same file at once.
     """
-    waiting = own(root, f"{ASIDE}/{_waiting_name(path, mark)}")
+    waiting = own(root, f"{ASIDE}/{waiting_name(path, mark)}")
     waiting.parent.mkdir(exist_ok=True)
     waiting.unlink(missing_ok=True)
     return waiting
@@ -217,7 +220,7 @@ def open_aside(root: Path, path: str, mark: str = "") -> BinaryIO:
     Raises:
         DamagedStore: a link leads to where it would wait.
     """
-    name = _waiting_name(path, mark)
+    name = waiting_name(path, mark)
     with _directory_of(root, f"{ASIDE}/{name}") as at:
         with suppress(FileNotFoundError):
             os.unlink(name, dir_fd=at)
@@ -225,14 +228,18 @@ def open_aside(root: Path, path: str, mark: str = "") -> BinaryIO:
         return os.fdopen(os.open(name, flags, 0o666, dir_fd=at), "wb")
 
 
-def into_place(root: Path, path: str, mark: str = "") -> None:
+def into_place(root: Path, path: str, mark: str = "", attempt: str = "") -> None:
     """Rename a synced file that waits aside to its path, so that a power cut does not undo it.
+
+    Args:
+        attempt: the directory below that of waiting files in which it waits, if there is one.
 
     Raises:
         DamagedStore: one of its directories is a link; none can become one meanwhile.
     """
-    name = _waiting_name(path, mark)
-    with _directory_of(root, f"{ASIDE}/{name}") as waits, _directory_of(root, path) as goes:
+    name = waiting_name(path, mark)
+    waiting = "/".join(filter(None, (ASIDE, attempt, name)))
+    with _directory_of(root, waiting) as waits, _directory_of(root, path) as goes:
         os.rename(name, path.rpartition("/")[2], src_dir_fd=waits, dst_dir_fd=goes)
         os.fsync(goes)
 
@@ -249,7 +256,8 @@ def put(root: Path, path: str, content: bytes) -> None:
     into_place(root, path, mark)
 
 
-def _waiting_name(path: str, mark: str) -> str:
+def waiting_name(path: str, mark: str = "") -> str:
+    """The name under which a file waits to be put at that path of a store."""
     return f"{path.replace('/', '__')}{mark}"
 
 

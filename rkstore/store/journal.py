@@ -10,7 +10,7 @@ import json
 import re
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, overload
 
 from rkstore.errors import DamagedStore
@@ -39,8 +39,9 @@ class ShardRecord:
     """By site: sum of (stored value - value)² over the rows of the shard that are not massive."""
     massive_error: dict[str, float] | None
     """The same over the massive rows. None in schema 1, where the other is over all rows."""
-    chain: str
-    """SHA-256 of the previous line's chain followed by this line without its own."""
+    chain: str = ""
+    """SHA-256 of the previous line's chain followed by this line without its own. Empty until the
+    shard is recorded: only then is it known which line comes before."""
 
     def to_line(self) -> bytes:
         return (canonical(self._as_dict() | {"chain": self.chain}) + "\n").encode()
@@ -63,10 +64,12 @@ class ShardRecord:
         massive_error: dict[str, float] | None,
     ) -> "ShardRecord":
         """The record that follows the one whose chain is ``previous``."""
-        bare = cls(shard, files, squared_error, massive_error, chain="")
-        text = previous + canonical(bare._as_dict())
-        chain = hashlib.sha256(text.encode()).hexdigest()
-        return cls(shard, files, squared_error, massive_error, chain)
+        return cls(shard, files, squared_error, massive_error).after(previous)
+
+    def after(self, previous: str) -> "ShardRecord":
+        """The same record as it follows the one whose chain is ``previous``."""
+        text = previous + canonical(self._as_dict())
+        return replace(self, chain=hashlib.sha256(text.encode()).hexdigest())
 
 
 class _Lines:
@@ -108,10 +111,22 @@ class Journal(Sequence[ShardRecord]):
     cannot have written raises DamagedStore then: its chain was forged.
     """
 
-    def __init__(self, manifest: Manifest, raw: bytes, ends: Sequence[int], path: str) -> None:
-        """Of lines that end before these places, one behind another."""
+    def __init__(
+        self, manifest: Manifest, raw: bytes, ends: Sequence[int], path: str, first: int = 0
+    ) -> None:
+        """Of lines that end before these places, one behind another.
+
+        Args:
+            first: the shard of the first line.
+        """
         self._lines, self._raw, self._ends, self._path = _Lines(manifest), raw, ends, path
+        self._first = first
         self._parsed: dict[int, ShardRecord] = {}
+
+    @property
+    def raw(self) -> "bytes":
+        """All lines together, as they are in the file."""
+        return self._raw[: self.bytes]
 
     @property
     def bytes(self) -> int:
@@ -127,22 +142,23 @@ class Journal(Sequence[ShardRecord]):
     def __getitem__(self, at: slice) -> list[ShardRecord]: ...
     def __getitem__(self, at: int | slice) -> ShardRecord | list[ShardRecord]:
         if isinstance(at, slice):
-            return [self[shard] for shard in range(*at.indices(len(self)))]
-        shard = range(len(self))[at]
-        if shard not in self._parsed:
-            self._parsed[shard] = self._record(shard)
-        return self._parsed[shard]
+            return [self[line] for line in range(*at.indices(len(self)))]
+        line = range(len(self))[at]
+        if line not in self._parsed:
+            self._parsed[line] = self._record(line)
+        return self._parsed[line]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)
 
     __hash__ = None  # type: ignore[assignment]
 
-    def _record(self, shard: int) -> ShardRecord:
-        line = self._raw[self._ends[shard - 1] if shard else 0 : self._ends[shard] - 1]
+    def _record(self, at: int) -> ShardRecord:
+        line = self._raw[self._ends[at - 1] if at else 0 : self._ends[at] - 1]
+        shard = self._first + at
         # The paths follow from the manifest: none can lead anywhere else.
         if not line.startswith(HEAD) or not self._lines.fit(shard, line[len(HEAD) + 64 :]):
-            raise DamagedStore(f"line {shard + 1} of {self._path} is not the record of its shard")
+            raise DamagedStore(f"line {at + 1} of {self._path} is not the record of its shard")
         stated = json.loads(line)
         files = {path: FileRecord(f["bytes"], f["sha256"]) for path, f in stated["files"].items()}
         errors = stated["squared_error"], stated.get("massive_error")
@@ -162,7 +178,14 @@ def needed_journal(manifest: Manifest) -> int:
     return _Lines(manifest).longest(manifest.shards) * manifest.shards + 2**20
 
 
-def parse_journal(raw: bytes, manifest: Manifest, where: str) -> Journal:
+def parse_journal(
+    raw: bytes,
+    manifest: Manifest,
+    where: str,
+    *,
+    shards: range | None = None,
+    chain: str | None = None,
+) -> Journal:
     """The records of a ``shards.jsonl``, as far as it is complete.
 
     A last line without a newline was left by a killed writer and is ignored.
@@ -170,6 +193,8 @@ def parse_journal(raw: bytes, manifest: Manifest, where: str) -> Journal:
     Args:
         raw: the bytes of the file.
         where: directory or URL of the store, for errors.
+        shards: that it may list; by default, all of the store.
+        chain: what its first line follows; by default, the fingerprint of the manifest.
 
     Raises:
         DamagedStore: a line was changed, or belongs to another store.
@@ -178,17 +203,18 @@ def parse_journal(raw: bytes, manifest: Manifest, where: str) -> Journal:
     if len(raw) > (most := largest_journal(manifest)):
         raise DamagedStore(f"{path} is larger than the {most:,} bytes of a journal of its store")
     ends = array("q")
-    chain, start = manifest.fingerprint.encode(), 0
+    shards = range(manifest.shards) if shards is None else shards
+    before, start = (manifest.fingerprint if chain is None else chain).encode(), 0
     while stop := raw.find(b"\n", start) + 1:
         at = start + len(HEAD)
         stated, rest = raw[at : at + 64], raw[at + 66 : stop - 1]
-        if hashlib.sha256(chain + b"{" + rest).hexdigest().encode() != stated:
+        if hashlib.sha256(before + b"{" + rest).hexdigest().encode() != stated:
             raise DamagedStore(
                 f"line {len(ends) + 1} of {path} was changed or belongs to another store: "
                 "restore the file from a copy, or harvest again"
             )
-        if len(ends) >= manifest.shards:
-            raise DamagedStore(f"{path} lists more than the {manifest.shards} possible shards")
+        if len(ends) >= len(shards):
+            raise DamagedStore(f"{path} lists more than the {len(shards)} possible shards")
         ends.append(stop)
-        chain, start = stated, stop
-    return Journal(manifest, raw, ends, path)
+        before, start = stated, stop
+    return Journal(manifest, raw, ends, path, shards.start)

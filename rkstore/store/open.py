@@ -78,8 +78,10 @@ def find_store(path: str | Path | None, under: str | Path = "stores") -> Path:
     """The given directory, or the only store under ``stores/``.
 
     Raises:
-        BadInput: there is none, or there are several; lists them.
+        BadInput: there is none, or there are several; lists them. Or it is a URL.
     """
+    if "://" in str(path):
+        raise BadInput(f"{path} is a URL, and this needs a directory: fetch it with 'rkstore pull'")
     if path is not None:
         return named(path)
     found = sorted(file.parent for file in named(under).glob(f"*/{MANIFEST}"))

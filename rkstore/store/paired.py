@@ -4,9 +4,11 @@ A site is named after its store, ``base:blocks.8.mlp.hook_post``. Row *i* is the
 every site.
 """
 
+import copy
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -127,6 +129,24 @@ class PairedStore(Lookup):
     def rows_of_chunk(self, chunk: int) -> tuple[int, int]:
         """First row, and one past the last, of a chunk."""
         return self.second.rows_of_chunk(chunk)
+
+    @contextmanager
+    def ahead(self, hook_names: Sequence[str], chunks: Iterable[int]) -> Iterator["PairedStore"]:
+        """As :meth:`Store.ahead`, for the stores whose chunks are those of the pair."""
+        asked = [self._site(name) for name in hook_names]
+        with ExitStack() as reading:
+
+            def of(store: Store) -> Store:
+                names = [own for one, own in asked if one is store]
+                there = self._as_stored(store)
+                return reading.enter_context(store.ahead(names, chunks)) if there else store
+
+            view = copy.copy(self)
+            view.second = of(self.second)
+            view.first = view.second if self.first is self.second else of(self.first)
+            stores = {id(self.first): view.first, id(self.second): view.second}
+            view._sites = {name: (stores[id(one)], own) for name, (one, own) in self._sites.items()}
+            yield view
 
     def codec_of(self, hook_name: str) -> Codec:
         """The codec in which :meth:`stored_chunk` returns a site.

@@ -127,13 +127,17 @@ class ShardStatistics:
     def of(cls, x: np.ndarray, massive: NDArray[np.bool_]) -> "ShardStatistics":
         """Of at least one row, ``x (rows, d_in)``; ``massive (rows,)`` says which are."""
         if not massive.any():
-            found = Statistics.of(x)
-            return cls(found, found)
-        apart = Statistics.of(x[massive])
-        if massive.all():
-            return cls(apart, None)
-        ordinary = Statistics.of(x[~massive])
-        return cls(ordinary.merge(apart), ordinary)
+            return cls.joined(Statistics.of(x), x[:0])
+        return cls.joined(None if massive.all() else Statistics.of(x[~massive]), x[massive])
+
+    @classmethod
+    def joined(cls, ordinary: Statistics | None, massive: np.ndarray) -> "ShardStatistics":
+        """Of rows that are not massive, if there are any, and of those that are, ``(m, d_in)``."""
+        if not len(massive):
+            assert ordinary is not None
+            return cls(ordinary, ordinary)
+        apart = Statistics.of(massive)
+        return cls(apart, None) if ordinary is None else cls(ordinary.merge(apart), ordinary)
 
     @property
     def massive(self) -> int:

@@ -4,7 +4,8 @@ It needs NumPy and the library of the format, neither torch nor a language model
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,11 @@ class Store(ShardFiles, Lookup):
         self._hold(Contents(state["manifest"], state["records"], state["part"]))
 
     @property
+    def name(self) -> str:
+        """The last part of its directory or URL."""
+        return self.root.absolute().name
+
+    @property
     def complete(self) -> bool:
         """Whether every shard of the manifest is recorded."""
         return len(self.records) == self.manifest.shards
@@ -120,6 +126,20 @@ class Store(ShardFiles, Lookup):
     def codec_of(self, hook_name: str) -> Codec:  # noqa: ARG002 - in a pair, sites may differ
         """The codec of a site's chunks."""
         return self.codec
+
+    @contextmanager
+    def ahead(self, hook_names: Sequence[str], chunks: Iterable[int]) -> Iterator["Store"]:  # noqa: ARG002
+        """This store, to read these chunks of these sites from, about in this order.
+
+        A store at a URL fetches them before they are read.
+
+        Args:
+            chunks: may be endless. Iterated more than once, and by other threads.
+
+        Raises:
+            BadInput: a site is not in the store.
+        """
+        yield self
 
     def stored_chunk(self, hook_name: str, chunk: int) -> Encoded:
         """One encoded chunk, ``(rows of the chunk, d_in)``, for the store's ``codec``.

@@ -2,8 +2,10 @@
 
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rkstore.errors import DamagedStore
 from rkstore.store.files import (
@@ -23,6 +25,9 @@ from rkstore.store.files import (
 )
 from rkstore.store.store import Store
 from rkstore.store.writing.lock import writer_of
+
+if TYPE_CHECKING:
+    from rkstore.store.places.remote import RemoteStore
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,31 @@ def verify(store: Store, advance: Callable[[int], object] = lambda _: None) -> I
             yield Problem(path, f"is not of the part that {PART} states: pull again")
         else:
             yield Problem(path, "is not recorded")
+
+
+def verify_at_url(
+    store: "RemoteStore", advance: Callable[[int], object] = lambda _: None
+) -> Iterator[Problem]:
+    """Read every file of a store at a URL once, and compare it with its record; nothing is kept.
+
+    Files that are there besides are not seen: not every server has lists.
+
+    Args:
+        advance: called with the bytes of each block that was read; negative if it was in vain.
+
+    Raises:
+        RkstoreError: the server cannot be reached.
+    """
+    files = store.files()
+    if store.complete:  # before that they are renewed with every push
+        metadata = store.held.metadata(store.manifest)
+        files |= {path: record_of(raw) for path, raw in metadata.items()}
+
+    def compared(path: str) -> Problem:
+        return Problem(path, store.differs(path, files[path], advance))
+
+    with ThreadPoolExecutor(store.at_once) as pool:
+        yield from (problem for problem in pool.map(compared, files) if problem.what)
 
 
 def _compare(root: Path, path: str, recorded: FileRecord) -> Iterator[Problem]:

@@ -20,6 +20,7 @@ from rkstore.errors import BadInput
 from rkstore.rkcnn.moments import Moments
 from rkstore.rkcnn.source import StoreSite, ahead, read_blocks
 from rkstore.store.batches.assemble import Batch, Part, read_batches
+from rkstore.store.batches.device import DeviceBatch, read_to_device
 from rkstore.store.batches.kept import ALL_KEPT, LeftOut
 from rkstore.store.batches.plan import BatchPlan, plan_batches
 from rkstore.training.sitenorms import OfSite
@@ -71,25 +72,38 @@ class Reading:
         return plan_batches(self.store, self.chunks, size, seed, self.left_out, order=self.order)
 
     def batches(
-        self, size: int, seed: int, start: int = 0, part: Part | None = None
-    ) -> Iterator[Batch]:
-        """Endless batches, from number ``start``, in the units of the store; or a part of each."""
+        self,
+        size: int,
+        seed: int,
+        start: int = 0,
+        part: Part | None = None,
+        device: str = "cpu",
+    ) -> Iterator[Batch | DeviceBatch]:
+        """Endless batches, from number ``start``, in the units of the store; or a part of each.
+
+        Args:
+            device: if it is a CUDA device, batches are decoded there; the values are the same.
+        """
         plan = self.plan(size, seed)
+        if torch.device(device).type == "cuda":
+            return read_to_device(self.store, self.hook_names, plan, device, start, part)
         return read_batches(self.store, self.hook_names, plan, start=start, part=part)
 
-    def rows(self, batch: Batch, device: str) -> Rows:
+    def rows(self, batch: Batch | DeviceBatch, device: str) -> Rows:
         """The normalised rows of a batch, float32 ``(n, width)`` by site."""
         return {
-            name: self._normalised(name, torch.from_numpy(batch.x[name]).to(device))
+            name: self._normalised(name, torch.as_tensor(batch.x[name]).to(device))
             for name in self.hook_names
         }
 
     def sample(self, rows: int = SAMPLE_ROWS) -> Rows:
         """About that many rows, whole chunks evenly spread, ``(n, width)`` by site."""
-        return {
-            name: self._tensor(name, [self._read(name, chunk) for chunk in self.spread(rows)])
-            for name in self.hook_names
-        }
+        chunks = self.spread(rows)
+        with self.store.ahead(self.hook_names, chunks) as near:
+            return {
+                name: self._tensor(name, [self.left_out.read(near, name, n) for n in chunks])
+                for name in self.hook_names
+            }
 
     def of(self, sites: tuple[Site, ...]) -> Reading:
         """The same rows at these sites alone."""
@@ -118,12 +132,13 @@ class Reading:
         places = torch.randperm(int(edges[-1]), generator=generator)[:rows].sort().values.numpy()
         within = np.searchsorted(places, edges)
         spans = list(zip(chunks, edges, within, within[1:], strict=False))
-        return {
-            name: self._tensor(
-                name, [self._read(name, chunk)[places[a:b] - first] for chunk, first, a, b in spans]
-            )
-            for name in self.hook_names
-        }
+        with self.store.ahead(self.hook_names, chunks) as near:
+
+            def drawn(name: str) -> list[NDArray[np.float32]]:
+                rows_of = partial(self.left_out.read, near, name)
+                return [rows_of(chunk)[places[a:b] - first] for chunk, first, a, b in spans]
+
+            return {name: self._tensor(name, drawn(name)) for name in self.hook_names}
 
     def statistics(self, hook_name: str) -> Statistics:
         """Exact statistics of a site, in the units of the store.
@@ -166,9 +181,6 @@ class Reading:
         inverse = {name: map.inverted for name, map in self.maps.items()}
         scales = {name: 1 / scale for name, scale in self.scales.items()}
         return folded(dictionary, inverse).rescaled(scales)
-
-    def _read(self, hook_name: str, chunk: int) -> NDArray[np.float32]:
-        return self.left_out.read(self.store, hook_name, chunk)
 
     def _tensor(self, hook_name: str, parts: list[NDArray[np.float32]]) -> Tensor:
         return self._normalised(hook_name, torch.from_numpy(np.concatenate(parts)))

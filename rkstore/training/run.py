@@ -58,7 +58,7 @@ class Run:
     reading: Reading
     dictionary: Dictionary
     objective: Objective
-    optimizer: torch.optim.Adam
+    optimizer: Adam
     step: int = 0
     idle: Tensor = field(default_factory=lambda: torch.zeros(0))
     """Tokens since each latent last fired, ``(d_sae,)`` int64."""
@@ -105,7 +105,8 @@ class Run:
     def constrain(self, dictionary: Dictionary) -> None:
         """Bring weights of this run back to what is allowed, after a step."""
         # What is frozen must not change, not even by a rounding.
-        if self.settings.unit_decoder and self.control.frozen != "W_dec":
+        kept = dictionary is self.dictionary and self.optimizer.keeps_unit
+        if self.settings.unit_decoder and self.control.frozen != "W_dec" and not kept:
             dictionary.normalise_decoder()
         self.control.constrain(dictionary, self.held)
         for pool in dictionary.pools:
@@ -242,7 +243,11 @@ def prepare(settings: TrainSettings) -> Run:
         reading,
         dictionary,
         Objective(prefixes, asked_for),
-        Adam([p for p in dictionary.parameters() if p.requires_grad], settings.lr),
+        Adam(
+            [p for p in dictionary.parameters() if p.requires_grad],
+            settings.lr,
+            [weights.W_dec for _, weights in dictionary.banks] if settings.unit_decoder else (),
+        ),
         idle=torch.zeros(wiring.latents, dtype=torch.int64, device=settings.device),
         held=control.start(dictionary)
         | ({} if settings.ema is None else start_average(dictionary)),

@@ -80,7 +80,11 @@ def spread(run: Run, device: str) -> Run:
         run,
         settings=changed(run.settings, device=device),
         dictionary=dictionary,
-        optimizer=Adam(list(dictionary.parameters()), run.settings.lr),
+        optimizer=Adam(
+            list(dictionary.parameters()),
+            run.settings.lr,
+            [dictionary.W_dec] if run.settings.unit_decoder else (),
+        ),
         scratch=Scratch(),
         held={} if run.settings.ema is None else start_average(dictionary),
         whole=run if world.first else None,

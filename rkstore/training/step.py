@@ -35,7 +35,7 @@ def step(run: Run, rows: Rows, whole: int | None = None) -> None:
     measured = (run.step + 1) % LOG_EVERY == 0 or run.step + 1 == settings.steps
     found = differentiate(run, rows, whole, measured)
     norm = clip(run.trained, settings.clip, run.across)
-    if settings.unit_decoder:
+    if settings.unit_decoder and not run.optimizer.keeps_unit:
         dictionary.project_decoder_gradient()
     run.optimizer.step()
     run.constrain(dictionary)

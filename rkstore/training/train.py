@@ -191,7 +191,9 @@ def _train(
     reading = replace(lead.reading, sites=tuple(sites))
     world, cut = lead.world, lead.settings.accumulate
     part = Slices(world, cut) if lead.over_rows.size > 1 else None
-    batches = reading.batches(lead.settings.batch_size, lead.data_seed, first, part)
+    batches = reading.batches(
+        lead.settings.batch_size, lead.data_seed, first, part, lead.settings.device
+    )
     name = lead.name if len(runs) == 1 else f"{len(runs)} dictionaries"
     going, stopped = list(zip(runs, trackers, strict=True)), []
     hidden = None if world.first else True

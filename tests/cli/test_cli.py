@@ -28,6 +28,8 @@ SITE = "blocks.0.mlp.hook_post"
 NO_PATHS = {
     *(
         "revision",
+        "shards",
+        "address",
         "layer",
         "layers",
         "hook",

@@ -8,6 +8,7 @@ import torch
 
 from rkstore.dictionaries import SELECTS, Dictionary, load_dictionary, save_dictionary, select_named
 from rkstore.dictionaries.prefixes import WHOLE, Prefixes
+from rkstore.dictionaries.sparse import SparseCode
 from rkstore.dictionaries.wirings import Bank, Wiring
 from rkstore.errors import BadInput
 from rkstore.store.sites import Site
@@ -71,6 +72,18 @@ def test_a_dictionary_is_the_sum_of_its_banks(wiring):
     f, found = dictionary.reconstruct(rows)
     for view in f if wiring.views > 1 else [f]:
         torch.testing.assert_close(view, torch.cat(codes, dim=1))
+    assert found.keys() == expected.keys()
+    for name, y in found.items():
+        torch.testing.assert_close(y, expected[name])
+
+
+@every_wiring
+def test_a_list_of_what_is_on_is_decoded_as_the_code_is(wiring):
+    dictionary, rows = make_dictionary(wiring), make_rows()
+    f, expected = dictionary.reconstruct(rows)
+    if wiring.views > 1:
+        return  # has a code for each site, and so no list
+    found = dictionary.restored(SparseCode.of(f), rows)
     assert found.keys() == expected.keys()
     for name, y in found.items():
         torch.testing.assert_close(y, expected[name])

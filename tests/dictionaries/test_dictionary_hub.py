@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from rkstore import Dictionary
 from rkstore.dictionaries import select_named
+from rkstore.dictionaries.hub import evaluations
 from rkstore.dictionaries.hub.card import mark
 from rkstore.dictionaries.wirings import Bank, Wiring
 from rkstore.errors import BadInput, RkstoreError
@@ -405,6 +406,25 @@ def test_the_record_of_a_dictionary_is_in_its_card_as_far_as_it_is_of_these_weig
     assert "| 1,524 | 32.0 | 101 | 0.3272 | 14.15 | - |" in card
     assert '"ce_recovered": 0.9' in card
     assert "another" not in card
+
+
+@pytest.mark.parametrize(
+    ("intervals", "shown"),
+    [
+        (
+            {"l0": [32.0, 32.0], "fvu": [0.3172, 0.3372], "mse": None},
+            "32.0 ± 0.0 | 101 | 0.3272 ± 0.0100 | 14.15 |",
+        ),
+        ({"documents": 12, "l0": None, "fvu": None, "mse": None}, "32.0 | 101 | 0.3272 | 14.15 |"),
+        ("none", "32.0 | 101 | 0.3272 | 14.15 |"),
+        ({"fvu": [0.3172]}, "32.0 | 101 | 0.3272 | 14.15 |"),
+    ],
+)
+def test_the_card_shows_the_intervals_that_are_recorded(intervals, shown):
+    result = RESULT | {"kind": "reconstruction", "intervals": intervals}
+    [table] = evaluations.shown([result])
+    assert f"| 1,524 | {shown}" in table
+    assert ("half of a 95 % interval" in table) == ("±" in shown)
 
 
 def test_the_evaluation_of_another_dictionary_is_refused(hub, rkstore, tmp_path):

@@ -41,6 +41,23 @@ def saved(path, hook_name=SITE, turned=False):
     return path
 
 
+def test_names_given_by_hand_are_in_the_table_the_titles_and_the_numbers(rkstore, store, tmp_path):
+    (tmp_path / "names.json").write_text('{"3": "what_ever", "12": "never"}')
+    path = saved(tmp_path / "sae")
+    words = ("latents", path, "--store", store.root, "--latent", "3,5", "--out", "described")
+    status, _, err = rkstore(*words, "--names", "names.json")
+    assert status == 0, err
+    page = (tmp_path / "described/latents.md").read_text("utf-8")
+    assert "## Latent 3: what\\_ever\n" in page
+    assert "## Latent 5\n" in page
+    assert "named by hand" in page
+    found = json.loads((tmp_path / "described/latents.json").read_text("utf-8"))["latents"]
+    assert [one["name"] for one in found] == ["what_ever", None]
+    status, _, err = rkstore(*words[:-1], "again", "--names", path / "nothing.json")
+    assert status == 2
+    assert "cannot read the names" in err
+
+
 def test_firing_together_is_the_correlation_of_firing():
     rng = np.random.default_rng(0)
     on = rng.random((50, 7)) < 0.3

@@ -36,8 +36,12 @@ class Fixed(torch.nn.Module):
         self.wiring = Wiring((Bank(self.d_sae, site, site),), centred=True)
         self.code, self.remade = code, reconstruct
 
-    def reconstruct(self, rows):
-        return self.code.expand(len(rows[SITE]), -1), {SITE: self.remade(rows[SITE])}
+    def encode(self, rows):
+        return self.code.expand(len(rows[SITE]), -1)
+
+    def restored(self, f, rows):
+        assert len(f) == len(rows[SITE])
+        return {SITE: self.remade(rows[SITE])}
 
 
 def measured(x, reconstruct, code=None, batch=7):

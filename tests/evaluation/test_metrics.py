@@ -12,7 +12,7 @@ from rkstore.dictionaries import Dictionary, select_named
 from rkstore.dictionaries.wirings import Bank, Wiring
 from rkstore.errors import BadInput
 from rkstore.evaluation.measure import Measure
-from rkstore.evaluation.metrics import METRICS, documents, sparsity
+from rkstore.evaluation.metrics import METRICS, base, documents, sparsity
 from rkstore.evaluation.metrics.base import Given
 from rkstore.evaluation.metrics.decoders import max_cosines
 from rkstore.evaluation.metrics.documents import interval
@@ -130,6 +130,17 @@ def test_sums_do_not_depend_on_how_they_were_made(kind, how):
     for name, value in expected.items():
         near = None if value is None else pytest.approx(value, rel=1e-6, abs=1e-12)
         assert found[name] == near, name
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_a_sparse_code_is_measured_from_the_list_of_what_is_on(kind, monkeypatch):
+    found = []
+    for least in (0, 1):  # as a matrix, and as a list
+        monkeypatch.setattr(base, "SPARSE", least)
+        found.append(numbers(whole(kind)[1].as_dict()))
+    for name, value in found[0].items():
+        near = None if value is None else pytest.approx(value, rel=1e-6, abs=1e-9)
+        assert found[1][name] == near, name
 
 
 @pytest.mark.parametrize("kind", ALL)

@@ -1,7 +1,7 @@
 """A report in a real browser, opened from the disk: it works, keeps to itself, and runs nothing.
 
-Needs Playwright and a Chromium of the system: ``pip install playwright axe-playwright-python`` and
-``apt-get install chromium``. Skipped where they are absent.
+Needs Playwright, and a Chromium of the system: ``make browser``. Skipped where they are absent.
+Nothing here depends on how fast the machine is: every step waits for what it needs.
 """
 
 import json
@@ -19,6 +19,9 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium o
 
 LATENTS = 24_576
 
+# Seconds until something that never happens is given up; a busy machine needs many.
+PATIENCE = 180
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -32,7 +35,8 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def browser():
     with playwright.sync_playwright() as p:
-        started = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        options = ["--no-sandbox", "--disable-dev-shm-usage"]
+        started = p.chromium.launch(executable_path=CHROMIUM, args=options, timeout=1000 * PATIENCE)
         yield started
         started.close()
 
@@ -43,7 +47,7 @@ def open_page(browser, folder):
     complaints, requests, pages = [], [], []
 
     def open_one(route="", *, width=1280, query=""):
-        page = browser.new_page(viewport={"width": width, "height": 900})
+        page = patient(browser.new_page(viewport={"width": width, "height": 900}))
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", lambda request: requests.append(request.url))
@@ -60,26 +64,34 @@ def open_page(browser, folder):
     assert complaints == []
 
 
+def patient(page):
+    page.set_default_timeout(1000 * PATIENCE)
+    return page
+
+
 def until(page, condition):
     """Wait until JavaScript is true; Playwright's own way needs ``eval``, which a page forbids."""
-    for _ in range(300):
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
         if page.evaluate(condition):
             return
         page.wait_for_timeout(50)
     raise AssertionError(f"never: {condition}; {page.url}")
 
 
+def until_whole(page):
+    """Wait until nothing of the page is still being loaded, and its fonts and layout are there."""
+    until(page, "!document.querySelector('.skeleton') && document.fonts.status === 'loaded'")
+    page.evaluate("new Promise((then) => requestAnimationFrame(() => requestAnimationFrame(then)))")
+
+
 def shown_ids(page):
     return [int(text) for text in page.locator(".row .id").all_inner_texts()]
 
 
-def test_it_opens_within_two_seconds_and_loads_no_latent_before_one_is_looked_at(open_page):
-    began = time.monotonic()
+def test_no_latent_is_loaded_before_one_is_looked_at(open_page):
     page = open_page("latents")
     page.wait_for_selector(".row")
-    assert time.monotonic() - began < 10  # a busy machine; the paint itself is below
-    paint = page.evaluate("performance.getEntriesByType('paint').map((p) => p.startTime)")
-    assert max(paint) < 2_000
     loaded = page.evaluate("Array.from(document.scripts, (script) => script.src)")
     assert len(loaded) == 7
     assert not any("latents/" in source or "text/" in source for source in loaded)
@@ -181,15 +193,16 @@ def test_every_key_does_what_the_list_of_keys_says(open_page):
     page.keyboard.press("k")
     until(page, "location.hash === '#/latent/1'")
     page.keyboard.press("/")
-    assert page.evaluate("document.activeElement.id") == "q"
+    until(page, "document.activeElement.id === 'q'")
     page.keyboard.type("t")
     assert page.evaluate("document.documentElement.dataset.theme") == "auto"
     page.keyboard.press("Escape")
     page.keyboard.press("t")
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
     page.keyboard.press("?")
-    assert page.locator("#keys").is_visible()
+    until(page, "document.querySelector('#keys').open")
     page.keyboard.press("Escape")
+    until(page, "!document.querySelector('#keys').open")
     page.keyboard.press("o")
     page.wait_for_selector("table.runs")
 
@@ -216,21 +229,33 @@ def test_a_line_opens_its_block_and_has_an_address(open_page):
     assert page.locator(".whole").count() == 0
 
 
+def test_both_scales_of_the_logits_are_shown_and_say_what_they_are(open_page):
+    page = open_page("latent/3")
+    panel = page.locator(".side section", has_text="Writes toward")
+    tokens = panel.locator("ol.rows li")
+    until(page, "document.querySelectorAll('.side .two li').length === 14")
+    per_token = tokens.all_inner_texts()
+    panel.get_by_role("button", name="raw").click()
+    assert panel.get_by_role("button", name="raw").get_attribute("aria-pressed") == "true"
+    assert tokens.all_inner_texts() != per_token
+    assert "By a path that is made up." in panel.inner_text()
+
+
 def test_links_between_latents_lead_both_ways(open_page):
     page = open_page("latent/100")
     page.wait_for_selector(".side .rows a")
     page.locator(".side section", has_text="Nearest by decoder").get_by_role("link").first.click()
     until(page, "location.hash === '#/latent/101'")
     page.go_back()
-    page.wait_for_selector("text=Nearest by decoder")
-    assert page.locator(".title .id").inner_text() == "100"
+    until(page, "document.querySelector('.title .id').textContent === '100'")
 
 
 def test_what_is_not_there_says_so(open_page):
     page = open_page("latent/24576")
     assert "Latent 24576 does not exist." in page.locator("main").inner_text()
     page.goto(page.url.replace("24576", "<b>x"))
-    page.wait_for_selector("text=does not exist")
+    until(page, "!document.querySelector('main').textContent.includes('24576')")
+    assert "does not exist" in page.locator("main").inner_text()
     page = open_page("latent/11")
     page.wait_for_selector("text=Dead: it fired on none")
 
@@ -238,7 +263,7 @@ def test_what_is_not_there_says_so(open_page):
 def test_a_folder_with_a_missing_file_says_which(browser, tmp_path):
     write_made_up(tmp_path / "r", 70, each=4)
     (tmp_path / "r/data/latents/0001.js").unlink()
-    page = browser.new_page()
+    page = patient(browser.new_page())
     page.goto(f"{(tmp_path / 'r').as_uri()}/index.html#/latent/65")
     page.wait_for_selector("text=A file of this report is missing.")
     assert "data/latents/0001.js" in page.locator("main").inner_text()
@@ -272,7 +297,7 @@ def test_hard_tokens_are_named_and_take_no_room(open_page):
 @pytest.mark.parametrize("route", ["", "latents", "latent/3", "states"])
 def test_nothing_scrolls_sideways_at_any_width(open_page, route, width):
     page = open_page(route, width=width)
-    page.wait_for_timeout(300)
+    until_whole(page)
     assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
 
 
@@ -281,7 +306,7 @@ def test_nothing_scrolls_sideways_at_any_width(open_page, route, width):
 def test_axe_finds_nothing_serious(open_page, route, theme):
     axe = pytest.importorskip("axe_playwright_python", reason="axe-core is not installed")
     page = open_page(route, query=f"?theme={theme}")
-    page.wait_for_timeout(500)
+    until_whole(page)
     page.evaluate((Path(axe.__file__).parent / "axe.min.js").read_text("utf-8"))
     found = page.evaluate("axe.run(document, {preload: false, resultTypes: ['violations']})")[
         "violations"

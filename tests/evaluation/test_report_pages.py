@@ -18,8 +18,9 @@ from rkstore.errors import BadInput
 from rkstore.evaluation.report.page.decoders import mutual, nearest, shares_of_first, wires
 from rkstore.evaluation.report.page.scripts import column, script
 from rkstore.evaluation.report.page.tally import Tally
-from rkstore.evaluation.report.page.write import read_names, report_script, write_report
+from rkstore.evaluation.report.page.write import report_script, write_report
 from rkstore.evaluation.report.settings import ReportSettings
+from rkstore.evaluation.samples.names import read_names
 from rkstore.rkcnn.mine import probe
 from rkstore.rkcnn.settings import ProbeSettings
 from rkstore.store.sites import Site

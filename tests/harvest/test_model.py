@@ -15,7 +15,7 @@ from conftest import MODEL_CONTEXT, MODEL_LAYERS, MODEL_MLP, MODEL_WIDTH
 from safetensors.torch import load_file, save_file
 
 from rkstore.errors import BadInput, RkstoreError
-from rkstore.harvest.hooks import PROBE_TOKENS
+from rkstore.harvest.capture.examine import PROBE_TOKENS
 from rkstore.harvest.load import load_model
 from rkstore.harvest.model import Model
 from rkstore.harvest.tokens import TokenBlocks
@@ -244,7 +244,7 @@ def looped(load) -> Model:
 
 def test_a_hook_that_fires_several_times_has_its_last_value_whatever_else_is_chosen(looped: Model):
     tokens = TOKENS[:2, :5]
-    _, cache = looped.bridge.run_with_cache(torch.from_numpy(tokens).long())
+    _, cache = looped.capture.bridge.run_with_cache(torch.from_numpy(tokens).long())
     together = looped.activations(tokens, looped.sites("*", "all"))
     assert looped.repeated
     for site in looped.sites("*", "1"):
@@ -337,7 +337,7 @@ def test_a_model_that_computes_something_else_with_hooks_than_without_is_refused
         return bridge
 
     monkeypatch.setattr(TransformerBridge, "boot_transformers", wrong)
-    with pytest.raises(BadInput, match="its output changes with TransformerLens' hooks"):
+    with pytest.raises(BadInput, match="its output changes with the hooks"):
         load_model(str(model_dir))
 
 
@@ -411,7 +411,7 @@ def test_nothing_behind_the_last_site_is_computed(model: Model):
     def refuse(*_: object) -> None:
         raise AssertionError("the unembedding was computed")
 
-    plain = model.bridge.original_model
+    plain = model.capture.plain
     hook = plain.lm_head.register_forward_pre_hook(refuse)
     try:
         model.activations(TOKENS, model.sites("mlp.hook_post", "all"))
@@ -428,7 +428,7 @@ def test_the_fused_gelu_is_the_one_that_transformers_writes_out(size):
 
 
 def test_a_loaded_model_computes_the_fused_gelu(model: Model):
-    kinds = {type(module).__name__ for module in model.bridge.original_model.modules()}
+    kinds = {type(module).__name__ for module in model.capture.plain.modules()}
     assert "GELUTanh" in kinds
     assert "NewGELUActivation" not in kinds
 

@@ -12,7 +12,8 @@ from conftest import END, tree, write_model
 
 from rkstore.cli.terminal import describe_harvest, describe_store
 from rkstore.errors import BadInput, DamagedStore
-from rkstore.harvest.run import prepare, run
+from rkstore.harvest.run import prepare, run, write
+from rkstore.share.merge import merge
 from rkstore.store.manifest import PARTNER_ROW
 from rkstore.store.open import open_paired
 from rkstore.store.store import Store
@@ -170,6 +171,22 @@ def test_a_paired_harvest_interrupted_behind_every_shard_ends_with_the_same_byte
     run(pieces)
     assert harvest.manifest.shards > 2
     assert tree(pieces.out) == tree(harvest.out)
+
+
+def test_a_batch_that_a_cut_of_pieces_divides_is_computed_by_both_neighbours(
+    paired_settings, other_dir, tmp_path
+):
+    options = {"model": str(other_dir), "align": "text", "shard_rows": 16}
+    once = run(prepare(paired_settings(**options)))
+    shards = once.manifest.shards
+    harvest = prepare(paired_settings(**options, shards="0:1", out=str(tmp_path / "0")))
+    assert any(batch.cut for shard in range(shards) for batch in harvest.batches(shard))
+    pieces = []
+    for shard in range(shards):
+        whole = dataclasses.replace(harvest.whole, of_shards=range(shard, shard + 1))
+        pieces.append(tmp_path / f"{shard}")
+        write(dataclasses.replace(harvest, whole=whole, out=pieces[-1]))
+    assert tree(merge(pieces, tmp_path / "merged").root) == tree(once.root)
 
 
 def bytes_of(tokenizer_dir: Path) -> dict[int, bytes]:

@@ -270,7 +270,7 @@ def test_the_model_runs_once_however_many_sites_there_are(harvest_settings, tmp_
         harvest_settings(pair="mlp", hook=("hook_resid_*", "ln2*"), out=str(tmp_path / "out"))
     )
     batches: list[int] = []
-    ready.model.bridge.original_model.transformer.register_forward_pre_hook(
+    ready.model.capture.plain.transformer.register_forward_pre_hook(
         lambda _, given, named: batches.append(len(given[0] if given else named["input_ids"])),
         with_kwargs=True,
     )

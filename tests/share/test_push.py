@@ -96,9 +96,9 @@ def test_the_claim_of_a_push_that_died_is_taken_over_from_there_alone(
             push(store.root, place)
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr(destination, "default_cache", lambda: tmp_path / "elsewhere")
-        with pytest.raises(BadInput, match=f"push of {store.manifest.fingerprint} from .*remove"):
+        with pytest.raises(BadInput, match=f"of {store.manifest.fingerprint} from .*remove"):
             push(store.root, place)
-    with pytest.raises(BadInput, match="is being written by a push of"):
+    with pytest.raises(BadInput, match="is being written by a push or harvest of"):
         push(other.root, place)
     assert push(store.root, place).present >= 2
     assert pulled(place, tmp_path / "copy") == tree(store.root)

@@ -17,13 +17,13 @@ OF_ONE_MODEL = [SAE, *(kind for kind in KINDS.values() if kind.get("of") != "two
 @pytest.fixture
 def read(monkeypatch):
     """How often each chunk of each site was read for batches."""
-    counted, real = Counter(), assemble._Reader._load
+    counted, real = Counter(), assemble.Reader._load
 
     def counting(self, name, chunk):
         counted[name, chunk] += 1
         return real(self, name, chunk)
 
-    monkeypatch.setattr(assemble._Reader, "_load", counting)
+    monkeypatch.setattr(assemble.Reader, "_load", counting)
     return counted
 
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from rkstore.errors import BadInput, one_line
 from rkstore.store.files import named
@@ -103,17 +103,35 @@ def _table(results: list[Result]) -> str:
     heads = ["store", "site", *(head for head, _, _ in COLUMNS)]
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * 2 + "---:|" * len(COLUMNS)]
     for result in results:
-        numbers = (_number(result.get(key), form) for _, key, form in COLUMNS)
+        numbers = (
+            _number(result.get(key), form) + _reach(result, key, form) for _, key, form in COLUMNS
+        )
         names = (code(result.get(key)) for key in ("store_fingerprint", "hook_name"))
         lines.append(f"| {' | '.join([*names, *numbers])} |")
     said = (
         "Held-out rows. FVU is Σ‖y - ŷ‖² / Σ‖y - mean‖², MSE the mean of ‖y - ŷ‖², dead latents "
         "fired on none of the rows."
     )
+    if any("±" in line for line in lines):
+        said += " ± is half of a 95 % interval, with documents as clusters."
     return "\n".join([*lines, "", said])
 
 
 def _number(value: object, form: str) -> str:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if not _is_number(value):
         return "-"
     return format(int(value) if form.endswith("d") else value, form)
+
+
+def _reach(result: Result, key: str, form: str) -> str:
+    """Half of the interval of a number, behind ±; nothing if none is recorded."""
+    intervals = result.get("intervals")
+    ends = intervals.get(key) if isinstance(intervals, Mapping) else None
+    if not isinstance(ends, list) or len(ends) != 2 or not all(map(_is_number, ends)):
+        return ""
+    low, high = ends
+    return f" ± {_number((high - low) / 2, form)}"
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)

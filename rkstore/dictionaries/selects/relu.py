@@ -45,10 +45,10 @@ class ReLU(Penalised):
 
         A sample of the rows decides: counting all would take longer than it saves.
         """
-        from rkstore.dictionaries.sparse import SAMPLE_EVERY, SPARSE, SparseCode
+        from rkstore.dictionaries.sparse import SAMPLE_EVERY, SparseCode, sparse_below
 
         sample = pre[::SAMPLE_EVERY]
-        if (sample > 0).count_nonzero() > SPARSE * sample.numel():
+        if (sample > 0).count_nonzero() > sparse_below(pre) * sample.numel():
             return None
         tokens, latents = (pre > 0).nonzero(as_tuple=True)
         values = pre[tokens, latents].float()

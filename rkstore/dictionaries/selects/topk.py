@@ -48,10 +48,10 @@ class TopK(Select):
         return pre.new_zeros(pre.shape).scatter(-1, indices, values.relu())
 
     def sparse(self, pre: Tensor, kept: Selection) -> SparseCode | None:
-        from rkstore.dictionaries.sparse import SPARSE, SparseCode
+        from rkstore.dictionaries.sparse import SparseCode, sparse_below
 
         batch, latents = pre.shape
-        if self.k > SPARSE * latents:
+        if self.k > sparse_below(pre) * latents:
             return None
         values, chosen = self._largest(pre, kept)
         token, place = (values > 0).nonzero(as_tuple=True)

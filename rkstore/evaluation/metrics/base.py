@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rkstore.dictionaries.dictionary import Dictionary
 from rkstore.dictionaries.rows import Rows
-from rkstore.dictionaries.sparse import SPARSE, ByLatent, SparseCode
+from rkstore.dictionaries.sparse import SPARSE, ByLatent, Code, SparseCode
 from rkstore.evaluation.metrics.compared import Compared
 from rkstore.store.statistics import Statistics
 
@@ -104,7 +104,7 @@ class Seen:
     @cached_property
     def entries(self) -> Entries:
         """The latents that are on, as a list: passes over the whole code cost more."""
-        tokens, latents = self.on.nonzero(as_tuple=True)
+        tokens, latents = _places(self.on)
         if self.f.dim() > 2:
             size = self.f[:, tokens, latents].abs().amax(dim=0)
         else:
@@ -186,8 +186,28 @@ class Metric(ABC):
 
 def fires(f: Tensor) -> Tensor:
     """Which latents are on at which token, bool ``(n, d_sae)``; with a code per site, at any."""
-    on = f != 0
+    on = f.bool()  # which is f != 0, in a third of the time
     return on.any(dim=0) if on.dim() > 2 else on
+
+
+def listed(f: Tensor) -> Code:
+    """A code ``(n, d_sae)`` as a list of what is on, if that is decoded faster."""
+    if f.dim() > 2 or f.device.type != "cpu" or f.dtype != torch.float32:
+        return f
+    tokens, latents = _places(fires(f))
+    if len(tokens) > SPARSE * f.numel():
+        return f
+    return SparseCode(tokens, latents, f[tokens, latents], (f.shape[0], f.shape[1]))
+
+
+def _places(on: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows and columns of what is set in a bool matrix, in order."""
+    if on.device.type != "cpu":
+        rows, columns = on.nonzero(as_tuple=True)
+        return rows, columns
+    # NumPy skips what is not set, and takes a fifth of the time.
+    places = np.divmod(np.flatnonzero(on.numpy()), on.shape[1])
+    return torch.from_numpy(places[0]), torch.from_numpy(places[1])
 
 
 def decoder_of(dictionary: Dictionary) -> dict[str, Tensor]:

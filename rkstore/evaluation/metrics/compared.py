@@ -20,10 +20,10 @@ class Compared(NamedTuple):
     @classmethod
     def of(cls, y: Tensor, found: Tensor, error: Tensor) -> "Compared":
         """Rows, reconstructions and their differences, float64 ``(n, width)`` each."""
-        squares = error.square()
+        errors = squares(error)
         return cls(
-            squares.sum().item(),
-            squares.sum(dim=-1),
+            errors.sum().item(),
+            errors,
             (y * found).sum(dim=-1),
             y.norm(dim=-1),
             found.norm(dim=-1),
@@ -54,3 +54,10 @@ class Compared(NamedTuple):
         """The cosine of each row, 0 where y = 0 or ŷ = 0."""
         along = self.products / (self.norms * self.found)
         return torch.where((self.norms > 0) & (self.ratios > 0), along, 0)
+
+
+def squares(rows: Tensor) -> Tensor:
+    """``Σ x²`` of each row ``(n, d)``, ``(n,)``."""
+    # A third of the time of the sum of the squares, which first writes these down.
+    found: Tensor = rows.norm(dim=-1)
+    return found.square_()

@@ -9,7 +9,7 @@ from torch import Tensor
 from rkstore.dictionaries.dictionary import Dictionary
 from rkstore.dictionaries.prefixes import Prefixes, by_activation
 from rkstore.dictionaries.rows import Rows
-from rkstore.evaluation.metrics.base import Integers, fires
+from rkstore.evaluation.metrics.base import Integers, fires, listed
 
 # What is measured of a dictionary whose prefixes were drawn anew for each batch.
 OF_DRAWN = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
@@ -37,9 +37,9 @@ class PrefixSums:
 
     def reconstruct(self, rows: Rows) -> tuple[Tensor, Rows]:
         """Code and reconstruction by all of it; what each prefix does is added to the sums."""
-        if self.prefixes.whole:
-            return self.dictionary.reconstruct(rows)
         f = self.dictionary.encode(rows)
+        if self.prefixes.whole:
+            return f, self.dictionary.restored(listed(f), rows)
         levels = self.prefixes.decodings(self.dictionary, f, rows, self.shares)
         for i, level in enumerate(levels):
             for name, found in level.items():

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from rkstore.evaluation.metrics.base import Doubles, Given, Metric, Seen, Totals
+from rkstore.evaluation.metrics.compared import squares
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,7 @@ class Published(Metric):
         self._with_norm += int(long.sum())
         if self._means:
             from_mean = sum(
-                (y - self._means[name].to(y.device)).square().sum(dim=1)
-                for name, y in seen.written.items()
+                squares(y - self._means[name].to(y.device)) for name, y in seen.written.items()
             )
             self._legacy += (rows.errors / from_mean).sum().item()
 

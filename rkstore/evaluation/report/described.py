@@ -64,6 +64,7 @@ def as_dict(made: Described) -> dict[str, Any]:
                 "mean": float(samples.mean[latent]),
                 "std": float(samples.deviation[latent]),
                 "blocks": int(samples.blocks[latent]),
+                "name": made.names.get(str(latent)),
                 "words": [word for word, _ in words(made.found, latent)],
                 "by_decoder": [vars(near) for near in made.by_decoder[i]],
                 "by_firing": [vars(near) for near in made.by_firing[i]],
@@ -117,6 +118,7 @@ def _comparison(made: Described) -> Iterator[str]:
 def _overview(made: Described) -> str:
     samples = made.found.samples
     head = ["latent", "density", "largest", "mean", "blocks", "words of its samples"]
+    head += ["named by hand"] if made.names else []
     rows = []
     for latent in made.latents:
         most = ", ".join(f"{quoted(word)} {count}" for word, count in words(made.found, latent))
@@ -128,6 +130,7 @@ def _overview(made: Described) -> str:
                 number(float(samples.mean[latent]), ".3g"),
                 f"{samples.blocks[latent]:,}",
                 most,
+                *([text(made.names.get(str(latent), ""))] if made.names else []),
             ]
         )
     return table(head, rows)
@@ -135,8 +138,11 @@ def _overview(made: Described) -> str:
 
 def _section(made: Described, i: int) -> str:
     latent = made.latents[i]
-    parts = [f"## Latent {latent}", _statistics(made.found, latent), _samples(made.found, latent)]
-    parts += [
+    name = f": {text(made.names[str(latent)])}" if str(latent) in made.names else ""
+    parts = [
+        f"## Latent {latent}{name}",
+        _statistics(made.found, latent),
+        _samples(made.found, latent),
         f"Nearest by decoder: {_listed(made.by_decoder[i])}.",
         f"Fires together with: {_listed(made.by_firing[i])}.",
     ]

@@ -81,7 +81,8 @@ def _about_intervals(results: Sequence[Evaluation]) -> list[str]:
     clusters = " or ".join(f"{count:,}" for count in sorted(found))
     if None not in found.values():
         return [f"± is half of a 95 % interval, with {clusters} documents as clusters."]
-    return [f"No intervals: the rows are of {clusters} documents, {LEAST_DOCUMENTS} are needed."]
+    several = "document" if clusters == "1" else "documents"
+    return [f"No intervals: the rows are of {clusters} {several}, {LEAST_DOCUMENTS} are needed."]
 
 
 def _left_out(results: Sequence[Evaluation]) -> list[str]:

@@ -1,7 +1,7 @@
 """A checkpoint × a store → a description of some latents, their nearest ones and their groups."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from rkstore.errors import BadInput
 from rkstore.evaluation.samples.collect import check_room
 from rkstore.evaluation.samples.layouts import Found
+from rkstore.evaluation.samples.names import read_names
 from rkstore.evaluation.samples.samples import Samples
 from rkstore.evaluation.samples.settings import LatentsSettings
 from rkstore.evaluation.samples.similar import (
@@ -51,6 +52,8 @@ class Described:
     """Latents that their decoders join."""
     notes: list[str]
     """Reasons to doubt that the store is that of a dictionary."""
+    names: Mapping[str, str]
+    """Given by hand, by number."""
     other: Found | None = None
     """The dictionary that it is compared with."""
     of_other: Sequence[Near] = ()
@@ -77,6 +80,7 @@ def describe(checkpoint: str | Path, settings: LatentsSettings) -> Described:
                 f"--latent is {latent}: {own.name} has {own.dictionary.d_sae:,}, from 0 to "
                 f"{own.dictionary.d_sae - 1}"
             )
+    given = read_names(settings.names, own.dictionary.d_sae)
     other = None
     if settings.against is not None:
         other, more = subject_of(settings.against, store, settings)
@@ -95,7 +99,7 @@ def describe(checkpoint: str | Path, settings: LatentsSettings) -> Described:
         for scores in (cosines, firing)
     )
     joined = groups(directions, samples.fired > 0, settings.same_group)
-    made = Described(found, latents, drawn_from, by_decoder, by_firing, joined, notes)
+    made = Described(found, latents, drawn_from, by_decoder, by_firing, joined, notes, given)
     if other is None:
         return made
     with collected(other, settings, scratch) as theirs:

@@ -6,6 +6,8 @@ from rkstore.rkcnn.settings import MAX_NORM_HELP, SPECIAL_TOKENS_HELP
 from rkstore.settings import combined, option
 from rkstore.store.sites import PAIRED_HELP, STORE_HELP
 
+NAMES_HELP = 'JSON file of names given by hand, such as {"2081": "streams and canyons"}.'
+
 
 class CollectSettings(DictionarySettings):
     """Which rows to look at, and which samples of a latent to keep."""
@@ -92,6 +94,7 @@ class LatentsSettings(CollectSettings):
         "Another dictionary of the same sites, whose nearest latent is shown beside each.",
         path=True,
     )
+    names: str | None = option(None, NAMES_HELP, path=True)
     out: str | None = option(
         None, "New directory of the report; results/latents/NAME by default.", path=True
     )

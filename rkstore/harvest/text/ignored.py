@@ -28,9 +28,16 @@ OF_DATASETS: tuple[str, ...] = (
     *OF_STREAMS,
 )
 
+# What the meta device has no use for: there is no text, and nothing is written.
+OF_NUMBERS = (
+    *("text", "paired_with", "align", "partner_tokenizer", "tokenizer", "prepend_bos", "seed"),
+    *("heads", "batch_size", "format", "compression", "shard_rows", "device_map", "out"),
+)
+
 # With this, where it applies, those are ignored.
 INSTEAD: tuple[tuple[str, Callable[[HarvestSettings], bool], tuple[str, ...]], ...] = (
     ("--paired-with", lambda s: s.paired_with is not None, ("text", *OF_DATASETS, *OF_TOKENS)),
+    ("--device meta", lambda s: s.device == "meta", (*OF_NUMBERS, *OF_DATASETS)),
     ("--text", lambda s: bool(s.text), OF_DATASETS),
     (f"--dataset {PYTHON_CORPUS}", lambda s: s.dataset == PYTHON_CORPUS, OF_DATASETS[1:]),
     ("--tokenized-by", lambda s: s.tokenized_by is not None, ("text_column", "chat_column")),

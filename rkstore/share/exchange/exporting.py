@@ -32,7 +32,7 @@ def export_store(store: Store, settings: ExportSettings) -> Path:
     for name in hook_names:
         if name in exporter.reserved:
             raise BadInput(f"a site called '{name}' cannot be written as {exporter.name}")
-    default = Path("exports") / f"{store.root.absolute().name}-{exporter.name}"
+    default = Path("exports") / f"{store.name}-{exporter.name}"
     out = Path(settings.out or default)
     outgoing = Outgoing(store, hook_names, dtype)
     total = outgoing.rows * len(hook_names)
@@ -53,9 +53,9 @@ def _sites(store: Store, settings: ExportSettings) -> list[str]:
     """The sites that fit the layer and any of the hooks; all if neither is given."""
     rows = store.stop_row - store.first_row
     if not rows:
-        raise BadInput(f"the store at {store.root} has no rows yet: run its harvest again")
+        raise BadInput(f"the store at {store.where} has no rows yet: run its harvest again")
     if rows % store.manifest.context_size:
-        raise BadInput(f"the rows of {store.root} are not whole blocks: it was not harvested")
+        raise BadInput(f"the rows of {store.where} are not whole blocks: it was not harvested")
     return store.sites(settings.layer, settings.hook)
 
 

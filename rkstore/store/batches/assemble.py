@@ -9,10 +9,13 @@ import itertools
 import os
 import sys
 import threading
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,13 +24,17 @@ from rkstore.errors import BadInput
 from rkstore.store.apart import Apart, joined
 from rkstore.store.batches.kept import ALL_KEPT, LeftOut
 from rkstore.store.batches.plan import BatchPlan
+from rkstore.store.batches.slots import Slots
 from rkstore.store.codecs import Encoded
 from rkstore.store.readable import Readable
+
+Floats = NDArray[np.float32]
 
 # Rows decoded at once: at GPT-2's width they fit in a megabyte of cache.
 GATHER_ROWS = 64
 
 Part = Callable[[int], NDArray[np.int64]]
+"""Gives for a batch of so many rows the places, ascending, of those that are wanted."""
 
 # Batches assembled ahead, and threads that do it.
 AHEAD = 3
@@ -60,8 +67,8 @@ def read_batches(
     Batches are counted through the epochs.
 
     Args:
-        part: gives for a batch of so many rows the places, ascending, of those to decode, if not
-            all; the windows that they are in are read as a whole.
+        part: which rows of each batch to decode, if not all; the windows that they are in are read
+            as a whole.
 
     Two windows are held in memory as stored, a quarter of float32 in int8; rows are decoded when
     their batch is assembled. Both happen in background threads, some batches ahead.
@@ -70,24 +77,28 @@ def read_batches(
         BadInput: a site is not in the store.
         DamagedStore: a chunk is not what was written.
     """
-    for name in hook_names:
-        store.check_site(name)
-    size = store.manifest.chunk_rows
-    if any(first // size != (stop - 1) // size for first, stop in plan.row_ranges):
-        raise BadInput(f"a plan's rows must be those of chunks of {size}: use plan_batches()")
+    yield from read_ahead(_Decoded(store, hook_names, plan, part), start, stop, step)
+
+
+def read_ahead(
+    reader: "Reader[Made]", start: int = 0, stop: int | None = None, step: int = 1
+) -> Iterator["Made"]:
+    """What a reader makes of these batches, some ahead, in threads; see :func:`read_batches`."""
+    reader.check()
     # If a program exits with batches left, the modules needed for cancelling may be unloaded; the
     # threads have ended by then.
     ending = sys.is_finalizing
-    with ThreadPoolExecutor(THREADS) as pool:
-        reader = _Reader(store, hook_names, plan, pool)
-        ahead: deque[Future[Batch]] = deque()
+    near = _Coming(reader.plan, reader.chunk_rows, start, stop, step)
+    with reader.near(near), ThreadPoolExecutor(reader.threads) as pool:
+        ahead: deque[Future[Made]] = deque()
         try:
             count = None if stop is None else max(0, stop - start)
-            for number, pieces in enumerate(itertools.islice(_pieces(plan, start), count)):
+            coming = itertools.islice(_pieces(reader.plan, start), count)
+            for number, pieces in enumerate(reader.begun(coming, pool)):
                 if number % step:
                     reader.skip(pieces)
                     continue
-                ahead.append(reader.submit(pieces, part))
+                ahead.append(reader.submit(pieces, pool))
                 if len(ahead) > AHEAD:
                     yield ahead.popleft().result()
             while ahead:
@@ -118,7 +129,7 @@ def read_rows(
 
 
 @dataclass(frozen=True)
-class _Piece:
+class Piece:
     """The rows of a batch in one window: their ids, and their places in the batch."""
 
     window: tuple[int, int]
@@ -130,12 +141,12 @@ class _Piece:
     """Whether these are the last rows of the window."""
 
 
-def _pieces(plan: BatchPlan, start: int) -> Iterator[list[_Piece]]:
+def _pieces(plan: BatchPlan, start: int) -> Iterator[list[Piece]]:
     """The pieces of batch ``start`` and of all later ones."""
     epoch, batch = divmod(start, plan.batches_per_epoch)
     while True:
         skip, batch = batch * plan.groups_per_batch, 0
-        pieces: list[_Piece] = []
+        pieces: list[Piece] = []
         room, first = plan.groups_per_batch, 0
         for number, (chunks, groups) in enumerate(plan.windows(epoch)):
             at, skip = min(skip, len(groups)), max(0, skip - len(groups))
@@ -143,7 +154,7 @@ def _pieces(plan: BatchPlan, start: int) -> Iterator[list[_Piece]]:
                 taken = groups[at : at + room]
                 at, room = at + len(taken), room - len(taken)
                 rows, last = plan.groups.rows(taken), at == len(groups)
-                pieces.append(_Piece((epoch, number), chunks, rows, first, last))
+                pieces.append(Piece((epoch, number), chunks, rows, first, last))
                 first += len(rows)
                 if not room:
                     yield pieces
@@ -153,7 +164,7 @@ def _pieces(plan: BatchPlan, start: int) -> Iterator[list[_Piece]]:
         epoch += 1
 
 
-def _cut(pieces: list[_Piece], part: Part) -> tuple[list[_Piece], int]:
+def _cut(pieces: list[Piece], part: Part) -> tuple[list[Piece], int]:
     """The pieces with some of their rows, and how many there were."""
     whole = sum(len(piece.rows) for piece in pieces)
     places, cut = part(whole), []
@@ -164,7 +175,28 @@ def _cut(pieces: list[_Piece], part: Part) -> tuple[list[_Piece], int]:
     return cut, whole
 
 
-class _Window:
+@dataclass(frozen=True)
+class _Coming:
+    """The chunks of the windows of some batches, in order."""
+
+    plan: BatchPlan
+    chunk_rows: int
+    start: int
+    stop: int | None
+    step: int
+
+    def __iter__(self) -> Iterator[int]:
+        begun = None
+        count = None if self.stop is None else max(0, self.stop - self.start)
+        for pieces in itertools.islice(_pieces(self.plan, self.start), 0, count, self.step):
+            for piece in pieces:
+                if piece.window != begun:
+                    begun = piece.window
+                    for chunk in piece.chunks:
+                        yield self.plan.row_ranges[chunk][0] // self.chunk_rows
+
+
+class Window:
     """The chunks of a window, by their index in ``row_ranges``: a future for each site."""
 
     def __init__(self, chunks: dict[int, list[Future[Encoded]]]) -> None:
@@ -185,50 +217,125 @@ class _Window:
             return self._apart[site]
 
 
-class _Reader:
+Made = TypeVar("Made")
+
+
+class Reader(ABC, Generic[Made]):
     """Reads the chunks of a window shortly before its first row is needed."""
 
-    def __init__(
-        self, store: Readable, hook_names: Sequence[str], plan: BatchPlan, pool: ThreadPoolExecutor
-    ) -> None:
-        self._store, self._names, self._plan, self._pool = store, hook_names, plan, pool
-        self._windows: dict[tuple[int, int], _Window] = {}
-        self._memory = _Memory((AHEAD + 2) * len(hook_names))
+    threads = THREADS
 
-    def submit(self, pieces: list[_Piece], part: Part | None) -> Future[Batch]:
+    def __init__(
+        self,
+        store: Readable,
+        hook_names: Sequence[str],
+        plan: BatchPlan,
+        part: Part | None = None,
+    ) -> None:
+        self._store, self._names, self.plan, self._part = store, hook_names, plan, part
+        self._windows: dict[tuple[int, int], Window] = {}
+
+    def begun(
+        self,
+        coming: Iterator[list[Piece]],
+        pool: ThreadPoolExecutor,  # noqa: ARG002
+    ) -> Iterator[list[Piece]]:
+        """The batches that are coming; a reader may begin to read for those far ahead."""
+        return coming
+
+    @abstractmethod
+    def assemble(self, pieces: list[Piece], windows: list[Window], whole: int | None) -> Made:
+        """The batch of these pieces, each in its window; called in several threads.
+
+        Args:
+            whole: rows of the batch that they are a part of, if they are.
+        """
+
+    def check(self) -> None:
+        """Raise BadInput unless the store has the sites, and the plan is of its chunks."""
+        for name in self._names:
+            self._store.check_site(name)
+        size = self._store.manifest.chunk_rows
+        if any(first // size != (stop - 1) // size for first, stop in self.plan.row_ranges):
+            raise BadInput(f"a plan's rows must be those of chunks of {size}: use plan_batches()")
+
+    @property
+    def chunk_rows(self) -> int:
+        """Rows of a chunk."""
+        return self._store.manifest.chunk_rows
+
+    @contextmanager
+    def near(self, chunks: Iterable[int]) -> Iterator[None]:
+        """Read these chunks from where they are brought before they are needed."""
+        there = self._store
+        with there.ahead(self._names, chunks) as self._store:
+            yield
+        self._store = there
+
+    def submit(self, pieces: list[Piece], pool: ThreadPoolExecutor) -> Future[Made]:
         """Submit a batch for assembly; the chunks it needs are read first."""
-        windows = [self._window(piece) for piece in pieces]
-        cut, whole = (pieces, None) if part is None else _cut(pieces, part)
-        batch = self._pool.submit(self._assemble, cut, windows, whole)
+        windows = [self.window(piece, pool) for piece in pieces]
+        cut, whole = (pieces, None) if self._part is None else _cut(pieces, self._part)
+        batch = pool.submit(self.assemble, cut, windows, whole)
         self.skip(pieces)  # submitted batches hold their references
         return batch
 
-    def skip(self, pieces: list[_Piece]) -> None:
+    def skip(self, pieces: list[Piece]) -> None:
         """Drop the windows that end with a batch."""
         for piece in pieces:
             if piece.last:
                 self._windows.pop(piece.window, None)
 
-    def _window(self, piece: _Piece) -> _Window:
+    def window(self, piece: Piece, pool: ThreadPoolExecutor) -> Window:
+        """The window of a piece; reading it begins when it is first asked for."""
         if piece.window not in self._windows:
-            self._windows[piece.window] = _Window(
-                {
-                    int(chunk): [
-                        self._pool.submit(self._load, name, int(chunk)) for name in self._names
-                    ]
-                    for chunk in piece.chunks
-                }
-            )
+            self._windows[piece.window] = self.open_window(piece.chunks, pool)
         return self._windows[piece.window]
 
+    def open_window(self, chunks: NDArray[np.int64], pool: ThreadPoolExecutor) -> Window:
+        """Begin to read these chunks."""
+        return Window(
+            {
+                int(chunk): [pool.submit(self._load, name, int(chunk)) for name in self._names]
+                for chunk in chunks
+            }
+        )
+
+    def rows_of(self, chunk: int) -> int:
+        """How many rows the chunk of this index has."""
+        first, _ = self.plan.row_ranges[chunk]
+        return len(range(*self._store.rows_of_chunk(first // self._store.manifest.chunk_rows)))
+
     def _load(self, name: str, chunk: int) -> Encoded:
-        first, _ = self._plan.row_ranges[chunk]
+        first, _ = self.plan.row_ranges[chunk]
         return self._store.stored_chunk(name, first // self._store.manifest.chunk_rows)
 
-    def _assemble(self, pieces: list[_Piece], windows: list[_Window], whole: int | None) -> Batch:
+    def places(
+        self, piece: Piece, window: Window
+    ) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.int64], int]]:
+        """For each chunk of the window: its index, the places of its rows in the piece, where
+        they are in the chunk, and how many rows the chunks before it have."""
+        before = 0
+        for chunk in window.chunks:
+            first, stop = self.plan.row_ranges[chunk]
+            places = np.flatnonzero((piece.rows >= first) & (piece.rows < stop))
+            yield chunk, places, piece.rows[places] % self._store.manifest.chunk_rows, before
+            before += self.rows_of(chunk)
+
+
+class _Decoded(Reader[Batch]):
+    """Decodes rows as they are put into their places."""
+
+    def __init__(
+        self, store: Readable, hook_names: Sequence[str], plan: BatchPlan, part: Part | None
+    ) -> None:
+        super().__init__(store, hook_names, plan, part)
+        self._slots = Slots((AHEAD + 2) * len(hook_names))
+
+    def assemble(self, pieces: list[Piece], windows: list[Window], whole: int | None) -> Batch:
         rows = np.concatenate([piece.rows for piece in pieces])
         x = {
-            name: self._memory.take((len(rows), self._store.manifest.width(name)))
+            name: self._slots.take((len(rows), self._store.manifest.width(name)), np.float32)
             for name in self._names
         }
         gathers = [_Gather(self._store, name) for name in self._names]
@@ -241,57 +348,20 @@ class _Reader:
         return Batch(rows, x, whole)
 
     def _gather(
-        self,
-        piece: _Piece,
-        window: _Window,
-        gathers: list["_Gather"],
-        x: list[NDArray[np.float32]],
+        self, piece: Piece, window: Window, gathers: Sequence["_Gather"], x: Sequence[Floats]
     ) -> NDArray[np.int64]:
         """Decode the rows of a piece into their places, without the values kept apart.
 
         Returns:
             The index of each row in the concatenated chunks of the window.
         """
-        among, before = np.empty(len(piece.rows), np.int64), 0
-        for chunk, futures in window.chunks.items():
-            first, stop = self._plan.row_ranges[chunk]
-            places = np.flatnonzero((piece.rows >= first) & (piece.rows < stop))
-            within = piece.rows[places] % self._store.manifest.chunk_rows
+        among = np.empty(len(piece.rows), np.int64)
+        for chunk, places, within, before in self.places(piece, window):
             among[places] = before + within
-            before += len(
-                range(*self._store.rows_of_chunk(first // self._store.manifest.chunk_rows))
-            )
             if len(places):
-                for future, gather, out in zip(futures, gathers, x, strict=True):
+                for future, gather, out in zip(window.chunks[chunk], gathers, x, strict=True):
                     gather(future.result(), within, out, places)
         return among
-
-
-class _Memory:
-    """Arrays for batches, each reused once nothing references it or a view of it.
-
-    The system zeroes fresh memory page by page, which takes about as long as filling it.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most, self._lock = most, threading.Lock()
-        # The reference count of an unreferenced array: Python versions differ.
-        self._held = [np.empty((0, 0), np.float32)]
-        [self._unheld] = [sys.getrefcount(array) for array in self._held]
-        self._held.clear()
-        if not getattr(sys, "_is_gil_enabled", lambda: True)():
-            self._unheld = -1  # without the lock counts are not exact: never reuse
-
-    def take(self, shape: tuple[int, int]) -> NDArray[np.float32]:
-        with self._lock:
-            unheld = [sys.getrefcount(array) == self._unheld for array in self._held]
-            for i, array in enumerate(self._held):
-                if unheld[i] and array.shape == shape:
-                    return array
-            if len(self._held) == self._most:
-                del self._held[0]
-            self._held.append(np.empty(shape, np.float32))
-            return self._held[-1]
 
 
 class _Gather:
@@ -312,7 +382,7 @@ class _Gather:
         self,
         chunk: Encoded,
         within: NDArray[np.int64],
-        x: NDArray[np.float32],
+        x: Floats,
         places: NDArray[np.int64],
     ) -> None:
         for start in range(0, len(within), GATHER_ROWS):

@@ -76,7 +76,8 @@ def left_out(
     """
     special = np.array(() if special_tokens else special_ids(store), np.int32)
     longest = None if max_norm is None else max_norm * _median(store, hook_name)
-    found = [_of_chunk(store, hook_name, chunk, special, longest) for chunk in chunks]
+    with store.ahead([] if longest is None else [hook_name], chunks) as near:
+        found = [_of_chunk(near, hook_name, chunk, special, longest) for chunk in chunks]
     rows = np.concatenate([NONE, *found])
     total = sum(len(range(*store.rows_of_chunk(chunk))) for chunk in chunks)
     if chunks and len(rows) == total:
@@ -117,7 +118,8 @@ def _median(store: Readable, hook_name: str) -> float:
     """The median norm of rows evenly spread over all readable rows."""
     count = -(-MEDIAN_ROWS // store.manifest.chunk_rows)
     chunks = store.chunk_range[:: max(1, len(store.chunk_range) // count)]
-    return float(np.median(np.concatenate([_norms(store.chunk(hook_name, c)) for c in chunks])))
+    with store.ahead([hook_name], chunks) as near:
+        return float(np.median(np.concatenate([_norms(near.chunk(hook_name, c)) for c in chunks])))
 
 
 def _norms(x: NDArray[np.float32]) -> NDArray[np.float64]:

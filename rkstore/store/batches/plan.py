@@ -83,7 +83,7 @@ class BatchPlan:
             return epochs * self.rows + min(more * self.batch_size, self.rows)
         return epochs * self.rows + sum(len(rows) for rows in islice(self.batches(epochs), more))
 
-    def windows(self, epoch: int) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    def windows(self, epoch: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """The chunks of each window of an epoch, and its groups in the order in which they are
         read.
 
@@ -94,12 +94,10 @@ class BatchPlan:
         order = generator.permutation(len(self.row_ranges))
         longest = max(stop - start for start, stop in self.row_ranges)
         size = max(1, self.window_rows // longest)
-        windows = []
         for first in range(0, len(order), size):
             chunks = order[first : first + size]
             groups = np.concatenate([self.groups.within(*self.row_ranges[i]) for i in chunks])
-            windows.append((self._reaching(chunks, groups), generator.permutation(groups)))
-        return windows
+            yield self._reaching(chunks, groups), generator.permutation(groups)
 
     def _reaching(self, chunks: NDArray[np.int64], groups: NDArray[np.int64]) -> NDArray[np.int64]:
         """These chunks, and those that the groups reach into."""

@@ -1,13 +1,19 @@
 """The interface of codecs: :class:`Codec`, and :class:`Encoded` rows."""
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rkstore.store.apart import Apart
+
+if TYPE_CHECKING:  # reading a store must not import torch
+    from torch import Tensor
 
 Floats = NDArray[np.float32]
 
@@ -25,7 +31,7 @@ class Encoded:
     side: dict[str, Floats] = field(default_factory=dict)
     apart: Apart | None = None
 
-    def part(self, first: int, stop: int) -> "Encoded":
+    def part(self, first: int, stop: int) -> Encoded:
         """Rows ``first`` to ``stop``."""
         apart = self.apart.part(first, stop) if self.apart else None
         return Encoded(self.values[first:stop], self.side, apart)
@@ -71,6 +77,19 @@ class Codec(ABC):
             BadInput: the codec cannot hold a value of that size.
         """
 
+    encodes_tensors: bool = False
+    """Whether it has :meth:`encode_tensor`."""
+
+    def encode_tensor(
+        self, x: Tensor, side: Mapping[str, Tensor], massive: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """:meth:`encode` on the device of ``x``, bit for bit.
+
+        Returns:
+            The codes ``(rows, d_in)``, and which values of the rows that are not massive have none.
+        """
+        raise NotImplementedError
+
     @abstractmethod
     def decode(self, encoded: Encoded, out: Floats | None = None) -> Floats:
         """Return float32 values ``(rows, d_in)``, contiguous.
@@ -78,6 +97,14 @@ class Codec(ABC):
         Args:
             out: memory that may be used for them, of their shape. Values that are already float32
             are returned unchanged, and ``out`` is not used.
+        """
+
+    @abstractmethod
+    def decode_tensor(self, values: Tensor, side: Mapping[str, Tensor]) -> Tensor:
+        """The same on the device of ``values (rows, d_in)``, bit for bit, as float32 tensors.
+
+        Args:
+            side: the parameters of each row, ``(rows, d_in)``, or of all, ``(1, d_in)``.
         """
 
 
@@ -99,3 +126,26 @@ class Shortened(Codec):
         Raises:
             BadInput: one is too large for it.
         """
+
+    def decode_tensor(self, values: Tensor, side: Mapping[str, Tensor]) -> Tensor:  # noqa: ARG002
+        return values.float()
+
+
+class Stepped(Codec):
+    """Integers with ``value = offset + scale · code``."""
+
+    dtype = np.dtype("u1")
+    side = ("offset", "scale")
+
+    def decode(self, encoded: Encoded, out: Floats | None = None) -> Floats:
+        x = np.empty(encoded.values.shape, np.float32) if out is None else out
+        x[...] = encoded.values
+        x *= encoded.side["scale"]
+        x += encoded.side["offset"]
+        if encoded.apart is not None:
+            encoded.apart.put(x)
+        return x
+
+    def decode_tensor(self, values: Tensor, side: Mapping[str, Tensor]) -> Tensor:
+        # Two operations, which round as those above: a fused one would round once.
+        return values.float().mul_(side["scale"]).add_(side["offset"])

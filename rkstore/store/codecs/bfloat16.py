@@ -1,8 +1,16 @@
 """bfloat16: the upper half of a float32, for models that compute in it anyway."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from rkstore.store.codecs.base import Encoded, Floats, Shortened
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class BFloat16(Shortened):
@@ -26,3 +34,8 @@ class BFloat16(Shortened):
         x = np.empty(encoded.values.shape, np.float32) if out is None else out
         np.left_shift(encoded.values, 16, out=x.view(np.uint32), dtype=np.uint32)
         return x
+
+    def decode_tensor(self, values: Tensor, side: Mapping[str, Tensor]) -> Tensor:  # noqa: ARG002
+        import torch
+
+        return values.view(torch.bfloat16).float()

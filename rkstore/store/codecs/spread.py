@@ -1,12 +1,20 @@
 """Uniform steps proportional to the spread of each dimension; outliers are kept apart."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
 from rkstore.errors import BadInput
 from rkstore.store.apart import Apart
-from rkstore.store.codecs.base import Codec, Encoded, Floats
+from rkstore.store.codecs.base import Encoded, Floats, Stepped
 from rkstore.store.statistics import Statistics
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Rows at a time: a block fits in the processor's cache.
 BLOCK_ROWS = 64
@@ -26,7 +34,7 @@ LARGEST_DEVIATION = 1e36
 SMALLEST = np.finfo(np.float32).tiny
 
 
-class Spread(Codec):
+class Spread(Stepped):
     """Integers with ``value = offset + scale · code``, code 0 to ``codes - 1``.
 
     ``scale`` is ``step`` standard deviations of the dimension, so the error of every dimension is
@@ -39,8 +47,6 @@ class Spread(Codec):
     little.
     """
 
-    dtype = np.dtype("u1")
-    side = ("offset", "scale")
     keeps_apart = True
     codes: int
     """A power of two, 256 at most."""
@@ -88,14 +94,21 @@ class Spread(Codec):
             apart.append(beyond + start * x.shape[1])
         return Encoded(codes, side, Apart.of(x, np.concatenate(apart), massive))
 
-    def decode(self, encoded: Encoded, out: Floats | None = None) -> Floats:
-        x = np.empty(encoded.values.shape, np.float32) if out is None else out
-        x[...] = encoded.values
-        x *= encoded.side["scale"]
-        x += encoded.side["offset"]
-        if encoded.apart is not None:
-            encoded.apart.put(x)
-        return x
+    encodes_tensors = True
+
+    def encode_tensor(
+        self, x: Tensor, side: Mapping[str, Tensor], massive: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        import torch
+
+        offset, scale, middle = side["offset"], side["scale"], self.codes // 2
+        per_step = torch.where(scale > 0, 1 / scale, 0)
+        steps = (x - offset).mul_(per_step).round_()
+        # A constant dimension has one value with a code.
+        steps.masked_fill_((scale == 0) & (x != offset), -1)
+        steps.masked_fill_(massive.unsqueeze(1), middle)
+        beyond = (steps < 0) | (steps >= self.codes)
+        return steps.masked_fill_(beyond, middle).to(torch.uint8), beyond
 
     def _bits(self, x: Floats, offset: Floats, scale: Floats) -> float:
         """Estimated bits a value: entropy of the codes, and the values kept apart."""

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -34,6 +34,13 @@ class ArraySpec:
     def tail(self) -> tuple[int, ...]:
         """The shape of one row."""
         return () if self.width is None else (self.width,)
+
+
+class Bytes(Protocol):
+    """The bytes of a file: a map of it, or ranges of one that lies elsewhere."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, where: slice) -> memoryview: ...
 
 
 class MappedFile:
@@ -123,6 +130,20 @@ class Format(ABC):
         Raises:
             ValueError, OSError: the file is not such a shard.
         """
+
+    def checks_chunks(self, spec: ArraySpec) -> bool:  # noqa: ARG002 - not every format does
+        """Whether a chunk can be read and checked without the rest of its shard."""
+        return False
+
+    def open_ranges(self, data: Bytes, spec: ArraySpec, rows: int) -> Shard:
+        """Open a shard whose bytes arrive in ranges, if :meth:`checks_chunks`.
+
+        Every call of :meth:`Shard.chunk` asks for the bytes of that chunk alone, and checks them.
+
+        Raises:
+            ValueError: the file is not such a shard.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def metadata(self, rows: dict[ArraySpec, int]) -> dict[str, bytes]:

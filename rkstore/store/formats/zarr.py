@@ -15,7 +15,7 @@ from typing import Any
 import google_crc32c
 import numpy as np
 
-from rkstore.store.formats.base import ArraySpec, Format, MappedFile, Shard
+from rkstore.store.formats.base import ArraySpec, Bytes, Format, MappedFile, Shard
 from rkstore.store.formats.compression import COMPRESSIONS
 
 # Absent chunks (after the last row of the last shard) have this offset and length.
@@ -64,7 +64,15 @@ class Zarr(Format):
             file.write(_with_crc(index.tobytes()))
 
     def open_shard(self, path: Path, spec: ArraySpec, rows: int) -> Shard:
-        return ZarrShard(path, spec, rows)
+        return ZarrShard(MappedFile(path), spec, rows)
+
+    def checks_chunks(self, spec: ArraySpec) -> bool:
+        # Without compression all shards of an array have the same index: only the digest of the
+        # whole file notices that one was put in the place of another.
+        return spec.compression != "none"
+
+    def open_ranges(self, data: Bytes, spec: ArraySpec, rows: int) -> Shard:
+        return ZarrShard(data, spec, rows)
 
     def metadata(self, rows: dict[ArraySpec, int]) -> dict[str, bytes]:
         group = {"attributes": {}, "zarr_format": 3, "node_type": "group"}
@@ -80,11 +88,11 @@ class Zarr(Format):
 
 
 class ZarrShard(Shard):
-    """A memory-mapped shard file."""
+    """A shard file, mapped to memory or read in ranges: first its index, then chunk by chunk."""
 
-    def __init__(self, path: Path, spec: ArraySpec, rows: int) -> None:
+    def __init__(self, data: Bytes, spec: ArraySpec, rows: int) -> None:
         self.spec, self.rows = spec, rows
-        self._bytes = MappedFile(path)
+        self._bytes = data
         size = spec.chunks_per_shard * 16 + CRC_BYTES
         if len(self._bytes) < size:
             raise ValueError(f"{len(self._bytes)} bytes are too few for its index of {size}")

@@ -1,7 +1,9 @@
 """Remote stores, read-only.
 
-``url`` reads files at a URL, with retries from ``retry``; ``fetch`` downloads one file, checked;
-``remote`` is a store whose files are fetched as they are read; ``hub`` knows the Hugging Face Hub.
+``url`` reads files at a URL, with retries from ``retry``, or some bytes of one, as in ``ranges``;
+``fetch`` downloads one file, checked, and ``cache`` keeps such files; ``chunks`` are fetched one by
+one; ``ahead`` fetches what will be needed; ``remote`` is a store that is read through these;
+``hub`` knows the Hugging Face Hub.
 """
 
 from rkstore.store.places.remote import RemoteStore

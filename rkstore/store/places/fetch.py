@@ -28,39 +28,89 @@ def fetch(
     # Two processes, or two stores of one, may fetch the same file into one cache.
     mark = f".{os.getpid()}.{threading.get_native_id()}"
 
-    def receive() -> None:
+    def arrive() -> None:
         with open_aside(root, path, mark) as file:
-            _receive(location, path, recorded, file, advance)
+            receive(location, path, recorded, file, advance)
 
-    location.until_whole(receive)
+    location.until_whole(arrive)
     into_place(root, path, mark)
 
 
-def _receive(
-    location: Location, path: str, recorded: FileRecord, file: BinaryIO, advance: Advance
+def check(location: Location, path: str, recorded: FileRecord, advance: Advance) -> None:
+    """Read one file and keep nothing.
+
+    Raises:
+        DamagedStore: it does not match its record, also when it is read again.
+    """
+    location.until_whole(lambda: _receive(location, path, recorded, lambda _: None, advance))
+
+
+def fetched(location: Location, path: str, recorded: FileRecord) -> bytes:
+    """The content of a small file, checked.
+
+    Raises:
+        DamagedStore: it does not match its record, also when it is read again.
+    """
+
+    def content() -> bytes:
+        found = bytearray()
+        _receive(location, path, recorded, found.extend, lambda _: None)
+        return bytes(found)
+
+    return location.until_whole(content)
+
+
+def receive(
+    location: Location,
+    path: str,
+    recorded: FileRecord,
+    file: BinaryIO,
+    advance: Advance = lambda _: None,
 ) -> None:
-    digest, received = hashlib.sha256(), 0
+    """Copy one file into an open one, synced.
+
+    Args:
+        advance: see :func:`fetch`.
+
+    Raises:
+        DamagedStore: it does not match its record; the open one is empty.
+    """
     try:
-        for block in location.blocks(path):
-            if received + len(block) > recorded.bytes:  # a server must not fill the disk
-                raise _damaged(location, path, f"more than {recorded.bytes:,} bytes")
-            received += len(block)
-            digest.update(block)
-            file.write(block)
-            advance(len(block))
-        if received != recorded.bytes:
-            raise _damaged(location, path, f"{received:,} of {recorded.bytes:,} bytes")
-        if digest.hexdigest() != recorded.sha256:
-            raise _damaged(location, path, "other bytes")
+        _receive(location, path, recorded, file.write, advance)
     except DamagedStore:
-        advance(-received)
         file.truncate(0)  # a cache keeps what waits aside
         raise
     file.flush()
     os.fsync(file.fileno())
 
 
-def _damaged(location: Location, path: str, found: str) -> DamagedStore:
+def _receive(
+    location: Location,
+    path: str,
+    recorded: FileRecord,
+    keep: Callable[[bytes], object],
+    advance: Advance,
+) -> None:
+    digest, received = hashlib.sha256(), 0
+    try:
+        for block in location.blocks(path):
+            if received + len(block) > recorded.bytes:  # a server must not fill the disk
+                raise damaged(location, path, f"more than {recorded.bytes:,} bytes")
+            received += len(block)
+            digest.update(block)
+            keep(block)
+            advance(len(block))
+        if received != recorded.bytes:
+            raise damaged(location, path, f"{received:,} of {recorded.bytes:,} bytes")
+        if digest.hexdigest() != recorded.sha256:
+            raise damaged(location, path, "other bytes")
+    except DamagedStore:
+        advance(-received)
+        raise
+
+
+def damaged(location: Location, path: str, found: str) -> DamagedStore:
+    """What to say of a file that is not what was recorded."""
     return DamagedStore(
         f"{path} at {location.url} is not what was recorded ({found}): it was not kept; "
         "mend that copy, or use another"

@@ -17,8 +17,9 @@ import fsspec
 
 from rkstore.errors import BadInput, DamagedStore, RkstoreError
 from rkstore.store.contents import Contents, read_contents
-from rkstore.store.files import JOURNAL, MANIFEST, PART, inside, named
+from rkstore.store.files import JOURNAL, MANIFEST, PART, PIECE, inside, named
 from rkstore.store.places.hub import repository_of
+from rkstore.store.places.ranges import OTHER_BYTES, Part, from_file, from_http, from_s3
 from rkstore.store.places.retry import patiently, status_of, until_whole
 
 # What each scheme needs besides fsspec, which rkstore requires anyway.
@@ -107,6 +108,27 @@ class Location:
                 break
         return bytes(content)
 
+    def part(self, path: str, start: int, stop: int) -> Part:
+        """Some bytes of a file, in one request.
+
+        Raises:
+            NotThere: there is no such file.
+            NoRanges: the server sends whole files only.
+            RkstoreError: it cannot be read.
+        """
+        ask = from_http if self.scheme in HTTP else from_s3 if self.scheme == "s3" else from_file
+        if self.scheme == "file":
+            inside(Path(self._root), path)
+
+        def answer() -> Part:
+            found = ask(self._fs, self._at(path), start, stop)
+            if len(found.content) != min(stop, found.total) - start:
+                raise EOFError("the connection broke")
+            return found
+
+        with self._one_sentence(path):
+            return self._patiently(answer)
+
     def contents(self) -> Contents:
         """Read and check the metadata of the store there.
 
@@ -117,20 +139,25 @@ class Location:
         """
 
         def read(path: str, most: int) -> bytes | None:
-            try:
-                content = self.read(path, most)
-            except NotThere:
-                if path == MANIFEST:
-                    raise
-                return None
-            if self.scheme != "file":
-                self._check_arrived(path, content)
+            content = self.read_if_there(path, most)
+            if content is None and path == PIECE:  # then it is no store either: say why
+                self.read(MANIFEST, 0)
             return content
 
         try:
             return self.until_whole(lambda: read_contents(read, self.url))
         except NotThere as error:
             raise BadInput(f"there is no store at {self.url}: {error.sentence}") from None
+
+    def read_if_there(self, path: str, most: int) -> bytes | None:
+        """A small file of a store, checked to have arrived whole; None if there is none."""
+        try:
+            content = self.read(path, most)
+        except NotThere:
+            return None
+        if self.scheme != "file":
+            self._check_arrived(path, content)
+        return content
 
     def _check_arrived(self, path: str, content: bytes) -> None:
         """Notice what the checks of a store would let pass: a file that is shorter, or other."""
@@ -274,7 +301,7 @@ def _stream(fs: Any, url: str, at: int, tag: str) -> tuple[Any, str]:
     if at and file.r.status == PARTIAL:
         if not found.get("Content-Range", "").startswith(f"bytes {at}-"):
             file.close()
-            raise OSError("the server sent other bytes than it was asked for")
+            raise OSError(OTHER_BYTES)
     elif at:  # a server without ranges sends all of it
         while at and (block := file.read(min(at, BLOCK_BYTES))):
             at -= len(block)

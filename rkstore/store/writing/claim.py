@@ -1,7 +1,7 @@
-"""One push at a time where the kernel's lock does not reach: a claim, created exclusively.
+"""One writer at a time where the kernel's lock does not reach: a claim, created exclusively.
 
 The claim is a small file at the destination. It states the store and a mark, which only one
-process on this machine can use at a time. So a claim with our own mark was left by a push that
+process on this machine can use at a time. So a claim with our own mark was left by a process that
 died, and is taken over; any other claim is respected.
 """
 
@@ -27,10 +27,10 @@ def claim_for(url: str, store: str, marks: Path) -> Iterator[bytes]:
     """The claim to a URL for the store of that fingerprint; nobody else here has it meanwhile.
 
     Args:
-        marks: a local directory where the marks of this user's pushes are kept.
+        marks: a local directory where the marks of this user are kept.
 
     Raises:
-        BadInput: another process on this machine pushes there.
+        BadInput: another process on this machine writes there.
     """
     here = marks / hashlib.sha256(url.encode()).hexdigest()[:16]
     here.mkdir(parents=True, exist_ok=True)
@@ -38,7 +38,7 @@ def claim_for(url: str, store: str, marks: Path) -> Iterator[bytes]:
         lock = take_lock(here)
     except BadInput:
         raise BadInput(
-            f"{url} is being written by another push from this machine: wait for it or stop it"
+            f"{url} is being written by another process on this machine: wait for it or stop it"
         ) from None
     try:
         file = here / "mark"
@@ -58,9 +58,10 @@ def check_claim(found: bytes, ours: bytes, url: str) -> None:
     if found == ours:
         return
     stated = CLAIM.fullmatch(found.decode(errors="replace"))
-    holder = "another push"
+    holder = "another process"
     if stated:
-        holder = f"a push of {stated[1]} from {stated[2].partition('/')[0] or 'another machine'}"
+        machine = stated[2].partition("/")[0] or "another machine"
+        holder = f"a push or harvest of {stated[1]} from {machine}"
     raise BadInput(
         f"{url} is being written by {holder}: wait for it; if it died, run it again there, "
         f"or remove {url}/{LOCK}"

@@ -1,11 +1,11 @@
-"""A writable directory at a URL, for pushing a store there."""
+"""A writable directory at a URL, for writing a store there or pushing one."""
 
 import hashlib
 import os
 import posixpath
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +20,11 @@ from rkstore.store.files import (
     into_place,
     is_recorded,
     open_aside,
+    waiting_name,
 )
 from rkstore.store.places.remote import default_cache
-from rkstore.store.places.url import Location
+from rkstore.store.places.several import each
+from rkstore.store.places.url import Location, NotThere
 from rkstore.store.writing.claim import LARGEST_CLAIM, check_claim, claim_for
 from rkstore.store.writing.lock import take_lock, unlock
 
@@ -52,6 +54,8 @@ class Destination(Location):
         self._listed: dict[str, Listed] = {}
         self._written: dict[str, Listed] = {}
         """What was written since it was last looked at, with a tag if it replaced another."""
+        self._claim = b""
+        """Ours to the URL, while it is written to where there are no locks."""
 
     @contextmanager
     def writing(self, store: str) -> Iterator[set[str]]:
@@ -71,7 +75,8 @@ class Destination(Location):
             finally:
                 # The connection may be gone by now: then the next push removes what is left aside.
                 with suppress(Exception):
-                    if self.scheme != "s3" and self._fs.isdir(self._at(ASIDE)):
+                    self._fs.invalidate_cache()
+                    if self._fs.isdir(self._at(ASIDE)):
                         self._fs.rm(self._at(ASIDE), recursive=True)
 
     @contextmanager
@@ -84,6 +89,15 @@ class Destination(Location):
         finally:
             unlock(lock, root)
 
+    def check_alone(self) -> None:
+        """Raise BadInput if the claim to the URL is not ours any more."""
+        if self._claim:
+            try:
+                found = self.read(LOCK, LARGEST_CLAIM)
+            except NotThere:
+                found = b""
+            check_claim(found, self._claim, self.url)
+
     @contextmanager
     def _claimed(self, store: str) -> Iterator[None]:
         with claim_for(self.url, store, default_cache() / "pushes") as claim:
@@ -91,9 +105,11 @@ class Destination(Location):
                 self._patiently(lambda: self._create(LOCK, claim))
             # Read in any case: it may be ours, or a server may not know exclusive writes.
             check_claim(self.read(LOCK, LARGEST_CLAIM), claim, self.url)
+            self._claim = claim
             try:
                 yield
             finally:
+                self._claim = b""
                 with suppress(Exception):  # if it stays, the next push from here takes it over
                     if self.read(LOCK, LARGEST_CLAIM) == claim:
                         self.remove(LOCK)
@@ -189,6 +205,29 @@ class Destination(Location):
         self._fs.put_file(str(source), waits)
         self._fs.makedirs(posixpath.dirname(goes), exist_ok=True)
         self._fs.ftp.posix_rename(waits, goes)
+
+    def adopt(self, attempt: str, path: str, recorded: FileRecord) -> None:
+        """Move a file that waits there, in the directory of an attempt, to its path.
+
+        It was sent by another process; nothing of it comes through this one.
+        """
+        waits = self._at(f"{ASIDE}/{attempt}/{waiting_name(path)}")
+        with self._one_sentence(path, "write"):
+            self._patiently(lambda: self._move(waits, self._at(path)))
+        if self.scheme == "s3":
+            self._written[path] = Listed(recorded.bytes, "")
+
+    def _move(self, waits: str, goes: str) -> None:
+        if self.scheme == "s3":  # copied there, by the server
+            self._fs.cp_file(waits, goes)
+            return
+        self._fs.makedirs(posixpath.dirname(goes), exist_ok=True)
+        if not (self._fs.exists(goes) and not self._fs.exists(waits)):  # an answer was lost
+            self._fs.ftp.posix_rename(waits, goes)
+
+    def each(self, work: Callable[[str], None], paths: Iterable[str]) -> None:
+        """Do the work for every path, as many at once as the server serves."""
+        each(work, paths, self.at_once)
 
     def put_bytes(self, path: str, content: bytes) -> None:
         """Write a small file there atomically."""

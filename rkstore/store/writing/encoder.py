@@ -4,10 +4,11 @@ Rows come a batch at a time, and each chunk is encoded in another thread as soon
 are there: the model runs meanwhile, and no more than two batches are held as floats.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from functools import reduce
+from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 
@@ -18,6 +19,13 @@ from rkstore.store.formats import format_named
 from rkstore.store.manifest import Manifest
 from rkstore.store.massive import Usual, squared_lengths
 from rkstore.store.statistics import ShardStatistics
+from rkstore.store.writing.device import Coded, coded, computed
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Rows in memory, or on an accelerator, where they are encoded.
+Floats = Union[np.ndarray, "Tensor"]
 
 # Rows that a shard's massive threshold and codec are fitted to: enough for a dimension's deviation
 # to a few percent, few enough to be held as floats.
@@ -53,7 +61,7 @@ class _Fit:
 class _Rows:
     """Rows of one site waiting to be encoded, and the chunks being encoded."""
 
-    waiting: list[np.ndarray] = field(default_factory=list)
+    waiting: list[Floats] = field(default_factory=list)
     count: int = 0
     """Rows received so far."""
     sent: int = 0
@@ -61,7 +69,7 @@ class _Rows:
     fit: Future[_Fit] | None = None
     chunks: list[Future[EncodedChunk]] = field(default_factory=list)
 
-    def cut(self, rows: int) -> list[np.ndarray]:
+    def cut(self, rows: int) -> list[Floats]:
         """Take the first of the waiting rows away, in pieces."""
         pieces = []
         self.sent += rows
@@ -88,11 +96,12 @@ class ShardEncoder:
         self._count = 0
         self._before: list[Future[EncodedChunk]] = []
 
-    def add(self, values: dict[str, np.ndarray], columns: dict[str, np.ndarray]) -> None:
+    def add(self, values: Mapping[str, Floats], columns: dict[str, np.ndarray]) -> None:
         """Take the next rows of the shard, which must not change afterwards.
 
         Args:
-            values: for each site, float32 ``(rows, d_in)``.
+            values: for each site, float32 ``(rows, d_in)``; or tensors of any float type, which
+                are encoded where they are if the codec can do that.
             columns: for each column, integers ``(rows,)``.
 
         Raises:
@@ -104,7 +113,8 @@ class ShardEncoder:
             self._columns[name].append(columns[name].astype(dtype))
         # All sites first, so that no thread waits for another's fit.
         for name, site in self._sites.items():
-            self._take(site, values[name])
+            x = values[name]
+            self._take(site, x if self._codec.encodes_tensors else _here(x))
         sent = [future for name in self._sites for future in self._send(name)]
         self._count += rows
         # Only after the next batch was submitted: the threads always have something to do.
@@ -130,7 +140,7 @@ class ShardEncoder:
         }
         return chunks, {name: np.concatenate(parts) for name, parts in self._columns.items()}
 
-    def _check(self, values: dict[str, np.ndarray], columns: dict[str, np.ndarray]) -> int:
+    def _check(self, values: Mapping[str, Floats], columns: dict[str, np.ndarray]) -> int:
         missing = [n for n in self._sites if n not in values]
         missing += [n for n in self._columns if n not in columns]
         if missing:
@@ -151,14 +161,14 @@ class ShardEncoder:
                 raise BadInput(f"{name} has shape {columns[name].shape}, not ({rows},)")
         return rows
 
-    def _take(self, site: _Rows, x: np.ndarray) -> None:
+    def _take(self, site: _Rows, x: Floats) -> None:
         """Keep rows until their chunk is complete; fit to the first ones."""
         site.waiting.append(x)
         site.count += len(x)
         if site.fit is None and site.count >= min(FIT_ROWS, self._rows):
             first = site.waiting[0][:FIT_ROWS]
             if len(first) < min(FIT_ROWS, site.count):
-                first = np.concatenate(site.waiting)[:FIT_ROWS]
+                first = np.concatenate([_here(part[:FIT_ROWS]) for part in site.waiting])[:FIT_ROWS]
             site.fit = self._pool.submit(self._learn, first)
 
     def _send(self, name: str) -> Sequence[Future[EncodedChunk]]:
@@ -167,13 +177,44 @@ class ShardEncoder:
         sent: list[Future[EncodedChunk]] = []
         if site.fit is None:
             return sent
+        if site.waiting and not isinstance(site.waiting[0], np.ndarray):
+            sent += self._send_coded(name, site, site.fit)
         while (rows := min(size, self._rows - site.sent)) and site.sent + rows <= site.count:
             first_row = self._first + site.sent
             sent.append(self._pool.submit(self._encode, name, site.cut(rows), first_row, site.fit))
         site.chunks += sent
         return sent
 
-    def _learn(self, x: np.ndarray) -> _Fit:
+    def _send_coded(
+        self, name: str, site: _Rows, fit: Future[_Fit]
+    ) -> Iterator[Future[EncodedChunk]]:
+        """The same of rows on an accelerator: all in one go, which takes hardly longer than one."""
+        size, first = self._manifest.chunk_rows, self._first + site.sent
+        stop = self._rows if site.count == self._rows else site.count // size * size
+        rows = stop - site.sent
+        if rows:
+            parts: list[Any] = site.cut(rows)
+            found = self._pool.submit(self._code, parts, computed(parts[0]), fit)
+            for i in range(-(-rows // size)):
+                yield self._pool.submit(self._pack, name, found, i, first + i * size, fit)
+
+    def _code(self, parts: list[Any], ready: Any, learned: Future[_Fit]) -> Coded | np.ndarray:
+        """Rows of an accelerator as codes; as floats if they cannot be or are to be refused."""
+        fit, size = learned.result(), self._manifest.chunk_rows
+        found = coded(parts, ready, self._codec, fit.usual, fit.side, size)
+        return np.concatenate([_here(part) for part in parts]) if found is None else found
+
+    def _pack(
+        self, name: str, found: Future[Coded | np.ndarray], i: int, first: int, fit: Future[_Fit]
+    ) -> EncodedChunk:
+        """One of the chunks that came from an accelerator."""
+        rows, size = found.result(), self._manifest.chunk_rows
+        if isinstance(rows, np.ndarray):
+            return self._encode(name, [rows[i * size : (i + 1) * size]], first, fit)
+        return self._chunk(name, *rows.chunk(i, size, fit.result().side))
+
+    def _learn(self, x: Floats) -> _Fit:
+        x = _here(x)
         # A row that is not finite is refused when its chunk is encoded.
         if not np.isfinite(squared_lengths(x)).all():
             finite = np.isfinite(x).all(axis=1)
@@ -183,7 +224,7 @@ class ShardEncoder:
         return _Fit(usual, self._codec.fit(x[~massive] if massive.any() else x))
 
     def _encode(
-        self, name: str, parts: list[np.ndarray], first: int, learned: Future[_Fit]
+        self, name: str, parts: list[Any], first: int, learned: Future[_Fit]
     ) -> EncodedChunk:
         x = parts[0] if len(parts) == 1 else np.concatenate(parts)
         squares = squared_lengths(x)
@@ -196,16 +237,20 @@ class ShardEncoder:
         except BadInput as refused:
             row = first + int(np.abs(x).max(axis=1).argmax())
             raise BadInput(f"{name}, row {row}: {refused.sentence}") from None
-        spec = self._manifest.specs(name)[""]
         errors = _squared_errors(self._codec, encoded, x)
-        return EncodedChunk(
-            self._format.encode_chunk(spec, encoded.values, self._rows),
-            encoded.side,
-            encoded.apart,
-            float(errors[~massive].sum()),
-            float(errors[massive].sum()),
-            ShardStatistics.of(x, massive),
-        )
+        parted = float(errors[~massive].sum()), float(errors[massive].sum())
+        return self._chunk(name, encoded, parted, ShardStatistics.of(x, massive))
+
+    def _chunk(
+        self, name: str, encoded: Encoded, errors: tuple[float, float], found: ShardStatistics
+    ) -> EncodedChunk:
+        data = self._format.encode_chunk(self._manifest.specs(name)[""], encoded.values, self._rows)
+        return EncodedChunk(data, encoded.side, encoded.apart, *errors, found)
+
+
+def _here(x: Floats) -> np.ndarray:
+    """Rows as float32 in memory."""
+    return x if isinstance(x, np.ndarray) else x.cpu().float().numpy()
 
 
 def _check_finite(name: str, x: np.ndarray, first: int) -> None:

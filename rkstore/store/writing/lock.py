@@ -23,11 +23,12 @@ HELD = (errno.EWOULDBLOCK, errno.EACCES)
 MOMENTS = (0.01, 0.05, 0.1)
 
 
-def holds_store(root: Path, begun: set[str]) -> bool:
+def holds_store(root: Path, begun: set[str], head: str = MANIFEST) -> bool:
     """Whether there is a store in a directory, which need not exist yet.
 
     Args:
         begun: names of files that a writer may leave there before the manifest.
+        head: what is there in place of the manifest, if it is no store that is looked for.
 
     Raises:
         BadInput: it is a file, or holds something else.
@@ -35,30 +36,31 @@ def holds_store(root: Path, begun: set[str]) -> bool:
     if root.exists() and not root.is_dir():
         raise BadInput(f"{root} is a file: choose another --out")
     others = sorted({file.name for file in root.iterdir()} - begun) if root.is_dir() else []
-    if others and MANIFEST not in others:
+    if others and head not in others:
+        what = "store" if head == MANIFEST else head
         raise BadInput(
-            f"{root} is not empty and holds no store ({others[0]} is there): choose another --out"
+            f"{root} is not empty and holds no {what} ({others[0]} is there): choose another --out"
         )
     return bool(others)
 
 
-def claim(root: Path, begun: set[str]) -> tuple[BinaryIO, bool]:
+def claim(root: Path, begun: set[str], head: str = MANIFEST) -> tuple[BinaryIO, bool]:
     """Lock a directory for a store, made if need be; and whether a store is in it.
 
     It is looked at under the lock: another writer may have begun, and finished, a moment before.
 
     Args:
-        begun: see :func:`holds_store`.
+        begun: see :func:`holds_store`, as for ``head``.
 
     Raises:
         BadInput: another process is writing to it, it is a file, or it holds something else.
         RkstoreError: its file system has no locks.
     """
-    holds_store(root, begun)  # nothing is made where it must not be
+    holds_store(root, begun, head)  # nothing is made where it must not be
     root.mkdir(parents=True, exist_ok=True)
     lock = take_lock(root)
     try:
-        return lock, holds_store(root, begun)
+        return lock, holds_store(root, begun, head)
     except BaseException:
         unlock(lock, root)
         raise

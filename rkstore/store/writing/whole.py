@@ -1,6 +1,8 @@
 """A whole store, shard by shard: what a harvest, an import and a planted store have in common."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -9,8 +11,10 @@ from tqdm import tqdm
 from rkstore.store.codecs import codec_named
 from rkstore.store.formats import compression_for
 from rkstore.store.manifest import CHUNK_ROWS, Manifest, largest_divisor
+from rkstore.store.piece import Whole
 from rkstore.store.sites import Site
 from rkstore.store.store import Store
+from rkstore.store.writing.base import Writer
 from rkstore.store.writing.encoder import ShardEncoder
 from rkstore.store.writing.writer import StoreWriter
 
@@ -61,7 +65,6 @@ def write_store(
     fill: Callable[[ShardEncoder, Advance], None],
     *,
     shown: str,
-    unit: str = "row",
     files: Mapping[str, bytes] | None = None,
     on_open: Callable[[], object] = lambda: None,
     on_shard: Callable[[int], object] = lambda _: None,
@@ -79,20 +82,72 @@ def write_store(
         BadInput: the directory holds something else, or rows cannot be stored.
         RkstoreError: the disk is full; what was recorded before is intact.
     """
-    with StoreWriter(out, manifest, files) as writer:
+    with writer_at(out, manifest, files) as writer, rows_bar(writer, shown) as advance:
         on_open()
-        done = manifest.rows_recorded(writer.next_shard)
-        with tqdm(
-            total=manifest.rows,
-            initial=done,
-            unit=unit,
-            unit_scale=True,
-            desc=shown,
-            disable=None,
-        ) as bar:
-            while writer.next_shard < manifest.shards:
-                shard = writer.begin_shard()
-                fill(shard, bar.update)
-                writer.finish_shard(shard)
-                on_shard(shard.shard)
+        for shard in fill_missing(writer, lambda encoder: fill(encoder, advance)):
+            on_shard(shard)
     return Store(out)
+
+
+def writer_at(
+    out: str | Path, whole: Manifest | Whole, files: Mapping[str, bytes] | None = None
+) -> Writer:
+    """A writer of a store, or a piece of one, in a directory or at a URL.
+
+    Args:
+        files: the content of ``manifest.files``, by path.
+
+    Raises:
+        BadInput: something else is there, or somebody else writes there.
+        RkstoreError: it cannot be written to.
+    """
+    if "://" in str(out):
+        # URLs need libraries that a directory does not.
+        from rkstore.store.writing.remote import RemoteWriter
+
+        return RemoteWriter(str(out), whole, files)
+    return StoreWriter(out, whole, files)
+
+
+@contextmanager
+def rows_bar(writer: Writer, shown: str, unit: str = "row") -> Iterator[Advance]:
+    """A progress bar over the rows that a writer is to have; yields what advances it."""
+    first, last = writer.whole.shards.start, writer.whole.shards.stop
+    begun, done, total = map(writer.manifest.rows_recorded, (first, writer.next_shard, last))
+    with tqdm(
+        total=total - begun,
+        initial=done - begun,
+        unit=unit,
+        unit_scale=True,
+        desc=shown,
+        disable=None,
+    ) as bar:
+        yield bar.update
+
+
+def fill_missing(
+    writer: Writer, fill: Callable[[ShardEncoder], object], *, ahead: bool = False
+) -> Generator[int, None, None]:
+    """Write the missing shards one after another; yields each once it is recorded.
+
+    Args:
+        fill: adds all rows of a shard to its encoder.
+        ahead: whether a shard is filled while the one before it is written, which takes the memory
+            of two.
+    """
+    with ThreadPoolExecutor(1) as beside:
+        written: list[Future[None]] = []
+        for number in writer.missing:
+            shard = writer.begin_shard(number)
+            fill(shard)
+            for one in written:
+                one.result()
+                yield number - 1
+            if ahead:
+                written = [beside.submit(writer.finish_shard, shard)]
+            else:
+                writer.finish_shard(shard)
+                yield number
+        for one in written:
+            one.result()
+            yield writer.next_shard - 1

@@ -7,17 +7,15 @@ reconstruction, comes apart by prefix, with no more work than for one.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import repeat
+from itertools import accumulate, repeat
 
 import torch
 from torch import Tensor
 
 from rkstore.dictionaries.dictionary import Dictionary
 from rkstore.dictionaries.selection import Selection
-from rkstore.dictionaries.sparse import SparseCode, ascending
+from rkstore.dictionaries.sparse import Code, SparseCode, ascending
 from rkstore.training.fast.scratch import Scratch
-
-Code = Tensor | SparseCode
 
 
 def pre_activations(
@@ -35,8 +33,12 @@ def pre_activations(
     blocks = [part.view(batch, size) for part, size in zip(parts, sizes, strict=True)]
     columns = torch.split(blocks[0], latents, dim=1) if dictionary.wiring.together else blocks
     for x, (_, weights), out in zip(inputs, dictionary.banks, columns, strict=True):
-        torch.mm(x.to(dtype), weights.W_enc.to(dtype), out=out)
-        out += weights.b_enc.to(dtype)
+        W_enc, b_enc = weights.W_enc.to(dtype), weights.b_enc.to(dtype)
+        if out.is_cuda:  # the bias is added as the product is written
+            torch.addmm(b_enc, x.to(dtype), W_enc, out=out)
+        else:
+            torch.mm(x.to(dtype), W_enc, out=out)
+            out += b_enc
     return blocks
 
 
@@ -85,13 +87,8 @@ def _of_banks(code: Code, latents: Sequence[int]) -> list[Code]:
         return [code]
     if isinstance(code, Tensor):
         return list(torch.split(code, list(latents), dim=1))
-    parts, first = list[Code](), 0
-    for size in latents:
-        on = (code.latents >= first) & (code.latents < first + size)
-        own, shape = code.latents[on] - first, (code.shape[0], size)
-        parts.append(SparseCode(code.tokens[on], own, code.values[on], shape))
-        first += size
-    return parts
+    ends = accumulate(latents)
+    return [code.part(end - size, end) for size, end in zip(latents, ends, strict=True)]
 
 
 def by_prefix(of_banks: Sequence[Code], shares: Sequence[float], order: str) -> list[Code]:

@@ -31,8 +31,9 @@ from torch import Tensor
 
 from rkstore.dictionaries.dictionary import Dictionary
 from rkstore.dictionaries.rows import Rows, side_by_side
+from rkstore.dictionaries.sparse import Code
 from rkstore.training.fast.auxk import add_gradients, codes_of_dead
-from rkstore.training.fast.codes import Code, by_prefix, codes, pre_activations
+from rkstore.training.fast.codes import by_prefix, codes, pre_activations
 from rkstore.training.fast.covers import has_formula
 from rkstore.training.fast.graph import Graph
 from rkstore.training.fast.parts import Dense, Listed, Part
@@ -110,9 +111,9 @@ def gradients(
     else:
         graph = Graph(dictionary, rows, blocks, dead, pressure)
         latents = [bank.latents for bank in wiring.banks]
-        found = list(torch.split(graph.f.detach().to(dtype), latents, dim=1))
+        found = list(torch.split(graph.f.detach(), latents, dim=1))
     l1 = pressure * dictionary.pools[0].rule.l1_weight / n
-    parts = _parts(dictionary, inputs, found, (shares, order), scratch, l1)
+    parts = _parts(dictionary, inputs, found, (shares, order), scratch, l1, dtype)
     levels = _errors(dictionary, rows, inputs, parts, len(shares))
     D = _derivatives(levels, objective)
     if graph is None:
@@ -154,6 +155,7 @@ def _parts(
     prefixes: tuple[Sequence[float], str],
     scratch: Scratch,
     l1: float,
+    dtype: torch.dtype,
 ) -> list[Part]:
     """Every bank with its code; with a code per written site, the bank once for each."""
     wiring, banks, parts = dictionary.wiring, dictionary.banks, list[Part]()
@@ -170,7 +172,7 @@ def _parts(
                 parts.append(Dense(weights, x, writes, l1, code, ends, scratch))
             else:
                 site = Columns.of_sites(sites, bank.writes)
-                parts.append(Listed(weights, x, writes, l1, code, site, more=first > 0))
+                parts.append(Listed(weights, x, writes, l1, code, site, first > 0, dtype))
     return parts
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rkstore.dictionaries.dictionary import Weights
-from rkstore.dictionaries.sparse import ByLatent, SparseCode
+from rkstore.dictionaries.sparse import ByLatent, SparseCode, has_kernels
 from rkstore.training.fast.scratch import Columns, Scratch, grad_of
 
 
@@ -127,31 +127,42 @@ class Listed(Part):
     Args:
         code: its tokens are those of each prefix in turn (``codes.py``).
         site: which columns of the decoder it is for.
+        dtype: of what is multiplied, where there are kernels for it.
         more: whether another part of the same bank has already set the gradients of the encoder.
     """
 
     code: SparseCode
     site: Columns
     more: bool
+    dtype: torch.dtype = torch.float32
 
     def decode(self, levels: Tensor) -> None:
-        W_dec = self.weights.W_dec.detach()
-        with torch.enable_grad():
-            self.code.values.requires_grad_()
-            self._decoded = self.code.times(self.site.of(W_dec).contiguous())
-        self.writes.add(levels, self._decoded.detach().view(*levels.shape[:2], -1))
+        W_dec = self.site.of(self.weights.W_dec.detach())
+        if has_kernels(W_dec):
+            self._W_dec = W_dec.to(self.dtype)
+            decoded = self.code.times(self._W_dec)
+        else:
+            with torch.enable_grad():
+                self.code.values.requires_grad_()
+                self._decoded = self.code.times(W_dec.contiguous())
+            decoded = self._decoded.detach()
+        self.writes.add(levels, decoded.view(*levels.shape[:2], -1))
 
     def differentiate(self, D: Tensor) -> Tensor:
-        g = self.writes.of(D).flatten(0, 1)
+        g, x = self.writes.of(D).flatten(0, 1), self.x
         # g W_decᵀ only where a latent is on: the derivative with respect to its value.
-        h = torch.autograd.grad(self._decoded, self.code.values, g)[0] + self.l1
+        if has_kernels(g):
+            g, x = g.to(self.dtype), x.to(self.dtype)
+            h = self.code.dots(g, self._W_dec) + self.l1
+        else:
+            h = torch.autograd.grad(self._decoded, self.code.values, g)[0] + self.l1
         by_latent = ByLatent.of(self.code)
         W_enc, b_enc, W_dec = self.weights
         self.site.put(W_dec, by_latent.times(self.code.values.detach(), g))
         tokens = self.code.tokens if len(D) == 1 else self.code.tokens % len(self.x)
         by_latent = replace(by_latent, code=replace(self.code, tokens=tokens))
         sums = by_latent.times(h, self.x.new_ones(len(self.x), 1)).squeeze(1)
-        of_encoder = by_latent.times(h, self.x).T
+        of_encoder = by_latent.times(h, x).T
         W_enc.grad = grad_of(W_enc) + of_encoder if self.more else of_encoder
         b_enc.grad = grad_of(b_enc) + sums if self.more else sums
         return sums
@@ -181,5 +192,7 @@ def _product(a: Tensor, b: Tensor, out: Tensor) -> None:
     """``a b`` into ``out``, which may be of another dtype."""
     if out.dtype == a.dtype:
         torch.mm(a, b, out=out)
+    elif a.is_cuda and hasattr(torch.ops.aten.mm, "dtype_out"):  # since torch 2.8
+        torch.mm(a, b, out_dtype=out.dtype, out=out)
     else:
         out.copy_(a @ b)

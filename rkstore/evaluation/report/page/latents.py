@@ -56,9 +56,9 @@ class Latents:
     def files(self, text: Text, vocabulary: Vocabulary) -> Iterator[tuple[str, bytes]]:
         """The files of the page, by path, one at a time."""
         yield "data/index.js", script("index", self._index(vocabulary))
-        yield "data/where.js", script("where", deflated(self._where(text).tobytes()))
+        yield "data/where.js", script("where", deflated(self._where(text)))
         for first in range(0, self.samples.d_sae, PART):
-            packed = deflated(compact(self._part(first, text)).encode())
+            packed = deflated(compact(self._part(first, text, vocabulary)).encode())
             part = first // PART
             yield f"data/latents/{part:04}.js", script("latents", part, packed)
 
@@ -82,14 +82,18 @@ class Latents:
             "next": None if following is None else column(_tenths(following), "i1"),
         }
 
-    def _where(self, text: Text) -> NDArray[np.uint32]:
-        """The page's row of every sample, as differences, and then its latent."""
+    def _where(self, text: Text) -> bytes:
+        """The page's row of every sample, as differences, and then its latent.
+
+        All lowest bytes first, and so on: the others are nearly all 0, and deflate well.
+        """
         rows = text.places(self.text_rows)
         order = np.lexsort((self.samples.latent, rows))
         steps = np.diff(rows[order], prepend=0)
-        return np.concatenate([steps, self.samples.latent[order]]).astype("<u4")
+        numbers = np.concatenate([steps, self.samples.latent[order]]).astype("<u4")
+        return numbers.view("u1").reshape(-1, 4).T.tobytes()
 
-    def _part(self, first: int, text: Text) -> list[dict[str, Any]]:
+    def _part(self, first: int, text: Text, vocabulary: Vocabulary) -> list[dict[str, Any]]:
         """What is written of the latents of one part."""
         samples = self.samples
         stop = min(first + PART, samples.d_sae)
@@ -99,9 +103,11 @@ class Latents:
         where = zip(samples.latent[some].tolist(), samples.band[some].tolist(), strict=True)
         for (latent, band), sample in zip(where, written, strict=True):
             groups[latent - first].setdefault(band, []).append(sample)
-        return [self._latent(i, groups[i - first]) for i in range(first, stop)]
+        return [self._latent(i, groups[i - first], vocabulary) for i in range(first, stop)]
 
-    def _latent(self, i: int, groups: dict[int, list[Any]]) -> dict[str, Any]:
+    def _latent(
+        self, i: int, groups: dict[int, list[Any]], vocabulary: Vocabulary
+    ) -> dict[str, Any]:
         samples = self.samples
         number = next(n for n, bank in enumerate(self.banks) if i < bank.first + bank.latents)
         bank = self.banks[number]
@@ -126,7 +132,7 @@ class Latents:
             "together": _thousandths(self.together[i]),
             "groups": [[b, groups[b], self._tokens_of_band(i, b)] for b in sorted(groups)],
         }
-        return own | (self.logits.of(i) if self.logits else {})
+        return own | (self.logits.of(i, vocabulary.numbers) if self.logits else {})
 
     def _tokens_of_band(self, latent: int, band: int) -> int | None:
         """On how many tokens its activation lies in a band; None if the histogram cannot tell."""

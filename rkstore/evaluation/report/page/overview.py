@@ -136,9 +136,11 @@ def _of_latents(run: Run, text: Text, latents: Latents) -> dict[str, Any]:
         "wires": [{"reads": bank.reads, "writes": bank.writes} for bank in latents.banks],
         "whose": None if latents.shares is None else _owners(run),
         "no_logits": (
-            "No model was given, so there are no tokens that this latent raises and lowers."
+            "No model was given, so there are no tokens that this latent raises and lowers: they "
+            "come with --with-model."
         ),
-        "logits_warning": "The tokens that do follow are not among these",
+        "logits_path": None if latents.logits is None else f"By {latents.logits.path}.",
+        "logits_warning": "The tokens that do follow are mostly not among these",
     }
 
 

@@ -74,6 +74,31 @@ class Tokens:
 
 
 @dataclass(eq=False)
+class Sums:
+    """Sums of mass, and counts, by keys that come in any order."""
+
+    _waiting: list[tuple[Ints, Doubles, Ints]] = field(default_factory=list)
+
+    def add(self, key: Ints, mass: Doubles) -> None:
+        """Add one mass for each of some keys."""
+        self._waiting.append(_summed(key, mass, np.ones_like(key)))
+        if len(self._waiting) > 1 and sum(len(part[0]) for part in self._waiting) > WAITING:
+            self._merge()
+
+    def _merge(self) -> None:
+        parts = zip(*self._waiting, strict=True)
+        self._waiting = [_summed(*(np.concatenate(part) for part in parts))]
+
+    def found(self) -> tuple[Ints, Doubles, Ints]:
+        """The keys, ascending, and the mass and the count of each."""
+        if not self._waiting:
+            nothing = np.empty(0, np.int64)
+            return nothing, nothing.astype(float), nothing
+        self._merge()
+        return self._waiting[0]
+
+
+@dataclass(eq=False)
 class Tally:
     """Takes the codes of rows in any batches, and counts.
 
@@ -88,7 +113,7 @@ class Tally:
     rows: int
     _seen: int = 0
     _base: Ints = field(init=False)
-    _waiting: list[tuple[Ints, Doubles, Ints]] = field(default_factory=list)
+    _sums: Sums = field(default_factory=Sums)
     _together: list[tuple[Ints, Ints]] = field(default_factory=list)
     _counted_rows: int = 0
 
@@ -111,9 +136,7 @@ class Tally:
         """
         self._base += np.bincount(token, minlength=self.tokens)
         key = latent.astype(np.int64) * self.tokens + token[row]
-        self._waiting.append(_summed(key, np.abs(value, dtype=np.float64), np.ones_like(key)))
-        if len(self._waiting) > 1 and sum(len(part[0]) for part in self._waiting) > WAITING:
-            self._merge()
+        self._sums.add(key, np.abs(value, dtype=np.float64))
         every = max(1, -(-self.rows // TOGETHER_ROWS))
         chosen = np.flatnonzero((self._seen + np.arange(len(token))) % every == 0)
         place = np.full(len(token), -1, np.int64)
@@ -123,17 +146,9 @@ class Tally:
         self._counted_rows += len(chosen)
         self._seen += len(token)
 
-    def _merge(self) -> None:
-        parts = zip(*self._waiting, strict=True)
-        self._waiting = [_summed(*(np.concatenate(part) for part in parts))]
-
     def found(self) -> Tokens:
         """On which tokens each latent fires."""
-        if not self._waiting:
-            nothing = np.empty(0, np.int64)
-            self._waiting = [(nothing, nothing.astype(float), nothing)]
-        self._merge()
-        [(key, mass, count)] = self._waiting
+        key, mass, count = self._sums.found()
         latent, token = key // self.tokens, key % self.tokens
         order = np.lexsort((token, -mass, latent))
         starts = np.searchsorted(latent, np.arange(self.d_sae + 1)).astype(np.int64)

@@ -1,7 +1,6 @@
 """Dictionaries × a store → the folder of a report."""
 
 import itertools
-import json
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
@@ -13,13 +12,13 @@ from numpy.typing import NDArray
 
 from rkstore.dictionaries.dictionary import Dictionary
 from rkstore.dictionaries.settings import DictionarySettings
-from rkstore.errors import BadInput
 from rkstore.evaluation.evaluate import measured
 from rkstore.evaluation.opened import opened
 from rkstore.evaluation.report import paper
 from rkstore.evaluation.report.page import decoders, overview
 from rkstore.evaluation.report.page.compare import runs_of, table
 from rkstore.evaluation.report.page.latents import NEIGHBOURS, UNITS, Latents
+from rkstore.evaluation.report.page.logits import Effects, following
 from rkstore.evaluation.report.page.probe import ProbePage, open_probe, probe_page
 from rkstore.evaluation.report.page.scripts import script
 from rkstore.evaluation.report.page.tally import Tally
@@ -29,16 +28,15 @@ from rkstore.evaluation.report.settings import ReportSettings
 from rkstore.evaluation.samples.codes import Codes
 from rkstore.evaluation.samples.collect import check_room, choose
 from rkstore.evaluation.samples.looking import Looking, look
+from rkstore.evaluation.samples.names import read_names
 from rkstore.evaluation.samples.samples import check_new
 from rkstore.evaluation.settings import EvaluateSettings
 from rkstore.settings import options_in
 from rkstore.store.files import directory_aside, named, writing
 from rkstore.store.open import open_readable
+from rkstore.store.readable import Readable
 
 ASSETS = resources.files(__package__) / "assets"
-
-# Characters of a name given by hand.
-LONGEST_NAME = 200
 
 
 def write_report(
@@ -66,14 +64,14 @@ def write_report(
     store = open_readable(settings.store, settings.paired_with)
     Vocabulary.of(np.empty(0, np.int64), store)  # refused before any work
     probed = None if settings.probe is None else open_probe(settings.probe, store)
-    runs = runs_of(given, measured(given, _evaluation(settings)))
     dictionary, _ = opened(given[0], store, settings)
     dictionary.to(settings.device).eval()
     names = read_names(settings.names, dictionary.d_sae)
+    effects = effects_on_logits(dictionary, store, settings) if settings.loads_model else None
+    runs = runs_of(given, measured(given, _evaluation(settings)))
     looking = look(dictionary, store, settings)
     text = Text.of(store, looking.chunks)
-    vocabulary = Vocabulary.of(text.ids, store)
-    latents = latents_of(dictionary, looking, settings, vocabulary)
+    latents, vocabulary = latents_of(dictionary, looking, settings, text, effects)
     of_runs = table(runs, given, 0)
     meta = overview.meta(store, runs[0], text, vocabulary, latents)
     meta |= of_runs | overview.cards(latents, names)
@@ -95,48 +93,44 @@ def _evaluation(settings: ReportSettings) -> EvaluateSettings:
     return EvaluateSettings(**{name: getattr(settings, name) for name in names}, record=False)
 
 
-def read_names(path: str | None, d_sae: int) -> dict[str, str]:
-    """The names that someone gave to latents, by number.
+def effects_on_logits(dictionary: Dictionary, store: Readable, settings: ReportSettings) -> Effects:
+    """Load the model of the store, for what the latents do to its logits.
 
     Raises:
-        BadInput: the file cannot be read, or names something that is no latent.
+        BadInput: it is not found, has other weights than the store's, or no path from the latents
+            to its logits is known.
     """
-    if path is None:
-        return {}
-    try:
-        found = json.loads(named(path).read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise BadInput(f"cannot read the names in {path}: {error}") from None
-    if not isinstance(found, dict):
-        raise BadInput(f'{path} must be one object of names, such as {{"2081": "streams"}}')
-    for latent, name in found.items():
-        known = latent.isascii() and latent.isdecimal() and str(int(latent[:10])) == latent
-        if not known or int(latent) >= d_sae:
-            raise BadInput(
-                f"{path} names latent {latent!r}: the dictionary has {d_sae:,}, from 0 to "
-                f"{d_sae - 1}"
-            )
-        if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME:
-            raise BadInput(
-                f"{path} names latent {latent} with no text of 1 to {LONGEST_NAME} characters"
-            )
-    return found
+    from rkstore.evaluation.functional import models_of
+
+    models = models_of(store, settings.model, settings.device)
+    tokens = (store.manifest.source.get("tokenizer") or {}).get("tokens")
+    return Effects.of(dictionary, models, tokens)
 
 
 def latents_of(
-    dictionary: Dictionary, looking: Looking, settings: ReportSettings, vocabulary: Vocabulary
-) -> Latents:
+    dictionary: Dictionary,
+    looking: Looking,
+    settings: ReportSettings,
+    text: Text,
+    effects: Effects | None = None,
+) -> tuple[Latents, Vocabulary]:
     """All that the page shows of a dictionary, from one pass over the rows that are looked at."""
     where = Path(tempfile.gettempdir())
+    logits, ids = None, text.ids
     with tempfile.TemporaryFile(dir=where) as file:
         codes = Codes(file, where)
         samples = choose(dictionary, looking, settings, codes)
+        if effects is not None:
+            behind = following(codes, looking, effects.tokens)
+            logits = effects.logits(behind)
+            ids = np.concatenate([ids, logits.tokens])
+        vocabulary = Vocabulary.of(ids, looking.store)
         tally = Tally(dictionary.d_sae, len(vocabulary), looking.count)
         for segment in codes:
             token = vocabulary.numbers(_tokens(looking, segment.text))
             tally.add(token, segment.place, segment.latent, segment.value)
     banks = decoders.wires(dictionary, looking.store)
-    return Latents(
+    latents = Latents(
         samples=samples,
         text_rows=_text_rows(looking, samples.row),
         tokens=tally.found(),
@@ -147,7 +141,9 @@ def latents_of(
         norms=decoders.decoder_norms(dictionary),
         cosines=decoders.cosines_of_coders(dictionary),
         shares=decoders.shares_of_first(dictionary, banks),
+        logits=logits,
     )
+    return latents, vocabulary
 
 
 def _tokens(looking: Looking, rows: NDArray[np.int64]) -> NDArray[np.int64]:

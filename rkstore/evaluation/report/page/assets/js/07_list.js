@@ -67,9 +67,9 @@ function clearQuery() {
 function findPhrase(phrase) {
   const parts = Math.ceil(META.text_rows / META.text_part);
   const all = Array.from({ length: parts }, (_, k) => k * META.text_part);
-  return Promise.all([textOf(all), load("data/where.js")]).then(() => WHERE).then((buffer) => {
+  return Promise.all([textOf(all), load("data/where.js")]).then(() => WHERE).then((pairs) => {
     const rows = rowsOfPhrase(phrase.toLowerCase()), latents = new Set();
-    const pairs = new Uint32Array(buffer), n = pairs.length / 2;
+    const n = pairs.length / 2;
     for (let k = 0, row = 0; k < n; k++) { row += pairs[k]; if (rows.has(row)) latents.add(pairs[n + k]); }
     FOUND = { phrase, latents };
   });

@@ -103,7 +103,7 @@ function samplesOf(id, latent) {
     const step = 1 / META.bands, from = 1 - band * step, range = figure(from * largest, 2) + " to " + figure((from + step) * largest, 2);
     out.push(h("div", { class: "band" }, band ? h("span", { class: "swatch", "aria-hidden": "true", vars: { "--from": 100 * from, "--to": 100 * (from + step) } }) : null,
       h("h2", {}, band ? range : META.latents.strongest),
-      h("span", { class: "note" }, band ? (tokens === null ? "" : plural(tokens, "token") + ", " + Math.round((100 * tokens) / fired) + " % of its firing; ") + samples.length + " drawn" : "the token drawn is underlined; a line opens its block")));
+      h("span", { class: "note" }, band ? (tokens === null ? "" : plural(tokens, "token") + ", " + wholePercent(tokens / fired) + " of its firing; ") + samples.length + " drawn" : "the token drawn is underlined; a line opens its block")));
     const lines = samples.map((sample) => sampleLine(sample, largest)), folded = band ? [] : lines.slice(FOLDED);
     folded.forEach((line) => { line.hidden = true; });
     out.push(h("ol", { class: "kwic" }, lines));
@@ -111,6 +111,8 @@ function samplesOf(id, latent) {
   }
   return out;
 }
+
+const wholePercent = (share) => (share && share < 0.005 ? "less than 1 %" : Math.round(100 * share) + " %");
 
 const FOLDED = 8; // of the strongest, the others are folded: the bands say more
 
@@ -145,11 +147,11 @@ function logitsOf(latent, box) {
   const up = h("ol", { class: "rows" }), down = h("ol", { class: "rows" }), note = h("p", { class: "note" });
   const choices = [["token", "per token"], ["raw", "raw"]].map(([key, title]) => h("button", { type: "button", "data-key": key, on: { click: () => { logitScale = key; draw(); } } }, title));
   function draw() {
-    const [raised, lowered] = latent.logits[logitScale], rows = (some) => some.map(([token, value]) => h("li", {}, chip(token), h("span", { class: "value" }, signed(value / 10, 1))));
+    const [raised, lowered] = latent.logits[logitScale], rows = ([tokens, values]) => tokens.map((token, i) => h("li", {}, chip(token), h("span", { class: "value" }, signed(values[i] / 10, 1))));
     replace(up, rows(raised));
     replace(down, rows(lowered));
     choices.forEach((button) => button.setAttribute("aria-pressed", String(button.dataset.key === logitScale)));
-    note.textContent = logitScale === "token" ? "σ among all latents, token by token." : "σ among all tokens. Rare tokens lead for most latents.";
+    note.textContent = (logitScale === "token" ? "σ among all latents, token by token. " : "σ among all tokens; rare tokens lead for most latents. ") + META.latents.logits_path;
   }
   draw();
   const score = signed(latent.next, 2) + " σ on average", weak = Math.abs(latent.next) < 0.7;

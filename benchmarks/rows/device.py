@@ -1,0 +1,92 @@
+"""On a CUDA device, at GPT-2's full size: batches against the bus, harvests against the forward
+pass, and training steps against their products. Not measured where there is none."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from harness import device, synthetic
+from harness.row import Bench, Sides, Target, compared
+from harness.steps import products, run_of
+
+BATCH, D_IN, D_SAE = synthetic.BATCH_ROWS, synthetic.WIDTH, 24_576
+
+
+@compared(
+    what="Shuffled batches of 4,096 × 3,072 from the default store in the memory of a CUDA device, "
+    "page cache warm, counted as bfloat16",
+    against="Copies of one such batch in bfloat16 from pinned memory, which is the bus",
+    unit="GB/s",
+    target=Target("at least", 0.9),
+    how="65,536 rows of random numbers through a GELU, read again and again in different orders, "
+    "checked, decompressed, moved as codes and decoded to float32 there: 25 MB in bfloat16 are "
+    "half of that. Forty batches a repetition.",
+    floor="A code is half of bfloat16, so the bus allows 2; decompressing on the cores of the "
+    "machine, which the note gives, allows less.",
+    device=True,
+)
+def batches_cuda(bench: Bench) -> Iterator[Sides]:
+    root = synthetic.store(bench)
+    yield Sides(device.batches(root), device.bus, lambda: device.reading_alone(root))
+
+
+def _harvest(name: str, layers: str, what: str) -> None:
+    """Add the row of a harvest of some layers."""
+
+    def sides(bench: Bench) -> Iterator[Sides]:
+        harvest = device.prepared(bench, layers)
+        yield Sides(device.harvesting(harvest), device.forward(harvest))
+
+    sides.__name__ = name
+    compared(
+        what=f"Harvest of {what} mlp.hook_post of GPT-2's shape on a CUDA device, bfloat16",
+        against="The model's forward pass to the last site alone, nothing moved or stored",
+        unit="tokens/s",
+        target=Target("at least", 0.9),
+        how="Blocks of 128, 32 at a time; random weights; int8, checksums, statistics, fsync. "
+        "Loading the model and tokenising are not timed.",
+        floor="Codes, errors and statistics are computed on the device, between two passes of the "
+        "model. What is left to the processor is to compress, write and sync 3,072 bytes a token "
+        "and site.",
+        device=True,
+    )(sides)
+
+
+HARVESTS = {"harvest_cuda": ("8", "one"), "harvest_cuda_all": ("all", "all twelve")}
+
+SELECTS: dict[str, Mapping[str, Any]] = {
+    "relu": {"dictionary": "relu", "l1": 0.0},
+    "topk": {"dictionary": "topk"},
+    "batchtopk": {"dictionary": "batchtopk"},
+    "jumprelu": {"dictionary": "jumprelu", "l0": 0.0},
+    "gated": {"dictionary": "gated", "l1": 0.0},
+}
+
+
+def _step(select: str, options: Mapping[str, Any]) -> None:
+    """Add the row of a select."""
+
+    def sides(bench: Bench) -> Iterator[Sides]:
+        d_sae, batch = bench.size(D_SAE, 256), bench.size(BATCH, 512)
+        run = run_of(bench, D_IN, batch, d_sae=d_sae, device="cuda", dtype="bfloat16", **options)
+        alone, listed = products(run, device="cuda", dtype=torch.bfloat16)
+        yield Sides(device.stepping(run), device.repeated(alone), lambda: [listed])
+
+    sides.__name__ = f"step_cuda_{select}"
+    compared(
+        what=f"A training step on a CUDA device: {select}, 3,072 → 24,576, 4,096 rows, bfloat16",
+        against="The matrix products of a dense step alone, in bfloat16",
+        unit="s",
+        target=Target("at most", 1.25),
+        how="The mean of twenty steps a repetition, on one batch; the products are listed below.",
+        floor="Adam reads and writes seven matrices of float32 for each weight, 4.2 GB, which "
+        "alone takes 0.4 of the products; weights that are cast, projected and normalised take "
+        "another 0.2.",
+        device=True,
+    )(sides)
+
+
+for _name, _options in SELECTS.items():
+    _step(_name, _options)
+for _name, _of_one in HARVESTS.items():
+    _harvest(_name, *_of_one)

@@ -1,0 +1,222 @@
+"""Shards as tasks of Ray: workers on this machine or on a cluster, each with a model of its own.
+
+Ray starts the workers, and starts one again that died, with the shard it was at. This process
+records what they made, in order. A worker writes in a directory of its attempt alone, so what one
+makes in vain, or too late, changes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rkstore.errors import BadInput, RkstoreError, one_line
+from rkstore.harvest.engines.base import Engine, Shards
+from rkstore.harvest.filling import fill
+from rkstore.settings import option, replace
+
+if TYPE_CHECKING:
+    from rkstore.harvest.model import Model
+    from rkstore.harvest.run import Harvest
+    from rkstore.harvest.settings import HarvestSettings
+    from rkstore.harvest.tokens import BlockBatch
+    from rkstore.store.writing.base import Writer
+    from rkstore.store.writing.making import Attempts, Made
+    from rkstore.store.writing.whole import Advance
+
+# How often Ray starts a worker again, and tries a shard again, before it gives up.
+RETRIES = 3
+
+# Shards of each worker that may be made and not yet recorded: a slow one holds up nobody for long,
+# and what is made twice after an interruption stays small.
+AHEAD = 4
+
+# Memory for what Ray carries between processes: tokens and digests, never activations. Ray's least.
+CARRIED_BYTES = 100 * 2**20
+
+
+class Ray(Engine):
+    """Workers of Ray."""
+
+    name = "ray"
+    workers: int = option(2, "Workers, each with a model of its own.", least=1)
+    address: str | None = option(
+        None,
+        "Ray cluster to join, HOST:PORT or auto; without it, workers are started on this machine.",
+    )
+
+    def check(self) -> None:
+        """As of every engine."""
+        _library()
+
+    def shards(self, harvest: Harvest, writer: Writer, advance: Advance) -> Shards:
+        """As of every engine."""
+        if not writer.missing:
+            return
+        import torch
+
+        ray, threads = _library(), torch.get_num_threads()
+        with self._cluster(threads), _one_sentence():
+            attempts = writer.attempts()
+            workers = [_worker(harvest, attempts, threads) for _ in range(self.workers)]
+            try:
+                for made in _in_order(harvest, writer, workers):
+                    writer.record(made.record, made.attempt)
+                    first, last = harvest.manifest.rows_of_shard(made.record.shard)
+                    advance(last - first)
+                    yield made.record.shard
+            finally:
+                for worker in workers:
+                    ray.kill(worker)
+
+    @contextmanager
+    def _cluster(self, threads: int) -> Iterator[None]:
+        """Be connected to a cluster; leave one that this process has joined already."""
+        ray = _library()
+        if ray.is_initialized():
+            yield
+            return
+        options: dict[str, Any] = {"address": self.address}
+        if self.address is None:
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+            cores = self.workers * threads
+            options = {"address": "local", "num_cpus": cores, "include_dashboard": False}
+            options |= {"object_store_memory": CARRIED_BYTES}
+        try:
+            # What workers print stays in Ray's own logs.
+            ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+        except Exception as error:
+            where = "start on this machine" if self.address is None else f"join {self.address}"
+            raise BadInput(f"Ray cannot {where}: {one_line(error)}") from None
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+class Worker:
+    """One worker, in a process of its own."""
+
+    def __init__(
+        self, harvest: dict[str, Any], settings: HarvestSettings, attempts: Attempts, threads: int
+    ) -> None:
+        """It loads nothing yet: what goes wrong then is told as the error of a task.
+
+        Args:
+            harvest: the ``source`` of the manifest, which its own model and libraries must match.
+            threads: of torch; the last bits of a value depend on them.
+        """
+        self._source, self._settings = harvest, settings
+        self._attempts, self._threads = attempts, threads
+
+    @cached_property
+    def model(self) -> Model:
+        """The model that the harvest is of."""
+        import torch
+
+        from rkstore.harvest.run import libraries, load
+
+        torch.set_num_threads(self._threads)
+        model = load(self._settings)
+        here = model.describe() | {"libraries": libraries()}
+        for name, stated in here.items():
+            if stated != self._source[name]:
+                raise BadInput(
+                    f"a worker has another {name} than this machine ({stated}, not "
+                    f"{self._source[name]}): install and copy the same on both"
+                )
+        return model
+
+    def ready(self) -> None:
+        """Load the model."""
+        _ = self.model
+
+    def make(self, shard: int, batches: Sequence[BlockBatch]) -> Made:
+        """Make the files of a shard. Batches that are cut are computed by both neighbours."""
+        manifest, model = self._attempts.manifest, self.model
+        return self._attempts.make(shard, lambda rows: fill(rows, batches, model, manifest, {}))
+
+
+def _worker(harvest: Harvest, attempts: Attempts, threads: int) -> Any:
+    """A worker that Ray starts, and starts again if it dies."""
+    settings = harvest.settings
+    if Path(settings.model).is_dir():  # workers have directories of their own
+        settings = replace(settings, model=str(Path(settings.model).absolute()))
+    if settings.tokenizer and Path(settings.tokenizer).is_dir():
+        settings = replace(settings, tokenizer=str(Path(settings.tokenizer).absolute()))
+    device = settings.device.partition(":")[0]  # each sees the one that it was given
+    kind = (
+        _library()
+        .remote(Worker)
+        .options(
+            num_cpus=threads,
+            num_gpus=int(device == "cuda"),
+            max_restarts=RETRIES,
+            max_task_retries=RETRIES,
+        )
+    )
+    source = harvest.manifest.source
+    return kind.remote(source, replace(settings, device=device), attempts, threads)
+
+
+def _in_order(harvest: Harvest, writer: Writer, workers: Sequence[Any]) -> Iterator[Made]:
+    """The missing shards as they are made, in order; the writer has recorded each before the next.
+
+    No more than some are made ahead.
+    """
+    from ray import get, wait
+    from ray.util import ActorPool
+
+    pool, starting = ActorPool([]), {worker.ready.remote(): worker for worker in workers}
+    todo, waiting = deque(writer.missing), dict[int, "Made"]()
+    while writer.missing:
+        # One that finds no room in the cluster yet holds up nobody.
+        several, patience = (len(starting), 0) if pool.has_next() else (1, None)
+        for done in wait([*starting], num_returns=several, timeout=patience)[0] if starting else ():
+            get(done)
+            pool.push(starting.pop(done))
+        while todo and pool.has_free() and todo[0] < writer.next_shard + AHEAD * len(workers):
+            shard = todo.popleft()
+            batches = list(harvest.batches(shard))
+            pool.submit(lambda worker, task: worker.make.remote(*task), (shard, batches))
+        made = pool.get_next_unordered()
+        waiting[made.record.shard] = made
+        while writer.next_shard in waiting:
+            yield waiting.pop(writer.next_shard)
+
+
+@contextmanager
+def _one_sentence() -> Iterator[None]:
+    """Give an error of a worker as it is, and one of Ray as a sentence."""
+    from ray.exceptions import RayError, RayTaskError
+
+    try:
+        yield
+    except RayTaskError as error:
+        if isinstance(error.cause, RkstoreError):
+            raise error.cause from None
+        raise RkstoreError(f"a worker failed: {one_line(error.cause)}") from None
+    except RayError as error:
+        raise RkstoreError(
+            f"a worker of Ray died, and {RETRIES} more in its place ({one_line(error)}): what was "
+            "recorded is kept, run the same command again to continue"
+        ) from None
+
+
+def _library() -> Any:
+    """Ray.
+
+    Raises:
+        BadInput: it is not installed.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise BadInput("--engine ray needs Ray: pip install 'rkstore[ray]'") from None
+    return ray

@@ -1,0 +1,252 @@
+"""Logits of latents: every number against products of the plain model's own matrices."""
+
+import base64
+import json
+import re
+import shutil
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from rkstore.dictionaries import Dictionary, save_dictionary, select_named
+from rkstore.dictionaries.wirings import Bank, Wiring
+from rkstore.errors import BadInput
+from rkstore.evaluation.functional import Loaded
+from rkstore.evaluation.report.page.write import write_report
+from rkstore.evaluation.report.settings import ReportSettings
+from rkstore.evaluation.unembedding import Unembedding, directions, path_of, written
+from rkstore.harvest.load import load_model, load_plain
+from rkstore.store.sites import Site
+
+WIDTH, BLOCK = 16, 16
+
+
+@pytest.fixture(scope="module")
+def loaded(model_dir):
+    """The tiny GPT-2."""
+    return Loaded(load_model(str(model_dir)), "", ())
+
+
+@pytest.fixture(scope="module")
+def weights(model_dir):
+    """Its matrices, in float64."""
+    plain = load_plain(str(model_dir))[0]
+    return {name: weight.detach().double() for name, weight in plain.named_parameters()}
+
+
+@pytest.fixture(scope="module")
+def other(model_dir, tmp_path_factory):
+    """Call it with a name of transformers for a small model of that kind, and its weights."""
+    import transformers
+
+    def make(kind):
+        size = {"vocab_size": 300, "hidden_size": 16, "intermediate_size": 32}
+        size |= {"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
+        size |= {"head_dim": 8, "max_position_embeddings": 32, "pad_token_id": 0}
+        torch.manual_seed(0)
+        plain = getattr(transformers, f"{kind}ForCausalLM")(
+            getattr(transformers, f"{kind}Config")(**size)
+        ).eval()
+        for weight in plain.parameters():
+            weight.data += 0.3 * torch.randn(weight.shape)
+        root = tmp_path_factory.mktemp("other") / "model"
+        plain.save_pretrained(root)
+        for file in model_dir.glob("tokenizer*"):
+            shutil.copy(file, root)
+        return Loaded(load_model(str(root)), "", ()), plain
+
+    return make
+
+
+def rows(count, width, seed=0):
+    return torch.randn(count, width, generator=torch.Generator().manual_seed(seed))
+
+
+def alike(found, expected):
+    """Equal but for one positive factor."""
+    factor = (found.double() * expected).sum() / expected.square().sum()
+    assert factor > 0
+    torch.testing.assert_close(found.double(), factor * expected, rtol=1e-4, atol=1e-4)
+
+
+def through_norm(stream, weights):
+    centred = stream - stream.mean(dim=1, keepdim=True)
+    return centred * weights["transformer.ln_f.weight"] @ weights["transformer.wte.weight"].T
+
+
+@pytest.mark.parametrize(
+    ("part", "width", "matrix"),
+    [
+        ("hook_resid_pre", 16, None),
+        ("hook_resid_mid", 16, None),
+        ("hook_resid_post", 16, None),
+        ("hook_mlp_out", 16, None),
+        ("hook_attn_out", 16, None),
+        ("mlp.hook_post", 64, "mlp.c_proj"),
+        ("attn.hook_z", 16, "attn.c_proj"),
+    ],
+)
+def test_logits_are_the_product_of_the_matrices_on_the_path(loaded, weights, part, width, matrix):
+    v = rows(5, width)
+    stream = written(loaded, f"blocks.1.{part}", v)
+    expected = v.double()
+    if matrix:
+        expected = expected @ weights[f"transformer.h.1.{matrix}.weight"]
+    torch.testing.assert_close(stream.double(), expected, rtol=1e-4, atol=1e-4)
+    alike(Unembedding.of(loaded).logits(stream), through_norm(expected, weights))
+
+
+@pytest.mark.parametrize("part", ["mlp.hook_pre", "mlp.hook_in", "ln1.hook_normalized"])
+def test_what_is_not_added_to_the_stream_has_no_logits(loaded, part):
+    width = loaded.model.widths[f"blocks.1.{part}"]
+    with pytest.raises(BadInput, match="is not added to the residual stream"):
+        written(loaded, f"blocks.1.{part}", rows(2, width))
+
+
+def test_a_norm_without_a_mean_takes_none_away(other):
+    loaded, plain = other("Llama")
+    v = rows(5, 16)
+    found = Unembedding.of(loaded).logits(v)
+    alike(found, v.double() * plain.model.norm.weight.double() @ plain.lm_head.weight.double().T)
+
+
+def test_a_gain_around_one_and_a_norm_behind_the_mlp_are_seen(other):
+    """Gemma 2: its gain is 1 + weight, and what the MLP writes is normed before it is added."""
+    loaded, plain = other("Gemma2")
+    v = rows(5, 16)
+    gain = 1 + plain.model.norm.weight.double()
+    expected = v.double() * gain @ plain.lm_head.weight.double().T
+    alike(Unembedding.of(loaded).logits(v), expected)
+    torch.testing.assert_close(written(loaded, "blocks.1.hook_mlp_out", v), v)
+    with pytest.raises(BadInput, match="is not added to the residual stream"):
+        written(loaded, "blocks.1.mlp.hook_post", rows(2, 32))
+
+
+def dictionary_of(banks, seed=0):
+    made = Dictionary(Wiring(tuple(banks), together=len(banks) > 1), select_named("relu", {}))
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in made.parameters():
+            weight.copy_(torch.randn(weight.shape, generator=generator))
+    return made.eval()
+
+
+def test_of_sites_that_are_added_the_sum_counts_and_of_the_stream_the_last(loaded):
+    adds = [Site(f"blocks.{layer}.hook_mlp_out", WIDTH) for layer in (0, 1)]
+    clt = dictionary_of([Bank(4, (adds[0],), tuple(adds)), Bank(4, (adds[1],), (adds[1],))])
+    first, second = (weights.W_dec.detach() for _, weights in clt.banks)
+    expected = torch.cat([first[:, :WIDTH] + first[:, WIDTH:], second])
+    torch.testing.assert_close(directions(clt, loaded), F.normalize(expected, dim=1))
+    streams = tuple(Site(f"blocks.{layer}.hook_resid_post", WIDTH) for layer in (0, 1))
+    crosscoder = dictionary_of([Bank(4, streams, streams)])
+    [(_, own)] = crosscoder.banks
+    with torch.no_grad():
+        own.W_dec[3, WIDTH:] = 0
+    expected = torch.cat([own.W_dec[:3, WIDTH:], own.W_dec[3:, :WIDTH]]).detach()
+    torch.testing.assert_close(directions(crosscoder, loaded), F.normalize(expected, dim=1))
+    mixed = dictionary_of([Bank(4, streams, (streams[0], adds[1]))])
+    with pytest.raises(BadInput, match="count some of it twice"):
+        directions(mixed, loaded)
+
+
+def test_the_path_is_told_in_words(loaded):
+    post, out = Site("blocks.1.mlp.hook_post", 64), Site("blocks.1.hook_mlp_out", 16)
+    told = path_of(dictionary_of([Bank(4, (post,), (post,))]), loaded)
+    assert told == "the output matrix of the MLP, the gain of the final norm and the unembedding"
+    told = path_of(dictionary_of([Bank(4, (out,), (out,))]), loaded)
+    assert told == "the gain of the final norm and the unembedding"
+
+
+# On the page.
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A dictionary of the shared store, some latents of which fire."""
+    site = Site("blocks.1.mlp.hook_post", 64)
+    made = dictionary_of([Bank(40, (site,), (site,))])
+    path = tmp_path_factory.mktemp("logits") / "dictionary"
+    path.mkdir()
+    save_dictionary(made, path, {"hook_name": site.hook_name, "model_name": "tiny"})
+    return path, made
+
+
+@pytest.fixture(scope="module")
+def page(checkpoint, harvested, model_dir, tmp_path_factory):
+    """The latents of its report, and the tokenizer's numbers of the page's tokens."""
+    out = tmp_path_factory.mktemp("report") / "pages"
+    write_report(
+        [checkpoint[0]],
+        ReportSettings(
+            store=harvested.where, out=str(out), model=(str(model_dir),), any_model=True
+        ),
+    )
+
+    def given(path):
+        return json.loads(f"[{(out / path).read_text().partition('(')[2].rpartition(')')[0]}]")
+
+    _, packed = given("data/latents/0000.js")
+    found = json.loads(zlib.decompress(base64.b64decode(packed), -15))
+    ids = np.frombuffer(base64.b64decode(given("data/vocab.js")[1]), "<u4")
+    return found, ids, given("data/meta.js")[0]
+
+
+@pytest.fixture(scope="module")
+def by_hand(checkpoint, weights, harvested):
+    """Logits in standard deviations, among latents and among tokens, ``(latents, tokens)``."""
+    _, made = checkpoint
+    [(_, own)] = made.banks
+    stream = own.W_dec.detach().double() @ weights["transformer.h.1.mlp.c_proj.weight"]
+    logits = through_norm(F.normalize(stream, dim=1), weights)
+    logits = logits[:, : harvested.manifest.source["tokenizer"]["tokens"]].numpy()
+    among = (logits - logits.mean(axis=0)) / logits.std(axis=0)
+    raw = logits - logits.mean(axis=1, keepdims=True)
+    return among, raw / raw.std(axis=1, keepdims=True)
+
+
+def test_the_page_shows_the_largest_and_lowest_on_both_scales(page, by_hand):
+    found, ids, meta = page
+    shown = 0
+    for latent, record in enumerate(found):
+        if not record["groups"]:
+            continue
+        for scale, z in zip(("token", "raw"), by_hand, strict=True):
+            for sign, ranked in zip((1, -1), record["logits"][scale], strict=True):
+                expected = np.sort(sign * z[latent])[::-1][:7]
+                tokens, values = ranked
+                at = [z[latent][ids[token]] for token in tokens]
+                np.testing.assert_allclose(sign * np.array(at), expected, atol=1e-3)
+                np.testing.assert_allclose(np.array(values) / 10, at, atol=0.051)
+                shown += 1
+    assert shown > 40
+    assert meta["latents"]["logits_path"].startswith("By the output matrix of the MLP")
+
+
+def test_the_score_is_that_of_the_tokens_that_really_follow(page, checkpoint, by_hand, harvested):
+    found, _, _ = page
+    ids = harvested.column("token_id").astype(int)
+    code = checkpoint[1].encode(torch.from_numpy(harvested.read("blocks.1.mlp.hook_post")))
+    f = code.detach().double().numpy()
+    known = (np.arange(len(ids)) % BLOCK != BLOCK - 1) & (ids != 0)
+    at = np.flatnonzero(known[:-1])
+    for latent, record in enumerate(found):
+        mass = f[at, latent]
+        if not record["groups"] or not mass.any():
+            continue
+        score = (mass * by_hand[0][latent][ids[at + 1]]).sum() / mass.sum()
+        assert record["next"] == pytest.approx(score, abs=2e-3)
+
+
+def test_a_site_without_a_path_and_another_model_are_refused_before_any_work(
+    rkstore, harvested, tmp_path, checkpoint
+):
+    status, out, err = rkstore(
+        "report", checkpoint[0], "--store", harvested.where, "--model", "demo", "--out", "r"
+    )
+    assert status == 2
+    assert out == ""
+    assert re.search("other weights", err)
+    assert not (tmp_path / "r").exists()
