@@ -21,7 +21,7 @@ def launched(*words: object, processes: int = 2, launcher: str = "torch.distribu
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
 
 

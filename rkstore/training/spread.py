@@ -66,6 +66,7 @@ def check_spread(run: Run, callbacks: int) -> None:
             )
     if wiring.latents < run.world.size:
         raise BadInput(f"{wiring.latents} latents are too few for {run.world.size} processes")
+    run.select.check(wiring.latents // run.world.size)  # of the process with the fewest
 
 
 def spread(run: Run, device: str) -> Run:

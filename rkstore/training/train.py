@@ -100,7 +100,7 @@ def train_all(settings: Sequence[TrainSettings], callbacks: Sequence[Callback] =
         check_accelerate(one.dtype, one.accumulate)
     engine, passes = _engine(settings), _passes(settings)
     jobs = [partial(_tried, one_pass, callbacks) for one_pass in passes]
-    found = engine.each(jobs, settings[0].device)
+    found = engine.each(jobs, max(one.device for one in settings))  # cuda, if any asks for it
     stopped = [str(one) for one in found if isinstance(one, Diverged)]
     if stopped:
         raise Diverged("; ".join(stopped))
@@ -130,6 +130,10 @@ def _engine(settings: Sequence[TrainSettings]) -> Engine:
         raise BadInput(
             f"--engine {engine.name} starts workers of its own: run it in one process, without a "
             "launcher"
+        )
+    if engine.name != Local.name and any(":" in one.device for one in settings):
+        raise BadInput(
+            "each worker has a device of its own: give --device without a number, such as cuda"
         )
     engine.check()
     return engine
