@@ -208,7 +208,10 @@ def duration(seconds: float) -> str:
     """A time for display."""
     if seconds < 120:
         return f"{seconds:.3g} s"
-    return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"
+    if seconds < 7200:
+        return f"{seconds / 60:.3g} min"
+    hours = seconds / 3600
+    return f"{hours:.3g} h" if hours < 100 else f"{hours / 24:,.3g} days"
 
 
 def _site_table(sites: list[dict[str, Any]]) -> list[str]:

@@ -1,6 +1,6 @@
 """Loading a language model: from the Hub, a local directory, or the bundled one."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +68,11 @@ def load_model(
     return Model(known_as(name), hooked, words, found.widths, found.repeated, commit)
 
 
-def configured(name: str, dtype: str, revision: str | None = None) -> Any:
-    """The transformers model of a configuration, on the meta device: shapes without numbers.
+def config_of(name: str, revision: str | None = None) -> Any:
+    """The configuration of a model, as transformers has it.
 
     Raises:
-        BadInput: the directory has no configuration.
+        BadInput: the directory has none.
         RkstoreError: the Hub cannot be reached, or has no such model.
     """
     import transformers
@@ -83,13 +83,30 @@ def configured(name: str, dtype: str, revision: str | None = None) -> Any:
         _check_configured(Path(name))
     _quiet()
     try:
-        config = transformers.AutoConfig.from_pretrained(name, revision=revision)
+        return transformers.AutoConfig.from_pretrained(name, revision=revision)
+    except Exception as error:  # as in _load_plain
+        raise _cannot_load("model", name, error) from None
+
+
+def shaped(config: Any, dtype: str) -> Any:
+    """The transformers model of a configuration, or of its fields, on the meta device.
+
+    There, tensors have shapes and no numbers.
+
+    Raises:
+        BadInput: there is no such model.
+    """
+    import transformers
+
+    try:
+        if isinstance(config, Mapping):
+            config = transformers.AutoConfig.for_model(**config)
         with torch.device("meta"):
             plain = transformers.AutoModelForCausalLM.from_config(
                 config, dtype=getattr(torch, dtype)
             )
     except Exception as error:  # as in _load_plain
-        raise _cannot_load("model", name, error) from None
+        raise BadInput(f"there is no model of that configuration: {one_line(error)}") from None
     return plain.eval()
 
 

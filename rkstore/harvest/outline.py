@@ -6,13 +6,14 @@ several outputs is added to the residual stream.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from rkstore.errors import BadInput
 from rkstore.harvest.capture.examine import examine, probes
 from rkstore.harvest.capture.transformers import Transformers
-from rkstore.harvest.load import configured, known_as
+from rkstore.harvest.load import config_of, known_as, shaped
 from rkstore.harvest.model import Model
 from rkstore.harvest.pairs import pairs_of
 from rkstore.harvest.settings import HarvestSettings
@@ -63,17 +64,29 @@ def outline(settings: HarvestSettings) -> Outline:
         BadInput: the model has no configuration, or not such sites; a setting would be ignored.
         RkstoreError: the Hub cannot be reached, or has no such model.
     """
+    check_text(settings)
+    config = config_of(settings.model, settings.revision)
+    return outline_of(config, known_as(settings.model), settings)
+
+
+def outline_of(config: Any, name: str, settings: HarvestSettings) -> Outline:
+    """The size of a harvest of a model of that configuration.
+
+    Args:
+        config: of transformers, or its fields.
+
+    Raises:
+        BadInput: it has not such sites.
+    """
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    check_text(settings)
     blocks = whole_blocks(settings.tokens, settings.context_size)
     # Fake tensors, because transformers asks plain ones on this device for their numbers.
     with FakeTensorMode(allow_non_fake_inputs=True):
-        plain = configured(settings.model, settings.dtype, settings.revision)
+        plain = shaped(config, settings.dtype)
         capture = Transformers(plain)
         with torch.inference_mode():
             found = examine(capture, plain(probes(plain)[0], use_cache=False).logits, ())
-    name = known_as(settings.model)
     model = Model(name, capture, None, found.widths, found.repeated, None)
     if settings.context_size > model.longest_context:
         raise BadInput(
