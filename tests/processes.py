@@ -21,7 +21,7 @@ def launched(*words: object, processes: int = 2, launcher: str = "torch.distribu
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
 
 
@@ -39,7 +39,7 @@ def train_listed(path: Path) -> None:
                 raise BadInput("stopped")
 
         try:
-            train_all([TrainSettings(**given)], [stopping])
+            train_all([TrainSettings(**given)], [] if stop is None else [stopping])
         except BadInput as error:
             if error.sentence != "stopped":
                 raise

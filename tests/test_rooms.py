@@ -15,11 +15,12 @@ PACKAGE = Path(rkstore.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 MODULES = {file.stem for file in PACKAGE.glob("*.py")}
-LOW = {"errors", "door", "settings", "store"}
+LOW = {"errors", "door", "settings", "store", "workers"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "door": set(),
     "settings": {"errors"},
+    "workers": {"errors"},
     "store": {"errors", "door"},
     **dict.fromkeys(("harvest", "planted", "share", "rkcnn", "dictionaries"), LOW),
     "training": LOW | {"dictionaries", "rkcnn"},

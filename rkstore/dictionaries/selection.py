@@ -12,7 +12,8 @@ class Selection(nn.Module):
     """One pool of latents and the select that ranks them.
 
     The state, such as a threshold, is in buffers, what is learned in parameters: both are saved
-    with the weights. ``world`` are the processes that a batch is spread over.
+    with the weights. ``world`` are the processes that the rows of a batch are spread over,
+    and ``across`` those that the latents are: at most one of them is more than this process.
     """
 
     def __init__(self, select: Select, latents: int) -> None:
@@ -25,10 +26,16 @@ class Selection(nn.Module):
         select.check(latents)
         self.rule, self.latents = select, latents
         self.world: World = ALONE
+        self.across: World = ALONE
         for name, tensor in select.state(latents).items():
             self.register_buffer(name, tensor)
         for name, tensor in select.learned(latents).items():
             self.register_parameter(name, nn.Parameter(tensor))
+
+    @property
+    def together(self) -> World:
+        """The processes among whose entries the largest of a batch are found."""
+        return self.world if self.across.size == 1 else self.across
 
     def forward(self, pre: Tensor) -> Tensor:
         """Pre-activations ``(..., latents)`` → code of the same shape."""

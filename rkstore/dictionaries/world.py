@@ -88,17 +88,35 @@ class World:
         """Where it is true in any process, bool."""
         return self.sum(mask.int()) > 0 if self.size > 1 else mask
 
-    def either(self, flag: bool) -> bool:
-        """Whether it is true in any process."""
+    def total(self, count: int) -> int:
+        """The sum of a number over processes."""
         if self.size == 1:
-            return flag
+            return count
         import torch
         import torch.distributed as dist
 
-        found = torch.tensor(int(flag))
+        found = torch.tensor(count)
         with _heard():
             dist.all_reduce(found, group=self.hosts)
-        return bool(found)
+        return int(found)
+
+    def among(self, values: Tensor, k: int) -> Tensor:
+        """Which entries of each row are among the k largest of that row in all processes.
+
+        Args:
+            values: of this process, ``(n, m)``; the others may have another ``m``.
+
+        Returns:
+            bool ``(n, m)``.
+        """
+        import torch
+
+        each = [x.view(len(values), -1) for x in self.gather(values.detach().flatten())]
+        everything = torch.cat(each, dim=1)
+        on = torch.zeros_like(everything, dtype=torch.bool)
+        largest = everything.topk(min(k, everything.shape[1]), dim=1, sorted=False)
+        on.scatter_(1, largest.indices, value=True)
+        return on.split_with_sizes([x.shape[1] for x in each], dim=1)[self.rank]
 
     def gather(self, x: Tensor) -> list[Tensor]:
         """Each process's ``(n,)``, by rank; the lengths may differ."""
@@ -127,6 +145,17 @@ class World:
         with _heard():
             dist.broadcast_object_list(held, group=self.hosts)
         return held[0]
+
+    def to_first(self, thing: Any) -> list[Any]:
+        """What each process gives, by rank, in the first one; elsewhere nothing."""
+        if self.size == 1:
+            return [thing]
+        import torch.distributed as dist
+
+        held = [None] * self.size if self.first else None
+        with _heard():
+            dist.gather_object(thing, held, group=self.hosts)
+        return held or []
 
     def said(self, thing: Any) -> list[Any]:
         """What each process gives, by rank."""

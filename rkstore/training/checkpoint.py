@@ -109,17 +109,19 @@ def _write(run: Run, directory: Path) -> None:
         dictionary = run.reading.in_store_units(dictionary_for_use(run))
         save_dictionary(dictionary, directory, metadata)
         (directory / TRAINING).write_text(text, "utf-8")
-        save_file(_state(run), directory / STATE)
+        save_file(state_of(run), directory / STATE)
     except SafetensorError as error:  # so it wraps what the system says
         raise OSError(str(error)) from None
 
 
 def check_finite(run: Run) -> None:
     """Raise Diverged unless everything that the next step depends on is finite."""
-    for name, tensor in _state(run).items():
-        # A sum is finite only if all of its terms are.
-        if not tensor.sum().isfinite():
-            raise diverged(run, f"{name} is")
+    # A sum is finite only if all of its terms are.
+    found = [name for name, tensor in state_of(run).items() if not tensor.sum().isfinite()]
+    # Of the latents of another process it is known there alone.
+    for names in run.across.said(found):
+        if names:
+            raise diverged(run, f"{names[0]} is")
 
 
 def diverged(run: Run, what: str) -> Diverged:
@@ -157,7 +159,7 @@ def resume(run: Run) -> None:
     for one in damaged:
         print(f"{one}; going on from step {whole[0][0]['step']}", file=sys.stderr)
     if whole:
-        _restore(run, *whole[0])
+        restore(run, *whole[0])
         _drop_states(run)  # a kill may have come between a checkpoint and this
 
 
@@ -165,18 +167,18 @@ def agree(run: Run) -> None:
     """Give every process the state of the first one, which has resumed the run or begun it."""
     if run.world.size == 1:
         return
-    state = {name: tensor.detach().cpu() for name, tensor in _state(run).items()}
+    state = {name: tensor.detach().cpu() for name, tensor in state_of(run).items()}
     report, tensors = run.world.told(({"step": run.step, "history": run.history}, state))
     if not run.world.first:
         device = run.settings.device
-        _restore(run, report, {name: tensor.to(device) for name, tensor in tensors.items()})
+        restore(run, report, {name: tensor.to(device) for name, tensor in tensors.items()})
 
 
 def check_same(run: Run) -> None:
     """Raise RkstoreError unless every process has come to the same numbers."""
-    if run.world.size == 1:
+    if run.over_rows.size == 1:
         return
-    sums = {name: tensor.double().sum().item() for name, tensor in _state(run).items()}
+    sums = {name: tensor.double().sum().item() for name, tensor in state_of(run).items()}
     first, *others = run.world.said(sums)
     different = [name for name in first if any(one[name] != first[name] for one in others)]
     if different:
@@ -186,7 +188,8 @@ def check_same(run: Run) -> None:
         )
 
 
-def _restore(run: Run, report: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+def restore(run: Run, report: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Bring a run to a step that a report tells of, with tensors as :func:`state_of` names them."""
     run.step, run.history, run.idle = report["step"], report["history"], tensors["idle"]
     run.dictionary.load_state_dict({name: tensors[name] for name in run.dictionary.state_dict()})
     for name, tensor in run.held.items():
@@ -203,7 +206,7 @@ def _restore(run: Run, report: dict[str, Any], tensors: dict[str, Tensor]) -> No
 
 
 def _tensors(run: Run, path: Path) -> dict[str, Tensor]:
-    """What a checkpoint keeps for the next step, under the names that :func:`_state` gives.
+    """What a checkpoint keeps for the next step, under the names that :func:`state_of` gives.
 
     Raises:
         Damaged: it cannot be read, or a tensor is missing or of another shape.
@@ -222,7 +225,7 @@ def _tensors(run: Run, path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _state(run: Run) -> dict[str, Tensor]:
+def state_of(run: Run) -> dict[str, Tensor]:
     """Training weights, the select's state, Adam's moments, how long each latent was idle, and
     whatever else is held."""
     tensors = run.dictionary.state_dict() | {"idle": run.idle} | run.held

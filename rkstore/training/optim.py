@@ -16,6 +16,7 @@ from torch.nn import Parameter
 
 from rkstore.dictionaries.dictionary import SMALLEST_NORM
 from rkstore.dictionaries.sparse import has_row_kernels
+from rkstore.dictionaries.world import ALONE, World
 from rkstore.errors import BadInput
 
 
@@ -103,15 +104,32 @@ def _in_one_pass(parameter: Tensor) -> bool:
     return has_row_kernels(parameter if parameter.is_contiguous() else parameter.T)
 
 
-def clip(trained: Sequence[tuple[str, Parameter]], most: float | None) -> Tensor | None:
+def clip(
+    trained: Sequence[tuple[str, Parameter]], most: float | None, across: World = ALONE
+) -> Tensor | None:
     """Scale all gradients together so that their norm is at most that; the norm before, a scalar.
 
     Before the decoder's gradient is projected, as in dictionary_learning; that only makes it
     shorter. None if ``most`` is.
+
+    Args:
+        across: the processes that the latents are spread over.
     """
     if most is None:
         return None
-    return torch.nn.utils.clip_grad_norm_([parameter for _, parameter in trained], most)
+    parameters = [parameter for _, parameter in trained]
+    if across.size == 1:
+        return torch.nn.utils.clip_grad_norm_(parameters, most)
+    squares = {name: _square(parameter) for name, parameter in trained}
+    shared = squares.pop("b_dec")  # every process has it
+    norm = (across.sum(torch.stack(list(squares.values())).sum()) + shared).sqrt()
+    torch.nn.utils.clip_grads_with_norm_(parameters, most, norm)
+    return norm
+
+
+def _square(parameter: Parameter) -> Tensor:
+    assert parameter.grad is not None
+    return parameter.grad.square().sum()
 
 
 def check_clip(most: float | None) -> None:

@@ -91,6 +91,19 @@ def joined(devices: Sequence[str]) -> tuple[World, str]:
     if launched() == 1:
         return ALONE, devices[0]
     _check(devices)
+    state = _met(on_cpu=devices[0] == "cpu")
+    if state.device.type != devices[0]:
+        raise BadInput(
+            f"--device is {devices[0]}, and the processes have met on {state.device.type}: start "
+            "them anew for another device"
+        )
+    hosts = _hosts(state.backend)
+    return World(state.process_index, state.num_processes, hosts=hosts), str(state.device)
+
+
+@cache
+def _met(on_cpu: bool) -> Any:
+    """The process group, as Accelerate makes it; it lasts until the process ends."""
     try:
         from accelerate import PartialState
     except ImportError:
@@ -99,19 +112,13 @@ def joined(devices: Sequence[str]) -> tuple[World, str]:
             "not installed: pip install 'rkstore[accelerate]'"
         ) from None
     try:
-        state = PartialState(cpu=devices[0] == "cpu")
+        state = PartialState(cpu=on_cpu)
     except (RuntimeError, ValueError) as error:
         raise RkstoreError(
             f"the {launched()} processes do not find one another ({one_line(error)})"
         ) from None
-    if state.device.type != devices[0]:
-        raise BadInput(
-            f"--device is {devices[0]}, and the processes have met on {state.device.type}: start "
-            "them anew for another device"
-        )
     atexit.register(state.destroy_process_group)
-    world = World(state.process_index, state.num_processes, hosts=_hosts(state.backend))
-    return world, str(state.device)
+    return state
 
 
 @cache
@@ -185,7 +192,7 @@ def together(world: World) -> Iterator[None]:
         error = raised
     if world.size == 1:
         return
-    if world.either(error is not None):
+    if world.total(error is not None):
         raise next(one for one in world.said(_portable(error)) if one is not None)
 
 

@@ -72,6 +72,8 @@ class Run:
     """Digest of the trained dictionary that it started from."""
     world: World = ALONE
     """The processes that train it."""
+    whole: "Run | None" = None
+    """The run of all latents, if this one has some of them and is of the first process."""
     mined: list[tuple[int, int]] = field(default_factory=list)
     """Latents that began as mined directions, see :func:`initialise`."""
 
@@ -84,6 +86,21 @@ class Run:
     def control(self) -> Control:
         """Which control arm it is."""
         return CONTROLS.get(self.settings.control, PLAIN)
+
+    @property
+    def by_latent(self) -> bool:
+        """Whether each process has some of the latents, and not some of the rows."""
+        return self.settings.shard_latents and self.world.size > 1
+
+    @property
+    def over_rows(self) -> World:
+        """The processes that the rows of a batch are spread over."""
+        return ALONE if self.by_latent else self.world
+
+    @property
+    def across(self) -> World:
+        """The processes that the latents are spread over."""
+        return self.world if self.by_latent else ALONE
 
     def constrain(self, dictionary: Dictionary) -> None:
         """Bring weights of this run back to what is allowed, after a step."""

@@ -139,6 +139,14 @@ class TrainSettings(SiteSettings):
         least=1,
         newer=True,
     )
+    shard_latents: bool = option(
+        False,
+        "Give each of several processes some of the latents and all rows, in place of some of the "
+        "rows: for a dictionary too wide for one device. For relu, topk and batchtopk codes, "
+        "also with --auxk. In one process it changes nothing.",
+        identity=False,
+        newer=True,
+    )
     order: str = option(
         "rows",
         "What stays together in the shuffled batches: nothing, rows being alike to most losses; "

@@ -34,7 +34,7 @@ def step(run: Run, rows: Rows, whole: int | None = None) -> None:
         pool.rule = run.select.at(run.step, settings.steps)
     measured = (run.step + 1) % LOG_EVERY == 0 or run.step + 1 == settings.steps
     found = differentiate(run, rows, whole, measured)
-    norm = clip(run.trained, settings.clip)
+    norm = clip(run.trained, settings.clip, run.across)
     if settings.unit_decoder and not run.optimizer.keeps_unit:
         dictionary.project_decoder_gradient()
     run.optimizer.step()
@@ -67,7 +67,8 @@ def _measure(run: Run, rows: Rows, found: Whole, norm: Tensor | None) -> dict[st
         if not math.isfinite(loss):
             raise diverged(run, f"its loss {name} is")
     targets = [rows[site.hook_name] for site in run.dictionary.wiring.writes]
-    own = replace(run.world, share=found.share)
+    own = replace(run.over_rows, share=found.share)
+    across = run.across
     variations = [(y - own.mean(y.mean(dim=0))).square().sum() for y in targets]
     variation = own.sum(sum(variations[1:], variations[0]))
     return {
@@ -75,8 +76,8 @@ def _measure(run: Run, rows: Rows, found: Whole, norm: Tensor | None) -> dict[st
         # Identical rows, or a single one, leave nothing to explain.
         "fvu": (found.error / variation).item() if variation > 0 else None,
         "l0": found.l0,
-        "idle_10k": int((run.idle >= 10_000).sum()),
-        "dead": int((run.idle >= run.dead_after).sum()),
+        "idle_10k": int(across.sum((run.idle >= 10_000).sum())),
+        "dead": int(across.sum((run.idle >= run.dead_after).sum())),
         **({} if norm is None else {"grad_norm": norm.item()}),
         # Of the batch before the step, as weighed: they add up to what was minimised.
         "losses": found.losses,

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from rkstore.dictionaries.world import ALONE
 from rkstore.errors import BadInput
 from rkstore.settings import replace as changed
 from rkstore.training.checkpoint import Diverged, agree, check_same, locked_run, resume, save
@@ -34,6 +35,7 @@ from rkstore.training.run import Run, prepare
 from rkstore.training.seeds import by_order, one_a_seed
 from rkstore.training.settings import TrainSettings
 from rkstore.training.sites import listed, one_a_layer
+from rkstore.training.spread import bring, check_spread, gathered, spread
 from rkstore.training.step import step
 from rkstore.training.tracking import TRACKERS
 from rkstore.training.tracking.base import Callback, Tracker
@@ -98,7 +100,7 @@ def train_all(settings: Sequence[TrainSettings], callbacks: Sequence[Callback] =
         check_accelerate(one.dtype, one.accumulate)
     engine, passes = _engine(settings), _passes(settings)
     jobs = [partial(_tried, one_pass, callbacks) for one_pass in passes]
-    found = engine.each(jobs, settings[0].device)
+    found = engine.each(jobs, max(one.device for one in settings))  # cuda, if any asks for it
     stopped = [str(one) for one in found if isinstance(one, Diverged)]
     if stopped:
         raise Diverged("; ".join(stopped))
@@ -129,6 +131,10 @@ def _engine(settings: Sequence[TrainSettings]) -> Engine:
             f"--engine {engine.name} starts workers of its own: run it in one process, without a "
             "launcher"
         )
+    if engine.name != Local.name and any(":" in one.device for one in settings):
+        raise BadInput(
+            "each worker has a device of its own: give --device without a number, such as cuda"
+        )
     engine.check()
     return engine
 
@@ -149,13 +155,17 @@ def _train_together(settings: Sequence[TrainSettings], callbacks: Sequence[Callb
     """Train dictionaries in one pass, or resume them."""
     world, device = joined([one.device for one in settings])
     if world.size > 1:
-        settings = [changed(one, device=device) for one in settings]
+        # One whose latents are spread is made as a whole, in main memory.
+        places = ["cpu" if one.shard_latents else device for one in settings]
+        settings = [changed(one, device=at) for one, at in zip(settings, places, strict=True)]
     with together(world):
-        runs = [prepare(chosen) for chosen in settings]
+        runs = [replace(prepare(chosen), world=world) for chosen in settings]
         for other in runs[1:]:
             _check_same_reading(runs[0], other)
         _check_names(runs)
-        check_batch(runs[0].settings, world)
+        check_batch(runs[0].settings, ALONE if runs[0].by_latent else world)
+        for run in runs:
+            check_spread(run, len(callbacks))
     trackers: list[Sequence[Tracker]] = [() for _ in runs]
     with ExitStack() as held:
         with together(world):
@@ -163,9 +173,11 @@ def _train_together(settings: Sequence[TrainSettings], callbacks: Sequence[Callb
                 held.enter_context(locked_run(run))
                 resume(run)
         for run in runs:
-            # One works at a time, so one piece of memory is enough.
-            run.scratch, run.world = runs[0].scratch, world
             agree(run)
+        runs = [spread(run, device) if run.by_latent else run for run in runs]
+        for run in runs:
+            # One works at a time, so one piece of memory is enough.
+            run.scratch = runs[0].scratch
         with together(world):
             if world.first:
                 trackers = [held.enter_context(tracking(run)) for run in runs]
@@ -182,7 +194,7 @@ def _train(
     sites = dict.fromkeys(site for run in runs for site in run.reading.sites)
     reading = replace(lead.reading, sites=tuple(sites))
     world, cut = lead.world, lead.settings.accumulate
-    part = Slices(world, cut) if world.size > 1 else None
+    part = Slices(world, cut) if lead.over_rows.size > 1 else None
     batches = reading.batches(
         lead.settings.batch_size, lead.data_seed, first, part, lead.settings.device
     )
@@ -214,12 +226,13 @@ def _train(
 def _write(run: Run, trackers: Sequence[Tracker], callbacks: Sequence[Callback]) -> None:
     """Save and track the step that a run has made, in the first process."""
     due = run.step % run.settings.checkpoint_every == 0 or run.finished
+    of_each = gathered(run) if due and run.by_latent else []
     if due:
         check_same(run)
     with together(run.world):
         if run.world.first:
             if due:
-                save(run)
+                save(bring(run, of_each) if run.by_latent else run)
             track(run, trackers, callbacks)
 
 
@@ -231,6 +244,7 @@ def _check_same_reading(one: Run, other: Run) -> None:
         ("--special-tokens", one.settings.special_tokens, other.settings.special_tokens),
         ("--max-norm", one.settings.max_norm, other.settings.max_norm),
         ("--batch-size", one.settings.batch_size, other.settings.batch_size),
+        ("--shard-latents", one.settings.shard_latents, other.settings.shard_latents),
         ("--accumulate", one.settings.accumulate, other.settings.accumulate),
         ("--order", one.settings.order, other.settings.order),
         ("--data-seed", one.data_seed, other.data_seed),

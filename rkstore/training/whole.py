@@ -57,7 +57,7 @@ def differentiate(run: Run, rows: Rows, whole: int | None, measured: bool) -> Wh
         whole: rows of the batch; by default these are all.
         measured: whether its numbers are asked for.
     """
-    own, world = len(next(iter(rows.values()))), run.world
+    own, world = len(next(iter(rows.values()))), run.over_rows
     parts = parts_of(whole or own, world.rank, world.size, run.settings.accumulate)
     fired = torch.zeros_like(run.idle, dtype=torch.bool)
     sums, numbers = dict[str, Tensor](), list[Numbers]()
@@ -68,7 +68,8 @@ def differentiate(run: Run, rows: Rows, whole: int | None, measured: bool) -> Wh
         fired |= found.fired
         if measured:
             losses = {name: loss.item() * part.weight for name, loss in found.losses().items()}
-            numbers.append(Numbers(found.residual.square().sum(), found.on(), losses))
+            error, on = found.residual.square().sum(), found.on()
+            numbers.append(Numbers(error, run.across.total(on), losses))
         _add(sums, run, part.weight, last=part is parts[-1])
     for name, parameter in run.trained:
         if name in sums:

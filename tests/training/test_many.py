@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from conftest import make_manifest, make_values, tree, write_store
 
+from rkstore.cli import cli
 from rkstore.cli.trained import describe_finals
 from rkstore.errors import BadInput
 from rkstore.training import train as module
+from rkstore.training.ignored import unused
 from rkstore.training.seeds import Final, finals, one_a_seed
 from rkstore.training.settings import TrainSettings
 from rkstore.training.train import train, train_all
@@ -95,6 +98,20 @@ def test_a_seed_of_a_list_trains_as_it_would_alone(root):
     alone = train(of(root, "alone", hook=lower, seed=4))
     assert [path.name for path in paths] == ["seed-2_30", "seed-4_30"]
     assert tree(paths[1]) == tree(alone)
+
+
+def test_the_command_prints_the_checkpoints_and_then_the_table(root):
+    words = ["train", root / "store", "--layer", "0", "--seeds", "0-1", "--d-sae", "24", "--k", "4"]
+    words += ["--steps", "20", "--name", "told", "--out", root / "told"]
+    lines = CliRunner().invoke(cli, list(map(str, words))).output.splitlines()
+    parent = root / "told" / "sae" / "random" / "told"
+    assert lines[:3] == [str(parent / "seed-0_20"), str(parent / "seed-1_20"), ""]
+    assert [line.split()[2] for line in lines[3:]] == ["seed", "0", "1", "mean"]
+
+
+def test_options_of_workers_have_no_effect_without_them(root):
+    found = unused(of(root, "no", workers=3), ["workers"])
+    assert found == {"workers": "--workers has no effect with --engine local"}
 
 
 # The table.
@@ -182,6 +199,11 @@ def test_processes_of_a_launcher_start_no_workers(root, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(BadInput, match="run it in one process, without a launcher"):
         train_all([of(root, "no", layers="all", engine="ray")])
+
+
+def test_workers_have_devices_of_their_own(root):
+    with pytest.raises(BadInput, match="give device without a number"):
+        train_all([of(root, "no", layers="all", engine="ray", device="cuda:1")])
 
 
 def test_one_command_has_one_engine(root):

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,7 +20,9 @@ from rkstore.store.batches.plan import plan_batches, split_chunks
 from rkstore.store.store import Store
 from rkstore.training.checkpoint import STATE
 from rkstore.training.parallel import Slices, check_accelerate, joined, parts_of
+from rkstore.training.run import prepare
 from rkstore.training.settings import TrainSettings
+from rkstore.training.spread import check_spread
 from rkstore.training.train import train, train_all
 
 SITE = "blocks.0.mlp.hook_post"
@@ -53,6 +56,13 @@ HELPED = {
     },
 }
 ROUNDED = {"dictionary": "batchtopk", "dtype": "bfloat16"}
+SPREAD = {
+    "spread relu": {"dictionary": "relu", "l1": 0.3, "ema": 0.9},
+    "spread topk": {"dictionary": "topk", "clip": 0.5, "dead_after": 60, "init": "random"},
+    "spread batchtopk": {"dictionary": "batchtopk", "d_sae": 41},
+    "spread auxk": {"dictionary": "topk", "d_sae": 41, **AUXK},
+    "spread auxk of all dead": {"dictionary": "batchtopk", **AUXK, "auxk": 40},
+}
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +86,10 @@ def by_two(root):
     runs = [of(root, name, "two") for name in HELPED]
     runs.append(of(root, "batchtopk", "stopped", stop=20))
     runs.append(of(root, "rounded", "two", **ROUNDED))
+    runs += [of(root, name, "two", **more, shard_latents=True) for name, more in SPREAD.items()]
+    auxk = SPREAD["spread auxk"]
+    runs.append(of(root, "spread auxk", "both", **auxk, stop=20, shard_latents=False))
+    runs.append(of(root, "spread auxk", "both", **auxk, shard_latents=True))
     (root / "runs.json").write_text(json.dumps(runs, allow_nan=False))
     done = launched(sys.modules["processes"].__file__, root / "runs.json")
     assert done.returncode == 0, done.stderr[-3000:]
@@ -111,8 +125,14 @@ def test_products_in_bfloat16_differ_by_their_rounding(by_two):
         assert entry["losses"] == pytest.approx(expected["losses"], rel=0.02)
 
 
+@pytest.mark.parametrize("name", SPREAD)
+def test_two_processes_with_half_of_the_latents_each_train_as_one_does(by_two, name):
+    alone = train(TrainSettings(**of(by_two, name, "one", **SPREAD[name])))
+    assert_close(by_two / "two" / alone.relative_to(by_two / "one"), alone)
+
+
 def test_dead_latents_were_helped_in_these_runs(by_two):
-    for name in ("topk", "batchtopk", "jumprelu", "nested"):
+    for name in ("topk", "batchtopk", "jumprelu", "nested", "spread auxk"):
         path = by_two / "two" / "sae" / "random" / f"{name}_38"
         assert any("auxk" in entry["losses"] for entry in history(path)), name
 
@@ -141,6 +161,13 @@ def test_what_fails_in_one_process_is_said_once_and_ends_all(root):
     sentence = "rkstore: --batch-size is 1, too few rows for 2 processes: give at least 2\n"
     assert done.stderr.count("rkstore: ") == done.stderr.count(sentence) == 1
     assert not (root / "no").exists()
+
+
+def test_a_run_of_rows_goes_on_with_latents_spread(by_two):
+    """Checkpoints do not know how they were made."""
+    stopped = {**SPREAD["spread auxk"], "checkpoint_every": 19}
+    through = train(TrainSettings(**of(by_two, "spread auxk", "one", **stopped)))
+    assert_close(by_two / "both" / through.relative_to(by_two / "one"), through)
 
 
 # Who reads which rows.
@@ -216,6 +243,36 @@ def test_rows_that_belong_together_are_not_cut_apart(root):
     chosen = TrainSettings(**of(root, "pairs", "no", order="pairs", batch_size=50, accumulate=2))
     with pytest.raises(BadInput, match="order pairs keeps rows together"):
         train(chosen)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"dictionary": "jumprelu"}, "a jumprelu code"),
+        ({"dictionary": "relu", "p": 0.5}, "this penalty"),
+        ({"prefixes": (0.5, 1.0)}, "prefixes"),
+        ({"resample_every": 10}, "resample"),
+        ({"entropy": 0.1}, "entropy"),
+        ({"control": "frozen-decoder", "init": "random"}, "control"),
+        ({"accumulate": 2}, "accumulate"),
+        ({"wiring": "crosscoder", "layers": "all", "hook": "mlp.hook_post"}, None),
+    ],
+    ids=str,
+)
+def test_latents_are_spread_only_where_the_result_is_that_of_one_process(root, given, said):
+    run = prepare(TrainSettings(**of(root, "k", "no", shard_latents=True, **given)))
+    spread = replace(run, world=World(0, 2))
+    if said is None:
+        return check_spread(spread, callbacks=0)
+    with pytest.raises(BadInput, match=f"shard_latents does not know .*{said}: leave out"):
+        check_spread(spread, callbacks=0)
+    return None
+
+
+def test_nothing_looks_at_a_dictionary_that_no_process_has(root):
+    run = prepare(TrainSettings(**of(root, "k", "no", shard_latents=True)))
+    with pytest.raises(BadInput, match="what evaluates or samples it while it is trained"):
+        check_spread(replace(run, world=World(0, 2)), callbacks=1)
 
 
 def test_dictionaries_of_one_pass_have_the_same_micro_batches(root):

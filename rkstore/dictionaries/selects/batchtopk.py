@@ -50,11 +50,12 @@ class BatchTopK(TopK):
         most = kept.world.rows(batch) * self.k
         entries = _largest(pre, most)
         values = pre.flatten()[entries].float()
-        of_each = kept.world.gather(values)
+        processes = kept.together
+        of_each = processes.gather(values)
         if sum(map(len, of_each)) > most:
             stays = _among_largest(of_each, most)
             of_each = [one[on] for one, on in zip(of_each, stays, strict=True)]
-            entries, values = entries[stays[kept.world.rank]], of_each[kept.world.rank]
+            entries, values = entries[stays[processes.rank]], of_each[processes.rank]
         if any(map(len, of_each)):
             least = min(one.min() for one in of_each if len(one))
             kept.average("threshold", least, REMEMBERED)

@@ -43,21 +43,31 @@ class TopK(Select):
         newer=True,
     )
 
-    def code(self, pre: Tensor, kept: Selection) -> Tensor:  # noqa: ARG002
-        values, indices = pre.topk(self.k, dim=-1, sorted=False)
+    def code(self, pre: Tensor, kept: Selection) -> Tensor:
+        values, indices = self._largest(pre, kept)
         return pre.new_zeros(pre.shape).scatter(-1, indices, values.relu())
 
-    def sparse(self, pre: Tensor, kept: Selection) -> SparseCode | None:  # noqa: ARG002
+    def sparse(self, pre: Tensor, kept: Selection) -> SparseCode | None:
         from rkstore.dictionaries.sparse import SparseCode, sparse_below
 
         batch, latents = pre.shape
         if self.k > sparse_below(pre) * latents:
             return None
-        values, chosen = pre.topk(self.k, dim=-1, sorted=False)
+        values, chosen = self._largest(pre, kept)
         token, place = (values > 0).nonzero(as_tuple=True)
         return SparseCode(
             token, chosen[token, place], values[token, place].float(), (batch, latents)
         )
+
+    def _largest(self, pre: Tensor, kept: Selection) -> tuple[Tensor, Tensor]:
+        """Values and latents of the k largest of each token; zero where that is another process's.
+
+        Its latents may be spread over several.
+        """
+        values, indices = pre.topk(min(self.k, pre.shape[-1]), dim=-1, sorted=False)
+        if kept.across.size == 1:
+            return values, indices
+        return values * kept.across.among(values, self.k), indices
 
     def check(self, latents: int) -> None:
         if not 1 <= self.k <= latents:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from rkstore.errors import BadInput
 from rkstore.settings import option
 from rkstore.training.engines.base import Engine, R
-from rkstore.training.engines.starting import RETRIES, cluster, library, one_sentence
+from rkstore.workers import RETRIES, cluster, library, one_sentence
 
 
 class Ray(Engine):

@@ -42,7 +42,8 @@ def codes_of_dead(
         dead: which latents are dead, bool ``(d_sae,)``.
         shares: the prefixes of this batch.
     """
-    if not dead.any():
+    across = dictionary.pools[0].across
+    if across.size == 1 and not dead.any():
         return []
     pre = blocks[0] if len(blocks) == 1 else torch.cat(list(blocks), dim=1)
     signed = dictionary.pools[0].rule.signed
@@ -50,7 +51,8 @@ def codes_of_dead(
     if helper.auxk_levels:
         groups = {i: dead & new for i, new in enumerate(added(dictionary, shares))}
     found = {
-        level: code_of_dead(pre, some, helper.auxk, signed=signed) for level, some in groups.items()
+        level: code_of_dead(pre, some, helper.auxk, signed=signed, across=across)
+        for level, some in groups.items()
     }
     return [DeadCode(i, *code, 1 / len(groups)) for i, code in found.items() if code is not None]
 
@@ -74,7 +76,10 @@ def add_gradients(
         residual: ``ŷ - y`` of all written sites side by side, which is ``-e``.
     """
     dead, z = of_dead.dead, of_dead.z
-    wiring, g, first, of_banks = dictionary.wiring, residual.clone(), 0, []
+    wiring, first, of_banks = dictionary.wiring, 0, []
+    across = dictionary.pools[0].across
+    # It counts once where each process decodes some of the latents.
+    g = residual.clone() if across.first else torch.zeros_like(residual)
     for x, (bank, weights) in zip(inputs, dictionary.banks, strict=True):
         mine = (dead >= first) & (dead < first + bank.latents)
         latents = dead[mine] - first
@@ -83,6 +88,7 @@ def add_gradients(
         code, W_dec = z[:, mine], weights.W_dec[latents].to(z.dtype)
         writes.add(g, (code @ W_dec).float())
         of_banks.append((x, bank, weights, latents, code, W_dec, writes))
+    across.add_up(g)
     widths = [site.width for site in wiring.writes]
     errors = list(torch.split(residual, widths, dim=-1))
     scale = of_dead.share * weight(y, errors, dictionary.pools[0].world) / len(g)
@@ -97,5 +103,6 @@ def add_gradients(
         grad_of(weights.b_enc).index_add_(0, latents, sums)
         if wiring.centred:
             reads = Columns.of_sites(bank.reads, wiring.writes)
-            reads.add(grad_of(dictionary.b_dec), weights.W_enc[:, latents] @ sums, alpha=-1)
+            back = across.sum(weights.W_enc[:, latents] @ sums)
+            reads.add(grad_of(dictionary.b_dec), back, alpha=-1)
     return term

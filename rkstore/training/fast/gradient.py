@@ -129,7 +129,8 @@ def gradients(
     def losses() -> dict[str, Tensor]:
         of_select = {} if graph is None else graph.losses
         if graph is None and dictionary.pools[0].rule.l1_weight:
-            of_select = {"l1": l1 * torch.stack([part.total for part in parts]).sum()}
+            total = torch.stack([part.total for part in parts]).sum()
+            of_select = {"l1": l1 * dictionary.pools[0].across.sum(total)}
         of_helpers = {AuxK.name: torch.stack(terms).sum()} if terms else {}
         return _of_errors(levels, objective) | of_select | of_helpers
 
@@ -181,11 +182,14 @@ def _errors(
     """``ŷ - y`` by each prefix, ``(prefixes, batch, d_out)``."""
     y = side_by_side(rows, dictionary.wiring.writes)
     levels = y.new_zeros(count, *y.shape)
-    torch.sub(dictionary.b_dec, y, out=levels[0])
+    across = dictionary.pools[0].across
+    if across.first:  # it counts once where each process decodes some of the latents
+        torch.sub(dictionary.b_dec, y, out=levels[0])
     for x, bank, W_skip in zip(inputs, dictionary.wiring.banks, _skips(dictionary), strict=False):
         Columns.of_sites(bank.writes, dictionary.wiring.writes).add(levels[0], x @ W_skip.T)
     for part in parts:
         part.decode(levels)
+    across.add_up(levels)
     for before, level in pairwise(levels):
         level += before
     return levels
@@ -231,7 +235,8 @@ def _fill_others(
     """
     wiring, banks = dictionary.wiring, dictionary.banks
     b_dec = dictionary.b_dec.grad = D.sum(dim=0)
-    back = [W_enc @ of_part for (_, (W_enc, _, _)), of_part in zip(cycle(banks), sums)]
+    across = dictionary.pools[0].across
+    back = [across.sum(W_enc @ of_part) for (_, (W_enc, _, _)), of_part in zip(cycle(banks), sums)]
     for x, bank, W_skip in zip(inputs, wiring.banks, _skips(dictionary), strict=False):
         g = Columns.of_sites(bank.writes, wiring.writes).of(D)
         torch.mm(g.T, x, out=grad_of(W_skip))

@@ -68,7 +68,9 @@ class Graph:
         self._parameters = [p for p in dictionary.parameters() if p.requires_grad]
         with torch.enable_grad():
             self._pre = [block.detach().requires_grad_() for block in blocks]
-            large = sum(map(Tensor.numel, blocks)) >= COMPILED_FROM
+            # What is asked of other processes is never compiled.
+            alone = dictionary.pools[0].world.size == 1
+            large = alone and sum(map(Tensor.numel, blocks)) >= COMPILED_FROM
             if large and has_kernels(blocks[0]) and type(dictionary.pools[0].rule) in COMPILED:
                 weight = blocks[0].new_full((), pressure, dtype=torch.float32)
                 self.f, losses = _compiled()(dictionary, rows, self._pre, dead, weight)

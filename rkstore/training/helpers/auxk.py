@@ -110,7 +110,7 @@ def added(dictionary: Dictionary, shares: Sequence[float]) -> list[Tensor]:
 
 
 def code_of_dead(
-    pre: Tensor, dead: Tensor, k: int, *, signed: bool = False
+    pre: Tensor, dead: Tensor, k: int, *, signed: bool = False, across: World = ALONE
 ) -> tuple[Tensor, Tensor] | None:
     """Numbers of the dead latents ``(d,)`` and their code ``z (batch, d)``; None if none is dead.
 
@@ -118,16 +118,19 @@ def code_of_dead(
         pre: pre-activations of all latents, ``(batch, latents)``.
         dead: which are dead, bool ``(latents,)``.
         signed: whether the code may be negative.
+        across: the processes that the latents are spread over; None if none is dead in any.
     """
     latents = dead.nonzero().squeeze(1)
-    if not len(latents):
+    if not (count := across.total(len(latents))):
         return None
     of_dead = pre[:, latents]
-    if k >= len(latents):
+    if k >= count:
         return latents, of_dead if signed else of_dead.relu()
     ranked = of_dead.abs() if signed else of_dead
     places = ranked.topk(min(k, len(latents)), dim=1, sorted=False).indices
     values = of_dead.gather(1, places)
+    if across.size > 1:
+        values = values * across.among(ranked.gather(1, places), k)
     z = pre.new_zeros((len(pre), len(latents)))
     return latents, z.scatter(1, places, values if signed else values.relu())
 

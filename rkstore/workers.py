@@ -1,9 +1,11 @@
-"""Ray, started or joined in silence, and its errors as sentences."""
+"""Workers of Ray: the cluster started or joined in silence, and its errors as sentences."""
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
 from typing import Any
 
 from rkstore.errors import BadInput, RkstoreError, one_line
@@ -11,7 +13,7 @@ from rkstore.errors import BadInput, RkstoreError, one_line
 # How often Ray tries again what a worker died of, before it gives up.
 RETRIES = 3
 
-# Memory for what Ray carries between processes: settings and paths. Ray's least.
+# Memory for what Ray carries between processes, never activations. Ray's least.
 CARRIED_BYTES = 100 * 2**20
 
 
@@ -32,6 +34,9 @@ def library() -> Any:
 def cluster(workers: int, threads: int, address: str | None) -> Iterator[None]:
     """Be connected to a cluster; leave one that this process has joined already.
 
+    Ray prints what it tells of a worker that died, where this program prints its results: it goes
+    to stderr.
+
     Args:
         address: of one that is running; without it one is started here, with room for so many
             workers of so many threads.
@@ -41,7 +46,8 @@ def cluster(workers: int, threads: int, address: str | None) -> Iterator[None]:
     """
     ray = library()
     if ray.is_initialized():
-        yield
+        with redirect_stdout(sys.stderr):
+            yield
         return
     options: dict[str, Any] = {"address": address}
     if address is None:
@@ -55,9 +61,11 @@ def cluster(workers: int, threads: int, address: str | None) -> Iterator[None]:
         where = "start on this machine" if address is None else f"join {address}"
         raise BadInput(f"Ray cannot {where}: {one_line(error)}") from None
     try:
-        yield
+        with redirect_stdout(sys.stderr):
+            yield
     finally:
-        ray.shutdown()
+        with redirect_stdout(StringIO()):
+            ray.shutdown()
 
 
 @contextmanager
