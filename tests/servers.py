@@ -99,6 +99,18 @@ def bucket(s3_server, tmp_path):  # noqa: ARG001
 
 
 @pytest.fixture
+def fetched_from():
+    """Call it with a URL in S3 for every file there, by path."""
+    import s3fs
+
+    def fetch(url):
+        fs, root = s3fs.S3FileSystem(skip_instance_cache=True), url.removeprefix("s3://")
+        return {path.removeprefix(f"{root}/"): fs.cat_file(path) for path in sorted(fs.find(root))}
+
+    return fetch
+
+
+@pytest.fixture
 def sftp(tmp_path, monkeypatch):
     """The URL of a directory behind an SFTP server whose key is known."""
     paramiko = pytest.importorskip("paramiko", reason="paramiko is not installed")

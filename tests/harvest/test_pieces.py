@@ -46,6 +46,11 @@ def test_an_array_job_of_three_pieces_merged_is_the_store_of_one_run(pieces, har
     assert list(verify(store)) == []
 
 
+def test_an_array_job_is_merged_into_an_object_store(pieces, harvested, bucket, fetched_from):
+    assert merge(pieces, bucket).complete
+    assert fetched_from(bucket) == tree(harvested.root)
+
+
 def test_a_piece_has_the_files_of_its_shards_and_no_other(pieces, harvested):
     of_all = set(harvested.manifest.files)
     own = {path for record in harvested.records[2:3] for path in record.files}

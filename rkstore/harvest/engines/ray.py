@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from functools import cached_property
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +63,9 @@ class Ray(Engine):
         import torch
 
         ray, threads = _library(), torch.get_num_threads()
-        with self._cluster(threads), _one_sentence():
+        # Ray prints what it tells of a worker that died, where this program prints its results.
+        with redirect_stdout(sys.stderr), self._cluster(threads), _one_sentence():
+            self._say_if_short(threads)
             attempts = writer.attempts()
             workers = [_worker(harvest, attempts, threads) for _ in range(self.workers)]
             try:
@@ -72,8 +75,9 @@ class Ray(Engine):
                     advance(last - first)
                     yield made.record.shard
             finally:
-                for worker in workers:
-                    ray.kill(worker)
+                with redirect_stdout(StringIO()):  # that they end is no news
+                    for worker in workers:
+                        ray.kill(worker)
 
     @contextmanager
     def _cluster(self, threads: int) -> Iterator[None]:
@@ -97,7 +101,17 @@ class Ray(Engine):
         try:
             yield
         finally:
-            ray.shutdown()
+            with redirect_stdout(StringIO()):
+                ray.shutdown()
+
+    def _say_if_short(self, threads: int) -> None:
+        """Say it if not all workers find room in the cluster: the harvest goes on with the rest."""
+        cores = _library().cluster_resources().get("CPU", 0)
+        if self.workers * threads > cores:
+            logging.getLogger("rkstore").warning(
+                "the cluster has %d CPUs, and %d workers of %d threads need %d: some will wait",
+                *(cores, self.workers, threads, self.workers * threads),
+            )
 
 
 class Worker:
@@ -114,32 +128,37 @@ class Worker:
         """
         self._source, self._settings = harvest, settings
         self._attempts, self._threads = attempts, threads
+        self._model: Model | None = None
 
-    @cached_property
-    def model(self) -> Model:
-        """The model that the harvest is of."""
+    def ready(self) -> Model:
+        """Load the model, if it is not yet, and make sure that it is the one of the harvest."""
         import torch
 
         from rkstore.harvest.run import libraries, load
 
-        torch.set_num_threads(self._threads)
-        model = load(self._settings)
-        here = model.describe() | {"libraries": libraries()}
-        for name, stated in here.items():
-            if stated != self._source[name]:
+        if self._model is None:
+            torch.set_num_threads(self._threads)
+            self._check({"libraries": libraries()})
+            model = load(self._settings)
+            self._check(model.describe())
+            self._model = model
+        return self._model
+
+    def _check(self, here: Mapping[str, Any]) -> None:
+        for name, found in here.items():
+            if found != self._source[name]:
                 raise BadInput(
-                    f"a worker has another {name} than this machine ({stated}, not "
+                    f"a worker has another {name} than this machine ({found}, not "
                     f"{self._source[name]}): install and copy the same on both"
                 )
-        return model
 
-    def ready(self) -> None:
-        """Load the model."""
-        _ = self.model
+    def start(self) -> None:
+        """Do what a first shard would wait for."""
+        self.ready()
 
     def make(self, shard: int, batches: Sequence[BlockBatch]) -> Made:
         """Make the files of a shard. Batches that are cut are computed by both neighbours."""
-        manifest, model = self._attempts.manifest, self.model
+        manifest, model = self._attempts.manifest, self.ready()
         return self._attempts.make(shard, lambda rows: fill(rows, batches, model, manifest, {}))
 
 
@@ -166,29 +185,26 @@ def _worker(harvest: Harvest, attempts: Attempts, threads: int) -> Any:
 
 
 def _in_order(harvest: Harvest, writer: Writer, workers: Sequence[Any]) -> Iterator[Made]:
-    """The missing shards as they are made, in order; the writer has recorded each before the next.
+    """The missing shards as they are made, in order; each is recorded before the next comes.
 
-    No more than some are made ahead.
+    A worker takes the next shard as soon as it is free, so that one that finds no room in the
+    cluster, or starts again, holds up nobody.
     """
     from ray import get, wait
-    from ray.util import ActorPool
 
-    pool, starting = ActorPool([]), {worker.ready.remote(): worker for worker in workers}
-    todo, waiting = deque(writer.missing), dict[int, "Made"]()
+    running = {worker.start.remote(): worker for worker in workers}
+    idle, todo, made = list[Any](), deque(writer.missing), dict[int, "Made"]()
     while writer.missing:
-        # One that finds no room in the cluster yet holds up nobody.
-        several, patience = (len(starting), 0) if pool.has_next() else (1, None)
-        for done in wait([*starting], num_returns=several, timeout=patience)[0] if starting else ():
-            get(done)
-            pool.push(starting.pop(done))
-        while todo and pool.has_free() and todo[0] < writer.next_shard + AHEAD * len(workers):
-            shard = todo.popleft()
-            batches = list(harvest.batches(shard))
-            pool.submit(lambda worker, task: worker.make.remote(*task), (shard, batches))
-        made = pool.get_next_unordered()
-        waiting[made.record.shard] = made
-        while writer.next_shard in waiting:
-            yield waiting.pop(writer.next_shard)
+        patience = 0 if writer.next_shard in made else None
+        for done in wait([*running], timeout=patience)[0] if running else ():
+            idle.append(running.pop(done))
+            if (one := get(done)) is not None:
+                made[one.record.shard] = one
+        while idle and todo and todo[0] < writer.next_shard + AHEAD * len(workers):
+            worker, shard = idle.pop(), todo.popleft()
+            running[worker.make.remote(shard, list(harvest.batches(shard)))] = worker
+        if writer.next_shard in made:
+            yield made.pop(writer.next_shard)
 
 
 @contextmanager

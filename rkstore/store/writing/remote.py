@@ -54,6 +54,7 @@ class RemoteWriter(Writer):
         """What was sent of it, by path."""
         self._new: list[str] = []
         """What this writer has put there, until its first shard is recorded."""
+        self._closed = False
         with ExitStack() as held:
             self.disk = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="rkstore-")))
             there = held.enter_context(self._there.writing(self.manifest.fingerprint))
@@ -169,6 +170,9 @@ class RemoteWriter(Writer):
 
     def _close(self, *, failed: bool) -> None:
         self._pool.shutdown(cancel_futures=True)
+        if self._closed:  # then somebody else may write there
+            return
+        self._closed = True
         with self._held:
             if not self._lines:
                 if failed:
