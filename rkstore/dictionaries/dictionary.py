@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from rkstore.dictionaries.norms import NORMS
 from rkstore.dictionaries.pretrained import Pretrained
 from rkstore.dictionaries.rownorm import OF_INPUT, ROW_NORMS
-from rkstore.dictionaries.rows import Rows, side_by_side, split
-from rkstore.dictionaries.selection import Selection
+from rkstore.dictionaries.rows import Rows, alone, side_by_side, split
+from rkstore.dictionaries.selection import Selection, selected
 from rkstore.dictionaries.selects import Select
 from rkstore.dictionaries.sparse import Code, SparseCode, has_row_kernels, latents_of, product
 from rkstore.dictionaries.wirings import Bank, Wiring
@@ -156,11 +156,11 @@ class Dictionary(Pretrained, nn.Module):
         With a code per written site (the norm decoupled) ``(sites, ..., d_sae)``.
         """
         if self.wiring.norm == "none":
-            return _selected(pre, self.pools)
+            return selected(pre, self.pools)
         pools, views = self.pools, []
         each = len(pools) // self.wiring.views
         for i, c in enumerate(self.weights().detach().clamp_min(1e-12)):
-            views.append(_selected(pre * c, pools[i * each : (i + 1) * each]) / c)
+            views.append(selected(pre * c, pools[i * each : (i + 1) * each]) / c)
         return torch.stack(views) if len(views) > 1 else views[0]
 
     def weights(self) -> Tensor:
@@ -199,7 +199,7 @@ class Dictionary(Pretrained, nn.Module):
                 f"a code of rows under {self.row_norm} has lost their norm: use reconstruct"
             )
         (decoded,) = self.decodings(f)
-        return decoded if len(decoded) > 1 else _alone(decoded)
+        return decoded if len(decoded) > 1 else alone(decoded)
 
     def decodings(
         self,
@@ -279,7 +279,7 @@ class Dictionary(Pretrained, nn.Module):
         rows = self.rows(x)
         f = self.code(self.pre(rows))
         decoded = self.restored(f, rows)
-        return f, _alone(decoded) if isinstance(x, Tensor) else decoded
+        return f, alone(decoded) if isinstance(x, Tensor) else decoded
 
     def restored(self, f: Code, rows: Rows) -> dict[str, Tensor]:
         """The reconstruction of rows from their code or its list, by written site."""
@@ -395,19 +395,3 @@ class Dictionary(Pretrained, nn.Module):
 
     def _weights(self, i: int) -> Weights:
         return Weights(*(self.get_parameter(name) for name in self._names(i)))
-
-
-def _selected(pre: Tensor, pools: Sequence[Selection]) -> Tensor:
-    """The code of pre-activations, of each pool's latents by itself."""
-    if len(pools) == 1:
-        code: Tensor = pools[0](pre)
-        return code
-    split = torch.split(pre, [pool.latents for pool in pools], dim=-1)
-    return torch.cat([pool(part) for pool, part in zip(pools, split, strict=True)], dim=-1)
-
-
-def _alone(decoded: dict[str, Tensor]) -> Tensor:
-    """The activations of the only written site."""
-    if len(decoded) > 1:
-        raise BadInput(f"the dictionary writes {', '.join(decoded)}: give a mapping of its sites")
-    return next(iter(decoded.values()))

@@ -1,5 +1,7 @@
 """A select applied to the latents of a dictionary, with its state between batches."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -69,3 +71,12 @@ class Selection(nn.Module):
         batches, mean = self.get_buffer("batches"), self.get_buffer(name)
         batches += 1
         mean += (1 / batches.clamp_max(most)) * (value - mean)
+
+
+def selected(pre: Tensor, pools: Sequence[Selection]) -> Tensor:
+    """The code of pre-activations, of each pool's latents by itself."""
+    if len(pools) == 1:
+        code: Tensor = pools[0](pre)
+        return code
+    split = torch.split(pre, [pool.latents for pool in pools], dim=-1)
+    return torch.cat([pool(part) for pool, part in zip(pools, split, strict=True)], dim=-1)
