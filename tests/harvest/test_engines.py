@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import tree
 
+from rkstore import workers
 from rkstore.errors import BadInput
 from rkstore.harvest.engines import ray as engine
 from rkstore.harvest.run import prepare, run
@@ -35,7 +36,7 @@ def cluster(s3_server):  # noqa: ARG001 - workers need to know where S3 is
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
-            object_store_memory=engine.CARRIED_BYTES,
+            object_store_memory=workers.CARRIED_BYTES,
         )
         yield ray
         ray.shutdown()
@@ -150,7 +151,7 @@ def test_a_worker_with_other_libraries_is_refused_in_one_sentence(harvest_settin
 
 
 def test_a_harvest_that_is_finished_starts_no_worker(harvested, harvest_settings, monkeypatch):
-    monkeypatch.setattr(engine.Ray, "_cluster", None)
+    monkeypatch.setattr(engine, "cluster", None)
     settings = harvest_settings(engine="ray", out=str(harvested.root))
     assert run(prepare(settings)).complete
 

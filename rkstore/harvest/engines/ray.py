@@ -8,19 +8,18 @@ makes in vain, or too late, changes nothing.
 from __future__ import annotations
 
 import logging
-import os
-import sys
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rkstore.errors import BadInput, RkstoreError, one_line
+from rkstore.errors import BadInput
 from rkstore.harvest.engines.base import Engine, Shards
 from rkstore.harvest.filling import fill
 from rkstore.settings import option, replace
+from rkstore.workers import RETRIES, cluster, library, one_sentence
 
 if TYPE_CHECKING:
     from rkstore.harvest.model import Model
@@ -31,15 +30,9 @@ if TYPE_CHECKING:
     from rkstore.store.writing.making import Attempts, Made
     from rkstore.store.writing.whole import Advance
 
-# How often Ray starts a worker again, and tries a shard again, before it gives up.
-RETRIES = 3
-
 # Shards of each worker that may be made and not yet recorded: a slow one holds up nobody for long,
 # and what is made twice after an interruption stays small.
 AHEAD = 4
-
-# Memory for what Ray carries between processes: tokens and digests, never activations. Ray's least.
-CARRIED_BYTES = 100 * 2**20
 
 
 class Ray(Engine):
@@ -54,7 +47,7 @@ class Ray(Engine):
 
     def check(self) -> None:
         """As of every engine."""
-        _library()
+        library()
 
     def shards(self, harvest: Harvest, writer: Writer, advance: Advance) -> Shards:
         """As of every engine."""
@@ -62,9 +55,8 @@ class Ray(Engine):
             return
         import torch
 
-        ray, threads = _library(), torch.get_num_threads()
-        # Ray prints what it tells of a worker that died, where this program prints its results.
-        with redirect_stdout(sys.stderr), self._cluster(threads), _one_sentence():
+        ray, threads = library(), torch.get_num_threads()
+        with cluster(self.workers, threads, self.address), one_sentence():
             self._say_if_short(threads)
             attempts = writer.attempts()
             workers = [_worker(harvest, attempts, threads) for _ in range(self.workers)]
@@ -79,34 +71,9 @@ class Ray(Engine):
                     for worker in workers:
                         ray.kill(worker)
 
-    @contextmanager
-    def _cluster(self, threads: int) -> Iterator[None]:
-        """Be connected to a cluster; leave one that this process has joined already."""
-        ray = _library()
-        if ray.is_initialized():
-            yield
-            return
-        options: dict[str, Any] = {"address": self.address}
-        if self.address is None:
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-            cores = self.workers * threads
-            options = {"address": "local", "num_cpus": cores, "include_dashboard": False}
-            options |= {"object_store_memory": CARRIED_BYTES}
-        try:
-            # What workers print stays in Ray's own logs.
-            ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
-        except Exception as error:
-            where = "start on this machine" if self.address is None else f"join {self.address}"
-            raise BadInput(f"Ray cannot {where}: {one_line(error)}") from None
-        try:
-            yield
-        finally:
-            with redirect_stdout(StringIO()):
-                ray.shutdown()
-
     def _say_if_short(self, threads: int) -> None:
         """Say it if not all workers find room in the cluster: the harvest goes on with the rest."""
-        cores = _library().cluster_resources().get("CPU", 0)
+        cores = library().cluster_resources().get("CPU", 0)
         if self.workers * threads > cores:
             logging.getLogger("rkstore").warning(
                 "the cluster has %d CPUs, and %d workers of %d threads need %d: some will wait",
@@ -171,7 +138,7 @@ def _worker(harvest: Harvest, attempts: Attempts, threads: int) -> Any:
         settings = replace(settings, tokenizer=str(Path(settings.tokenizer).absolute()))
     device = settings.device.partition(":")[0]  # each sees the one that it was given
     kind = (
-        _library()
+        library()
         .remote(Worker)
         .options(
             num_cpus=threads,
@@ -205,34 +172,3 @@ def _in_order(harvest: Harvest, writer: Writer, workers: Sequence[Any]) -> Itera
             running[worker.make.remote(shard, list(harvest.batches(shard)))] = worker
         if writer.next_shard in made:
             yield made.pop(writer.next_shard)
-
-
-@contextmanager
-def _one_sentence() -> Iterator[None]:
-    """Give an error of a worker as it is, and one of Ray as a sentence."""
-    from ray.exceptions import RayError, RayTaskError
-
-    try:
-        yield
-    except RayTaskError as error:
-        if isinstance(error.cause, RkstoreError):
-            raise error.cause from None
-        raise RkstoreError(f"a worker failed: {one_line(error.cause)}") from None
-    except RayError as error:
-        raise RkstoreError(
-            f"a worker of Ray died, and {RETRIES} more in its place ({one_line(error)}): what was "
-            "recorded is kept, run the same command again to continue"
-        ) from None
-
-
-def _library() -> Any:
-    """Ray.
-
-    Raises:
-        BadInput: it is not installed.
-    """
-    try:
-        import ray
-    except ImportError:
-        raise BadInput("--engine ray needs Ray: pip install 'rkstore[ray]'") from None
-    return ray
