@@ -193,6 +193,14 @@ def test_the_code_makes_no_markup_of_strings_and_the_page_forbids_what_it_does_n
     assert "unsafe" not in page
 
 
+def test_no_two_parts_of_the_code_use_one_name():
+    names = re.findall(
+        r"^(?:async )?(?:function|const|let|class) (\w+)", report_script().decode(), re.M
+    )
+    assert len(names) > 50
+    assert sorted(names) == sorted({*names})
+
+
 def report_page():
     from rkstore.evaluation.report.page.write import ASSETS
 

@@ -27,7 +27,7 @@ function inflated(base64) {
 }
 
 // Numbers of four bytes, of which all lowest bytes come first, and so on.
-function numbersOf(buffer) {
+function fromPlanes(buffer) {
   const bytes = new Uint8Array(buffer), n = bytes.length / 4, found = new Uint32Array(n);
   for (let k = 0; k < n; k++) found[k] = bytes[k] + 256 * (bytes[n + k] + 256 * (bytes[2 * n + k] + 256 * bytes[3 * n + k]));
   return found;
@@ -101,6 +101,6 @@ const receive = {
   },
   text: (part, value) => { TEXT[part] = idsOf(value); },
   latents: (part, value) => { PARTS[part] = inflated(value).then((found) => found.json()); },
-  where: (value) => { WHERE = inflated(value).then((found) => found.arrayBuffer()).then(numbersOf); },
+  where: (value) => { WHERE = inflated(value).then((found) => found.arrayBuffer()).then(fromPlanes); },
   probe: (value) => { PROBE = inflated(value).then((found) => found.json()); },
 };
