@@ -68,8 +68,10 @@ def _step(select: str, options: Mapping[str, Any]) -> None:
 
     def sides(bench: Bench) -> Iterator[Sides]:
         d_sae, batch = bench.size(D_SAE, 256), bench.size(BATCH, 512)
-        run = run_of(bench, D_IN, batch, d_sae=d_sae, device="cuda", dtype="bfloat16", **options)
-        alone, listed = products(run, device="cuda", dtype=torch.bfloat16)
+        run = run_of(
+            bench, D_IN, batch, d_sae=d_sae, device=device.DEVICE, dtype="bfloat16", **options
+        )
+        alone, listed = products(run, device=device.DEVICE, dtype=torch.bfloat16)
         yield Sides(device.stepping(run), device.repeated(alone), lambda: [listed])
 
     sides.__name__ = f"step_cuda_{select}"

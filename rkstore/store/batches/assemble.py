@@ -75,7 +75,7 @@ def read_ahead(
     # If a program exits with batches left, the modules needed for cancelling may be unloaded; the
     # threads have ended by then.
     ending = sys.is_finalizing
-    with ThreadPoolExecutor(reader.threads) as pool:
+    with ThreadPoolExecutor(reader.threads) as pool, ThreadPoolExecutor(1) as own:
         ahead: deque[Future[Made]] = deque()
         try:
             count = None if stop is None else max(0, stop - start)
@@ -84,13 +84,14 @@ def read_ahead(
                 if number % step:
                     reader.skip(pieces)
                     continue
-                ahead.append(reader.submit(pieces, pool))
+                ahead.append(reader.submit(pieces, pool, own if reader.apart else pool))
                 if len(ahead) > AHEAD:
                     yield ahead.popleft().result()
             while ahead:
                 yield ahead.popleft().result()
         finally:
-            pool.shutdown(wait=True, cancel_futures=not ending())
+            for threads in (own, pool):
+                threads.shutdown(wait=True, cancel_futures=not ending())
 
 
 def read_rows(
@@ -178,6 +179,9 @@ class Reader(ABC, Generic[Made]):
     """Reads the chunks of a window shortly before its first row is needed."""
 
     threads = THREADS
+    apart = False
+    """Whether batches are assembled in a thread of their own, so that they need not wait for
+    chunks of later windows."""
 
     def __init__(self, store: Readable, hook_names: Sequence[str], plan: BatchPlan) -> None:
         self._store, self._names, self.plan = store, hook_names, plan
@@ -203,10 +207,12 @@ class Reader(ABC, Generic[Made]):
         if any(first // size != (stop - 1) // size for first, stop in self.plan.row_ranges):
             raise BadInput(f"a plan's rows must be those of chunks of {size}: use plan_batches()")
 
-    def submit(self, pieces: list[Piece], pool: ThreadPoolExecutor) -> Future[Made]:
+    def submit(
+        self, pieces: list[Piece], pool: ThreadPoolExecutor, assembling: ThreadPoolExecutor
+    ) -> Future[Made]:
         """Submit a batch for assembly; the chunks it needs are read first."""
         windows = [self.window(piece, pool) for piece in pieces]
-        batch = pool.submit(self.assemble, pieces, windows)
+        batch = assembling.submit(self.assemble, pieces, windows)
         self.skip(pieces)  # submitted batches hold their references
         return batch
 
@@ -240,18 +246,6 @@ class Reader(ABC, Generic[Made]):
         first, _ = self.plan.row_ranges[chunk]
         return self._store.stored_chunk(name, first // self._store.manifest.chunk_rows)
 
-    def places(
-        self, piece: Piece, window: Window
-    ) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.int64], int]]:
-        """For each chunk of the window: its index, the places of its rows in the piece, where
-        they are in the chunk, and how many rows the chunks before it have."""
-        before = 0
-        for chunk in window.chunks:
-            first, stop = self.plan.row_ranges[chunk]
-            places = np.flatnonzero((piece.rows >= first) & (piece.rows < stop))
-            yield chunk, places, piece.rows[places] % self._store.manifest.chunk_rows, before
-            before += self.rows_of(chunk)
-
 
 class _Decoded(Reader[Batch]):
     """Decodes rows as they are put into their places."""
@@ -283,11 +277,15 @@ class _Decoded(Reader[Batch]):
         Returns:
             The index of each row in the concatenated chunks of the window.
         """
-        among = np.empty(len(piece.rows), np.int64)
-        for chunk, places, within, before in self.places(piece, window):
+        among, before = np.empty(len(piece.rows), np.int64), 0
+        for chunk, futures in window.chunks.items():
+            first, stop = self.plan.row_ranges[chunk]
+            places = np.flatnonzero((piece.rows >= first) & (piece.rows < stop))
+            within = piece.rows[places] % self._store.manifest.chunk_rows
             among[places] = before + within
+            before += self.rows_of(chunk)
             if len(places):
-                for future, gather, out in zip(window.chunks[chunk], gathers, x, strict=True):
+                for future, gather, out in zip(futures, gathers, x, strict=True):
                     gather(future.result(), within, out, places)
         return among
 

@@ -1,5 +1,6 @@
 """A whole store, shard by shard: what a harvest, an import and a planted store have in common."""
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +14,11 @@ from rkstore.store.manifest import CHUNK_ROWS, Manifest, largest_divisor
 from rkstore.store.sites import Site
 from rkstore.store.store import Store
 from rkstore.store.writing.encoder import ShardEncoder
-from rkstore.store.writing.writer import StoreWriter
+from rkstore.store.writing.writer import StoreWriter, Written
+
+# Shards that are written while another is filled: hashing and syncing one takes as long as a model
+# on an accelerator needs for two.
+WRITTEN_AT_ONCE = 3
 
 Advance = Callable[[int], object]
 """Called with the number of rows that were added, for the progress bar."""
@@ -76,24 +81,25 @@ def write_store(
         files: the content of ``manifest.files``.
         on_open: called once the directory is known to be right.
         on_shard: called with the number of each shard once it is recorded.
-        ahead: whether a shard is filled while the one before it is written, which takes the memory
-            of two.
+        ahead: whether a shard is filled while those before it are written, which takes the memory
+            of four.
 
     Raises:
         BadInput: the directory holds something else, or rows cannot be stored.
         RkstoreError: the disk is full; what was recorded before is intact.
     """
-    with StoreWriter(out, manifest, files) as writer, ThreadPoolExecutor(1) as beside:
-        writing: list[Future[None]] = []
-
-        def wait() -> None:
-            for one in writing:
-                one.result()
-                on_shard(writer.next_shard - 1)
-            writing.clear()
-
+    with (
+        StoreWriter(out, manifest, files) as writer,
+        ThreadPoolExecutor(1) as recording,
+        ThreadPoolExecutor(WRITTEN_AT_ONCE) as writing,
+    ):
         on_open()
-        done = manifest.rows_recorded(writer.next_shard)
+        done, pending = manifest.rows_recorded(writer.next_shard), deque[Future[int]]()
+
+        def record(written: Future[Written]) -> int:
+            writer.record(written.result())
+            return written.result().shard
+
         with tqdm(
             total=manifest.rows,
             initial=done,
@@ -105,11 +111,13 @@ def write_store(
             for number in range(writer.next_shard, manifest.shards):
                 shard = writer.begin_shard(number)
                 fill(shard, bar.update)
-                wait()
                 if ahead:
-                    writing.append(beside.submit(writer.finish_shard, shard))
+                    pending.append(recording.submit(record, writing.submit(writer.write, shard)))
                 else:
                     writer.finish_shard(shard)
                     on_shard(number)
-            wait()
+                while len(pending) >= WRITTEN_AT_ONCE:
+                    on_shard(pending.popleft().result())
+            while pending:
+                on_shard(pending.popleft().result())
     return Store(out)

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -42,6 +43,16 @@ from rkstore.store.manifest import Manifest
 from rkstore.store.store import Store
 from rkstore.store.writing.encoder import EncodedChunk, Floats, ShardEncoder, statistics_of
 from rkstore.store.writing.lock import claim, unlock
+
+
+@dataclass(frozen=True)
+class Written:
+    """A shard whose files are written and not yet in place."""
+
+    shard: int
+    files: dict[str, FileRecord]
+    squared_error: dict[str, float]
+    massive_error: dict[str, float]
 
 
 class StoreWriter:
@@ -136,16 +147,27 @@ class StoreWriter:
             BadInput: rows are missing, or cannot be stored. Nothing was written.
             RkstoreError: the disk is full or failed; what was recorded before is intact.
         """
-        assert shard.shard == self.next_shard
+        self.record(self.write(shard))
+
+    def write(self, shard: ShardEncoder) -> "Written":
+        """The first half of :meth:`finish_shard`, which several shards may be in at once: its
+        files, to temporary names."""
         chunks, columns = shard.finish()
         with writing(self.root):
-            written = list(self._pool.map(self._write_site, chunks, chunks.values()))
-            files = self._write_columns(columns)
+            numbers = [shard.shard] * len(chunks)
+            written = list(self._pool.map(self._write_site, numbers, chunks, chunks.values()))
+            files = self._write_columns(shard.shard, columns)
             for of_site in written:
                 files |= of_site
-            squared = {name: sum(c.squared_error for c in cs) for name, cs in chunks.items()}
-            massive = {name: sum(c.massive_error for c in cs) for name, cs in chunks.items()}
-            self._record(files, squared, massive)
+        squared = {name: sum(c.squared_error for c in cs) for name, cs in chunks.items()}
+        massive = {name: sum(c.massive_error for c in cs) for name, cs in chunks.items()}
+        return Written(shard.shard, files, squared, massive)
+
+    def record(self, written: "Written") -> None:
+        """The second half, in the order of the shards: put the files in place and append the
+        shard's line. From here on it exists."""
+        with writing(self.root):
+            self._record(written)
 
     def write_shard(self, values: Mapping[str, Floats], columns: dict[str, np.ndarray]) -> None:
         """Write and record the next shard from all of its rows.
@@ -232,46 +254,48 @@ class StoreWriter:
         if journal.exists() and journal.stat().st_size > self._journal_bytes:
             os.truncate(journal, self._journal_bytes)
 
-    def _write_site(self, name: str, chunks: Sequence[EncodedChunk]) -> dict[str, FileRecord]:
+    def _write_site(
+        self, shard: int, name: str, chunks: Sequence[EncodedChunk]
+    ) -> dict[str, FileRecord]:
         """Write one site's part of the shard to temporary files."""
         specs = self.manifest.specs(name)
-        path = self._format.shard_path(specs[""], self.next_shard)
-        first, last = self.manifest.rows_of_shard(self.next_shard)
+        path = self._format.shard_path(specs[""], shard)
+        first, last = self.manifest.rows_of_shard(shard)
         data = [chunk.data for chunk in chunks]
         self._format.write_chunks(self._aside(path), specs[""], data, last - first)
         files = {path: self._synced(path)}
-        path = self.manifest.statistics_path(name, self.next_shard)
+        path = self.manifest.statistics_path(name, shard)
         self._aside(path).write_bytes(statistics_of(chunks).to_bytes())
         files[path] = self._synced(path)
         for side in self._codec.side:  # of the shard: the same in every chunk
-            files |= self._write_array(specs[side], chunks[0].side[side][np.newaxis])
+            files |= self._write_array(shard, specs[side], chunks[0].side[side][np.newaxis])
         apart = [chunk.apart for chunk in chunks if chunk.apart is not None]
         if self._codec.keeps_apart:
-            path = self.manifest.apart_path(name, self.next_shard)
+            path = self.manifest.apart_path(name, shard)
             self._aside(path).write_bytes(joined(apart).to_bytes())
             files[path] = self._synced(path)
         return files
 
-    def _write_columns(self, columns: dict[str, np.ndarray]) -> dict[str, FileRecord]:
+    def _write_columns(self, shard: int, columns: dict[str, np.ndarray]) -> dict[str, FileRecord]:
         files: dict[str, FileRecord] = {}
         for name, spec in self.manifest.column_specs().items():
-            files |= self._write_array(spec, columns[name])
+            files |= self._write_array(shard, spec, columns[name])
         return files
 
-    def _write_array(self, spec: ArraySpec, values: np.ndarray) -> dict[str, FileRecord]:
-        path = self._format.shard_path(spec, self.next_shard)
+    def _write_array(
+        self, shard: int, spec: ArraySpec, values: np.ndarray
+    ) -> dict[str, FileRecord]:
+        path = self._format.shard_path(spec, shard)
         self._format.write_shard(self._aside(path), spec, values)
         return {path: self._synced(path)}
 
-    def _record(
-        self,
-        files: dict[str, FileRecord],
-        squared_error: dict[str, float],
-        massive_error: dict[str, float],
-    ) -> None:
-        """Put the shard's files in place and append its line: from here on it exists."""
-        shard = self.next_shard
-        record = ShardRecord.following(self._chain, shard, files, squared_error, massive_error)
+    def _record(self, written: "Written") -> None:
+        shard, files = written.shard, written.files
+        if shard != self.next_shard:
+            raise ValueError(f"shard {self.next_shard} is to be recorded before shard {shard}")
+        record = ShardRecord.following(
+            self._chain, shard, files, written.squared_error, written.massive_error
+        )
         line, derived = record.to_line(), self._metadata_aside(shard + 1)
         # Everything is written and synced: what follows needs hardly any room.
         for path in files:
