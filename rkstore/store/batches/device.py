@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from rkstore.store.codecs import Codec
     from rkstore.store.readable import Readable
 
+# Threads that read and decompress.
+THREADS = 16
+
 # Windows of a site that are read or copied at once.
 WINDOWS = 3
 
@@ -142,7 +145,7 @@ class _DeviceWindow(Window):
 class _There(Reader[tuple[DeviceBatch, "torch.cuda.Event | None"]]):
     """Gathers and decodes the rows of a batch on a device."""
 
-    threads = os.cpu_count() or 1
+    threads = min(THREADS, os.cpu_count() or 1)
     apart = True
 
     def __init__(
