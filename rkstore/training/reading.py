@@ -19,9 +19,10 @@ from rkstore.dictionaries.affine import Affine, folded
 from rkstore.errors import BadInput
 from rkstore.rkcnn.moments import Moments
 from rkstore.rkcnn.source import StoreSite, ahead, read_blocks
-from rkstore.store.batches.assemble import Batch, Part, read_batches
+from rkstore.store.batches.assemble import Batch, read_batches
 from rkstore.store.batches.device import DeviceBatch, read_to_device
 from rkstore.store.batches.kept import ALL_KEPT, LeftOut
+from rkstore.store.batches.pieces import Part
 from rkstore.store.batches.plan import BatchPlan, plan_batches
 from rkstore.training.sitenorms import OfSite
 

@@ -5,11 +5,12 @@ import pytest
 import torch
 from conftest import SITES, make_manifest, make_values, shard_of, tree
 
-from rkstore.errors import BadInput
+from rkstore.errors import BadInput, RkstoreError
 from rkstore.store.codecs import CODECS
 from rkstore.store.files import JOURNAL
 from rkstore.store.store import Store
 from rkstore.store.verify import verify
+from rkstore.store.writing.whole import write_store
 from rkstore.store.writing.writer import StoreWriter
 
 DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
@@ -97,3 +98,46 @@ def test_a_value_that_is_not_finite_is_refused_by_row_and_dimension(tmp_path, de
     with pytest.raises(BadInput, match=rf"{name}: row 37 has inf in dimension 4"):
         write(tmp_path / "store", manifest, values, device=device)
     assert not (tmp_path / "store").exists()
+
+
+def filled(manifest, values):
+    """What fills a shard with its rows."""
+
+    def fill(shard, advance):
+        x, columns = shard_of(manifest, values, shard.shard)
+        shard.add(x, columns)
+        advance(len(columns["position"]))
+
+    return fill
+
+
+def test_shards_that_are_written_while_later_ones_are_filled_are_the_same(tmp_path):
+    manifest = make_manifest(codec="int8")
+    values, seen = planted(manifest), []
+    for name, ahead in (("serial", False), ("ahead", True)):
+        fill, numbers = filled(manifest, values), list[int]()
+        write_store(
+            tmp_path / name, manifest, fill, shown="test", ahead=ahead, on_shard=numbers.append
+        )
+        seen.append(numbers)
+    assert seen == [list(range(manifest.shards))] * 2
+    assert tree(tmp_path / "ahead") == tree(tmp_path / "serial")
+
+
+def test_what_comes_after_a_shard_that_cannot_be_written_is_not_recorded(tmp_path, monkeypatch):
+    manifest = make_manifest(codec="int8")
+    fill, real = filled(manifest, planted(manifest)), StoreWriter.write
+
+    def failing(writer, shard):
+        if shard.shard == 1:
+            raise RkstoreError("the disk is full")
+        return real(writer, shard)
+
+    monkeypatch.setattr(StoreWriter, "write", failing)
+    with pytest.raises(RkstoreError, match="is full"):
+        write_store(tmp_path / "store", manifest, fill, shown="test", ahead=True)
+    monkeypatch.undo()
+    assert len(Store(tmp_path / "store").records) == 1
+    write_store(tmp_path / "store", manifest, fill, shown="test", ahead=True)
+    write_store(tmp_path / "whole", manifest, fill, shown="test")
+    assert tree(tmp_path / "store") == tree(tmp_path / "whole")

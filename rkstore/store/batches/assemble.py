@@ -11,10 +11,10 @@ import sys
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from rkstore.errors import BadInput
 from rkstore.store.apart import Apart, joined
 from rkstore.store.batches.kept import ALL_KEPT, LeftOut
+from rkstore.store.batches.pieces import Coming, Part, Piece, cut, pieces_of
 from rkstore.store.batches.plan import BatchPlan
 from rkstore.store.batches.slots import Slots
 from rkstore.store.codecs import Encoded
@@ -32,9 +33,6 @@ Floats = NDArray[np.float32]
 
 # Rows decoded at once: at GPT-2's width they fit in a megabyte of cache.
 GATHER_ROWS = 64
-
-Part = Callable[[int], NDArray[np.int64]]
-"""Gives for a batch of so many rows the places, ascending, of those that are wanted."""
 
 # Batches assembled ahead, and threads that do it.
 AHEAD = 3
@@ -88,23 +86,28 @@ def read_ahead(
     # If a program exits with batches left, the modules needed for cancelling may be unloaded; the
     # threads have ended by then.
     ending = sys.is_finalizing
-    near = _Coming(reader.plan, reader.chunk_rows, start, stop, step)
-    with reader.near(near), ThreadPoolExecutor(reader.threads) as pool:
+    near = Coming(reader.plan, reader.chunk_rows, start, stop, step)
+    with (
+        reader.near(near),
+        ThreadPoolExecutor(reader.threads) as pool,
+        ThreadPoolExecutor(1) as own,
+    ):
         ahead: deque[Future[Made]] = deque()
         try:
             count = None if stop is None else max(0, stop - start)
-            coming = itertools.islice(_pieces(reader.plan, start), count)
+            coming = itertools.islice(pieces_of(reader.plan, start), count)
             for number, pieces in enumerate(reader.begun(coming, pool)):
                 if number % step:
                     reader.skip(pieces)
                     continue
-                ahead.append(reader.submit(pieces, pool))
+                ahead.append(reader.submit(pieces, pool, own if reader.apart else pool))
                 if len(ahead) > AHEAD:
                     yield ahead.popleft().result()
             while ahead:
                 yield ahead.popleft().result()
         finally:
-            pool.shutdown(wait=True, cancel_futures=not ending())
+            for threads in (own, pool):
+                threads.shutdown(wait=True, cancel_futures=not ending())
 
 
 def read_rows(
@@ -126,74 +129,6 @@ def read_rows(
             pending = []
     if pending:
         yield _joined(pending)
-
-
-@dataclass(frozen=True)
-class Piece:
-    """The rows of a batch in one window: their ids, and their places in the batch."""
-
-    window: tuple[int, int]
-    """Epoch and number."""
-    chunks: NDArray[np.int64]
-    rows: NDArray[np.int64]
-    first: int
-    last: bool
-    """Whether these are the last rows of the window."""
-
-
-def _pieces(plan: BatchPlan, start: int) -> Iterator[list[Piece]]:
-    """The pieces of batch ``start`` and of all later ones."""
-    epoch, batch = divmod(start, plan.batches_per_epoch)
-    while True:
-        skip, batch = batch * plan.groups_per_batch, 0
-        pieces: list[Piece] = []
-        room, first = plan.groups_per_batch, 0
-        for number, (chunks, groups) in enumerate(plan.windows(epoch)):
-            at, skip = min(skip, len(groups)), max(0, skip - len(groups))
-            while at < len(groups):
-                taken = groups[at : at + room]
-                at, room = at + len(taken), room - len(taken)
-                rows, last = plan.groups.rows(taken), at == len(groups)
-                pieces.append(Piece((epoch, number), chunks, rows, first, last))
-                first += len(rows)
-                if not room:
-                    yield pieces
-                    pieces, room, first = [], plan.groups_per_batch, 0
-        if pieces:
-            yield pieces
-        epoch += 1
-
-
-def _cut(pieces: list[Piece], part: Part) -> tuple[list[Piece], int]:
-    """The pieces with some of their rows, and how many there were."""
-    whole = sum(len(piece.rows) for piece in pieces)
-    places, cut = part(whole), []
-    for piece in pieces:
-        a, b = np.searchsorted(places, [piece.first, piece.first + len(piece.rows)])
-        rows = piece.rows[places[a:b] - piece.first]
-        cut.append(replace(piece, rows=rows, first=int(a)))
-    return cut, whole
-
-
-@dataclass(frozen=True)
-class _Coming:
-    """The chunks of the windows of some batches, in order."""
-
-    plan: BatchPlan
-    chunk_rows: int
-    start: int
-    stop: int | None
-    step: int
-
-    def __iter__(self) -> Iterator[int]:
-        begun = None
-        count = None if self.stop is None else max(0, self.stop - self.start)
-        for pieces in itertools.islice(_pieces(self.plan, self.start), 0, count, self.step):
-            for piece in pieces:
-                if piece.window != begun:
-                    begun = piece.window
-                    for chunk in piece.chunks:
-                        yield self.plan.row_ranges[chunk][0] // self.chunk_rows
 
 
 class Window:
@@ -224,6 +159,9 @@ class Reader(ABC, Generic[Made]):
     """Reads the chunks of a window shortly before its first row is needed."""
 
     threads = THREADS
+    apart = False
+    """Whether batches are assembled in a thread of their own, so that they need not wait for
+    chunks of later windows."""
 
     def __init__(
         self,
@@ -272,11 +210,13 @@ class Reader(ABC, Generic[Made]):
             yield
         self._store = there
 
-    def submit(self, pieces: list[Piece], pool: ThreadPoolExecutor) -> Future[Made]:
+    def submit(
+        self, pieces: list[Piece], pool: ThreadPoolExecutor, assembling: ThreadPoolExecutor
+    ) -> Future[Made]:
         """Submit a batch for assembly; the chunks it needs are read first."""
         windows = [self.window(piece, pool) for piece in pieces]
-        cut, whole = (pieces, None) if self._part is None else _cut(pieces, self._part)
-        batch = pool.submit(self.assemble, cut, windows, whole)
+        some, whole = (pieces, None) if self._part is None else cut(pieces, self._part)
+        batch = assembling.submit(self.assemble, some, windows, whole)
         self.skip(pieces)  # submitted batches hold their references
         return batch
 
@@ -309,18 +249,6 @@ class Reader(ABC, Generic[Made]):
     def _load(self, name: str, chunk: int) -> Encoded:
         first, _ = self.plan.row_ranges[chunk]
         return self._store.stored_chunk(name, first // self._store.manifest.chunk_rows)
-
-    def places(
-        self, piece: Piece, window: Window
-    ) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.int64], int]]:
-        """For each chunk of the window: its index, the places of its rows in the piece, where
-        they are in the chunk, and how many rows the chunks before it have."""
-        before = 0
-        for chunk in window.chunks:
-            first, stop = self.plan.row_ranges[chunk]
-            places = np.flatnonzero((piece.rows >= first) & (piece.rows < stop))
-            yield chunk, places, piece.rows[places] % self._store.manifest.chunk_rows, before
-            before += self.rows_of(chunk)
 
 
 class _Decoded(Reader[Batch]):
@@ -355,11 +283,15 @@ class _Decoded(Reader[Batch]):
         Returns:
             The index of each row in the concatenated chunks of the window.
         """
-        among = np.empty(len(piece.rows), np.int64)
-        for chunk, places, within, before in self.places(piece, window):
+        among, before = np.empty(len(piece.rows), np.int64), 0
+        for chunk, futures in window.chunks.items():
+            first, stop = self.plan.row_ranges[chunk]
+            places = np.flatnonzero((piece.rows >= first) & (piece.rows < stop))
+            within = piece.rows[places] % self._store.manifest.chunk_rows
             among[places] = before + within
+            before += self.rows_of(chunk)
             if len(places):
-                for future, gather, out in zip(window.chunks[chunk], gathers, x, strict=True):
+                for future, gather, out in zip(futures, gathers, x, strict=True):
                     gather(future.result(), within, out, places)
         return among
 

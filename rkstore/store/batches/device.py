@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from rkstore.store.apart import Apart, joined
-from rkstore.store.batches.assemble import Part, Piece, Reader, Window, read_ahead
+from rkstore.store.batches.assemble import Reader, Window, read_ahead
+from rkstore.store.batches.pieces import Part, Piece
 from rkstore.store.batches.plan import BatchPlan
 from rkstore.store.batches.slots import Slots
 from rkstore.store.codecs import Encoded
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 
     from rkstore.store.codecs import Codec
     from rkstore.store.readable import Readable
+
+# Threads that read and decompress.
+THREADS = 16
 
 # Windows of a site that are read or copied at once.
 WINDOWS = 3
@@ -100,7 +104,9 @@ class _SiteWindow:
         if self.side_of is not None:
             of = self.side_of[rows]
             side = {name: vectors[of] for name, vectors in side.items()}
-        x = self.codec.decode_tensor(self.codes[rows], side)
+        # As bytes: torch cannot index all types of code there.
+        codes = self.codes.view(torch.uint8)[rows].view(self.codes.dtype)
+        x = self.codec.decode_tensor(codes, side)
         if self.apart is not None:
             self._put_apart(x, among, rows, device)
         return x
@@ -125,15 +131,29 @@ class _SiteWindow:
 class _DeviceWindow(Window):
     """A window of which each site is on its way to a device."""
 
-    def __init__(self, chunks: Sequence[int], sites: list[Future[_SiteWindow]]) -> None:
-        super().__init__({chunk: [] for chunk in chunks})
-        self.sites = sites
+    def __init__(
+        self,
+        numbers: NDArray[np.int64],
+        begins: NDArray[np.int64],
+        sites: list[Future[_SiteWindow]],
+    ) -> None:
+        """Of the chunks of these numbers in the store, whose rows begin there in the window."""
+        super().__init__({})
+        order = numbers.argsort()
+        self.sites, self._numbers, self._begins = sites, numbers[order], begins[order]
+
+    def among(self, rows: NDArray[np.int64], chunk_rows: int) -> NDArray[np.int64]:
+        """Where rows of the store are in the window."""
+        chunk, within = np.divmod(rows, chunk_rows)
+        found: NDArray[np.int64] = self._begins[self._numbers.searchsorted(chunk)] + within
+        return found
 
 
 class _There(Reader[tuple[DeviceBatch, "torch.cuda.Event | None"]]):
     """Gathers and decodes the rows of a batch on a device."""
 
-    threads = os.cpu_count() or 1
+    threads = min(THREADS, os.cpu_count() or 1)
+    apart = True
 
     def __init__(
         self,
@@ -185,7 +205,9 @@ class _There(Reader[tuple[DeviceBatch, "torch.cuda.Event | None"]]):
             pool.submit(self._move, *of_site)
             for of_site in zip(self._names, slots, loads, strict=True)
         ]
-        return _DeviceWindow(numbers, moves)
+        size = self._store.manifest.chunk_rows
+        of_store = np.array([self.plan.row_ranges[chunk][0] // size for chunk in numbers])
+        return _DeviceWindow(of_store, edges[:-1], moves)
 
     def _load_into(self, slot: NDArray[Any], name: str, chunk: int) -> Encoded:
         found = self._load(name, chunk)
@@ -222,10 +244,7 @@ class _There(Reader[tuple[DeviceBatch, "torch.cuda.Event | None"]]):
         parts: list[tuple[_DeviceWindow, NDArray[np.int64]]] = []
         for piece, window in zip(pieces, windows, strict=True):
             assert isinstance(window, _DeviceWindow)
-            among = np.empty(len(piece.rows), np.int64)
-            for _, places, within, before in self.places(piece, window):
-                among[places] = before + within
-            parts.append((window, among))
+            parts.append((window, window.among(piece.rows, self._store.manifest.chunk_rows)))
         x: dict[str, Tensor] = {}
         with self._on_stream():
             for i, name in enumerate(self._names):

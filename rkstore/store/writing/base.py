@@ -114,9 +114,14 @@ class Writer(ABC):
             BadInput: rows are missing, or cannot be stored. Nothing was written.
             RkstoreError: the disk is full or failed; what was recorded before is intact.
         """
+        self.record(self.make(shard))
+
+    def make(self, shard: ShardEncoder) -> ShardRecord:
+        """The first half of :meth:`finish_shard`, which several shards may be in at once: its
+        files, as :meth:`aside`, and its record without its chain.
+        """
         with writing(self.disk):
-            made = make_shard(self.manifest, shard, self.aside, self._pool)
-        self.record(made)
+            return make_shard(self.manifest, shard, self.aside, self._pool)
 
     def check_next(self, made: ShardRecord) -> None:
         """Raise BadInput unless that shard is the next one, and asked for."""
@@ -125,7 +130,7 @@ class Writer(ABC):
 
     @abstractmethod
     def aside(self, path: str) -> Path:
-        """Where a file of the next shard is written until it is recorded; nothing is there yet."""
+        """Where a file of a shard is written until it is recorded; nothing is there yet."""
 
     @abstractmethod
     def attempts(self) -> Attempts:

@@ -250,7 +250,8 @@ class ShardEncoder:
 
 def _here(x: Floats) -> np.ndarray:
     """Rows as float32 in memory."""
-    return x if isinstance(x, np.ndarray) else x.cpu().float().numpy()
+    # Converted there: here torch would take all cores for each of many threads.
+    return x if isinstance(x, np.ndarray) else x.float().cpu().numpy()
 
 
 def _check_finite(name: str, x: np.ndarray, first: int) -> None:

@@ -1,5 +1,6 @@
 """A whole store, shard by shard: what a harvest, an import and a planted store have in common."""
 
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from tqdm import tqdm
 
 from rkstore.store.codecs import codec_named
 from rkstore.store.formats import compression_for
+from rkstore.store.journal import ShardRecord
 from rkstore.store.manifest import CHUNK_ROWS, Manifest, largest_divisor
 from rkstore.store.piece import Whole
 from rkstore.store.sites import Site
@@ -17,6 +19,10 @@ from rkstore.store.store import Store
 from rkstore.store.writing.base import Writer
 from rkstore.store.writing.encoder import ShardEncoder
 from rkstore.store.writing.writer import StoreWriter
+
+# Shards that are written while another is filled: hashing and syncing one takes as long as a model
+# on an accelerator needs for two.
+WRITTEN_AT_ONCE = 3
 
 Advance = Callable[[int], object]
 """Called with the number of rows that were added, for the progress bar."""
@@ -132,22 +138,25 @@ def fill_missing(
 
     Args:
         fill: adds all rows of a shard to its encoder.
-        ahead: whether a shard is filled while the one before it is written, which takes the memory
-            of two.
+        ahead: whether a shard is filled while those before it are written, which takes the memory
+            of four.
     """
-    with ThreadPoolExecutor(1) as beside:
-        written: list[Future[None]] = []
+    pending: deque[Future[int]] = deque()
+
+    def record(made: Future[ShardRecord]) -> int:
+        writer.record(made.result())
+        return made.result().shard
+
+    with ThreadPoolExecutor(1) as recording, ThreadPoolExecutor(WRITTEN_AT_ONCE) as writing:
         for number in writer.missing:
             shard = writer.begin_shard(number)
             fill(shard)
-            for one in written:
-                one.result()
-                yield number - 1
             if ahead:
-                written = [beside.submit(writer.finish_shard, shard)]
+                pending.append(recording.submit(record, writing.submit(writer.make, shard)))
             else:
                 writer.finish_shard(shard)
                 yield number
-        for one in written:
-            one.result()
-            yield writer.next_shard - 1
+            while len(pending) >= WRITTEN_AT_ONCE:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
