@@ -13,13 +13,11 @@ from rkstore.dictionaries.rownorm import OF_INPUT, ROW_NORMS
 from rkstore.dictionaries.rows import Rows, alone, side_by_side, split
 from rkstore.dictionaries.selection import Selection, selected
 from rkstore.dictionaries.selects import Select
-from rkstore.dictionaries.sparse import Code, SparseCode, has_row_kernels, latents_of, product
+from rkstore.dictionaries.sparse import Code, SparseCode, latents_of, product
+from rkstore.dictionaries.unit import normalise_, project_
 from rkstore.dictionaries.wirings import Bank, Wiring
 from rkstore.errors import BadInput
 from rkstore.store.sites import Site
-
-# Of a decoder row, so that one of zeros stays one.
-SMALLEST_NORM = 1e-12
 
 
 class Weights(NamedTuple):
@@ -341,29 +339,14 @@ class Dictionary(Pretrained, nn.Module):
     def normalise_decoder(self) -> None:
         """Give the rows of every decoder norm 1."""
         for _, (_, _, W_dec) in self.banks:
-            if has_row_kernels(W_dec):
-                from rkstore.dictionaries import kernels
-
-                kernels.normalise_(W_dec, SMALLEST_NORM)
-            else:
-                W_dec.div_(W_dec.norm(dim=1, keepdim=True).clamp_min(SMALLEST_NORM))
+            normalise_(W_dec)
 
     @torch.no_grad()
     def project_decoder_gradient(self) -> None:
-        """Remove from the gradient of every decoder the part along its rows.
-
-        Bricken et al. (2023), "Towards Monosemanticity", appendix on training.
-        """
+        """Remove from the gradient of every decoder the part along its rows."""
         for _, (_, _, W_dec) in self.banks:
-            if W_dec.grad is None:
-                continue
-            if has_row_kernels(W_dec):
-                from rkstore.dictionaries import kernels
-
-                kernels.project_(W_dec.grad, W_dec)
-            else:
-                along = torch.linalg.vecdot(W_dec.grad, W_dec)
-                W_dec.grad.addcmul_(W_dec, along.unsqueeze(1), value=-1)
+            if W_dec.grad is not None:
+                project_(W_dec.grad, W_dec)
 
     def rescaled(self, scales: Mapping[str, float]) -> "Dictionary":
         """The dictionary for ``x`` of this one, which was trained on ``scale · x`` at each site:

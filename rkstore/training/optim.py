@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from rkstore.dictionaries.dictionary import SMALLEST_NORM
 from rkstore.dictionaries.sparse import has_row_kernels
+from rkstore.dictionaries.unit import SMALLEST_NORM
 from rkstore.dictionaries.world import ALONE, World
 from rkstore.errors import BadInput
 
