@@ -552,3 +552,9 @@ def test_a_chat_that_cannot_be_rendered_is_refused(refusal, made, model_dir, tmp
     options["dataset"] = chats(tmp_path, f"what does {END} mean?")
     said = refusal(tokenizer=made["chat"], **options)
     assert f"row 0 of chat.jsonl spells out {END}" in said
+
+
+def test_options_of_an_engine_that_is_not_chosen_are_refused(harvest_settings):
+    for given in ({"workers": 3}, {"address": "auto"}):
+        with pytest.raises(BadInput, match="would be ignored with engine local"):
+            prepare(harvest_settings(**given))

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from rkstore.errors import BadInput
 from rkstore.harvest.settings import HarvestSettings
 from rkstore.harvest.text.python import PYTHON_CORPUS
-from rkstore.settings import flag_of, options_in
+from rkstore.settings import flag_of, options_in, unread
 
 # Settings that come with the tokens of another store.
 OF_TOKENS = ("tokens", "context_size", "prepend_bos", "seed")
@@ -59,6 +59,8 @@ def check_text(settings: HarvestSettings) -> None:
     for instead, applies, ignored in INSTEAD:
         if applies(settings):
             refuse(settings, ignored, instead)
+    for name, family in unread(settings).items():
+        refuse(settings, [name], f"{flag_of(family)} {getattr(settings, family)}")
     for name, needed in NEEDS.items():
         if _given(settings, name) and not _given(settings, needed):
             raise BadInput(f"{flag_of(name)} would be ignored without {flag_of(needed)}: give both")
