@@ -396,11 +396,10 @@ def check_device(device: str) -> None:
     """Raise BadInput unless a tensor of numbers can be made on that device."""
     import torch
 
-    if device.split(":")[0] == "meta":
-        raise BadInput("the device meta has no numbers: it is for 'rkstore plan' alone")
-
     try:
-        torch.empty(0, device=device)
+        there = torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise BadInput(f"device '{device}' is not available: {reason}") from None
+    if there.is_meta:
+        raise BadInput("the device meta has no numbers: it is for 'rkstore plan' alone")

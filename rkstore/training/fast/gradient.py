@@ -87,24 +87,15 @@ def gradients(
         shares: the prefixes of this batch; those of the objective by default.
         dtype: of the products; all sums and results are float32.
     """
-    for parameter in dictionary.parameters():
-        if parameter.grad is None:
-            parameter.grad = torch.empty_like(parameter)
-    for pool in dictionary.pools:
-        for parameter in pool.parameters():
-            grad_of(parameter).zero_()
+    _begin(dictionary)
     wiring, order = dictionary.wiring, objective.prefixes.order
     shares = shares or objective.prefixes.shares
     inputs = [dictionary.read(rows, bank) for bank in wiring.banks]
     n = len(inputs[0])
     blocks = pre_activations(dictionary, inputs, scratch, dtype)
     # Before the full code, which may overwrite the pre-activations.
-    of_dead = [
-        code
-        for helper in objective.helpers
-        if isinstance(helper, AuxK)
-        for code in codes_of_dead(dictionary, blocks, helper, dead, shares)
-    ]
+    auxks = [helper for helper in objective.helpers if isinstance(helper, AuxK)]
+    of_dead = [c for auxk in auxks for c in codes_of_dead(dictionary, blocks, auxk, dead, shares)]
     graph = None
     if has_formula(dictionary, objective):
         found = codes(dictionary, blocks, lists=order == "activations" and len(shares) > 1)
@@ -135,6 +126,16 @@ def gradients(
         return _of_errors(levels, objective) | of_select | of_helpers
 
     return _measured(parts, levels[-1], wiring.views, losses)
+
+
+def _begin(dictionary: Dictionary) -> None:
+    """Give every parameter a gradient; those of the pools, which are added to, are zero."""
+    for parameter in dictionary.parameters():
+        if parameter.grad is None:
+            parameter.grad = torch.empty_like(parameter)
+    for pool in dictionary.pools:
+        for parameter in pool.parameters():
+            grad_of(parameter).zero_()
 
 
 def _through(graph: Graph, parts: Sequence[Dense], D: Tensor) -> list[Tensor]:
