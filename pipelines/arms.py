@@ -176,8 +176,9 @@ def recipe(settings: RecipeSettings, store: Store, **given: Any) -> TrainSetting
     """The settings of one dictionary: those that all share, and those ``given``."""
     shared = options_in(type(settings)).keys() & options_in(TrainSettings).keys()
     chosen = {name: getattr(settings, name) for name in shared}
-    where = {"store": store.where, "layers": None, "out": str(Path(settings.out) / "checkpoints")}
-    return TrainSettings(**(chosen | where | given))
+    out = str(Path(settings.out) / "checkpoints")
+    one = {"store": store.where, "layers": None, "seeds": None, "out": out}
+    return TrainSettings(**(chosen | one | given))
 
 
 def arms_of(settings: ArmSettings, store: Store, layer: int, seed: int) -> list[TrainSettings]:
