@@ -187,9 +187,9 @@ def test_every_key_does_what_the_list_of_keys_says(open_page):
     page.keyboard.press("k")
     assert page.locator(".row.cursor .id").inner_text() == "1"
     page.keyboard.press("Enter")
-    until(page, "location.hash === '#/latent/1'")
+    until(page, "document.querySelector('a[rel=next]')?.getAttribute('href') === '#/latent/2'")
     page.keyboard.press("j")
-    until(page, "location.hash === '#/latent/2'")
+    until(page, "document.querySelector('a[rel=prev]')?.getAttribute('href') === '#/latent/1'")
     page.keyboard.press("k")
     until(page, "location.hash === '#/latent/1'")
     page.keyboard.press("/")

@@ -14,7 +14,7 @@ from rkstore.errors import BadInput, DamagedStore, RkstoreError
 from rkstore.share.pull import pull
 from rkstore.share.settings import PullSettings
 from rkstore.store import open as opening
-from rkstore.store.files import JOURNAL, MANIFEST, PART, record_of
+from rkstore.store.files import JOURNAL, MANIFEST, PART, PIECE, record_of
 from rkstore.store.places import retry
 from rkstore.store.places.fetch import fetch
 from rkstore.store.places.url import Location
@@ -218,10 +218,10 @@ def test_a_redirect_that_leads_to_itself_is_one_sentence(make_store, tmp_path, f
         pulled(faulty, tmp_path / "copy")
 
 
-def test_a_server_that_has_no_store_is_asked_once(faulty, tmp_path):
+def test_a_server_that_has_no_store_is_asked_whether_it_is_a_piece_and_not_again(faulty, tmp_path):
     with pytest.raises(BadInput, match="there is no store at"):
         pulled(faulty, tmp_path / "copy")
-    assert faulty.asked == {f"store/{MANIFEST}": 1}
+    assert faulty.asked == {f"store/{MANIFEST}": 2, f"store/{PIECE}": 1}
 
 
 class Together:

@@ -10,7 +10,7 @@ from rkstore.store.codecs import CODECS
 from rkstore.store.files import JOURNAL
 from rkstore.store.store import Store
 from rkstore.store.verify import verify
-from rkstore.store.writing.whole import write_store
+from rkstore.store.writing.whole import fill_missing
 from rkstore.store.writing.writer import StoreWriter
 
 DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
@@ -111,33 +111,35 @@ def filled(manifest, values):
     return fill
 
 
+def written(root, manifest, fill, *, ahead):
+    """Write what is missing of a store; returns the numbers of its shards as they were recorded."""
+    with StoreWriter(root, manifest) as writer:
+        return list(fill_missing(writer, lambda shard: fill(shard, lambda _: None), ahead=ahead))
+
+
 def test_shards_that_are_written_while_later_ones_are_filled_are_the_same(tmp_path):
     manifest = make_manifest(codec="int8")
     values, seen = planted(manifest), []
     for name, ahead in (("serial", False), ("ahead", True)):
-        fill, numbers = filled(manifest, values), list[int]()
-        write_store(
-            tmp_path / name, manifest, fill, shown="test", ahead=ahead, on_shard=numbers.append
-        )
-        seen.append(numbers)
+        seen.append(written(tmp_path / name, manifest, filled(manifest, values), ahead=ahead))
     assert seen == [list(range(manifest.shards))] * 2
     assert tree(tmp_path / "ahead") == tree(tmp_path / "serial")
 
 
 def test_what_comes_after_a_shard_that_cannot_be_written_is_not_recorded(tmp_path, monkeypatch):
     manifest = make_manifest(codec="int8")
-    fill, real = filled(manifest, planted(manifest)), StoreWriter.write
+    fill, real = filled(manifest, planted(manifest)), StoreWriter.make
 
     def failing(writer, shard):
         if shard.shard == 1:
             raise RkstoreError("the disk is full")
         return real(writer, shard)
 
-    monkeypatch.setattr(StoreWriter, "write", failing)
+    monkeypatch.setattr(StoreWriter, "make", failing)
     with pytest.raises(RkstoreError, match="is full"):
-        write_store(tmp_path / "store", manifest, fill, shown="test", ahead=True)
+        written(tmp_path / "store", manifest, fill, ahead=True)
     monkeypatch.undo()
     assert len(Store(tmp_path / "store").records) == 1
-    write_store(tmp_path / "store", manifest, fill, shown="test", ahead=True)
-    write_store(tmp_path / "whole", manifest, fill, shown="test")
+    written(tmp_path / "store", manifest, fill, ahead=True)
+    written(tmp_path / "whole", manifest, fill, ahead=False)
     assert tree(tmp_path / "store") == tree(tmp_path / "whole")

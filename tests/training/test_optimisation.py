@@ -58,8 +58,8 @@ def test_clipping_bounds_the_norm_of_all_gradients_and_keeps_their_direction(mos
 def test_no_step_is_made_with_a_longer_gradient(settings, monkeypatch, dictionary):
     norms, real = [], stepping.clip
 
-    def looking(trained, most):
-        found = real(trained, most)
+    def looking(trained, *given):
+        found = real(trained, *given)
         norms.append(norm_of([parameter for _, parameter in trained]).item())
         return found
 

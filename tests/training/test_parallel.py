@@ -9,7 +9,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from conftest import make_manifest, make_values, write_store
-from processes import launched
+from launching import launched
 from safetensors.torch import load_file
 
 from rkstore.cli import cli
@@ -91,7 +91,7 @@ def by_two(root):
     runs.append(of(root, "spread auxk", "both", **auxk, stop=20, shard_latents=False))
     runs.append(of(root, "spread auxk", "both", **auxk, shard_latents=True))
     (root / "runs.json").write_text(json.dumps(runs, allow_nan=False))
-    done = launched(sys.modules["processes"].__file__, root / "runs.json")
+    done = launched(sys.modules["launching"].__file__, root / "runs.json")
     assert done.returncode == 0, done.stderr[-3000:]
     return root
 

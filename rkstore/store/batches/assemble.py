@@ -119,14 +119,15 @@ def read_rows(
 ) -> Iterator[Batch]:
     """Read the rows of some chunks once, in order, except those left out."""
     pending: list[Batch] = []
-    for chunk in chunks:
-        rows = left_out.kept(*store.rows_of_chunk(chunk))
-        if len(rows):
-            x = {name: left_out.read(store, name, chunk) for name in hook_names}
+    read = [chunk for chunk in chunks if len(left_out.kept(*store.rows_of_chunk(chunk)))]
+    with store.ahead(hook_names, read) as near:
+        for chunk in read:
+            rows = left_out.kept(*store.rows_of_chunk(chunk))
+            x = {name: left_out.read(near, name, chunk) for name in hook_names}
             pending.append(Batch(rows, x))
-        if sum(len(batch.rows) for batch in pending) >= batch_size:
-            yield _joined(pending)
-            pending = []
+            if sum(len(batch.rows) for batch in pending) >= batch_size:
+                yield _joined(pending)
+                pending = []
     if pending:
         yield _joined(pending)
 

@@ -89,15 +89,18 @@ class Location:
         self.at_once = 1 if self.scheme in SFTP else AT_ONCE
 
     def _connect(self) -> None:
-        self._process = os.getpid()
-        self._connected, self._root = _file_system(self.scheme, self._given)
+        connected, self._root = _file_system(self.scheme, self._given)
+        self._held = os.getpid(), connected
 
     @property
     def _fs(self) -> Any:
-        """The file system, connected by this process: after a fork, the connection is another's."""
-        if self._process != os.getpid():
+        """The file system, connected by this process: after a fork, the connection is another's.
+
+        Several threads may connect at once: none sees the connection before it is there.
+        """
+        if self._held[0] != os.getpid():
             self._connect()
-        return self._connected
+        return self._held[1]
 
     def blocks(self, path: str) -> Iterator[bytes]:
         """The bytes of a file, some at a time. If the connection breaks, they continue from there.
