@@ -1,6 +1,7 @@
 """What is tried again, how often, and after how long."""
 
 import email.utils
+import threading
 import time
 
 import pytest
@@ -18,9 +19,13 @@ class Answer(Exception):
 
 @pytest.fixture
 def waited(monkeypatch):
-    """The seconds that were waited."""
-    seconds = []
-    monkeypatch.setattr(time, "sleep", seconds.append)
+    """The seconds that this thread waited; those that earlier tests left behind sleep as ever."""
+    seconds, own, sleep = [], threading.get_ident(), time.sleep
+
+    def wait(duration):
+        (seconds.append if threading.get_ident() == own else sleep)(duration)
+
+    monkeypatch.setattr(time, "sleep", wait)
     return seconds
 
 
