@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +13,7 @@ import rkstore
 from harness import synthetic
 from harness.harvests import gpt2_directory
 from harness.row import Bench, Side
-from rkstore.harvest.run import Harvest, prepare, run
+from rkstore.harvest.run import Harvest, prepare
 from rkstore.harvest.settings import HarvestSettings
 from rkstore.store.batches.device import read_to_device
 from rkstore.training.run import Run
@@ -93,18 +92,6 @@ def prepared(bench: Bench, layers: str) -> Harvest:
             out=str(bench.work / "harvest-cuda"),
         )
     )
-
-
-def harvesting(harvest: Harvest) -> Side:
-    """Tokens/s of a harvest into an empty directory, the model loaded before."""
-
-    def repetition() -> float:
-        shutil.rmtree(harvest.out, ignore_errors=True)
-        began = time.perf_counter()
-        run(harvest)
-        return harvest.manifest.rows / (time.perf_counter() - began)
-
-    return repetition
 
 
 def forward(harvest: Harvest) -> Side:

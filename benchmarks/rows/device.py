@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from harness import device, synthetic
+from harness.harvests import harvesting
 from harness.row import Bench, Sides, Target, compared
 from harness.steps import products, run_of
 
@@ -36,7 +37,7 @@ def _harvest(name: str, layers: str, what: str) -> None:
 
     def sides(bench: Bench) -> Iterator[Sides]:
         harvest = device.prepared(bench, layers)
-        yield Sides(device.harvesting(harvest), device.forward(harvest))
+        yield Sides(harvesting(harvest), device.forward(harvest))
 
     sides.__name__ = name
     compared(
