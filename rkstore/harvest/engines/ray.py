@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from rkstore.errors import BadInput
 from rkstore.harvest.engines.base import Engine, Shards
 from rkstore.harvest.filling import fill
-from rkstore.settings import option, replace
-from rkstore.workers import RETRIES, cluster, library, one_sentence
+from rkstore.settings import replace
+from rkstore.workers import RETRIES, cluster, how_many, library, one_sentence, which_cluster
 
 if TYPE_CHECKING:
     from rkstore.harvest.model import Model
@@ -39,11 +39,8 @@ class Ray(Engine):
     """Workers of Ray."""
 
     name = "ray"
-    workers: int = option(2, "Workers, each with a model of its own.", least=1)
-    address: str | None = option(
-        None,
-        "Ray cluster to join, HOST:PORT or auto; without it, workers are started on this machine.",
-    )
+    workers: int = how_many("a model of its own")
+    address: str | None = which_cluster()
 
     def check(self) -> None:
         """As of every engine."""
