@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from rkstore.errors import BadInput
+from rkstore.harvest.capture import CAPTURES
 from rkstore.harvest.engines import ENGINES
 from rkstore.harvest.engines.base import Engine
 from rkstore.harvest.from_text import text_tokens
@@ -38,7 +39,8 @@ from rkstore.store.sites import Pair, Site, block_of
 from rkstore.store.store import Store
 from rkstore.store.writing.whole import manifest_of, rows_bar, writer_at
 
-# A difference in any of these may change the last bit of a value.
+# A difference in any of these may change the last bit of a value. TransformerLens is recorded
+# whoever captures, as it always was; an engine is not, because all engines give the same bytes.
 LIBRARIES = ("rkstore", "torch", "transformers", "transformer-lens", "tokenizers", "numpy")
 
 
@@ -156,9 +158,10 @@ def load(settings: HarvestSettings) -> Model:
     )
 
 
-def libraries() -> dict[str, str]:
-    """The version of each library on which a value depends."""
-    return {name: importlib.metadata.version(name) for name in LIBRARIES}
+def libraries(capture: str) -> dict[str, str]:
+    """The version of each library on which a value of that capture depends."""
+    names = (*LIBRARIES, *CAPTURES[capture].libraries)
+    return {name: importlib.metadata.version(name) for name in names}
 
 
 def _piece(manifest: Manifest, asked: str) -> Piece:
@@ -201,7 +204,7 @@ def _manifest(
                 # Written only if given: earlier stores lacked the key.
                 **({} if settings.threads is None else {"threads": settings.threads}),
             },
-            "libraries": libraries(),
+            "libraries": libraries(settings.capture),
         },
     )
 

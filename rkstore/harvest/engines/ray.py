@@ -102,7 +102,7 @@ class Worker:
 
         if self._model is None:
             torch.set_num_threads(self._threads)
-            self._check({"libraries": libraries()})
+            self._check({"libraries": libraries(self._settings.capture)})
             model = load(self._settings)
             self._check(model.describe())
             self._model = model
