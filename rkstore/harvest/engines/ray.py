@@ -46,6 +46,16 @@ class Ray(Engine):
         """As of every engine."""
         library()
 
+    @property
+    def at_once(self) -> int:
+        """As of every engine."""
+        return self.workers
+
+    def describe(self) -> str:
+        """As of every engine."""
+        where = "" if self.address is None else f", cluster {self.address}"
+        return f"{self.workers} {'worker' if self.workers == 1 else 'workers'} of Ray{where}"
+
     def shards(self, harvest: Harvest, writer: Writer, advance: Advance) -> Shards:
         """As of every engine."""
         if not writer.missing:
@@ -55,6 +65,9 @@ class Ray(Engine):
         ray, threads = library(), torch.get_num_threads()
         with cluster(self.workers, threads, self.address), one_sentence():
             self._say_if_short(threads)
+            # The model was needed here for what the manifest says of it: which hooks give the
+            # same, and the digest that each worker's must have.
+            harvest.model.unload()
             attempts = writer.attempts()
             workers = [_worker(harvest, attempts, threads) for _ in range(self.workers)]
             try:
