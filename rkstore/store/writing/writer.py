@@ -37,7 +37,6 @@ from rkstore.store.writing.base import Writer
 from rkstore.store.writing.lock import claim, unlock
 from rkstore.store.writing.making import Attempts
 
-
 # How often a directory is emptied that a file was added to meanwhile.
 TRIES = 10
 
