@@ -4,7 +4,7 @@ import hashlib
 import sys
 from pathlib import Path
 
-from rkstore.errors import BadInput, RkstoreError, one_line
+from rkstore.errors import BadInput, RkstoreError, one_line, warn
 from rkstore.harvest.settings import HarvestSettings
 from rkstore.harvest.text.arrays import open_array
 from rkstore.harvest.text.dataset import open_rows, public_name
@@ -39,10 +39,10 @@ def open_text(settings: HarvestSettings) -> Text:
         except Exception as error:  # for any reason, it is not available
             tried.append(f"{name}: {_reason(error)}")
             if len(asked) > 1:
-                print(f"{tried[-1]}; trying the next of --fallback", file=sys.stderr)
+                warn(f"{tried[-1]}; trying the next of --fallback")
             continue
         if len(asked) > 1:
-            print(f"reading {name}", file=sys.stderr)
+            warn(f"reading {name}")
             text.source["asked"] = [_public(name, config) for name, config in asked]
         return text
     raise RkstoreError(
