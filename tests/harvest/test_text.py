@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from rkstore.errors import BadInput, RkstoreError
+from rkstore.harvest.ignored import NEEDS, OF_DATASETS
 from rkstore.harvest.settings import HarvestSettings
 from rkstore.harvest.text import plain
 from rkstore.harvest.text import python as corpus
-from rkstore.harvest.text.ignored import NEEDS, OF_DATASETS
 from rkstore.harvest.text.open import open_text
 from rkstore.settings import options_in
 

@@ -101,7 +101,7 @@ def in_order(root: Path, files: Sequence[Path]) -> list[Path]:
 
 
 def read_files(named: Sequence[tuple[str, Path]], seed: int, first: int = 0) -> Text:
-    """Each file is one document. Empty ones are named on stderr and skipped.
+    """Each file is one document. Empty ones are named in the log and skipped.
 
     Args:
         named: the name of each file in the manifest, and its path.
