@@ -141,7 +141,7 @@ def coded(
 
 
 def computed(x: Tensor) -> torch.cuda.Event | None:
-    """What happens when a tensor is there, which is being computed on the current stream."""
+    """The event that a tensor is there, which the current stream computes; None off a GPU."""
     import torch
 
     if x.device.type != "cuda":
