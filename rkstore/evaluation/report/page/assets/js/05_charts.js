@@ -58,8 +58,10 @@ function lineChart(spec) {
 const figureTick = (v) => (v === 0 ? "0" : Math.abs(v) >= 1000 ? whole(v) : String(+v.toPrecision(3)));
 const shortened = (text, most) => (text.length > most ? text.slice(0, most - 1) + "…" : text);
 
+// A chart is drawn by a function, again whenever its page gets another width.
 function chartOf(title, note, drawing) {
-  return h("figure", {}, h("figcaption", {}, title, h("span", {}, note)), drawing);
+  const box = h("div", {}, drawing()), chart = h("figure", {}, h("figcaption", {}, title, h("span", {}, note)), box);
+  return Object.assign(chart, { redraw: () => replace(box, drawing()) });
 }
 
 // A number on the domain of its column: filled with its interval, hollow where there is none.

@@ -3,7 +3,7 @@
 function probePage() {
   document.title = "Probe · " + META.title;
   if (!META.probe) return page(h("h1", {}, "Probe"), empty("No probe.", "Write the report with ", h("code", {}, "--probe"), " and a directory that ", h("code", {}, "rkstore probe"), " wrote."));
-  const body = h("div", {}, Array.from({ length: 8 }, () => h("div", { class: "skeleton" })));
+  const body = h("div", {}, skeletons(8));
   load("data/probe.js").then(() => PROBE).then((probe) => textOf(probe.directions.flatMap((one) => one.samples.flatMap(rowsOfSample))).then(() =>
     replace(body, probeScores(probe), probeDirections(probe)))).catch((error) => replace(body, empty("A file of this report is missing.", missing(error))));
   return page(h("h1", {}, "What the probe found"), h("p", { class: "lede" }, META.probe.lede),
