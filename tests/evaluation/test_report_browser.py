@@ -28,7 +28,7 @@ def folder(tmp_path_factory):
     """The report of eight runs, one of which has 24,576 latents."""
     out = tmp_path_factory.mktemp("report") / "pages"
     names = {"3": "</textarea><b>bold</b>", "17": "rivers"}
-    write_made_up(out, LATENTS, runs=8, names=names, each=8)
+    write_made_up(out, LATENTS, runs=8, names=names, probed=True, each=8)
     return out
 
 
@@ -386,6 +386,21 @@ def test_links_between_latents_lead_both_ways(open_page):
     until(page, "document.querySelector('.title .id').textContent === '100'")
 
 
+def test_scores_of_a_probe_and_of_chance_each_fill_their_row(open_page):
+    page = open_page("probe")
+    page.wait_for_selector("figure svg")
+    heights = """Array.from(document.querySelectorAll('figure rect'), (bar) =>
+        [Math.round(bar.getBoundingClientRect().bottom), +bar.getAttribute('height')])"""
+    tallest: dict = {}
+    for row, height in page.evaluate(heights):
+        tallest[row] = max(height, tallest.get(row, 0))
+    assert len(tallest) == 2
+    assert len(set(tallest.values())) == 1
+    assert "each row is as high as its own tallest bin" in page.locator("figure").inner_text()
+    assert page.locator("figure rect.on").count() > 3
+    assert page.locator(".card").count() == 2
+
+
 def test_what_is_not_there_says_so(open_page):
     page = open_page("latent/24576")
     assert "Latent 24576 does not exist." in page.locator("main").inner_text()
@@ -430,7 +445,7 @@ def test_hard_tokens_are_named_and_take_no_room(open_page):
 
 
 @pytest.mark.parametrize("width", [390, 900, 1440])
-@pytest.mark.parametrize("route", ["", "latents", "latent/3", "states"])
+@pytest.mark.parametrize("route", ["", "latents", "latent/3", "probe", "states"])
 def test_nothing_scrolls_sideways_at_any_width(open_page, route, width):
     page = open_page(route, width=width)
     until_whole(page)
@@ -438,7 +453,7 @@ def test_nothing_scrolls_sideways_at_any_width(open_page, route, width):
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("route", ["", "latents", "latent/3/1", "states"])
+@pytest.mark.parametrize("route", ["", "latents", "latent/3/1", "probe", "states"])
 def test_axe_finds_nothing_serious(open_page, route, theme):
     axe = pytest.importorskip("axe_playwright_python", reason="axe-core is not installed")
     page = open_page(route, query=f"?theme={theme}")
