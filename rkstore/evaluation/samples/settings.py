@@ -2,6 +2,7 @@
 
 from rkstore.dictionaries.settings import DictionarySettings
 from rkstore.evaluation.samples.layouts import LAYOUTS
+from rkstore.evaluation.settings import MODEL_HELP
 from rkstore.rkcnn.settings import MAX_NORM_HELP, SPECIAL_TOKENS_HELP
 from rkstore.settings import combined, option
 from rkstore.store.sites import PAIRED_HELP, STORE_HELP
@@ -59,8 +60,24 @@ class CollectSettings(DictionarySettings):
         return self.max_samples_per_feature - self.quantiles * self.samples_per_quantile
 
 
+class LogitsSettings(CollectSettings):
+    """The same, and whether to say what latents do to the logits of the model."""
+
+    with_model: bool = option(
+        False,
+        "Also load the model of the store, for the tokens whose logits a latent raises and lowers. "
+        "It is found by the name in the store.",
+    )
+    model: tuple[str, ...] = option((), MODEL_HELP, path=True)
+
+    @property
+    def loads_model(self) -> bool:
+        """Whether the model is loaded: ``--model`` asks for it as well."""
+        return self.with_model or bool(self.model)
+
+
 @combined(to=LAYOUTS)
-class SamplesSettings(CollectSettings):
+class SamplesSettings(LogitsSettings):
     """The same, and what to write."""
 
     to: str = option("parquet", "Layout of the files.", choices=LAYOUTS)
