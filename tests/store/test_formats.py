@@ -17,6 +17,7 @@ from numcodecs.fletcher32 import Fletcher32
 from rkstore.errors import BadInput, DamagedStore
 from rkstore.store.codecs import CODECS
 from rkstore.store.formats import FORMATS, ArraySpec, format_named
+from rkstore.store.formats.checksum import PIECE, by_wrapper, crc32c
 from rkstore.store.store import Store
 from rkstore.store.verify import verify
 
@@ -344,6 +345,38 @@ def test_a_shard_of_another_shape_or_type_is_not_taken_for_this_one(tmp_path, na
     for other in (spec_of(name=name, **changed) for changed in others):
         with pytest.raises(DAMAGE):
             read_all(name, tmp_path / "shard", other, other.shard_rows)
+
+
+@pytest.mark.parametrize("size", [0, 1, 9, PIECE - 1, PIECE, 2 * PIECE + 3])
+@pytest.mark.parametrize("way", [crc32c, by_wrapper])
+def test_a_checksum_is_that_of_the_library_in_both_ways_to_compute_it(way, size):
+    data = np.random.default_rng(size).integers(0, 256, size, np.uint8).tobytes()
+    assert way(data) == way(memoryview(data)) == google_crc32c.value(data)
+
+
+@pytest.mark.parametrize(("name", "compression"), COMPRESSED)
+def test_a_chunk_is_the_same_in_memory_that_it_is_given(tmp_path, name, compression):
+    spec = spec_of(name=name, compression=compression)
+    FORMATS[name].write_shard(tmp_path / "shard", spec, numbers(10, "<f4", 5))
+    shard = FORMATS[name].open_shard(tmp_path / "shard", spec, 10)
+    given = np.full((4, 5), 7, "<f4")
+    found = shard.chunk(1, given)
+    np.testing.assert_array_equal(found, shard.chunk(1))
+    assert (found is given) == (name == "zarr" and compression != "none")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [np.zeros((2, 5), "<f4"), np.zeros((4, 5), "<i4"), np.zeros((8, 5), "<f4")],
+    ids=["the rows of a chunk cut short", "another type", "too many rows"],
+)
+def test_memory_that_does_not_fit_a_chunk_is_left_alone(tmp_path, given):
+    FORMATS["zarr"].write_shard(tmp_path / "shard", spec_of(), numbers(10, "<f4", 5))
+    shard = FORMATS["zarr"].open_shard(tmp_path / "shard", spec_of(), 10)
+    found = shard.chunk(2, given)
+    np.testing.assert_array_equal(found, shard.chunk(2))
+    assert len(found) == 2
+    assert not given.any()
 
 
 # Shards that nobody's writer makes, with all their checksums right: a store from a

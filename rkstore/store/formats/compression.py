@@ -28,9 +28,17 @@ class Compression(ABC):
 
     @abstractmethod
     def decode(
-        self, data: bytes | memoryview, dtype: np.dtype, shape: tuple[int, ...]
+        self,
+        data: bytes | memoryview,
+        dtype: np.dtype,
+        shape: tuple[int, ...],
+        out: np.ndarray | None = None,
     ) -> np.ndarray:
         """The array of that type and shape; it may be a read-only view of ``data``.
+
+        Args:
+            out: contiguous memory that may be used for it, of that type and shape; it is returned
+                if it was. Its content is lost if the data is not such an array.
 
         Raises:
             ValueError, RuntimeError: the data is not such an array, compressed.
@@ -53,14 +61,18 @@ class Blosc(Compression):
         return encoded
 
     def decode(
-        self, data: bytes | memoryview, dtype: np.dtype, shape: tuple[int, ...]
+        self,
+        data: bytes | memoryview,
+        dtype: np.dtype,
+        shape: tuple[int, ...],
+        out: np.ndarray | None = None,
     ) -> np.ndarray:
         size = math.prod(shape) * dtype.itemsize
         # The sizes in a frame are untrusted: they never decide how much is read or allocated.
         stated = [int.from_bytes(data[i : i + 4], "little") for i in (4, 12)]
         if len(data) < 16 or stated != [size, len(data)]:
             raise ValueError(f"a chunk is not a frame of {size} bytes in {len(data)}")
-        out = np.empty(shape, dtype)
+        out = np.empty(shape, dtype) if out is None else out
         BloscFrame(self._inner).decode(data, out)
         return out
 
@@ -85,13 +97,17 @@ class Zstd(Compression):
         return encoded
 
     def decode(
-        self, data: bytes | memoryview, dtype: np.dtype, shape: tuple[int, ...]
+        self,
+        data: bytes | memoryview,
+        dtype: np.dtype,
+        shape: tuple[int, ...],
+        out: np.ndarray | None = None,
     ) -> np.ndarray:
         size = math.prod(shape) * dtype.itemsize
         # A frame that states no size could be of any size.
         if content_size(data) != size:
             raise ValueError(f"a chunk is not a Zstandard frame of {size} bytes")
-        out = np.empty(shape, dtype)
+        out = np.empty(shape, dtype) if out is None else out
         ZstdFrame().decode(data, out)
         return out
 
@@ -108,7 +124,11 @@ class Uncompressed(Compression):
         return values.tobytes()
 
     def decode(
-        self, data: bytes | memoryview, dtype: np.dtype, shape: tuple[int, ...]
+        self,
+        data: bytes | memoryview,
+        dtype: np.dtype,
+        shape: tuple[int, ...],
+        out: np.ndarray | None = None,  # noqa: ARG002
     ) -> np.ndarray:
         return np.frombuffer(data, dtype).reshape(shape)
 
