@@ -50,7 +50,9 @@ class Zarr(Format):
             padded[: len(values)] = values
             values = padded
         values = np.ascontiguousarray(values, spec.dtype)
-        return _with_crc(COMPRESSIONS[spec.compression].encode(values))
+        data = COMPRESSIONS[spec.compression].encode(values, CRC_BYTES).data
+        data[-CRC_BYTES:] = crc32c(data[:-CRC_BYTES]).to_bytes(CRC_BYTES, "little")
+        return data
 
     def write_chunks(
         self,
@@ -66,7 +68,8 @@ class Zarr(Format):
                 file.write(chunk)
                 index[i] = end, len(chunk)
                 end += len(chunk)
-            file.write(_with_crc(index.tobytes()))
+            stated = index.tobytes()
+            file.write(stated + crc32c(stated).to_bytes(CRC_BYTES, "little"))
 
     def open_shard(self, path: Path, spec: ArraySpec, rows: int) -> Shard:
         return ZarrShard(MappedFile(path), spec, rows)
@@ -123,18 +126,6 @@ class ZarrShard(Shard):
         chunk = self._compression.decode(data[:-CRC_BYTES], self.spec.dtype, shape, out)
         rows = self.rows - index * self.spec.chunk_rows
         return chunk if rows >= len(chunk) else chunk[:rows]
-
-
-def _with_crc(data: bytes) -> memoryview:
-    """The data and its checksum.
-
-    NumPy copies without holding the interpreter, also while the system maps fresh memory, which
-    takes four times as long as the copy.
-    """
-    whole = np.empty(len(data) + CRC_BYTES, np.uint8)
-    whole[:-CRC_BYTES] = np.frombuffer(data, np.uint8)
-    whole[-CRC_BYTES:] = np.array([crc32c(data)], "<u4").view(np.uint8)
-    return whole.data
 
 
 def _checked(data: memoryview, what: str) -> memoryview:
