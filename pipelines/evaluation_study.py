@@ -161,7 +161,7 @@ def measured(document: Mapping[str, Any]) -> str:
     return as_table(head, rows) + "".join(
         f"\n\n{_steered(titles[name].title, result['steering'])}"
         for name, result in document["dictionaries"].items()
-        if result.get("steering")
+        if result["steering"]
     )
 
 

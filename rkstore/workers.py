@@ -1,4 +1,4 @@
-"""Workers of Ray: the cluster started or joined in silence, and its errors as sentences."""
+"""Workers of Ray: their options, the cluster started or joined, its errors as sentences."""
 
 import logging
 import os
@@ -9,12 +9,28 @@ from io import StringIO
 from typing import Any
 
 from rkstore.errors import BadInput, RkstoreError, one_line
+from rkstore.settings import option
 
 # How often Ray tries again what a worker died of, before it gives up.
 RETRIES = 3
 
 # Memory for what Ray carries between processes, never activations. Ray's least.
 CARRIED_BYTES = 100 * 2**20
+
+
+def how_many(each: str) -> Any:
+    """The option of how many workers; ``each`` says what one of them has."""
+    return option(2, f"Workers, each with {each}.", least=1, identity=False, newer=True)
+
+
+def which_cluster() -> Any:
+    """The option of the cluster that they are in."""
+    return option(
+        None,
+        "Ray cluster to join, HOST:PORT or auto; without it, workers are started on this machine.",
+        identity=False,
+        newer=True,
+    )
 
 
 def library() -> Any:

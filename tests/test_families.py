@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import tree
 
 from rkstore.dictionaries import (
     LAYOUTS,
@@ -27,13 +28,18 @@ from rkstore.dictionaries.selects.jumprelu import JumpReLU
 from rkstore.dictionaries.selects.relu import ReLU
 from rkstore.dictionaries.wirings import WIRINGS, Bank, Wires, Wiring
 from rkstore.errors import BadInput
+from rkstore.harvest.engines import ENGINES as HARVEST_ENGINES
+from rkstore.harvest.engines import base as harvest
+from rkstore.harvest.engines.local import Local
+from rkstore.harvest.run import prepare, run
+from rkstore.harvest.settings import HarvestSettings
 from rkstore.rkcnn import DIRECTIONS, SCORES, SUBSETS, Moments
 from rkstore.rkcnn.directions import Directions
 from rkstore.rkcnn.mine import probe
 from rkstore.rkcnn.scores.base import MomentScore
 from rkstore.rkcnn.settings import ProbeSettings
 from rkstore.rkcnn.subsets import Subsets
-from rkstore.settings import Settings, combined, from_yaml, option
+from rkstore.settings import Settings, combined, from_yaml, option, replace
 from rkstore.share.exchange import EXPORTERS, IMPORTERS
 from rkstore.share.exchange.base import Exporter, Importer, Source
 from rkstore.share.exchange.exporting import export_store
@@ -45,12 +51,14 @@ from rkstore.store.codecs import CODECS
 from rkstore.store.codecs.base import Codec, Encoded
 from rkstore.store.sites import Site
 from rkstore.store.store import Store
+from rkstore.training.engines import ENGINES as TRAINING_ENGINES
+from rkstore.training.engines import base as training
 from rkstore.training.helpers import HELPERS, Helper
 from rkstore.training.inits import INITS, Init, Start
 from rkstore.training.objective import Pass
 from rkstore.training.settings import TrainSettings
 from rkstore.training.sitenorms import SITE_NORMS, Normal, OfSite, SiteNorm
-from rkstore.training.train import train
+from rkstore.training.train import train, train_all
 
 
 class Power(MomentScore):
@@ -201,6 +209,35 @@ class Pull(Helper):
 
     def loss(self, now: Pass) -> torch.Tensor:
         return self.pull * now.pre.square().mean()
+
+
+class Told(harvest.Engine):
+    """This process, with a line in a file for each shard."""
+
+    name = "told"
+    told: str = option("told.txt", "File of the shards that were made.", path=True)
+
+    def shards(self, harvest: Any, writer: Any, advance: Any) -> harvest.Shards:
+        for shard in Local().shards(harvest, writer, advance):
+            with Path(self.told).open("a", encoding="utf-8") as file:
+                file.write(f"{shard}\n")
+            yield shard
+
+
+class Backwards(training.Engine):
+    """This process, the last jobs first."""
+
+    name = "backwards"
+    most: int = option(2, "Jobs at most.", least=1, identity=False, newer=True)
+
+    def each(
+        self,
+        jobs: Sequence[Callable[[], training.R]],
+        device: str,  # noqa: ARG002
+    ) -> list[training.R]:
+        if len(jobs) > self.most:
+            raise BadInput(f"there are {len(jobs)} jobs: --most is {self.most}")
+        return [job() for job in reversed(jobs)][::-1]
 
 
 @pytest.fixture
@@ -401,6 +438,34 @@ def test_a_helper_with_an_option(learn: Any, monkeypatch: pytest.MonkeyPatch) ->
     found, identity = learn(extended, pull=1e3)
     assert not torch.equal(found.W_enc, without.W_enc)
     assert identity["pull"] == 1e3
+
+
+def test_an_engine_of_harvests_with_an_option(
+    harvested: Store, harvest_settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(HARVEST_ENGINES, "told", Told)  # type: ignore[arg-type]
+    extended = combined(engine=HARVEST_ENGINES)(HarvestSettings)
+    usual = dict(harvest_settings(out=str(tmp_path / "made")))
+    told = {"engine": "told", "told": str(tmp_path / "shards.txt")}
+    made = run(prepare(extended(**usual | told)))
+    assert (tmp_path / "shards.txt").read_text("utf-8").split() == list("01234")
+    assert tree(made.root) == tree(harvested.root)
+
+
+def test_an_engine_of_trainings_with_an_option(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(TRAINING_ENGINES, "backwards", Backwards)  # type: ignore[arg-type]
+    extended = combined(engine=TRAINING_ENGINES)(TrainSettings)
+    given = {"d_sae": 24, "k": 4, "steps": 3, "batch_size": 32, "seeds": "0-2", "name": "three"}
+    given |= {"store": store.where}
+    usual = train_all([TrainSettings(**given, out=str(tmp_path / "usual"))])
+    other = extended(**given, out=str(tmp_path / "other"), engine="backwards", most=3)
+    found = train_all([other])
+    assert [path.name for path in found] == [path.name for path in usual]
+    assert [tree(path) for path in found] == [tree(path) for path in usual]
+    with pytest.raises(BadInput, match="there are 3 jobs: most is 2"):
+        train_all([replace(other, most=2)])
 
 
 def test_an_option_of_another_importer_is_refused(store: Store, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "door": set(),
     "settings": {"errors"},
-    "workers": {"errors"},
+    "workers": {"errors", "settings"},
     "store": {"errors", "door"},
     **dict.fromkeys(("harvest", "planted", "share", "rkcnn", "dictionaries"), LOW),
     "training": LOW | {"dictionaries", "rkcnn"},

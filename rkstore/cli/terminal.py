@@ -64,16 +64,18 @@ def describe_piece(harvest: "Harvest") -> str:
 def describe_cost(plan: "HarvestCost") -> str:
     """What the harvest will cost, in one line."""
     cost = plan.chosen
+    by, each = (f" by {plan.engine}", " each") if plan.engine else ("", "")
     return (
         f"cost    about {size(plan.bytes_of(cost))}{_free(plan.free_bytes)}, "
-        f"{duration(plan.seconds_of(cost))}, {size(plan.memory_bytes)} of memory"
+        f"{duration(plan.seconds_of(cost))}{by}, {size(plan.memory_bytes)} of memory{each}"
     )
 
 
 def describe_plan(plan: "HarvestCost") -> str:
     """What the harvest would cost with each codec, measured on a sample."""
     lines = [
-        f"memory  about {size(plan.memory_bytes)}",
+        *([_engine(plan)] if plan.engine else []),
+        f"memory  about {size(plan.memory_bytes)}{' for each worker' if plan.engine else ''}",
         *([] if plan.device is None else [_device(plan.device)]),
         *([f"disk    {size(plan.free_bytes)} free"] if math.isfinite(plan.free_bytes) else []),
         "",
@@ -86,8 +88,16 @@ def describe_plan(plan: "HarvestCost") -> str:
             f"{cost.codec:10}{size(plan.bytes_of(cost)):>10}{duration(plan.seconds_of(cost)):>10}"
             f"{duration(plan.reading_seconds_of(cost)):>14}  {pays}"
         )
-    model = duration(plan.model_seconds)
+    model = duration(plan.model_seconds) + (" in one process" if plan.engine else "")
     return "\n".join([*lines, "", f"Running the model again instead of reading takes {model}."])
+
+
+def _engine(plan: "HarvestCost") -> str:
+    """Who makes the shards, and what the times below take for granted."""
+    return (
+        f"engine  {plan.engine}, {plan.shards_of_one} of {plan.shards} shards each at most; times "
+        "are for workers as fast as this process alone"
+    )
 
 
 def _device(device: "DeviceMemory") -> str:

@@ -67,7 +67,7 @@ class HarvestCost:
     """The requested codec comes first."""
     memory_bytes: int
     """Peak: two batches in float32, one stored shard, the model. With an accelerator: two batches
-    and two shards, as they are stored."""
+    and two shards, as they are stored. With several workers, of each of them."""
     free_bytes: float
     """Infinite at a URL."""
     written_bytes: int
@@ -76,6 +76,11 @@ class HarvestCost:
     """Whether another store determines the tokens."""
     device: DeviceMemory | None = None
     """None without an accelerator."""
+    engine: str = ""
+    """Who makes the shards; nothing if it is this process."""
+    shards: int = 1
+    at_once: int = 1
+    """Shards that are made at the same time."""
 
     @property
     def chosen(self) -> CodecCost:
@@ -86,16 +91,25 @@ class HarvestCost:
         return self.rows * cost.bytes_per_token
 
     def seconds_of(self, cost: CodecCost) -> float:
-        """Seconds of the whole harvest."""
-        return self.rows * (self.model_seconds_per_token + cost.seconds_per_token)
+        """Seconds of the whole harvest, if every worker is as fast as this process.
+
+        A worker makes whole shards: that of the one which makes most.
+        """
+        rows = self.rows * self.shards_of_one / self.shards
+        return rows * (self.model_seconds_per_token + cost.seconds_per_token)
 
     def reading_seconds_of(self, cost: CodecCost) -> float:
         """Seconds of reading the finished store once."""
         return self.rows * cost.read_seconds_per_token
 
     @property
+    def shards_of_one(self) -> int:
+        """Shards that the worker which makes most of them makes, one after another."""
+        return math.ceil(self.shards / self.at_once)
+
+    @property
     def model_seconds(self) -> float:
-        """Seconds of running the model once."""
+        """Seconds of running the model once, in this process."""
         return self.rows * self.model_seconds_per_token
 
     def readings(self, cost: CodecCost) -> int | None:
@@ -184,6 +198,9 @@ def plan(harvest: Harvest, codecs: Sequence[str] = ()) -> HarvestCost:
         written_bytes=_written(harvest.out),
         paired="paired_with" in manifest.source,
         device=device,
+        engine=harvest.engine.describe(),
+        shards=len(harvest.whole.shards),
+        at_once=harvest.engine.at_once,
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from rkstore.errors import BadInput
-from rkstore.harvest.load import load_model
+from rkstore.harvest.load import check_revision, load_model
 from rkstore.harvest.model import Model
 from rkstore.harvest.pairs import PAIRS, pairs_of
 from rkstore.harvest.settings import USUAL_HOOK, HooksSettings
@@ -86,6 +86,7 @@ def listing(name: str, settings: HooksSettings) -> Listing:
     Raises:
         BadInput, RkstoreError: the model cannot be loaded, or has no such layer or hook.
     """
+    check_revision(name, settings.revision)
     model = load_model(
         name,
         device=settings.device,

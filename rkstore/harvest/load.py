@@ -234,6 +234,14 @@ def _check_there(name: str) -> None:
         raise BadInput(f"there is no directory {name}: give --model a directory or a Hub name")
 
 
+def check_revision(name: str, revision: str | None) -> None:
+    """Raise BadInput if a revision is given of a directory, where it would be ignored."""
+    if revision is not None and Path(model_name(name)).is_dir():
+        raise BadInput(
+            f"--revision is {revision}: {name} is a directory, which has no revisions: leave it out"
+        )
+
+
 def _check_configured(path: Path) -> None:
     if not (path / "config.json").is_file():
         raise BadInput(

@@ -237,6 +237,13 @@ class Model:
             ) from None
         return {site.hook_name: _rows(found, site, hook[site.hook_name], ids) for site in sites}
 
+    def unload(self) -> None:
+        """Give back the memory of the weights: the model cannot be run again."""
+        on = self.device
+        self.capture.plain.to("meta")
+        if on == "cuda":
+            torch.cuda.empty_cache()
+
     def wait(self) -> None:
         """Wait until everything asked of an accelerator is computed."""
         if self.device == "cuda":

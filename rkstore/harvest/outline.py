@@ -13,9 +13,10 @@ import torch
 from rkstore.errors import BadInput
 from rkstore.harvest.capture.examine import examine, probes
 from rkstore.harvest.capture.transformers import Transformers
-from rkstore.harvest.load import config_of, known_as, shaped
+from rkstore.harvest.load import check_revision, config_of, known_as, shaped
 from rkstore.harvest.model import Model
 from rkstore.harvest.pairs import pairs_of
+from rkstore.harvest.run import check_widths
 from rkstore.harvest.settings import HarvestSettings
 from rkstore.harvest.text.ignored import check_text
 from rkstore.harvest.tokens import whole_blocks
@@ -65,6 +66,7 @@ def outline(settings: HarvestSettings) -> Outline:
         RkstoreError: the Hub cannot be reached, or has no such model.
     """
     check_text(settings)
+    check_revision(settings.model, settings.revision)
     config = config_of(settings.model, settings.revision)
     return outline_of(config, known_as(settings.model), settings)
 
@@ -96,6 +98,7 @@ def outline_of(config: Any, name: str, settings: HarvestSettings) -> Outline:
     pairs = pairs_of(model, settings.pair, settings.layers)
     paired = [hook for pair in pairs for hook in (pair.reads, pair.writes)]
     sites = model.sites([*settings.hooks, *paired], settings.layers)
+    check_widths(model, sites, settings)
     embedding = plain.get_input_embeddings().weight
     parameters = sum(p.numel() for p in plain.parameters())
     head = plain.get_output_embeddings()

@@ -17,10 +17,11 @@ from typing import Any
 import torch
 
 from rkstore.errors import BadInput
+from rkstore.harvest.capture import CAPTURES
 from rkstore.harvest.engines import ENGINES
 from rkstore.harvest.engines.base import Engine
 from rkstore.harvest.from_text import text_tokens
-from rkstore.harvest.load import load_model
+from rkstore.harvest.load import check_revision, load_model
 from rkstore.harvest.model import Model, nearest
 from rkstore.harvest.paired import open_partner, paired_tokens
 from rkstore.harvest.pairs import pairs_of, renamed
@@ -38,7 +39,8 @@ from rkstore.store.sites import Pair, Site, block_of
 from rkstore.store.store import Store
 from rkstore.store.writing.whole import manifest_of, rows_bar, writer_at
 
-# A difference in any of these may change the last bit of a value.
+# A difference in any of these may change the last bit of a value. TransformerLens is recorded
+# whoever captures, as it always was; an engine is not, because all engines give the same bytes.
 LIBRARIES = ("rkstore", "torch", "transformers", "transformer-lens", "tokenizers", "numpy")
 
 
@@ -121,7 +123,7 @@ def prepare(settings: HarvestSettings) -> Harvest:
     sites = model.sites([*settings.hooks, *paired], settings.layers)
     if settings.heads == "apart":
         sites = model.apart(sites)
-    _check_widths(model, sites, settings)
+    check_widths(model, sites, settings)
     sites, aliases = model.once(sites)
     pairs = tuple(renamed(pair, aliases) for pair in pairs)
     if partner is None:
@@ -143,8 +145,9 @@ def load(settings: HarvestSettings) -> Model:
     """The model of a harvest.
 
     Raises:
-        BadInput, RkstoreError: see :func:`load_model`.
+        BadInput, RkstoreError: see :func:`load_model`; or a directory is given a revision.
     """
+    check_revision(settings.model, settings.revision)
     return load_model(
         settings.model,
         device=settings.device,
@@ -156,9 +159,10 @@ def load(settings: HarvestSettings) -> Model:
     )
 
 
-def libraries() -> dict[str, str]:
-    """The version of each library on which a value depends."""
-    return {name: importlib.metadata.version(name) for name in LIBRARIES}
+def libraries(capture: str) -> dict[str, str]:
+    """The version of each library on which a value of that capture depends."""
+    names = (*LIBRARIES, *CAPTURES[capture].libraries)
+    return {name: importlib.metadata.version(name) for name in names}
 
 
 def _piece(manifest: Manifest, asked: str) -> Piece:
@@ -201,7 +205,7 @@ def _manifest(
                 # Written only if given: earlier stores lacked the key.
                 **({} if settings.threads is None else {"threads": settings.threads}),
             },
-            "libraries": libraries(),
+            "libraries": libraries(settings.capture),
         },
     )
 
@@ -237,7 +241,8 @@ def write(harvest: Harvest, on_shard: Callable[[int], object] = lambda _: None) 
             on_shard(shard)
 
 
-def _check_widths(model: Model, sites: list[Site], settings: HarvestSettings) -> None:
+def check_widths(model: Model, sites: list[Site], settings: HarvestSettings) -> None:
+    """Raise BadInput if a site is not as wide as ``--d-in`` says."""
     width = settings.d_in
     other = next((site for site in sites if width is not None and site.width != width), None)
     if other is None:

@@ -423,12 +423,3 @@ def test_a_dictionary_of_another_width_is_refused_with_both_widths(trained, tmp_
     save_dictionary(dictionary, tmp_path, {"hook_name": SITE})
     with pytest.raises(BadInput, match=f"13 wide, {SITE} in .* is 12 wide"):
         evaluate([tmp_path], EvaluateSettings(store=str(store.root)))
-
-
-def test_a_dictionary_of_a_site_that_is_not_in_the_store_is_refused(trained, tmp_path):
-    store, _, _ = trained
-    save_dictionary(
-        Dictionary.of_site(12, 4, select_named("relu", {})), tmp_path, {"hook_name": "blocks.7.mlp"}
-    )
-    with pytest.raises(BadInput, match=r"'blocks\.7\.mlp' is not in the store"):
-        evaluate([tmp_path], EvaluateSettings(store=str(store.root)))

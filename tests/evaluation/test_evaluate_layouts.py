@@ -84,9 +84,10 @@ def test_another_name_of_a_site_is_the_site(make_store, tmp_path):
     [
         ("blocks.0.ln2.hook_normalized", "harvest it with --hook blocks.0.ln2.hook_normalized"),
         ("blocks.0.attn.hook_z.h1", "harvest it with --hook blocks.0.attn.hook_z --heads apart"),
+        ("blocks.7.mlp", "'blocks.7.mlp' is not in the store"),
     ],
 )
-def test_a_site_that_the_store_lacks_is_refused_with_what_to_harvest(
+def test_a_site_that_the_store_lacks_is_refused_with_what_to_harvest_if_that_is_known(
     store, tmp_path, hook_name, said
 ):
     sae(hook_name=hook_name).save_pretrained(tmp_path / "other")
@@ -116,11 +117,6 @@ def test_a_file_that_does_not_say_how_weights_were_changed_is_doubted(make_store
     dictionary.save_pretrained(tmp_path / "new")
     [result] = measured(store, tmp_path / "new")
     assert not any("centred" in note for note in result.notes)
-
-
-def test_another_width_is_refused(store, tmp_path):
-    sae(hook_name="blocks.1.hook_mlp_out").save_pretrained(tmp_path / "wide")
-    assert "12 wide" in refused(store, tmp_path / "wide")
 
 
 def test_a_training_starts_from_a_dictionary_whose_files_name_no_site(store, tmp_path):

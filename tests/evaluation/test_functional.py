@@ -516,6 +516,19 @@ def test_intervals_cover_what_they_should():
 # Two models.
 
 
+def beside(store, model, out):
+    """The store of a second model on the same tokens."""
+    settings = HarvestSettings(
+        model=str(model),
+        paired_with=str(store.root),
+        shard_rows=CONTEXT,
+        hook=("hook_resid_post",),
+        codec="float32",
+        out=str(out),
+    )
+    return run(prepare(settings))
+
+
 def test_in_each_of_two_models_the_crosscoder_reads_both(store, model_dir, plain, tmp_path, saved):
     import transformers
 
@@ -526,22 +539,11 @@ def test_in_each_of_two_models_the_crosscoder_reads_both(store, model_dir, plain
     for mine, theirs in zip(second.parameters(), plain[0].parameters(), strict=True):
         mine.data = theirs.data + 0.05 * torch.randn_like(theirs)
     second.save_pretrained(other)
-    beside = run(
-        prepare(
-            HarvestSettings(
-                model=str(other),
-                paired_with=str(store.root),
-                shard_rows=CONTEXT,
-                hook=("hook_resid_post",),
-                codec="float32",
-                out=str(tmp_path / "beside"),
-            )
-        )
-    )
+    second_store = beside(store, other, tmp_path / "beside")
     sites = tuple(Site(f"{name}:{RESID[1].hook_name}", WIDTH) for name in ("base", "chat"))
     dictionary = dictionary_of(Wiring((Bank(24, sites, sites),)))
     checkpoint = saved(dictionary, model_name="tiny+other")
-    options = {"store": str(store.root), "paired_with": str(beside.root), "any_model": True}
+    options = {"store": str(store.root), "paired_with": str(second_store.root), "any_model": True}
     settings = EvaluateSettings(**options, model=(str(model_dir), str(other)))
     splices = Functional([checkpoint], settings).run()[0].splices
     assert [splice.sites for splice in splices] == [(site.hook_name,) for site in sites]
@@ -566,24 +568,13 @@ def test_in_each_of_two_models_the_crosscoder_reads_both(store, model_dir, plain
 
 def test_exclusive_latents_move_their_own_model_alone(store, model_dir, tmp_path, saved):
     """Of two stores of one model, the map between them is the identity: it carries everything."""
-    beside = run(
-        prepare(
-            HarvestSettings(
-                model=str(model_dir),
-                paired_with=str(store.root),
-                shard_rows=CONTEXT,
-                hook=("hook_resid_post",),
-                codec="float32",
-                out=str(tmp_path / "beside"),
-            )
-        )
-    )
+    second_store = beside(store, model_dir, tmp_path / "beside")
     a, b = (Site(f"{name}:{RESID[1].hook_name}", WIDTH) for name in ("base", "chat"))
     banks = (Bank(6, (a,), (a,)), Bank(6, (b,), (b,)), Bank(12, (a, b), (a, b)))
     checkpoint = saved(dictionary_of(Wiring(banks)), model_name="tiny+tiny")
     settings = EvaluateSettings(
         store=str(store.root),
-        paired_with=str(beside.root),
+        paired_with=str(second_store.root),
         model=(str(model_dir), str(model_dir)),
         any_model=True,
         blocks=3,

@@ -1,6 +1,7 @@
 """Where activations come from: whatever program hooks into a model, a name gives the same rows."""
 
 import sys
+from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import product
 from typing import Any
@@ -15,7 +16,7 @@ from rkstore.errors import BadInput
 from rkstore.harvest.capture import CAPTURES
 from rkstore.harvest.edited import logits
 from rkstore.harvest.load import load_model
-from rkstore.harvest.run import prepare, run
+from rkstore.harvest.run import LIBRARIES, prepare, run
 from rkstore.store.sites import Site, block_of
 
 TOKENS = np.random.default_rng(7).integers(0, 280, (3, 20)).astype(np.int32)
@@ -101,6 +102,14 @@ def test_a_store_says_whose_hooks_its_rows_are_from_if_not_the_usual(harvest_set
     assert other.manifest.source["model"]["capture"] == "transformers"
     name = usual.hook_names[0]
     np.testing.assert_allclose(other.read(name), usual.read(name), atol=0.05)
+
+
+@pytest.mark.parametrize("capture", THERE)
+def test_a_store_says_the_version_of_the_program_that_hooked(harvest_settings, capture):
+    recorded = prepare(harvest_settings(capture=capture)).manifest.source["libraries"]
+    own = {"interp-engine"} if capture == "interp-engine" else set()
+    assert recorded.keys() == {*LIBRARIES, *own}
+    assert all(version(name) == number for name, number in recorded.items())
 
 
 def test_a_model_spread_over_devices_gives_the_rows_of_one_device(harvest_settings, tmp_path):

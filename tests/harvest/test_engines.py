@@ -140,6 +140,22 @@ def test_this_process_into_an_object_store(harvested, harvest_settings, bucket, 
 
 
 @pytest.mark.usefixtures("cluster")
+def test_once_there_are_workers_this_process_has_no_weights(
+    harvest_settings, tmp_path, monkeypatch
+):
+    """What the model is needed for here is known: its hooks and its digest."""
+    ready = prepare(harvest_settings(engine="ray", out=str(tmp_path / "store")))
+
+    def started(*_):
+        assert all(p.is_meta for p in ready.model.capture.plain.parameters())
+        raise Interrupted
+
+    monkeypatch.setattr(engine, "_worker", started)
+    with pytest.raises(Interrupted):
+        run(ready)
+
+
+@pytest.mark.usefixtures("cluster")
 def test_a_worker_with_other_libraries_is_refused_in_one_sentence(harvest_settings, tmp_path):
     ready = prepare(harvest_settings(engine="ray", workers=1, out=str(tmp_path / "store")))
     source = ready.manifest.source | {"libraries": {"torch": "1.0"}}

@@ -1,20 +1,49 @@
 """What a harvest will cost, before it costs anything."""
 
 import re
+from functools import cache
+from itertools import count
 
 import pytest
+import torch
 
-from rkstore.cli.terminal import describe_plan, duration
-from rkstore.errors import RkstoreError
+from rkstore.cli.terminal import (
+    describe_cost,
+    describe_harvest,
+    describe_outline,
+    describe_plan,
+    duration,
+)
+from rkstore.errors import BadInput, RkstoreError
+from rkstore.harvest import cost
+from rkstore.harvest import run as harvesting
 from rkstore.harvest.cost import CodecCost, HarvestCost, plan
+from rkstore.harvest.outline import outline
 from rkstore.harvest.run import Harvest, prepare, run
+from rkstore.harvest.settings import HarvestSettings
+from rkstore.settings import options_in, replace
 from rkstore.store.codecs import CODECS
 
+# Another value of every option of a plan than those of these tests.
+OTHERS = (
+    {"model": "demo", "revision": "v1", "tokenizer": "demo", "layers": "0", "d_in": 63}
+    | {"hook": ("hook_resid_pre",), "pair": ("mlp",), "heads": "apart"}
+    | {"text": ("other.txt",), "dataset": "python", "dataset_config": "a", "split": "test"}
+    | {"fallback": ("b",), "text_column": "c", "chat_column": "d", "tokenized_by": "e"}
+    | {"ids_column": "f", "whole_contexts": True, "id_column": "g", "shuffle_buffer": 5}
+    | {"paired_with": "store", "align": "text", "partner_tokenizer": "h", "tokens": 160}
+    | {"context_size": 8, "prepend_bos": False, "batch_size": 2, "dtype": "bfloat16"}
+    | {"codec": "float32", "format": "hdf5", "compression": "none", "shard_rows": 32}
+    | {"device": "meta", "device_map": "auto", "capture": "transformers", "seed": 1}
+    | {"out": "elsewhere", "threads": 3, "shards": "0:1", "engine": "ray"}
+    | {"workers": 3, "address": "head:6379"}
+)
 
-def make_plan(free=10_000, written=0, read=0.1, context_size=100, widths=(5,) * 12):
+
+def make_plan(free=10_000, written=0, read=0.1, context_size=100, widths=(5,) * 12, **more):
     """Of 1,000 tokens, 20 bytes each, or 5 with another codec."""
     costs = (CodecCost("float32", 20.0, 0.5, read), CodecCost("int8", 5.0, 0.7, read))
-    return HarvestCost(1000, context_size, widths, 1.0, costs, 1, free, written)
+    return HarvestCost(1000, context_size, widths, 1.0, costs, 1, free, written, **more)
 
 
 @pytest.fixture
@@ -115,3 +144,71 @@ def test_a_store_pays_once_its_cost_is_below_that_of_as_many_runs_of_the_model(r
 
 def test_times_are_told_in_units_a_person_uses():
     assert [duration(s) for s in (1.5, 90, 600, 9000)] == ["1.5 s", "90 s", "10 min", "2.5 h"]
+
+
+@pytest.mark.parametrize(("workers", "each"), [(1, 7), (2, 4), (3, 3), (6, 2), (7, 1), (20, 1)])
+def test_workers_share_whole_shards_and_the_plan_says_so(workers, each):
+    """1.5 s a token, and 7 shards of 1,000 tokens in all."""
+    planned = make_plan(shards=7, at_once=workers, engine="workers of Ray")
+    assert planned.seconds_of(planned.chosen) == pytest.approx(1500 * each / 7)
+    assert f"engine  workers of Ray, {each} of 7 shards each at most" in describe_plan(planned)
+    assert "by workers of Ray, 1 B of memory each" in describe_cost(planned)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that goes on by one second whenever it is looked at, and a disk that stays as it is.
+
+    What a plan measures is then the same each time.
+    """
+    ticks = count()
+    monkeypatch.setattr(cost.time, "perf_counter", lambda: float(next(ticks)))
+    monkeypatch.setattr(Harvest, "free_bytes", 10**12)
+    monkeypatch.setattr(harvesting, "load_model", cache(harvesting.load_model))
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def planned(settings):
+    """All that a plan knows and says."""
+    if settings.device == "meta":
+        return describe_outline(outline(settings))
+    ready = prepare(settings)
+    return describe_harvest(ready), describe_plan(plan(ready)), ready.whole
+
+
+def is_ignored(settings, name):
+    """Whether another value of an option changes nothing in a plan, and is not refused."""
+    usual = planned(settings)
+    assert planned(settings) == usual
+    try:
+        return planned(replace(settings, **{name: OTHERS[name]})) == usual
+    except BadInput:
+        return False
+
+
+def test_every_option_of_a_plan_has_another_value_here():
+    assert OTHERS.keys() == options_in(HarvestSettings).keys()
+
+
+@pytest.mark.usefixtures("clock")
+@pytest.mark.parametrize("name", OTHERS)
+def test_no_option_of_a_plan_is_ignored(harvest_settings, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other.txt").write_text("Another text, of a few more words. " * 200)
+    if name in ("engine", "workers", "address"):
+        pytest.importorskip("ray", reason="ray is not installed")
+    engine = "ray" if name in ("workers", "address") else "local"
+    assert not is_ignored(harvest_settings(out="store", engine=engine), name)
+
+
+@pytest.mark.parametrize("name", OTHERS.keys() - {"device"})
+def test_no_option_of_a_plan_by_the_configuration_alone_is_ignored(model_dir, name):
+    settings = HarvestSettings(model=str(model_dir), device="meta", tokens=320, context_size=16)
+    assert not is_ignored(settings, name)
+
+
+def test_a_map_of_devices_is_refused_with_workers_that_have_one_each(harvest_settings):
+    with pytest.raises(BadInput, match="device_map would be ignored with engine ray"):
+        prepare(harvest_settings(engine="ray", device_map="auto"))

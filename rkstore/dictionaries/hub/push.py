@@ -1,5 +1,6 @@
 """Publishing a dictionary in a model repository of the Hub, with a card that says what it is."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from tqdm import tqdm
@@ -70,21 +71,26 @@ def push(
     )
     with location.writing(place.name) as found:
         _check_free(location.url, found, files)
-        missing = [
-            name
+        missing = {
+            name: record.bytes
             for name, record in records.items()
             if name not in found or not location.has(name, record, root / name)
-        ]
-        total = sum(records[name].bytes for name in missing)
-        with tqdm(total=total, unit="B", unit_scale=True, desc="push", disable=None) as bar:
-            for name in missing:
-                location.put(name, root / name)
-                bar.update(records[name].bytes)
+        }
+        _put(location, root, missing)
         if place.under and not location.has_bytes(CARD, text.encode()):
             location.put_bytes(CARD, text.encode())
         location.put_card(text, mark(place))
         location.check_written()
-    return Moved(len(missing), total, len(files) - len(missing))
+    return Moved(len(missing), sum(missing.values()), len(files) - len(missing))
+
+
+def _put(location: HubDestination, root: Path, files: Mapping[str, int]) -> None:
+    """Send files, by name and size."""
+    total = sum(files.values())
+    with tqdm(total=total, unit="B", unit_scale=True, desc="push", disable=None) as bar:
+        for name, size in files.items():
+            location.put(name, root / name)
+            bar.update(size)
 
 
 def _check_free(url: str, found: set[str], files: list[str]) -> None:

@@ -28,6 +28,9 @@ class Capture(ABC):
 
     name: ClassVar[str]
 
+    libraries: ClassVar[tuple[str, ...]] = ()
+    """Packages that it needs besides those of every harvest: a store records their versions."""
+
     plain: Any
     """The model of transformers."""
 

@@ -29,6 +29,7 @@ class InterpEngine(OnModules):
     """A model of transformers, with the places that interp-engine finds."""
 
     name = "interp-engine"
+    libraries = ("interp-engine",)
 
     def __init__(self, plain: Any, engine: Any) -> None:
         self._engine = engine

@@ -26,6 +26,15 @@ class Engine(Settings):
     def check(self) -> None:
         """Raise BadInput, before anything is loaded, if it is not available."""
 
+    @property
+    def at_once(self) -> int:
+        """How many shards it makes at the same time, each as fast as this process would."""
+        return 1
+
+    def describe(self) -> str:
+        """Who makes them, for a plan; nothing if it is this process."""
+        return ""
+
     @abstractmethod
     def shards(self, harvest: Harvest, writer: Writer, advance: Advance) -> Shards:
         """Make the missing shards and record them in order; yields each once it is recorded.

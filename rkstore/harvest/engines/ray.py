@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from rkstore.errors import BadInput
 from rkstore.harvest.engines.base import Engine, Shards
 from rkstore.harvest.filling import fill
-from rkstore.settings import option, replace
-from rkstore.workers import RETRIES, cluster, library, one_sentence
+from rkstore.settings import replace
+from rkstore.workers import RETRIES, cluster, how_many, library, one_sentence, which_cluster
 
 if TYPE_CHECKING:
     from rkstore.harvest.model import Model
@@ -39,15 +39,22 @@ class Ray(Engine):
     """Workers of Ray."""
 
     name = "ray"
-    workers: int = option(2, "Workers, each with a model of its own.", least=1)
-    address: str | None = option(
-        None,
-        "Ray cluster to join, HOST:PORT or auto; without it, workers are started on this machine.",
-    )
+    workers: int = how_many("a model of its own")
+    address: str | None = which_cluster()
 
     def check(self) -> None:
         """As of every engine."""
         library()
+
+    @property
+    def at_once(self) -> int:
+        """As of every engine."""
+        return self.workers
+
+    def describe(self) -> str:
+        """As of every engine."""
+        where = "" if self.address is None else f", cluster {self.address}"
+        return f"{self.workers} {'worker' if self.workers == 1 else 'workers'} of Ray{where}"
 
     def shards(self, harvest: Harvest, writer: Writer, advance: Advance) -> Shards:
         """As of every engine."""
@@ -58,6 +65,9 @@ class Ray(Engine):
         ray, threads = library(), torch.get_num_threads()
         with cluster(self.workers, threads, self.address), one_sentence():
             self._say_if_short(threads)
+            # The model was needed here for what the manifest says of it: which hooks give the
+            # same, and the digest that each worker's must have.
+            harvest.model.unload()
             attempts = writer.attempts()
             workers = [_worker(harvest, attempts, threads) for _ in range(self.workers)]
             try:
@@ -105,7 +115,7 @@ class Worker:
 
         if self._model is None:
             torch.set_num_threads(self._threads)
-            self._check({"libraries": libraries()})
+            self._check({"libraries": libraries(self._settings.capture)})
             model = load(self._settings)
             self._check(model.describe())
             self._model = model

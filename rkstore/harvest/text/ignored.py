@@ -28,16 +28,19 @@ OF_DATASETS: tuple[str, ...] = (
     *OF_STREAMS,
 )
 
-# What the meta device has no use for: there is no text, and nothing is written.
+# What the meta device has no use for: there is no text, nothing is computed or written, and the
+# hooks are those of plain modules. Sizes are told for every codec.
 OF_NUMBERS = (
     *("text", "paired_with", "align", "partner_tokenizer", "tokenizer", "prepend_bos", "seed"),
-    *("heads", "batch_size", "format", "compression", "shard_rows", "device_map", "out"),
+    *("heads", "batch_size", "codec", "format", "compression", "shard_rows", "device_map", "out"),
+    *("capture", "threads", "shards", "engine"),
 )
 
 # With this, where it applies, those are ignored.
 INSTEAD: tuple[tuple[str, Callable[[HarvestSettings], bool], tuple[str, ...]], ...] = (
     ("--paired-with", lambda s: s.paired_with is not None, ("text", *OF_DATASETS, *OF_TOKENS)),
     ("--device meta", lambda s: s.device == "meta", (*OF_NUMBERS, *OF_DATASETS)),
+    ("--engine ray", lambda s: s.engine == "ray", ("device_map",)),
     ("--text", lambda s: bool(s.text), OF_DATASETS),
     (f"--dataset {PYTHON_CORPUS}", lambda s: s.dataset == PYTHON_CORPUS, OF_DATASETS[1:]),
     ("--tokenized-by", lambda s: s.tokenized_by is not None, ("text_column", "chat_column")),

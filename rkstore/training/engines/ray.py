@@ -14,28 +14,16 @@ from typing import Any
 from tqdm import tqdm
 
 from rkstore.errors import BadInput
-from rkstore.settings import option
 from rkstore.training.engines.base import Engine, R
-from rkstore.workers import RETRIES, cluster, library, one_sentence
+from rkstore.workers import RETRIES, cluster, how_many, library, one_sentence, which_cluster
 
 
 class Ray(Engine):
     """Workers of Ray."""
 
     name = "ray"
-    workers: int = option(
-        2,
-        "Workers, each with one pass over the store at a time.",
-        least=1,
-        identity=False,
-        newer=True,
-    )
-    address: str | None = option(
-        None,
-        "Ray cluster to join, HOST:PORT or auto; without it, workers are started on this machine.",
-        identity=False,
-        newer=True,
-    )
+    workers: int = how_many("one pass over the store at a time")
+    address: str | None = which_cluster()
 
     def check(self) -> None:
         """As of every engine."""
