@@ -85,11 +85,12 @@ peers: .venv-peers/installed
 readers: .venv-readers/installed
 
 # Each wants other versions of the same libraries, which what reads samples does not need.
-.venv-readers/installed:
+.venv-readers/installed: Makefile
 	$(PYTHON) -m venv .venv-readers
 	.venv-readers/bin/python -m pip install --quiet $(TORCH)
-	.venv-readers/bin/python -m pip install --quiet $(TORCH) aiofiles asyncer beartype blobfile \
-		datasets eai-sparsify faiss-cpu jaxtyping orjson pydantic sentence-transformers simple_parsing
+	.venv-readers/bin/python -m pip install --quiet $(TORCH) sae-lens==6.54.12 eai-sparsify==1.3.3 \
+		aiofiles asyncer beartype blobfile dataclasses-json datasets eindex-callum faiss-cpu \
+		jaxtyping matplotlib orjson pydantic sentence-transformers simple_parsing
 	.venv-readers/bin/python -m pip install --quiet --no-deps \
 		circuit-tracer==0.5.0 eai-delphi==0.1.3 sae-dashboard==0.8.0
 	touch $@

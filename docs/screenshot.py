@@ -30,9 +30,7 @@ def main() -> None:
         page = browser.new_page(viewport={"width": given.width, "height": given.height or 900})
         page.goto(f"{given.report.resolve().as_uri()}?theme={given.theme}{given.route}")
         page.wait_for_selector("main > *")
-        while page.evaluate("!!document.querySelector('.skeleton')"):
-            page.wait_for_timeout(50)
-        page.wait_for_timeout(200)
+        page.locator(".skeleton").first.wait_for(state="detached")
         picture = page.screenshot(full_page=not given.height)
         browser.close()
     # 256 colours: a quarter of the bytes, and nothing that one would see.

@@ -9,6 +9,7 @@ from rkstore.evaluation.measure import DENSITY_EDGES
 from rkstore.evaluation.report.page.decoders import BankWires
 from rkstore.evaluation.report.page.latents import PART, TELLING, Latents
 from rkstore.evaluation.report.page.logits import TOKENS, Logits
+from rkstore.evaluation.report.page.probe import ProbePage
 from rkstore.evaluation.report.page.tally import Tally
 from rkstore.evaluation.report.page.text import PART as TEXT_PART
 from rkstore.evaluation.report.page.text import Text
@@ -193,11 +194,38 @@ def _run(i: int, d_sae: int) -> dict[str, Any]:
     }
 
 
+def made_up_probe() -> ProbePage:
+    """A probe whose chance is one bin, far below its scores, as it is of a real site."""
+    rng = np.random.default_rng(0)
+    drawn = np.histogram(rng.normal(35, 3, 600).clip(0, 42), 40, (0, 42))[0].tolist()
+    scores = {
+        "edges": np.linspace(0, 42, 41).tolist(),
+        "drawn": drawn,
+        "drawn_range": [25.0, 42.0],
+        "chance": [600] + [0] * 39,
+        "chance_range": [0.2, 0.7],
+        "lowest_kept": 35.3,
+        "said": ["Made up."],
+    }
+    some = [[row, 20, 41, [20, 255]] for row in (64, 192, 320)]
+    shown = {"score": 40.0, "dimensions": [[7, 900], [3, -400]], "largest": 9.0, "mean": 4.0}
+    directions = [{**shown, "tokens": [k, k + 1], "samples": some} for k in (1, 20)]
+    meta = {"score": "kurtosis", "found": 8, "lede": "Made up.", "facts": [["Kept", "200"]]}
+    return ProbePage(meta | {"chance": "Made up.", "note": "Made up."}, scores, directions)
+
+
 def write_made_up(
-    out: Path, latents: int, runs: int = 1, names: dict[str, str] | None = None, **how: Any
+    out: Path,
+    latents: int,
+    runs: int = 1,
+    names: dict[str, str] | None = None,
+    probed: bool = False,
+    **how: Any,
 ) -> Made:
     """Write such a report; returns what it was written from."""
     made = made_up(latents, **how)
     _, text, vocabulary, own = made
-    write_folder(out, meta_of(made, runs), names or {}, text, vocabulary, own)
+    probe = made_up_probe() if probed else None
+    meta = meta_of(made, runs) | {"probe": probe and probe.meta}
+    write_folder(out, meta, names or {}, text, vocabulary, own, probe)
     return made

@@ -1,9 +1,10 @@
-"""Samples of every latent against the least that they need: the encoder, once over the rows."""
+"""Samples of every latent against the least that they need, one encoding, and against others."""
 
 import functools
 import itertools
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from harness.row import Bench, Sides, Target, compared
 from safetensors.torch import save_file
 
 from rkstore.dictionaries import Dictionary, select_named
+from rkstore.evaluation.effects import effects_on_logits
 from rkstore.evaluation.samples.collect import collect
 from rkstore.evaluation.samples.layouts import Subject
 from rkstore.evaluation.samples.looking import look
@@ -20,6 +22,7 @@ from rkstore.evaluation.samples.settings import CollectSettings, SamplesSettings
 from rkstore.evaluation.samples.write import write_found
 from rkstore.store.batches.assemble import read_rows
 from rkstore.store.store import Store
+from rows import reports
 
 WIDTH, D_SAE, K = 768, 24_576, 32
 
@@ -34,6 +37,11 @@ def dictionary(d_sae: int) -> Dictionary:
         for _, weights in made.banks:
             weights.W_enc.normal_(generator=generator)
     return made.eval()
+
+
+def save_weights(made: Dictionary, path: Path) -> None:
+    """For a program that knows nothing of rkstore."""
+    save_file({name: part.detach().contiguous() for name, part in made.state_dict().items()}, path)
 
 
 @compared(
@@ -87,9 +95,7 @@ def samples_delphi(bench: Bench) -> Iterator[Sides]:
     settings = SamplesSettings(rows=bench.size(8192, 4096), to="delphi")
     looking = look(made, store, settings)
     weights, rows = bench.work / "weights.safetensors", bench.work / "rows.npy"
-    save_file(
-        {name: part.detach().contiguous() for name, part in made.state_dict().items()}, weights
-    )
+    save_weights(made, weights)
     np.save(rows, np.concatenate([store.chunk(synthetic.SITE, chunk) for chunk in looking.chunks]))
     subject = Subject(store, made, {}, "random", looking, {})
     numbers = itertools.count()
@@ -101,4 +107,49 @@ def samples_delphi(bench: Bench) -> Iterator[Sides]:
 
     shape = (synthetic.SITE, synthetic.CONTEXT, K, settings.batch_size)
     with peer(bench, python, "delphi_cache.py", rows, weights, *shape, bench.work / "t") as theirs:
+        yield Sides(ours, theirs)
+
+
+@compared(
+    what="Samples and logits of 512 latents, as SAEDashboard's batches for Neuronpedia",
+    against="SAEDashboard's own runner, which has the rows computed already",
+    unit="s",
+    target=Target("at most", 0.5),
+    how="8,192 rows of the demo model, TopK, k = 32, in random directions; 20 samples and five of "
+    "each of five intervals, with all of their block. Ours reads the store, and has the model "
+    "loaded, for its unembedding alone. Theirs reads rows from the cache of its runner, and has an "
+    "unembedding of as many tokens. It also correlates latents with dimensions and one another.",
+    floor="Theirs encodes all rows again for each 128 latents, and looks through all of them for "
+    "each latent.",
+)
+def samples_saedashboard(bench: Bench) -> Iterator[Sides]:
+    python = python_of("readers")
+    store = Store(reports.harvested(bench))
+    made = reports.directions(bench.size(512, 256)).eval()
+    context = store.manifest.context_size
+    settings = SamplesSettings(
+        to="saedashboard",
+        model=("demo",),
+        special_tokens=True,
+        distinct_blocks=False,
+        sample_context_size=context - 1,
+    )
+    looking = look(made, store, settings)
+    effects = effects_on_logits(made, store, settings)
+    subject = Subject(store, made, {}, "random", looking, {}, effects=effects)
+    work = bench.work / "saedashboard-peer"
+    work.mkdir()
+    weights, rows, tokens = (work / name for name in ("weights.safetensors", "rows.npy", "ids.npy"))
+    save_weights(made, weights)
+    np.save(rows, store.read(reports.SITE))
+    np.save(tokens, store.column("token_id").astype(np.int64).reshape(-1, context))
+    numbers = itertools.count()
+
+    def ours() -> float:
+        began = time.perf_counter()
+        write_found(subject, settings, work / f"ours-{next(numbers)}")
+        return time.perf_counter() - began
+
+    given = (rows, tokens, weights, reports.K, effects.tokens, work / "theirs")
+    with peer(bench, python, "saedashboard_batches.py", *given) as theirs:
         yield Sides(ours, theirs)

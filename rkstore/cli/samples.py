@@ -13,7 +13,9 @@ from rkstore.evaluation.samples.settings import LatentsSettings, SamplesSettings
 @click.argument("checkpoint", type=PATH)
 @options_of(SamplesSettings)
 def samples(settings: SamplesSettings, checkpoint: str) -> None:
-    """One pass over the store, without the model. The output is complete or absent."""
+    """One pass over the store; the model is loaded for logits alone. The output is complete or
+    absent.
+    """
     from rkstore.evaluation.samples.write import write_samples
 
     found, out, notes = write_samples(checkpoint, settings)

@@ -135,7 +135,7 @@ class Apart:
             "massive": self.massive.astype(np.uint32),
             "massive_value": np.ascontiguousarray(self.massive_value),
         }
-        return ZSTD.encode(np.frombuffer(save(arrays), np.uint8))
+        return ZSTD.encode(np.frombuffer(save(arrays), np.uint8)).tobytes()
 
     @classmethod
     def from_bytes(cls, raw: bytes, rows: int, width: int) -> "Apart":

@@ -156,8 +156,11 @@ class PairedStore(Lookup):
         store, _ = self._site(hook_name)
         return store.codec if self._as_stored(store) else CODECS["float32"]
 
-    def stored_chunk(self, hook_name: str, chunk: int) -> Encoded:
+    def stored_chunk(self, hook_name: str, chunk: int, out: NDArray[Any] | None = None) -> Encoded:
         """One chunk of the pair's rows, encoded in :meth:`codec_of`.
+
+        Args:
+            out: see :meth:`Store.stored_chunk`.
 
         Raises:
             BadInput: the site or the chunk is not in the pair.
@@ -166,7 +169,7 @@ class PairedStore(Lookup):
         store, own = self._site(hook_name)
         self.check_chunk(chunk)
         if self._as_stored(store):
-            return store.stored_chunk(own, chunk)
+            return store.stored_chunk(own, chunk, out)
         return Encoded(self._gathered(store, own, *self.rows_of_chunk(chunk)))
 
     def chunk(self, hook_name: str, chunk: int) -> NDArray[np.float32]:

@@ -63,10 +63,13 @@ class ShardFiles:
         start = chunk * self.manifest.chunk_rows
         return self._sides.get(path, load).part(start, start + rows)
 
-    def _read(self, spec: ArraySpec, shard: int, chunk: int) -> np.ndarray:
+    def _read(
+        self, spec: ArraySpec, shard: int, chunk: int, out: np.ndarray | None = None
+    ) -> np.ndarray:
+        """One chunk of an array; see :meth:`Shard.chunk`."""
         try:
             with reading(self._format.shard_path(spec, shard), self.where):
-                return self._open(spec, shard).chunk(chunk)
+                return self._open(spec, shard).chunk(chunk, out)
         except RkstoreError:
             raise
         except (ValueError, OSError, RuntimeError, KeyError) as error:

@@ -141,10 +141,14 @@ class Store(ShardFiles, Lookup):
         """
         yield self
 
-    def stored_chunk(self, hook_name: str, chunk: int) -> Encoded:
+    def stored_chunk(self, hook_name: str, chunk: int, out: NDArray[Any] | None = None) -> Encoded:
         """One encoded chunk, ``(rows of the chunk, d_in)``, for the store's ``codec``.
 
         Its rows can be decoded separately, and it takes a quarter of the memory in int8.
+
+        Args:
+            out: contiguous memory that may be used for its values, of the codec's type and their
+                shape. If it was, they are ``out`` itself.
 
         Raises:
             BadInput, RkstoreError: see :meth:`chunk`.
@@ -153,7 +157,7 @@ class Store(ShardFiles, Lookup):
         self.check_chunk(chunk)
         specs = self.manifest.specs(hook_name)
         shard, within = divmod(chunk, specs[""].chunks_per_shard)
-        values = self._read(specs[""], shard, within)
+        values = self._read(specs[""], shard, within, out)
         # If a codec is fitted per shard, all chunks use the first and only row.
         at = within if self.codec.side_of == "chunk" else 0
         side = {name: self._side(specs[name], shard)[at] for name in self.codec.side}

@@ -28,7 +28,7 @@ def folder(tmp_path_factory):
     """The report of eight runs, one of which has 24,576 latents."""
     out = tmp_path_factory.mktemp("report") / "pages"
     names = {"3": "</textarea><b>bold</b>", "17": "rivers"}
-    write_made_up(out, LATENTS, runs=8, names=names, each=8)
+    write_made_up(out, LATENTS, runs=8, names=names, probed=True, each=8)
     return out
 
 
@@ -83,6 +83,15 @@ def until_whole(page):
     """Wait until nothing of the page is still being loaded, and its fonts and layout are there."""
     until(page, "!document.querySelector('.skeleton') && document.fonts.status === 'loaded'")
     page.evaluate("new Promise((then) => requestAnimationFrame(() => requestAnimationFrame(then)))")
+
+
+def press_at_once(page, keys):
+    """Press keys so fast that the browser has no time for anything in between."""
+    page.evaluate(
+        """keys => keys.forEach((key) => document.activeElement.dispatchEvent(
+            new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true })))""",
+        keys,
+    )
 
 
 def shown_ids(page):
@@ -180,31 +189,158 @@ def test_rows_exist_only_near_the_view(open_page):
 
 def test_every_key_does_what_the_list_of_keys_says(open_page):
     page = open_page()
+    hash_is, shown = "location.hash === '#/{}'", "document.querySelector('.title .id').textContent"
     page.keyboard.press("l")
-    page.wait_for_selector(".row")
+    assert page.evaluate(hash_is.format("latents"))
     page.keyboard.press("j")
     page.keyboard.press("j")
     page.keyboard.press("k")
     assert page.locator(".row.cursor .id").inner_text() == "1"
     page.keyboard.press("Enter")
-    until(page, "document.querySelector('a[rel=next]')?.getAttribute('href') === '#/latent/2'")
+    assert page.evaluate(shown) == "1"
     page.keyboard.press("j")
-    until(page, "document.querySelector('a[rel=prev]')?.getAttribute('href') === '#/latent/1'")
+    assert page.evaluate(shown) == "2"
     page.keyboard.press("k")
-    until(page, "location.hash === '#/latent/1'")
+    assert page.evaluate(shown) == "1"
     page.keyboard.press("/")
-    until(page, "document.activeElement.id === 'q'")
     page.keyboard.type("t")
+    assert page.evaluate("document.activeElement.value") == "t"
     assert page.evaluate("document.documentElement.dataset.theme") == "auto"
     page.keyboard.press("Escape")
+    assert page.get_by_label("Search").input_value() == "t"
     page.keyboard.press("t")
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
     page.keyboard.press("?")
-    until(page, "document.querySelector('#keys').open")
+    assert page.evaluate("document.querySelector('#keys').open")
     page.keyboard.press("Escape")
     until(page, "!document.querySelector('#keys').open")
     page.keyboard.press("o")
-    page.wait_for_selector("table.runs")
+    assert page.evaluate(hash_is.format(""))
+    assert page.locator("table.runs").count() == 1
+
+
+@pytest.mark.parametrize(
+    ("start", "keys", "address"),
+    [
+        ("", "l j j j Enter", "latent/3"),
+        ("", "l j j Enter j j k", "latent/3"),
+        ("latent/2", "j j k l j Enter", "latent/1"),
+        ("latent/2", "o l o", ""),
+    ],
+)
+def test_a_key_acts_on_where_the_keys_before_it_lead(open_page, start, keys, address):
+    page = open_page(start)
+    press_at_once(page, keys.split())
+    assert page.url.endswith(f"#/{address}")
+    words = address.split("/")
+    if words[0] == "latent":
+        assert page.locator(".title .id").inner_text() == words[1]
+    page.wait_for_timeout(0)  # the browser tells of the addresses now; nothing comes of it
+    assert page.url.endswith(f"#/{address}")
+
+
+@pytest.mark.parametrize("width", [1280, 900])
+@pytest.mark.parametrize("start", ["", "latent/2", "latents"])
+def test_what_is_typed_after_a_slash_is_searched_for(open_page, start, width):
+    page = open_page(start, width=width)
+    press_at_once(page, ["k", "j", "/"])
+    assert page.evaluate("document.activeElement.id") == "q"
+    page.keyboard.type("rivers")
+    assert page.get_by_label("Search").input_value() == "rivers"
+    page.keyboard.press("Escape")
+    press_at_once(page, ["l", "Enter"])
+    assert page.url.endswith("#/latent/17")
+
+
+def test_enter_opens_what_is_searched_for_even_if_that_has_to_be_loaded(open_page):
+    page = open_page("latents")
+    page.get_by_label("Search").fill('"word17 word0"')
+    until(page, "!document.querySelector('.count').textContent.startsWith('22,')")
+    first, second, *_ = shown_ids(page)
+    assert first > 1
+    page = open_page("latents")
+    page.get_by_label("Search").fill('"word17 word0"')
+    page.keyboard.press("Escape")
+    press_at_once(page, ["j", "Enter", "k"])
+    until(page, f"location.hash === '#/latent/{first}'")
+    page.go_back()
+    until(page, f"location.hash === '#/latent/{second}'")
+
+
+def test_steps_of_a_latent_follow_what_is_found_beside_it(open_page):
+    page = open_page("latent/2")
+    page.get_by_label("Search").fill("1234")
+    page.keyboard.press("Escape")
+    page.keyboard.press("j")
+    assert page.url.endswith("#/latent/1234")
+    page.keyboard.press("j")
+    assert page.url.endswith("#/latent/12340")
+    assert page.get_by_label("Search").input_value() == "1234"
+
+
+def test_a_change_of_width_keeps_what_is_typed_focused_and_scrolled_to(open_page):
+    page = open_page("latents")
+    first = "document.elementFromPoint(640, 400).closest('.row').querySelector('.id').textContent"
+    page.evaluate("scrollTo(0, 20000)")
+    until(page, f"{first} > 500")
+    before = int(page.evaluate(first))
+    page.get_by_label("Search").focus(timeout=1000 * PATIENCE)
+    page.evaluate("scrollTo(0, 20000)")
+    page.set_viewport_size({"width": 700, "height": 900})
+    until(page, "document.querySelector('.row').offsetHeight === 56")
+    page.wait_for_selector(f".row[href='#/latent/{before}']")
+    assert page.evaluate("document.activeElement.id") == "q"
+    page = open_page()
+    page.get_by_label("Filter runs").fill("rkcnn")
+    drawn = "document.querySelector('figure svg').clientWidth"
+    wide = page.evaluate(drawn)
+    page.set_viewport_size({"width": 1000, "height": 900})
+    until(page, f"{drawn} < {wide}")
+    assert page.evaluate("document.activeElement.value") == "rkcnn"
+
+
+def test_the_way_back_leads_to_where_the_list_was(open_page):
+    page = open_page("latents")
+    page.evaluate("scrollTo(0, 20000)")
+    until(page, "+document.querySelector('.row .id').textContent > 500")
+    page.locator(".row").nth(20).click()
+    page.wait_for_selector(".kwic li")
+    assert page.evaluate("scrollY") == 0
+    page.go_back()
+    page.wait_for_selector(".row")
+    assert page.evaluate("scrollY") == 20000
+    page.reload()
+    page.wait_for_selector(".row")
+    assert page.evaluate("scrollY") == 20000
+
+
+def test_the_way_back_leads_to_where_a_latent_was_once_it_is_loaded(open_page):
+    page = open_page("latent/100")
+    page.wait_for_selector(".kwic li")
+    page.evaluate("scrollTo(0, 300)")
+    page.keyboard.press("j")
+    page.go_back()
+    until(page, "scrollY === 300")
+    assert page.locator(".title .id").inner_text() == "100"
+
+
+def test_a_row_keeps_the_focus_while_the_list_scrolls(open_page):
+    page = open_page("latents")
+    page.locator(".row").nth(5).focus()
+    for _ in range(60):
+        page.keyboard.press("Tab")
+    until(page, "scrollY > 0")
+    page.evaluate("new Promise((then) => requestAnimationFrame(() => requestAnimationFrame(then)))")
+    assert page.evaluate("document.activeElement.className").startswith("row")
+
+
+def test_the_skip_link_leads_to_the_content_of_the_same_page(open_page):
+    page = open_page("latents")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main"
+    assert page.locator(".row").count() > 10
 
 
 def test_dark_and_light_are_kept_and_an_address_decides(open_page):
@@ -248,6 +384,21 @@ def test_links_between_latents_lead_both_ways(open_page):
     until(page, "location.hash === '#/latent/101'")
     page.go_back()
     until(page, "document.querySelector('.title .id').textContent === '100'")
+
+
+def test_scores_of_a_probe_and_of_chance_each_fill_their_row(open_page):
+    page = open_page("probe")
+    page.wait_for_selector("figure svg")
+    heights = """Array.from(document.querySelectorAll('figure rect'), (bar) =>
+        [Math.round(bar.getBoundingClientRect().bottom), +bar.getAttribute('height')])"""
+    tallest: dict = {}
+    for row, height in page.evaluate(heights):
+        tallest[row] = max(height, tallest.get(row, 0))
+    assert len(tallest) == 2
+    assert len(set(tallest.values())) == 1
+    assert "each row is as high as its own tallest bin" in page.locator("figure").inner_text()
+    assert page.locator("figure rect.on").count() > 3
+    assert page.locator(".card").count() == 2
 
 
 def test_what_is_not_there_says_so(open_page):
@@ -294,7 +445,7 @@ def test_hard_tokens_are_named_and_take_no_room(open_page):
 
 
 @pytest.mark.parametrize("width", [390, 900, 1440])
-@pytest.mark.parametrize("route", ["", "latents", "latent/3", "states"])
+@pytest.mark.parametrize("route", ["", "latents", "latent/3", "probe", "states"])
 def test_nothing_scrolls_sideways_at_any_width(open_page, route, width):
     page = open_page(route, width=width)
     until_whole(page)
@@ -302,7 +453,7 @@ def test_nothing_scrolls_sideways_at_any_width(open_page, route, width):
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("route", ["", "latents", "latent/3/1", "states"])
+@pytest.mark.parametrize("route", ["", "latents", "latent/3/1", "probe", "states"])
 def test_axe_finds_nothing_serious(open_page, route, theme):
     axe = pytest.importorskip("axe_playwright_python", reason="axe-core is not installed")
     page = open_page(route, query=f"?theme={theme}")

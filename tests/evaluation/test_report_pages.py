@@ -1,6 +1,7 @@
 """A report is a small folder, always the same; what a stranger wrote is only ever text in it."""
 
 import base64
+import dataclasses
 import json
 import re
 import zlib
@@ -16,6 +17,7 @@ from rkstore.dictionaries.disk import load_dictionary
 from rkstore.dictionaries.wirings import Bank, Wiring
 from rkstore.errors import BadInput
 from rkstore.evaluation.report.page.decoders import mutual, nearest, shares_of_first, wires
+from rkstore.evaluation.report.page.probe import _scores
 from rkstore.evaluation.report.page.scripts import column, script
 from rkstore.evaluation.report.page.tally import Tally
 from rkstore.evaluation.report.page.write import report_script, write_report
@@ -417,8 +419,26 @@ def test_scores_of_a_probe_stand_beside_those_of_chance(probed):
     assert sum(scores["drawn"]) == len(result.all_scores)
     assert sum(scores["chance"]) == 40
     assert scores["lowest_kept"] == pytest.approx(float(result.top_scores.min()))
+    ends = [float(result.all_scores.min()), float(result.all_scores.max())]
+    assert scores["drawn_range"] == pytest.approx(ends, rel=1e-4)
+    assert scores["chance_range"][0] < scores["chance_range"][1]
     assert meta["probe"]["found"] == 8
     assert "probe" in meta["figures"]
+
+
+def test_what_the_scores_of_a_probe_show_is_said_in_words(probed):
+    result, *_ = probed
+    made = dataclasses.replace(
+        result, all_scores=torch.tensor([1.0] * 300 + [9.0]), top_scores=torch.tensor([9.0])
+    )
+    scores = _scores(made, np.linspace(0, 2, 301))
+    assert scores["said"] == [
+        "1 of 301 subsets score above 1.9: 95 % of those of chance score less.",
+        "Kept, in blue: the best, from a score of 9 on.",
+        "Scores beyond 1.99 (1) are counted in the last bin.",
+    ]
+    assert sum(scores["drawn"]) == 301
+    assert len(_scores(made, None)["said"]) == 2
 
 
 def test_a_probe_of_another_store_is_refused(rkstore, trained, harvested, make_store, tmp_path):

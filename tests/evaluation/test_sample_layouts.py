@@ -4,17 +4,13 @@ The fields are those of SAEDashboard's ``neuronpedia_dashboard.py`` and ``neuron
 of Delphi's ``cache.py`` and of circuit-tracer's ``feature_models.py``.
 """
 
-import gzip
 import json
-import struct
-import subprocess
-import zlib
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from readers import ask, circuit_tracer_feature, lines, needs_readers
 from safetensors.numpy import load_file
 from worded import make_tokenizer, write_worded
 
@@ -24,10 +20,6 @@ from rkstore.evaluation.samples.layouts import LAYOUTS
 from rkstore.evaluation.samples.settings import SamplesSettings
 from rkstore.evaluation.samples.write import write_samples
 from rkstore.store.sites import Site
-
-ROOT = Path(__file__).parents[2]
-PEERS = ROOT / ".venv-readers/bin/python"
-needs_readers = pytest.mark.skipif(not PEERS.exists(), reason="'make readers' installs the readers")
 
 SITES = {"blocks.0.hook_in": 6, "blocks.1.hook_in": 6}
 ROWS, BLOCK, LATENTS = 216, 8, 150
@@ -79,10 +71,6 @@ def written(store, checkpoint, tmp_path_factory):
         return out, samples
 
     return write
-
-
-def lines(path):
-    return [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
 
 
 NAMES = """
@@ -176,16 +164,6 @@ def test_an_upload_has_the_lines_of_neuronpedia(written):
         assert len(one["values"]) == len(one["tokens"])
 
 
-def circuit_tracer_feature(folder, layer, index):
-    """As the pages of circuit-tracer read it: a range of bytes, one too many."""
-    listed = json.loads(gzip.decompress((folder / "index.json.gz").read_bytes()))[layer]
-    first, last = listed["offsets"][index], listed["offsets"][index + 1]
-    read = (folder / listed["filename"]).read_bytes()[first : last + 1]
-    assert len(read) == last + 1 - first
-    length = struct.unpack("<I", read[:4])[0]
-    return json.loads(zlib.decompress(read[4 : 4 + length]))
-
-
 def test_the_features_of_circuit_tracer_are_found_by_layer_and_index(written, store):
     out, samples = written("circuit-tracer")
     for layer in (0, 1):
@@ -254,18 +232,11 @@ def test_latents_of_several_sites_are_refused_where_a_program_has_none(
     assert not (tmp_path / "results").exists()
 
 
-def ask(what, *words):
-    """What a program of ``peers/`` prints, from JSON."""
-    command = [PEERS, ROOT / "tests/peers/samples_read.py", what, *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
 @needs_readers
 def test_saedashboard_reads_its_batches(written):
     out, samples = written("saedashboard")
-    counts = ask("saedashboard", out / "0-rkstore/batch-0.json")
+    features = ask("saedashboard", out / "0-rkstore/batch-0.json")
+    counts = [len(feature["activations"]) for feature in features]
     assert counts == np.diff(samples.starts)[:128].tolist()
 
 
@@ -276,7 +247,8 @@ def test_circuit_tracer_reads_its_features(written, tmp_path):
         (tmp_path / f"{index}.json").write_text(
             json.dumps(circuit_tracer_feature(out / "features", 0, index), allow_nan=False)
         )
-        assert ask("circuit-tracer", tmp_path / f"{index}.json") == samples.largest[index]
+        read = ask("circuit-tracer", tmp_path / f"{index}.json")
+        assert read["act_max"] == samples.largest[index]
 
 
 @needs_readers

@@ -9,6 +9,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
+from readers import ask, circuit_tracer_feature, lines, needs_readers
 from torch.nn import functional as F
 
 from rkstore.dictionaries import Dictionary, save_dictionary, select_named
@@ -17,6 +18,8 @@ from rkstore.errors import BadInput
 from rkstore.evaluation.functional import Loaded
 from rkstore.evaluation.report.page.write import write_report
 from rkstore.evaluation.report.settings import ReportSettings
+from rkstore.evaluation.samples.settings import SamplesSettings
+from rkstore.evaluation.samples.write import write_samples
 from rkstore.evaluation.unembedding import Unembedding, directions, path_of, written
 from rkstore.harvest.load import load_model, load_plain
 from rkstore.store.sites import Site
@@ -195,13 +198,18 @@ def page(checkpoint, harvested, model_dir, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def by_hand(checkpoint, weights, harvested):
-    """Logits in standard deviations, among latents and among tokens, ``(latents, tokens)``."""
+def logits(checkpoint, weights, harvested):
+    """Those of each latent of norm 1 in the residual stream, by hand: ``(latents, tokens)``."""
     _, made = checkpoint
     [(_, own)] = made.banks
     stream = own.W_dec.detach().double() @ weights["transformer.h.1.mlp.c_proj.weight"]
-    logits = through_norm(F.normalize(stream, dim=1), weights)
-    logits = logits[:, : harvested.manifest.source["tokenizer"]["tokens"]].numpy()
+    found = through_norm(F.normalize(stream, dim=1), weights)
+    return found[:, : harvested.manifest.source["tokenizer"]["tokens"]].numpy()
+
+
+@pytest.fixture(scope="module")
+def by_hand(logits):
+    """The same in standard deviations, among latents and among tokens."""
     among = (logits - logits.mean(axis=0)) / logits.std(axis=0)
     raw = logits - logits.mean(axis=1, keepdims=True)
     return among, raw / raw.std(axis=1, keepdims=True)
@@ -250,3 +258,121 @@ def test_a_site_without_a_path_and_another_model_are_refused_before_any_work(
     assert out == ""
     assert re.search("other weights", err)
     assert not (tmp_path / "r").exists()
+
+
+# In the layouts of other programs.
+
+
+@pytest.fixture(scope="module")
+def samples(checkpoint, harvested, model_dir, tmp_path_factory):
+    """Call it with a layout; returns the directory of the samples, with the model."""
+
+    def write(to, path=checkpoint[0]):
+        out = tmp_path_factory.mktemp("samples") / to
+        settings = SamplesSettings(
+            store=harvested.where, to=to, out=str(out), model=(str(model_dir),), any_model=True
+        )
+        write_samples(path, settings)
+        return out
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def dashboard(samples):
+    """The features of a dashboard."""
+    return json.loads((samples("saedashboard") / "1-rkstore/batch-0.json").read_text())["features"]
+
+
+def test_a_dashboard_has_the_ten_largest_and_lowest_logits(dashboard, logits, harvested):
+    assert len(dashboard) == len(logits)
+    centred = logits - logits.mean(axis=1, keepdims=True)
+    for feature, own in zip(dashboard, centred, strict=True):
+        for side, order in (("pos", np.argsort(-own)), ("neg", np.argsort(own))):
+            words = [harvested.words.word(int(id)) for id in order[:10]]
+            assert feature[f"{side}_str"] == words
+            np.testing.assert_allclose(feature[f"{side}_values"], own[order[:10]], atol=2e-5)
+
+
+def test_the_histogram_of_a_dashboard_has_every_token_once(dashboard, logits):
+    centred = logits - logits.mean(axis=1, keepdims=True)
+    for feature, own in zip(dashboard, centred, strict=True):
+        heights, edges = np.histogram(own, bins=50)
+        found = np.array(feature["logits_hist_data_bar_heights"])
+        assert found.sum() == len(own)
+        # A logit on the border of two bins may be rounded into either.
+        assert np.abs(np.cumsum(found - heights)).max() <= 1
+        middle = (edges[:-1] + edges[1:]) / 2
+        np.testing.assert_allclose(feature["logits_hist_data_bar_values"], middle, atol=2e-5)
+
+
+def test_a_dashboard_and_the_page_name_the_same_tokens(dashboard, page, logits, harvested):
+    records, ids, _ = page
+    shown = [(latent, one) for latent, one in enumerate(records) if one["groups"]]
+    assert len(shown) > 10
+    for latent, record in shown:
+        for side, (tokens, values) in zip(("pos", "neg"), record["logits"]["raw"], strict=True):
+            words = [harvested.words.word(int(ids[token])) for token in tokens]
+            assert dashboard[latent][f"{side}_str"][:7] == words
+            found = np.array(dashboard[latent][f"{side}_values"][:7]) / logits[latent].std()
+            np.testing.assert_allclose(found, np.array(values) / 10, atol=0.051)
+
+
+def test_an_upload_and_the_pages_of_circuit_tracer_have_the_same_logits(dashboard, samples):
+    upload = samples("neuronpedia")
+    [file] = upload.glob("*/1-rkstore/features/batch-0.jsonl.gz")
+    features = samples("circuit-tracer") / "features"
+    for latent, (line, feature) in enumerate(zip(lines(file), dashboard, strict=True)):
+        names = [name for name in feature if name.startswith(("pos_", "neg_", "logits_"))]
+        assert len(names) == 6
+        assert all(line[name] == feature[name] for name in names)
+        read = circuit_tracer_feature(features, 1, latent)
+        for mine, theirs in (("top_logits", "pos_str"), ("bottom_logits", "neg_str")):
+            assert len(read[mine]) == 10
+            # There a part of a character is its bytes.
+            both = zip(read[mine], feature[theirs], strict=True)
+            assert all(a == b or ("\ufffd" in b and a.startswith("\\x")) for a, b in both)
+
+
+def test_a_latent_that_writes_nothing_has_no_logits(samples, checkpoint, tmp_path):
+    made = dictionary_of([bank for bank, _ in checkpoint[1].banks])
+    with torch.no_grad():
+        made.banks[0][1].W_dec[3] = 0
+    save_dictionary(made, tmp_path, {"hook_name": "blocks.1.mlp.hook_post", "model_name": "tiny"})
+    found = samples("saedashboard", tmp_path) / "1-rkstore/batch-0.json"
+    features = json.loads(found.read_text())["features"]
+    empty = [i for i, one in enumerate(features) if not one["pos_str"]]
+    assert empty == [3]
+    assert features[3]["logits_hist_data_bar_heights"] == features[3]["neg_values"] == []
+
+
+@pytest.mark.parametrize("to", ["parquet", "delphi"])
+@pytest.mark.parametrize("flags", [["--with-model"], ["--model", "demo"]])
+def test_a_layout_without_a_place_for_logits_is_refused(
+    rkstore, harvested, tmp_path, checkpoint, to, flags
+):
+    status, _, err = rkstore(
+        "samples", checkpoint[0], "--store", harvested.where, "--to", to, "--out", "s", *flags
+    )
+    assert (status, err.count("\n")) == (2, 1)
+    assert f"--to {to} has no place for logits: leave out {flags[0]}" in err
+    assert not (tmp_path / "s").exists()
+
+
+def test_samples_refuse_another_model(rkstore, harvested, tmp_path, checkpoint):
+    given = ("--store", harvested.where, "--to", "neuronpedia", "--model", "demo", "--out", "s")
+    status, _, err = rkstore("samples", checkpoint[0], *given)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "other weights" in err
+    assert not (tmp_path / "s").exists()
+
+
+@needs_readers
+def test_saedashboard_and_circuit_tracer_read_logits(samples, dashboard, tmp_path):
+    read = ask("saedashboard", samples("saedashboard") / "1-rkstore/batch-0.json")
+    for found, given in zip(read, dashboard, strict=True):
+        assert all(found[name] == given[name] for name in found if name != "activations")
+    own = circuit_tracer_feature(samples("circuit-tracer") / "features", 1, 2)
+    (tmp_path / "2.json").write_text(json.dumps(own, allow_nan=False))
+    found = ask("circuit-tracer", tmp_path / "2.json")
+    assert (found["top_logits"], len(found["bottom_logits"])) == (own["top_logits"], 10)

@@ -20,17 +20,16 @@ def module(package, name):
 
 
 def saedashboard(path):
-    """Activations of each feature in a batch."""
+    """The features of a batch."""
     batch = module("sae-dashboard", "neuronpedia/neuronpedia_dashboard.py")
     read = batch.NeuronpediaDashboardBatch(**json.loads(Path(path).read_text("utf-8")))
-    assert read.to_dict()["features"]
-    return [len(feature.activations) for feature in read.features]
+    return read.to_dict()["features"]
 
 
 def circuit_tracer(path):
-    """The largest activation of a feature."""
+    """A feature."""
     models = module("circuit-tracer", "frontend/feature_models.py")
-    return models.Model.model_validate_json(Path(path).read_text("utf-8")).act_max
+    return models.Model.model_validate_json(Path(path).read_text("utf-8")).model_dump()
 
 
 def delphi(path):

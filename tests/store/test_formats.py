@@ -16,7 +16,10 @@ from numcodecs.fletcher32 import Fletcher32
 
 from rkstore.errors import BadInput, DamagedStore
 from rkstore.store.codecs import CODECS
-from rkstore.store.formats import FORMATS, ArraySpec, format_named
+from rkstore.store.formats import FORMATS, ArraySpec, checksum, compression, format_named
+from rkstore.store.formats.checksum import PIECE, by_wrapper, crc32c
+from rkstore.store.formats.compression import Zstd
+from rkstore.store.formats.native import c_function
 from rkstore.store.store import Store
 from rkstore.store.verify import verify
 
@@ -344,6 +347,63 @@ def test_a_shard_of_another_shape_or_type_is_not_taken_for_this_one(tmp_path, na
     for other in (spec_of(name=name, **changed) for changed in others):
         with pytest.raises(DAMAGE):
             read_all(name, tmp_path / "shard", other, other.shard_rows)
+
+
+@pytest.mark.parametrize("size", [0, 1, 9, PIECE - 1, PIECE, 2 * PIECE + 3])
+@pytest.mark.parametrize("way", [crc32c, by_wrapper])
+def test_a_checksum_is_that_of_the_library_in_both_ways_to_compute_it(way, size):
+    data = np.random.default_rng(size).integers(0, 256, size, np.uint8).tobytes()
+    assert way(data) == way(memoryview(data)) == google_crc32c.value(data)
+
+
+@pytest.mark.parametrize("size", [1, 1000, 2**17 + 1, 2**20])
+def test_zstandard_frames_are_those_of_the_library_s_wrapper(size):
+    generator = np.random.default_rng(size)
+    codes = generator.poisson(3, size).astype(np.uint8)
+    noise = generator.integers(0, 256, size, np.uint8)  # which cannot get smaller
+    for values in (codes, noise, np.zeros(size, np.uint8)):
+        np.testing.assert_array_equal(Zstd().encode(values, 4)[:-4], Zstd.by_wrapper(values))
+
+
+@pytest.mark.parametrize("module", ["numcodecs.zstd", "json", "no.such.module"])
+def test_a_function_that_a_library_has_no_name_for_is_none(module):
+    assert c_function(module, "no_such_function", None) is None
+
+
+def test_without_the_c_functions_the_same_file_is_written_and_read(tmp_path, monkeypatch):
+    values = numbers(10, "u1", 500)
+    spec = spec_of("u1", 500, compression="zstd")
+    FORMATS["zarr"].write_shard(tmp_path / "with", spec, values)
+    monkeypatch.setattr(compression, "COMPRESS", None)
+    monkeypatch.setattr(checksum, "EXTEND", None)
+    FORMATS["zarr"].write_shard(tmp_path / "without", spec, values)
+    assert (tmp_path / "with").read_bytes() == (tmp_path / "without").read_bytes()
+    np.testing.assert_array_equal(read_all("zarr", tmp_path / "with", spec, 10), values)
+
+
+@pytest.mark.parametrize(("name", "compression"), COMPRESSED)
+def test_a_chunk_is_the_same_in_memory_that_it_is_given(tmp_path, name, compression):
+    spec = spec_of(name=name, compression=compression)
+    FORMATS[name].write_shard(tmp_path / "shard", spec, numbers(10, "<f4", 5))
+    shard = FORMATS[name].open_shard(tmp_path / "shard", spec, 10)
+    given = np.full((4, 5), 7, "<f4")
+    found = shard.chunk(1, given)
+    np.testing.assert_array_equal(found, shard.chunk(1))
+    assert (found is given) == (name == "zarr" and compression != "none")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [np.zeros((2, 5), "<f4"), np.zeros((4, 5), "<i4"), np.zeros((8, 5), "<f4")],
+    ids=["the rows of a chunk cut short", "another type", "too many rows"],
+)
+def test_memory_that_does_not_fit_a_chunk_is_left_alone(tmp_path, given):
+    FORMATS["zarr"].write_shard(tmp_path / "shard", spec_of(), numbers(10, "<f4", 5))
+    shard = FORMATS["zarr"].open_shard(tmp_path / "shard", spec_of(), 10)
+    found = shard.chunk(2, given)
+    np.testing.assert_array_equal(found, shard.chunk(2))
+    assert len(found) == 2
+    assert not given.any()
 
 
 # Shards that nobody's writer makes, with all their checksums right: a store from a

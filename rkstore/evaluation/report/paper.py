@@ -141,20 +141,20 @@ def _layers(runs: Sequence[Row]) -> Drawn:
 
 
 def _probe(scores: Mapping[str, Any]) -> Drawn:
-    """Scores of random subsets, and of chance."""
+    """Scores of random subsets, and of chance, each by its own tallest bin."""
     figure, (axis,) = panels(5.5, 3.6)
     edges, kinds = scores["edges"], {"subsets": scores["drawn"], "chance": scores["chance"]}
     rows = []
     for i, (name, counts) in enumerate(kinds.items()):
         if counts is None:
             continue
-        axis.stairs([100 * c / max(1, sum(counts)) for c in counts], edges, label=name, **look(i))
+        axis.stairs([100 * c / max(1, *counts) for c in counts], edges, label=name, **look(i))
         rows += [
             {"of": name, "from": low, "to": high, "subsets": count}
             for low, high, count in zip(edges, edges[1:], counts, strict=False)
         ]
     axis.axvline(scores["lowest_kept"], color="grey", linewidth=0.8, label="kept from here")
-    axis.set(xlabel="score", ylabel="subsets, %")
+    axis.set(xlabel="score", ylabel="subsets, % of the tallest bin")
     _named(figure, axis)
     return figure, rows
 

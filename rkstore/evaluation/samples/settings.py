@@ -1,7 +1,7 @@
 """Options of samples."""
 
 from rkstore.evaluation.samples.layouts import LAYOUTS
-from rkstore.evaluation.settings import OnRowsSettings
+from rkstore.evaluation.settings import MODEL_HELP, OnRowsSettings
 from rkstore.settings import combined, option
 
 NAMES_HELP = 'JSON file of names given by hand, such as {"2081": "streams and canyons"}.'
@@ -49,8 +49,24 @@ class CollectSettings(OnRowsSettings):
         return self.max_samples_per_feature - self.quantiles * self.samples_per_quantile
 
 
+class LogitsSettings(CollectSettings):
+    """The same, and whether to say what latents do to the logits of the model."""
+
+    with_model: bool = option(
+        False,
+        "Also load the model of the store, for the tokens whose logits a latent raises and lowers. "
+        "It is found by the name in the store.",
+    )
+    model: tuple[str, ...] = option((), MODEL_HELP, path=True)
+
+    @property
+    def loads_model(self) -> bool:
+        """Whether the model is loaded: ``--model`` asks for it as well."""
+        return self.with_model or bool(self.model)
+
+
 @combined(to=LAYOUTS)
-class SamplesSettings(CollectSettings):
+class SamplesSettings(LogitsSettings):
     """The same, and what to write."""
 
     to: str = option("parquet", "Layout of the files.", choices=LAYOUTS)

@@ -3,12 +3,15 @@
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rkstore.dictionaries.dictionary import Dictionary
 from rkstore.dictionaries.settings import DictionarySettings
+from rkstore.errors import BadInput
 from rkstore.evaluation.checkpoints import doubts
+from rkstore.evaluation.effects import effects_on_logits
 from rkstore.evaluation.opened import opened
 from rkstore.evaluation.samples.codes import Codes
 from rkstore.evaluation.samples.collect import check_room, choose
@@ -38,18 +41,23 @@ def write_samples(
 
     Raises:
         BadInput: there is no dictionary, or it does not belong to the store; the store has no
-            tokenizer; the directory is not empty; or as in :func:`collect`.
+            tokenizer; the directory is not empty; the layout has no place for the logits that are
+            asked for; or as in :func:`collect` and :func:`effects_on_logits`.
         DamagedStore: a chunk is not what was written.
         RkstoreError: the disk is full.
     """
     check_device(settings.device)
     check_room(settings)
+    _check_logits(settings)
     store = open_readable(settings.store, settings.paired_with)
     _ = store.words  # or there is nothing to look at
     out = named(settings.out) if settings.out else _directory(checkpoint, settings.to)
     check_new(out)
     subject, notes = subject_of(checkpoint, store, settings)
     settings.options(LAYOUTS[settings.to]).check(subject)
+    if settings.loads_model:
+        effects = effects_on_logits(subject.dictionary, store, settings)
+        subject, notes = replace(subject, effects=effects), [*notes, *effects.notes]
     return write_found(subject, settings, out), out, notes
 
 
@@ -88,6 +96,17 @@ def collected(subject: Subject, settings: CollectSettings, scratch: Path) -> Ite
         codes = Codes(file, scratch)
         samples = choose(subject.dictionary, subject.looking, settings, codes)
         yield Found(**vars(subject), samples=samples, codes=codes)
+
+
+def _check_logits(settings: SamplesSettings) -> None:
+    """Raise BadInput if logits are asked for that the layout has no place for."""
+    if settings.loads_model and not LAYOUTS[settings.to].has_logits:
+        flag = "--with-model" if settings.with_model else "--model"
+        others = [name for name, layout in LAYOUTS.items() if layout.has_logits]
+        raise BadInput(
+            f"--to {settings.to} has no place for logits: leave out {flag}, or write them with "
+            f"--to {', '.join(others[:-1])} or {others[-1]}"
+        )
 
 
 def _directory(checkpoint: str | Path, to: str) -> Path:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,9 @@ GATHER_ROWS = 64
 
 # Batches assembled ahead, and threads that do it.
 AHEAD = 3
+
+# Windows in memory at once: one is used and the next is read, and a batch may be in both.
+WINDOWS = 3
 THREADS = min(8, os.cpu_count() or 1)
 
 
@@ -247,9 +250,9 @@ class Reader(ABC, Generic[Made]):
         first, _ = self.plan.row_ranges[chunk]
         return len(range(*self._store.rows_of_chunk(first // self._store.manifest.chunk_rows)))
 
-    def _load(self, name: str, chunk: int) -> Encoded:
+    def _load(self, name: str, chunk: int, out: NDArray[Any] | None = None) -> Encoded:
         first, _ = self.plan.row_ranges[chunk]
-        return self._store.stored_chunk(name, first // self._store.manifest.chunk_rows)
+        return self._store.stored_chunk(name, first // self._store.manifest.chunk_rows, out)
 
 
 class _Decoded(Reader[Batch]):
@@ -260,6 +263,14 @@ class _Decoded(Reader[Batch]):
     ) -> None:
         super().__init__(store, hook_names, plan, part)
         self._slots = Slots((AHEAD + 2) * len(hook_names))
+        windows = WINDOWS * plan.window_rows * len(hook_names)
+        self._chunks = Slots(max(1, windows // store.manifest.chunk_rows))
+
+    def _load(self, name: str, chunk: int, out: NDArray[Any] | None = None) -> Encoded:
+        if out is None:
+            shape = (self.rows_of(chunk), self._store.manifest.width(name))
+            out = self._chunks.take(shape, self._store.codec_of(name).dtype)
+        return super()._load(name, chunk, out)
 
     def assemble(self, pieces: list[Piece], windows: list[Window], whole: int | None) -> Batch:
         rows = np.concatenate([piece.rows for piece in pieces])

@@ -210,7 +210,9 @@ class _There(Reader[tuple[DeviceBatch, "torch.cuda.Event | None"]]):
         return _DeviceWindow(of_store, edges[:-1], moves)
 
     def _load_into(self, slot: NDArray[Any], name: str, chunk: int) -> Encoded:
-        found = self._load(name, chunk)
+        found = self._load(name, chunk, slot)
+        if found.values is slot:  # it was decompressed into its place
+            return found
         slot[...] = found.values
         return replace(found, values=slot)
 

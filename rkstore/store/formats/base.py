@@ -69,10 +69,15 @@ class Shard(ABC):
     """One open shard file, safe to read from many threads at once."""
 
     @abstractmethod
-    def chunk(self, index: int) -> np.ndarray:
+    def chunk(self, index: int, out: np.ndarray | None = None) -> np.ndarray:
         """Return the recorded rows of the chunk, ``(≤ chunk_rows, *tail)``.
 
         For an uncompressed shard they are a read-only view of the mapped file.
+
+        Args:
+            out: contiguous memory that may be used for them, of their type; it is returned if it
+                was. It is used if the chunk is compressed and not cut short by the end of its
+                shard.
 
         Raises:
             ValueError, OSError: the bytes are not what was written. The message
@@ -101,7 +106,7 @@ class Format(ABC):
         return self.path_pattern(spec) % shard
 
     @abstractmethod
-    def encode_chunk(self, spec: ArraySpec, values: np.ndarray, rows: int) -> bytes:
+    def encode_chunk(self, spec: ArraySpec, values: np.ndarray, rows: int) -> bytes | memoryview:
         """The bytes of one chunk in the file; the same values give the same bytes.
 
         Safe to call from many threads at once.
@@ -112,7 +117,9 @@ class Format(ABC):
         """
 
     @abstractmethod
-    def write_chunks(self, path: Path, spec: ArraySpec, chunks: Sequence[bytes], rows: int) -> None:
+    def write_chunks(
+        self, path: Path, spec: ArraySpec, chunks: Sequence[bytes | memoryview], rows: int
+    ) -> None:
         """Write a shard of that many rows, from its chunks in order, to a new file."""
 
     def write_shard(self, path: Path, spec: ArraySpec, values: np.ndarray) -> None:

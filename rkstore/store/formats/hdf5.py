@@ -45,7 +45,9 @@ class Hdf5(Format):
             data = zlib.compress(planes.T.tobytes(), LEVEL)
         return bytes(Fletcher32().encode(data))
 
-    def write_chunks(self, path: Path, spec: ArraySpec, chunks: Sequence[bytes], rows: int) -> None:
+    def write_chunks(
+        self, path: Path, spec: ArraySpec, chunks: Sequence[bytes | memoryview], rows: int
+    ) -> None:
         deflate = {"shuffle": True, "compression": "gzip", "compression_opts": LEVEL}
         # In memory, then to disk at once: on a full disk HDF5 fails while closing, and never
         # closes the file.
@@ -133,7 +135,7 @@ class Hdf5Shard(Shard):
             raise ValueError(f"it has {len(places)} chunks, not those of its rows")
         return places
 
-    def chunk(self, index: int) -> np.ndarray:
+    def chunk(self, index: int, out: np.ndarray | None = None) -> np.ndarray:  # noqa: ARG002
         start = index * self.spec.chunk_rows
         stored = self._bytes[self._chunks[start]]
         if start not in self._checked:

@@ -12,16 +12,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import google_crc32c
 import numpy as np
 
 from rkstore.store.formats.base import ArraySpec, Bytes, Format, MappedFile, Shard
+from rkstore.store.formats.checksum import crc32c
 from rkstore.store.formats.compression import COMPRESSIONS
 
 # Absent chunks (after the last row of the last shard) have this offset and length.
 MISSING = 2**64 - 1
 CRC_BYTES = 4
-PIECE = 2**18
 
 DATA_TYPES = {
     np.dtype("<f4"): "float32",
@@ -45,15 +44,23 @@ class Zarr(Format):
     def path_pattern(self, spec: ArraySpec) -> str:
         return "/".join([spec.name, "c", "%d"] + ["0"] * len(spec.tail))
 
-    def encode_chunk(self, spec: ArraySpec, values: np.ndarray, rows: int) -> bytes:  # noqa: ARG002
+    def encode_chunk(self, spec: ArraySpec, values: np.ndarray, rows: int) -> memoryview:  # noqa: ARG002
         if len(values) < spec.chunk_rows:  # Zarr chunks are always whole.
             padded = np.zeros((spec.chunk_rows, *spec.tail), spec.dtype)
             padded[: len(values)] = values
             values = padded
         values = np.ascontiguousarray(values, spec.dtype)
-        return _with_crc(COMPRESSIONS[spec.compression].encode(values))
+        data = COMPRESSIONS[spec.compression].encode(values, CRC_BYTES).data
+        data[-CRC_BYTES:] = crc32c(data[:-CRC_BYTES]).to_bytes(CRC_BYTES, "little")
+        return data
 
-    def write_chunks(self, path: Path, spec: ArraySpec, chunks: Sequence[bytes], rows: int) -> None:  # noqa: ARG002
+    def write_chunks(
+        self,
+        path: Path,
+        spec: ArraySpec,
+        chunks: Sequence[bytes | memoryview],
+        rows: int,  # noqa: ARG002
+    ) -> None:
         index = np.full((spec.chunks_per_shard, 2), MISSING, "<u8")
         end = 0
         with path.open("xb") as file:
@@ -61,7 +68,8 @@ class Zarr(Format):
                 file.write(chunk)
                 index[i] = end, len(chunk)
                 end += len(chunk)
-            file.write(_with_crc(index.tobytes()))
+            stated = index.tobytes()
+            file.write(stated + crc32c(stated).to_bytes(CRC_BYTES, "little"))
 
     def open_shard(self, path: Path, spec: ArraySpec, rows: int) -> Shard:
         return ZarrShard(MappedFile(path), spec, rows)
@@ -102,7 +110,7 @@ class ZarrShard(Shard):
         self._compression = COMPRESSIONS[spec.compression]
         self._checked: set[int] = set()
 
-    def chunk(self, index: int) -> np.ndarray:
+    def chunk(self, index: int, out: np.ndarray | None = None) -> np.ndarray:
         offset, length = (int(n) for n in self._index[index])
         if offset + length > self._end:
             raise ValueError(f"chunk {index} is outside the file")
@@ -113,26 +121,17 @@ class ZarrShard(Shard):
             if self.spec.compression == "none":
                 self._checked.add(index)
         shape = (self.spec.chunk_rows, *self.spec.tail)
-        chunk = self._compression.decode(data[:-CRC_BYTES], self.spec.dtype, shape)
-        return chunk[: self.rows - index * self.spec.chunk_rows]
-
-
-def _with_crc(data: bytes) -> bytes:
-    return data + _crc(memoryview(data)).to_bytes(CRC_BYTES, "little")
-
-
-def _crc(data: memoryview) -> int:
-    """CRC-32C, in pieces: the library needs ``bytes``, and small copies stay in the cache."""
-    crc = 0
-    for start in range(0, len(data), PIECE):
-        crc = google_crc32c.extend(crc, bytes(data[start : start + PIECE]))
-    return crc
+        if out is not None and (out.shape, out.dtype) != (shape, self.spec.dtype):
+            out = None
+        chunk = self._compression.decode(data[:-CRC_BYTES], self.spec.dtype, shape, out)
+        rows = self.rows - index * self.spec.chunk_rows
+        return chunk if rows >= len(chunk) else chunk[:rows]
 
 
 def _checked(data: memoryview, what: str) -> memoryview:
     """Return the data without its trailing checksum, or raise if that is wrong."""
     body, stated = data[:-CRC_BYTES], int.from_bytes(data[-CRC_BYTES:], "little")
-    found = _crc(body)
+    found = crc32c(body)
     if found != stated:
         raise ValueError(f"{what} has checksum {found:08x} where {stated:08x} was written")
     return body

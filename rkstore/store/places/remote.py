@@ -199,9 +199,11 @@ class RemoteStore(Store):
         ranges = reading is not None and reading.ranges and name in reading.sites
         return ranges and not self._fetched.has(path, recorded)
 
-    def _read(self, spec: ArraySpec, shard: int, chunk: int) -> NDArray[Any]:
+    def _read(
+        self, spec: ArraySpec, shard: int, chunk: int, out: NDArray[Any] | None = None
+    ) -> NDArray[Any]:
         if self._reading is None or spec.name not in self._reading.sites:
-            return super()._read(spec, shard, chunk)
+            return super()._read(spec, shard, chunk, out)
         taken: NDArray[Any] | None = self._reading.ahead.take((spec.name, shard, chunk))
         if taken is not None:
             return taken
@@ -209,7 +211,7 @@ class RemoteStore(Store):
             alone = self._chunk_alone(spec, shard, chunk)
             if alone is not None:
                 return alone
-        return super()._read(spec, shard, chunk)
+        return super()._read(spec, shard, chunk, out)
 
     def _chunk_alone(self, spec: ArraySpec, shard: int, chunk: int) -> NDArray[Any] | None:
         path, recorded = self._values_file(spec.name, shard)

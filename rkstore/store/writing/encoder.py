@@ -39,7 +39,7 @@ BLOCK_ROWS = 64
 class EncodedChunk:
     """One encoded chunk of one site, with its statistics and errors."""
 
-    data: bytes
+    data: bytes | memoryview
     side: dict[str, np.ndarray]
     apart: Apart | None
     squared_error: float

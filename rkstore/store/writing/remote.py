@@ -66,9 +66,6 @@ class RemoteWriter(Writer):
                 raise
             self._held = held.pop_all()
 
-    def __enter__(self) -> "RemoteWriter":
-        return self
-
     def aside(self, path: str) -> Path:
         """As of every writer: a local file."""
         return self.disk / waiting_name(path)
@@ -91,7 +88,7 @@ class RemoteWriter(Writer):
                 self._there.put(path, source)
             source.unlink()
 
-        if self._begun:
+        if self._nothing_recorded:
             self._new += made.files
         self._there.each(bring, made.files)
         record = made.after(self._chain)
@@ -101,8 +98,8 @@ class RemoteWriter(Writer):
             self._flush()
 
     @property
-    def _begun(self) -> bool:
-        """Whether nothing is recorded there yet."""
+    def _nothing_recorded(self) -> bool:
+        """A failure before the first record leaves nothing behind."""
         return not self._flushed
 
     def _begin(self) -> None:

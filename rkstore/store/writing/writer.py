@@ -70,9 +70,6 @@ class StoreWriter(Writer):
         with writing(self.root):
             self._claim()
 
-    def __enter__(self) -> "StoreWriter":
-        return self
-
     def _close(self, *, failed: bool) -> None:
         self._pool.shutdown(cancel_futures=True)
         if self._lock is None:

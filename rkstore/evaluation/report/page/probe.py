@@ -3,6 +3,7 @@
 A direction is shown as if it were a latent that fires on the few rows that lie farthest along it.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,14 +122,17 @@ def _meta(result: RkCNNResult, along: Doubles, chance: bool) -> dict[str, Any]:
         ),
         "note": (
             f"Looked at on {len(along):,} rows. A direction is said to fire on the "
-            f"{FARTHEST:.1%} of the rows that lie farthest along it; the words above it are the "
-            "tokens that tell these rows from all."
+            f"{100 * FARTHEST:g} % of the rows that lie farthest along it; the words above it "
+            "are the tokens that tell these rows from all."
         ),
     }
 
 
 def _scores(result: RkCNNResult, chance: Doubles | None) -> dict[str, Any]:
-    """Histograms of the scores of all subsets, and of chance, with the same edges."""
+    """Histograms of the scores of all subsets, and of chance, with the same edges.
+
+    The last bin also holds what lies beyond it, so that one outlier does not flatten the rest.
+    """
     scores = result.all_scores.double().cpu().numpy()
     scores = scores[np.isfinite(scores)]
     every = scores if chance is None else np.concatenate([scores, chance])
@@ -139,12 +143,33 @@ def _scores(result: RkCNNResult, chance: Doubles | None) -> dict[str, Any]:
         found: list[int] = np.histogram(some.clip(edges[0], edges[-1]), edges)[0].tolist()
         return found
 
+    def extent(some: Doubles) -> list[float]:
+        return [float(f"{end:.5g}") for end in (some.min(), some.max())]
+
     return {
         "edges": [float(f"{edge:.5g}") for edge in edges],
         "drawn": counts(scores),
+        "drawn_range": extent(scores),
         "chance": None if chance is None else counts(chance),
+        "chance_range": None if chance is None else extent(chance),
         "lowest_kept": float(result.top_scores.min()),
+        "said": list(_said(result, scores, chance, float(edges[-1]))),
     }
+
+
+def _said(
+    result: RkCNNResult, scores: Doubles, chance: Doubles | None, end: float
+) -> Iterator[str]:
+    """What the histograms show, in words."""
+    if chance is not None:
+        bound = np.quantile(chance, 0.95)
+        yield (
+            f"{(scores > bound).sum():,} of {len(scores):,} subsets score above {bound:.3g}: "
+            "95 % of those of chance score less."
+        )
+    yield f"Kept, in blue: the best, from a score of {result.top_scores.min():.3g} on."
+    if scores.max() > end:
+        yield f"Scores beyond {end:.3g} ({(scores > end).sum():,}) are counted in the last bin."
 
 
 def _chance(result: RkCNNResult, source: StoreSite) -> Doubles | None:

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from rkstore.dictionaries.dictionary import Dictionary
 from rkstore.dictionaries.settings import DictionarySettings
+from rkstore.evaluation.effects import Effects, effects_on_logits
 from rkstore.evaluation.evaluate import measured
 from rkstore.evaluation.opened import opened
 from rkstore.evaluation.report import paper
 from rkstore.evaluation.report.page import decoders, overview
 from rkstore.evaluation.report.page.compare import runs_of, table
 from rkstore.evaluation.report.page.latents import NEIGHBOURS, UNITS, Latents
-from rkstore.evaluation.report.page.logits import Effects, following
+from rkstore.evaluation.report.page.logits import following, logits_of
 from rkstore.evaluation.report.page.probe import ProbePage, open_probe, probe_page
 from rkstore.evaluation.report.page.scripts import script
 from rkstore.evaluation.report.page.tally import Tally
@@ -34,7 +35,6 @@ from rkstore.evaluation.settings import EvaluateSettings
 from rkstore.settings import options_in
 from rkstore.store.files import directory_aside, named, writing
 from rkstore.store.open import open_readable
-from rkstore.store.readable import Readable
 
 ASSETS = resources.files(__package__) / "assets"
 
@@ -93,20 +93,6 @@ def _evaluation(settings: ReportSettings) -> EvaluateSettings:
     return EvaluateSettings(**{name: getattr(settings, name) for name in names}, record=False)
 
 
-def effects_on_logits(dictionary: Dictionary, store: Readable, settings: ReportSettings) -> Effects:
-    """Load the model of the store, for what the latents do to its logits.
-
-    Raises:
-        BadInput: it is not found, has other weights than the store's, or no path from the latents
-            to its logits is known.
-    """
-    from rkstore.evaluation.functional import models_of
-
-    models = models_of(store, settings.model, settings.device)
-    tokens = (store.manifest.source.get("tokenizer") or {}).get("tokens")
-    return Effects.of(dictionary, models, tokens)
-
-
 def latents_of(
     dictionary: Dictionary,
     looking: Looking,
@@ -122,7 +108,7 @@ def latents_of(
         samples = choose(dictionary, looking, settings, codes)
         if effects is not None:
             behind = following(codes, looking, effects.tokens)
-            logits = effects.logits(behind)
+            logits = logits_of(effects, behind)
             ids = np.concatenate([ids, logits.tokens])
         vocabulary = Vocabulary.of(ids, looking.store)
         tally = Tally(dictionary.d_sae, len(vocabulary), looking.count)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,8 +17,10 @@ if TYPE_CHECKING:  # reading a layout's options must not import torch
     from numpy.typing import NDArray
 
     from rkstore.dictionaries.dictionary import Dictionary
+    from rkstore.evaluation.effects import Effects
     from rkstore.evaluation.samples.codes import Codes
     from rkstore.evaluation.samples.contexts import Contexts
+    from rkstore.evaluation.samples.logits import Logits, OfLatent
     from rkstore.evaluation.samples.looking import Looking
     from rkstore.evaluation.samples.samples import Samples
     from rkstore.store.readable import Readable
@@ -37,6 +39,8 @@ class Subject:
     looking: Looking
     facts: Mapping[str, Any]
     """How samples are chosen, for JSON."""
+    effects: Effects | None = field(default=None, kw_only=True)
+    """On the logits, with the model."""
 
     @property
     def model_name(self) -> str:
@@ -65,6 +69,16 @@ class Found(Subject):
         """See :attr:`Samples.of_bands`."""
         return self.samples.of_bands
 
+    def logits_of(self, latent: int) -> OfLatent | None:
+        """What a latent does to the logits; None without the model, or if it writes nothing."""
+        return None if self._logits is None else self._logits.of_latent(latent)
+
+    @cached_property
+    def _logits(self) -> Logits | None:
+        from rkstore.evaluation.samples.logits import Logits
+
+        return None if self.effects is None else Logits.of(self.effects, self.store)
+
     @cached_property
     def words(self) -> dict[int, str]:
         """The words of the tokens around the samples, by ascending id."""
@@ -82,6 +96,8 @@ class Layout(Settings, ABC):
     """Files in which samples are written. Its fields are its options."""
 
     name: ClassVar[str]
+    has_logits: ClassVar[bool] = False
+    """Whether it has a place for what latents do to the logits."""
 
     def check(self, subject: Subject) -> None:
         """Raise BadInput, before the pass, if such samples cannot be written so."""

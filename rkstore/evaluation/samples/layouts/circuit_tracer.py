@@ -25,6 +25,7 @@ class CircuitTracer(Layout):
     """The folder that circuit-tracer serves as ``features_dir``, or reads beside the weights."""
 
     name = "circuit-tracer"
+    has_logits = True
 
     def check(self, subject: Subject) -> None:
         parts_of(subject, "circuit-tracer")
@@ -54,6 +55,7 @@ class CircuitTracer(Layout):
 def _feature(found: Found, part: Part, latent: int) -> dict[str, Any]:
     """A latent as its pages read it."""
     samples = found.samples
+    logits = found.logits_of(latent)
     groups: dict[int, list[dict[str, Any]]] = {}
     for i in range(int(samples.starts[latent]), int(samples.starts[latent + 1])):
         groups.setdefault(int(samples.band[i]), []).append(_example(found, i))
@@ -64,8 +66,8 @@ def _feature(found: Found, part: Part, latent: int) -> dict[str, Any]:
             {"quantile_name": _name(found, latent, band), "examples": own}
             for band, own in groups.items()
         ],
-        "top_logits": [],
-        "bottom_logits": [],
+        "top_logits": [_shown(piece) for piece in logits.raised[0]] if logits else [],
+        "bottom_logits": [_shown(piece) for piece in logits.lowered[0]] if logits else [],
         "act_min": 0.0,
         "act_max": float(samples.largest[latent]),
         "quantile_values": rounded(samples.edges(latent)[:: _bins_of_band(found)]),

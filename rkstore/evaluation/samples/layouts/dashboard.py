@@ -1,6 +1,7 @@
 """SAEDashboard: ``batch-N.json``, a dictionary of its ``NeuronpediaDashboardBatch``.
 
-What needs the model, such as logits, is left empty, as SAEDashboard does where it was not computed.
+What was not computed is left empty, as SAEDashboard leaves it: logits without the model, and what
+needs the activations of neurons.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from rkstore.settings import option
 if TYPE_CHECKING:
     from pathlib import Path
 
-# Tables that need the model, or its activations, a second time.
+# Tables that need the model, or the activations of neurons.
 EMPTY = (
     *(f"neuron_alignment_{what}" for what in ("indices", "values", "l1")),
     *(f"correlated_neurons_{what}" for what in ("indices", "l1", "pearson")),
@@ -33,6 +34,7 @@ class Dashboard(Layout):
     """What SAEDashboard's runner writes, a folder for each layer."""
 
     name = "saedashboard"
+    has_logits = True
     source_set: str = option("rkstore", "Name of the set of dictionaries that this one is of.")
     vectors: bool = option(
         False, "Write also the decoder row of each latent, with which Neuronpedia steers."
@@ -71,6 +73,7 @@ def feature(found: Found, part: Part, latent: int, *, vector: bool) -> dict[str,
     return {
         "feature_index": latent - part.first,
         **{name: [] for name in EMPTY},
+        **_logits(found, latent),
         "frac_nonzero": float(samples.fired[latent] / samples.rows),
         "freq_hist_data_bar_heights": samples.histogram[latent].astype(float).tolist(),
         "freq_hist_data_bar_values": rounded(centres),
@@ -79,6 +82,22 @@ def feature(found: Found, part: Part, latent: int, *, vector: bool) -> dict[str,
         "dataset": dataset_of(found),
         "activations": list(activations(found, latent)),
         "vector": rounded(row_of(found, latent)) if vector else [],
+    }
+
+
+def _logits(found: Found, latent: int) -> dict[str, list[Any]]:
+    """What a latent does to the logits, with the model."""
+    logits = found.logits_of(latent)
+    if logits is None:
+        return {}
+    (lowered, least), (raised, largest) = logits.lowered, logits.raised
+    return {
+        "neg_str": [_word(piece) for piece in lowered],
+        "neg_values": rounded(least),
+        "pos_str": [_word(piece) for piece in raised],
+        "pos_values": rounded(largest),
+        "logits_hist_data_bar_heights": logits.heights,
+        "logits_hist_data_bar_values": rounded(logits.centres),
     }
 
 
@@ -115,6 +134,10 @@ def row_of(found: Found, latent: int) -> Any:
             return weights.W_dec[latent].detach().cpu().numpy()
         latent -= bank.latents
     raise IndexError(latent)
+
+
+def _word(piece: str | list[int]) -> str:
+    return piece if isinstance(piece, str) else bytes(piece).decode(errors="replace")
 
 
 def rounded(values: Any) -> list[float]:

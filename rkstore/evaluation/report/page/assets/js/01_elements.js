@@ -33,6 +33,7 @@ function replace(element, ...children) {
 const section = (title, note, ...rest) =>
   h("section", {}, h("div", { class: "head" }, h("h2", {}, title), h("span", { class: "note" }, note)), rest);
 const empty = (title, ...rest) => h("div", { class: "empty" }, h("b", {}, title), rest);
+const skeletons = (lines) => Array.from({ length: lines }, () => h("div", { class: "skeleton" }));
 const page = (...children) => h("div", { class: "page" }, children);
 
 // Numbers as people read them: three significant digits, thousands in groups, a true minus.

@@ -58,8 +58,10 @@ function lineChart(spec) {
 const figureTick = (v) => (v === 0 ? "0" : Math.abs(v) >= 1000 ? whole(v) : String(+v.toPrecision(3)));
 const shortened = (text, most) => (text.length > most ? text.slice(0, most - 1) + "…" : text);
 
+// A chart is drawn by a function, again whenever its page gets another width.
 function chartOf(title, note, drawing) {
-  return h("figure", {}, h("figcaption", {}, title, h("span", {}, note)), drawing);
+  const box = h("div", {}, drawing()), chart = h("figure", {}, h("figcaption", {}, title, h("span", {}, note)), box);
+  return Object.assign(chart, { redraw: () => replace(box, drawing()) });
 }
 
 // A number on the domain of its column: filled with its interval, hollow where there is none.
@@ -107,6 +109,32 @@ function barChart(spec) {
     s("title", {}, spec.names[k] + ": " + whole(count)))));
   spec.ticks.forEach(([at, text], k) => put(svg, s("text", { x: left + at * (W - left - 8), y: H - 8, "text-anchor": k === 0 ? "start" : k === spec.ticks.length - 1 ? "end" : "middle" }, text)));
   put(svg, s("path", { class: "axis", d: "M" + left + " " + (H - bottom) + "H" + (W - 8) }));
+  return svg;
+}
+
+// Histograms one below the other over one axis, each as high as its own tallest bin, because one may
+// be a thousand times narrower than the other: {edges, from, rows: [{name, counts, range}], label}.
+// What lies from `from` on is blue in the first.
+function histogramRows(spec) {
+  const W = narrow() ? chartWidth(3) : 2 * chartWidth(3) + 24, H = 64, line = H + 34, bottom = 26;
+  const low = spec.edges[0], high = spec.edges[spec.edges.length - 1], x = (v) => ((v - low) / (high - low)) * W;
+  const svg = s("svg", { width: W, height: spec.rows.length * line + bottom, role: "img", "aria-label": spec.label });
+  for (const v of ticksOf(low, high, 5)) {
+    spec.rows.forEach((_, k) => put(svg, s("line", { class: "grid", x1: x(v), x2: x(v), y1: (k + 1) * line - H, y2: (k + 1) * line })));
+    put(svg, s("text", { x: Math.max(10, Math.min(W - 10, x(v))), y: spec.rows.length * line + 18, "text-anchor": "middle" }, figureTick(v)));
+  }
+  spec.rows.forEach(({ name, counts, range }, k) => {
+    const floor = (k + 1) * line, all = counts.reduce((a, b) => a + b, 0), most = Math.max(1, ...counts);
+    const bar = (from, to, count, on) => to > from && put(svg, s("rect", { class: "block" + (on ? " on" : ""), x: x(from), width: Math.max(1, x(to) - x(from) - 1), y: floor - (H * count) / most, height: (H * count) / most },
+      s("title", {}, figure(from) + " to " + figure(to) + ": " + whole(count) + " of " + whole(all))));
+    counts.forEach((count, bin) => {
+      const cut = k ? high : Math.max(spec.edges[bin], Math.min(spec.edges[bin + 1], spec.from));
+      if (count) { bar(spec.edges[bin], k ? spec.edges[bin + 1] : cut, count, false); bar(cut, k ? cut : spec.edges[bin + 1], count, true); }
+    });
+    put(svg, s("path", { class: "axis", d: "M0 " + floor + "H" + W }));
+    put(svg, s("text", { class: "name", x: 0, y: floor - H - 12 }, whole(all) + " " + name + ", " + range.map((v) => figure(v)).join(" to ")));
+    put(svg, s("text", { x: W, y: floor - H - 12, "text-anchor": "end" }, "tallest bin " + percent(most / Math.max(1, all), true)));
+  });
   return svg;
 }
 

@@ -110,13 +110,13 @@ function fvuChart(lines) {
   const values = lines.flatMap((line) => line.points.map((p) => p[1])), high = Math.min(1, Math.max(0.1, ...values));
   const low = Math.min(...values, high), floor = Math.max(0, Math.floor(low * 10 - 0.5) / 10);
   return chartOf("Unexplained variance", "FVU of the training batch, by step",
-    lineChart({ x: [0, lastStep(lines)], y: [floor, Math.ceil(high * 10) / 10], lines, label: "Unexplained variance by step; the table above has the final numbers" }));
+    () => lineChart({ x: [0, lastStep(lines)], y: [floor, Math.ceil(high * 10) / 10], lines, label: "Unexplained variance by step; the table above has the final numbers" }));
 }
 
 function deadChart(lines) {
   const high = Math.max(0.05, ...lines.flatMap((line) => line.points.map((p) => p[1])));
   return chartOf("Dead latents", "share of all, by step",
-    lineChart({ x: [0, lastStep(lines)], y: [0, Math.ceil(high * 10) / 10], lines, yText: (v) => +(100 * v).toFixed(1) + " %", label: "Share of dead latents by step" }));
+    () => lineChart({ x: [0, lastStep(lines)], y: [0, Math.ceil(high * 10) / 10], lines, yText: (v) => +(100 * v).toFixed(1) + " %", label: "Share of dead latents by step" }));
 }
 
 const POWERS = { 0: "all", "-1": "10 %", "-2": "1 %", "-3": "0.1 %", "-4": "10⁻⁴", "-5": "10⁻⁵", "-6": "10⁻⁶" };
@@ -128,7 +128,7 @@ function densityChart() {
   const high = Math.max(0.01, ...lines.flatMap((line) => line.points.map((p) => p[1])));
   const ticks = Array.from({ length: -rarest + 1 }, (_, k) => rarest + k);
   return chartOf("How often latents fire", "share of latents, by share of tokens",
-    lineChart({ x: [rarest, 0], y: [0, high * 1.1], lines, named: false, xTicks: ticks, xText: (v) => POWERS[v], yText: (v) => +(100 * v).toFixed(1) + " %", label: "Histogram of how often latents fire" }));
+    () => lineChart({ x: [rarest, 0], y: [0, high * 1.1], lines, named: false, xTicks: ticks, xText: (v) => POWERS[v], yText: (v) => +(100 * v).toFixed(1) + " %", label: "Histogram of how often latents fire" }));
 }
 
 // What only some dictionaries have: several sites, layers, prefixes, two models.
@@ -151,7 +151,7 @@ function siteChart() {
   const series = trained().filter((run) => run.sites.length).map((run) => ({ name: run.label, on: isShown(run),
     values: names.map((name) => { const found = run.sites.find((site) => site[0] === name); return found ? found[1] : null; }) }));
   const most = Math.max(0.1, ...series.flatMap((one) => one.values.filter((v) => v !== null && v <= 1.5))) * 1.05;
-  return chartOf("FVU by site", "held out; filled: the run shown", dotRows({ rows: names, series, most, label: "FVU by site" }));
+  return chartOf("FVU by site", "held out; filled: the run shown", () => dotRows({ rows: names, series, most, label: "FVU by site" }));
 }
 
 function layerChart() {
@@ -159,7 +159,7 @@ function layerChart() {
   if (layers.length < 2) return null;
   const of = (key) => trained().map((run) => ({ name: run.name, on: isShown(run), values: layers.map((layer) => (layer === run.layer ? run[key] : null)) }));
   const most = Math.max(0.1, ...trained().map((run) => Math.min(1.5, run.fvu))) * 1.05;
-  return chartOf("FVU by layer", "held out; one dot a run", dotRows({ rows: layers.map((layer) => "layer " + layer), series: of("fvu"), most, label: "FVU by layer" }));
+  return chartOf("FVU by layer", "held out; one dot a run", () => dotRows({ rows: layers.map((layer) => "layer " + layer), series: of("fvu"), most, label: "FVU by layer" }));
 }
 
 function prefixChart() {
@@ -168,7 +168,7 @@ function prefixChart() {
   const lines = runs.map(([run, k]) => lineOf(run, k, run.prefixes));
   const high = Math.min(1, Math.max(0.1, ...lines.flatMap((line) => line.points.map((p) => p[1]))) * 1.05);
   return chartOf("FVU by prefix", "by share of the latents, held out",
-    lineChart({ x: [0, 1], y: [0, high], lines, xText: (v) => figureTick(v), label: "FVU by prefix" }));
+    () => lineChart({ x: [0, 1], y: [0, high], lines, xText: (v) => figureTick(v), label: "FVU by prefix" }));
 }
 
 function whoseChart() {
@@ -176,7 +176,7 @@ function whoseChart() {
   if (!run.norms.length) return null;
   const names = run.norms.map((_, k) => (k / 10).toFixed(1) + " to " + ((k + 1) / 10).toFixed(1));
   return chartOf("Whose the latents are", "by share of the decoder’s norm in " + META.latents.whose[0],
-    barChart({ counts: run.norms, names, ticks: [[0, "only " + META.latents.whose[1]], [1, "only " + META.latents.whose[0]]], label: "Latents by relative decoder norm" }));
+    () => barChart({ counts: run.norms, names, ticks: [[0, "only " + META.latents.whose[1]], [1, "only " + META.latents.whose[0]]], label: "Latents by relative decoder norm" }));
 }
 
 // Latents to begin with
@@ -185,13 +185,13 @@ function cardsSection() {
   if (!META.latents) return empty("No dictionary.", "This store has been harvested and not trained on: train one with ", h("code", {}, "rkstore train"), ", and write the report again.");
   const cards = h("div", { class: "cards" });
   for (const id of META.cards) {
-    const lines = h("div", { class: "lines" });
+    const lines = h("div", { class: "lines" }, skeletons(3));
     put(cards, h("a", { class: "card", href: "#/latent/" + id }, h("div", { class: "line" },
       h("b", {}, id), h("span", { class: "what" }, called(id)), h("span", { class: "note" }, percent(INDEX.fired[id] / INDEX.rows))), lines));
     latentOf(id).then((latent) => {
       const first = latent.groups[0][1].slice(0, 3);
-      return textOf(first.flatMap(rowsOfSample)).then(() => put(lines, first.map((sample) => kwic(sample, INDEX.largest[id], false))));
-    }).catch((error) => put(lines, h("span", { class: "note" }, missing(error))));
+      return textOf(first.flatMap(rowsOfSample)).then(() => replace(lines, first.map((sample) => kwic(sample, INDEX.largest[id], false))));
+    }).catch((error) => replace(lines, h("span", { class: "note" }, missing(error))));
   }
   return section(META.cards_title, h("a", { href: "#/latents" }, "all " + whole(INDEX.count) + " latents"), cards, h("p", { class: "note more" }, META.cards_note));
 }

@@ -1,7 +1,10 @@
 // The list of latents: search, density, filters, and rows that exist only near the view.
 
 const QUERY = { text: "", low: null, high: 0, norm: null, filters: {}, sort: "id", way: 1 };
-let LIST = null, cursor = 0, FOUND = null;
+let LIST = null, cursor = 0;
+
+// The last phrase that was looked for in the text, and the search for one that is under way.
+let FOUND = null, SOUGHT = null;
 
 const rarestPower = () => Math.max(-6, Math.floor(-Math.log10(Math.max(10, INDEX.rows))));
 const densityOf = (id) => INDEX.fired[id] / INDEX.rows;
@@ -53,14 +56,24 @@ function select() {
     if (QUERY.norm && !(normOf(id) >= QUERY.norm[0] && normOf(id) <= QUERY.norm[1])) continue;
     if (filters.every((passes) => passes(id))) found.push(id);
   }
-  const key = SORTS[QUERY.sort];
-  LIST = found.sort((a, b) => (key(a) - key(b)) * QUERY.way || a - b);
-  return LIST;
+  LIST = found.sort(inOrder);
+  cursor = Math.max(0, Math.min(cursor, LIST.length - 1));
+}
+
+const inOrder = (a, b) => (SORTS[QUERY.sort](a) - SORTS[QUERY.sort](b)) * QUERY.way || a - b;
+
+// The latent before (-1) or after (1) one in the list, or where that one would stand in it.
+function beside(id, way) {
+  const at = LIST.indexOf(id), behind = LIST.findIndex((other) => inOrder(id, other) < 0);
+  const after = at >= 0 ? at + 1 : behind < 0 ? LIST.length : behind;
+  return LIST[way > 0 ? after : (at >= 0 ? at : after) - 1];
 }
 
 function clearQuery() {
   Object.assign(QUERY, { text: "", low: null, high: 0, norm: null, filters: {}, sort: "id", way: 1 });
-  route();
+  cursor = 0;
+  show();
+  $("#q").focus();
 }
 
 // The latents that have a sample drawn inside a phrase of the stored text.
@@ -71,12 +84,15 @@ function findPhrase(phrase) {
     const rows = rowsOfPhrase(phrase.toLowerCase()), latents = new Set();
     const n = pairs.length / 2;
     for (let k = 0, row = 0; k < n; k++) { row += pairs[k]; if (rows.has(row)) latents.add(pairs[n + k]); }
-    FOUND = { phrase, latents };
-  });
+    return { phrase, latents };
+  }).catch((error) => ({ phrase, latents: new Set(), lack: missing(error) }));
 }
 
-function rowsOfPhrase(phrase) {
-  const found = new Set();
+let BLOCKS = null;
+
+// The text of every block in small letters, with where each of its tokens starts; made once.
+function blocksOfText() {
+  const blocks = [];
   for (let first = 0, block; first < META.text_rows; first += block.length) {
     const starts = [];
     let text = "";
@@ -86,73 +102,126 @@ function rowsOfPhrase(phrase) {
       starts.push(text.length);
       text += Array.isArray(piece) || isSpecial(tokenAt(row)) ? "\ufffd" : piece.toLowerCase();
     }
+    blocks.push({ first, text, starts });
+  }
+  return blocks;
+}
+
+function rowsOfPhrase(phrase) {
+  const found = new Set();
+  BLOCKS = BLOCKS || blocksOfText();
+  for (const { first, text, starts } of BLOCKS)
     for (let at = text.indexOf(phrase); at >= 0; at = text.indexOf(phrase, at + 1))
       for (let k = starts.length - 1; k >= 0; k--) {
         const stop = k + 1 < starts.length ? starts[k + 1] : text.length;
         if (stop <= at) break;
         if (starts[k] < at + phrase.length) found.add(first + k);
       }
-  }
   return found;
 }
 
-// Reads a text that is typed, and calls back once what it looks for is known.
-function searched(text, then) {
+// Looks for a text. A phrase may have to be loaded first: whatever page is shown then draws the answer.
+function searchFor(text) {
   QUERY.text = text;
   const phrase = phraseOf(text.trim());
-  if (!phrase || (FOUND && FOUND.phrase === phrase)) { then(); return; }
-  findPhrase(phrase).then(() => { if (phraseOf(QUERY.text.trim()) === phrase) then(); }).catch((error) => { $("#live").textContent = missing(error); then(); });
+  SOUGHT = phrase && !(FOUND && FOUND.phrase === phrase && !FOUND.lack) ? findPhrase(phrase) : null;
+  if (!SOUGHT) { answer(); return; }
+  const sought = SOUGHT;
+  sought.then((found) => {
+    if (SOUGHT !== sought) return;
+    [FOUND, SOUGHT] = [found, null];
+    answer();
+  });
 }
 
-function searchField(onChange, hint) {
-  let waiting = 0;
-  return h("input", { class: "field", id: "q", type: "search", value: QUERY.text, placeholder: hint, "aria-label": "Search latents",
-    autocomplete: "off", spellcheck: "false", on: { input: (event) => {
-      clearTimeout(waiting);
-      waiting = setTimeout(() => searched(event.target.value, onChange), 60);
-    } } });
+function answer() {
+  cursor = 0;
+  select();
+  if (shownPage.answered) shownPage.answered();
 }
+
+// Does something once what is searched for is found: at once, but for a phrase that is being loaded.
+function whenAnswered(does) {
+  if (SOUGHT) SOUGHT.then(does);
+  else does();
+}
+
+const searchField = (hint) => h("input", { class: "field", id: "q", type: "search", value: QUERY.text, placeholder: hint, "aria-label": "Search latents",
+  autocomplete: "off", spellcheck: "false", on: { input: (event) => searchFor(event.target.value) } });
 
 function listPage() {
   document.title = "Latents · " + META.title;
   if (!META.latents) return page(h("h1", {}, "Latents"), cardsSection());
-  const body = h("ol", { class: "virtual" }), count = h("span", { class: "count" });
-  const height = narrow() ? 56 : 34;
-  const ranges = [densityRange(() => draw(true)), normRange(() => draw(true))].filter(Boolean);
-  const drawn = page(h("h1", {}, "Latents"), h("p", { class: "lede" }, META.latents.lede),
-    h("div", { class: "controls" }, h("div", {}, h("label", { for: "q" }, "Search"), searchField(() => draw(true), "Token, name, number, or words of the text")), ranges.map((range) => range.element)),
-    h("div", { class: "chips", role: "group", "aria-label": "Filters" }, FILTERS().map(filterChip(() => draw(true))), count),
-    columnHeads(() => draw(true)), body);
-  function paint() {
-    if (!LIST.length) return;
-    const above = -body.getBoundingClientRect().top, first = Math.max(0, Math.floor(above / height) - 8);
-    const last = Math.min(LIST.length, first + Math.ceil(innerHeight / height) + 20), rows = [];
-    for (let k = first; k < last; k++)
-      rows.push(h("li", { vars: { "--y": k * height + "px" }, "aria-setsize": LIST.length, "aria-posinset": k + 1 }, listRow(LIST[k], k === cursor)));
-    replace(body, rows);
-  }
-  function draw(anew) {
-    select();
-    if (anew) cursor = 0;
-    body.style.setProperty("height", LIST.length ? LIST.length * height + "px" : "auto");
+  const rows = virtualRows(), count = h("span", { class: "count" });
+  const ranges = [densityRange(answer), normRange(answer)].filter(Boolean);
+  const made = page(h("h1", {}, "Latents"), h("p", { class: "lede" }, META.latents.lede),
+    h("div", { class: "controls" }, h("div", {}, h("label", { for: "q" }, "Search"), searchField("Token, name, number, or words of the text")), ranges.map((range) => range.element)),
+    h("div", { class: "chips", role: "group", "aria-label": "Filters" }, FILTERS().map(filterChip(answer)), count),
+    columnHeads(answer), rows.element);
+  function draw() {
     count.textContent = whole(LIST.length) + " of " + whole(INDEX.count);
     ranges.forEach((range) => range.draw());
-    if (anew) $("#live").textContent = plural(LIST.length, "latent");
-    if (LIST.length) { paint(); return; }
-    replace(body, h("li", { class: "still" }, empty("No latent answers to that.", "Search looks at the tokens that tell each latent from the rest, at names and, for several words or words in quotes, at the text of the samples. ",
-      h("button", { class: "quiet", type: "button", on: { click: clearQuery } }, "Clear search and filters"))));
+    rows.draw();
   }
-  drawn.style.setProperty("--columns", columnWidths());
-  return Object.assign(drawn, { ready: () => draw(false), paint,
+  made.style.setProperty("--columns", columnWidths());
+  return Object.assign(made, { top: rows.top, paint: rows.paint, resized: rows.resized,
+    ready() { select(); draw(); },
+    answered() { draw(); $("#live").textContent = plural(LIST.length, "latent"); },
     move(step) {
       cursor = Math.max(0, Math.min(LIST.length - 1, cursor + step));
-      const y = body.getBoundingClientRect().top + cursor * height;
-      if (y < 100 || y > innerHeight - 80) scrollBy(0, y - innerHeight / 2);
-      paint();
+      rows.follow();
       if (LIST.length) $("#live").textContent = "Latent " + LIST[cursor];
     },
-    open() { if (LIST.length) location.hash = "#/latent/" + LIST[cursor]; } });
+    open() { if (LIST.length) go("#/latent/" + LIST[cursor]); } });
 }
+
+// Rows of the list, of which only those near the view exist. One that stays near stays the same
+// element, so that it keeps the focus.
+function virtualRows() {
+  const element = h("ol", { class: "virtual" }), near = new Map();
+  let height = 0;
+  const above = () => -element.getBoundingClientRect().top;
+  const made = (k) => h("li", { vars: { "--y": k * height + "px" }, "aria-setsize": LIST.length, "aria-posinset": k + 1 }, listRow(LIST[k]));
+  function paint() {
+    const first = Math.max(0, Math.floor(above() / height) - 8), last = Math.min(LIST.length, first + Math.ceil(innerHeight / height) + 20);
+    for (const [k, row] of near) if (k < first || k >= last) { row.remove(); near.delete(k); }
+    for (let k = first; k < last; k++) {
+      if (!near.has(k)) {
+        near.set(k, made(k));
+        element.insertBefore(near.get(k), element.children[k - first] || null);
+      }
+      near.get(k).firstChild.classList.toggle("cursor", k === cursor);
+    }
+  }
+  function draw() {
+    height = narrow() ? 56 : 34;
+    near.clear();
+    element.style.setProperty("height", LIST.length ? LIST.length * height + "px" : "auto");
+    replace(element, LIST.length ? null : h("li", { class: "still" }, noneFound()));
+    paint();
+  }
+  // How far to scroll so that the cursor is seen.
+  function top() {
+    const y = scrollY - above() + cursor * height;
+    return y < innerHeight - 80 ? 0 : y - innerHeight / 2;
+  }
+  function follow() {
+    const y = cursor * height - above();
+    if (y < 100 || y > innerHeight - 80) scrollBy(0, y - innerHeight / 2);
+    paint();
+  }
+  function resized() {
+    const at = above() / height;
+    draw();
+    if (at > 0) scrollBy(0, at * height - above());
+    paint();
+  }
+  return { element, paint, draw, top, follow, resized };
+}
+
+const noneFound = () => FOUND && FOUND.lack && FOUND.phrase === phraseOf(QUERY.text.trim()) ? empty("A file of this report is missing.", FOUND.lack)
+  : empty("No latent answers to that.", "Search looks at the tokens that tell each latent from the rest, at names and, for several words or words in quotes, at the text of the samples. ",
+    h("button", { class: "quiet", type: "button", on: { click: clearQuery } }, "Clear search and filters"));
 
 const filterChip = (onChange) => ([key, title]) => h("button", { type: "button", "aria-pressed": String(!!QUERY.filters[key]), on: { click: (event) => {
   QUERY.filters[key] = !QUERY.filters[key];
@@ -174,11 +243,11 @@ function columnHeads(onChange) {
   return head;
 }
 
-function listRow(id, here) {
+function listRow(id) {
   const fired = INDEX.fired[id], p = densityOf(id), lowest = rarestPower();
   const place = fired ? Math.max(0, 100 * (1 - Math.log10(p) / lowest)) : 0;
   const last = INDEX.next ? (fired ? signed(INDEX.next[id] / 20, 1) + " σ" : "–") : INDEX.whose ? whoseText(id) : null;
-  return h("a", { class: "row" + (here ? " cursor" : ""), href: "#/latent/" + id },
+  return h("a", { class: "row", href: "#/latent/" + id },
     h("span", { class: "id" }, id), fired ? tellingChips(id, 5) : h("span", { class: "telling note" }, "never fires"),
     anyNamed() && h("span", { class: "given" }, isNamed(id) ? glyphs(NAMES[id]) : ""),
     h("span", { class: "density" }, h("span", {}, fired ? percent(p) : "dead"), h("span", { class: "track" }, fired ? h("i", { vars: { "--a": place } }) : null)),

@@ -6,19 +6,22 @@ function latentPage(id, opened) {
   document.title = id + (isNamed(id) ? " " + NAMES[id] : "") + " · " + META.title;
   if (!LIST) select();
   const middle = h("div", { class: "middle" }), side = h("aside", { class: "side", "aria-label": "Numbers of this latent" });
-  const root = h("div", { class: "latent" }, rail(id), middle, side), fired = INDEX.fired[id];
-  put(middle, [latentSteps(id),
+  const steps = h("span", { class: "steps" }), list = rail(id), fired = INDEX.fired[id];
+  const strip = h("dl", { class: "strip" }), body = h("div", {}, skeletons(8));
+  put(middle, [h("div", { class: "over" }, h("a", { href: "#/latents" }, META.latents.dictionary), h("span", {}, "·"), h("span", {}, META.latents.site), steps),
     h("div", { class: "title" }, h("span", { class: "id" }, id), h("h1", {}, fired || isNamed(id) ? called(id) : "Never fires")),
-    h("p", { class: "note" }, isNamed(id) ? "Named by hand." : fired ? "Not named: these are the tokens that tell it from the rest." : "")]);
-  const strip = h("dl", { class: "strip" }), body = h("div", {}, Array.from({ length: 8 }, () => h("div", { class: "skeleton" })));
-  put(middle, [fired ? strip : null, body]);
-  latentOf(id).then((latent) => textOf(latent.groups.flatMap((group) => group[1].flatMap(rowsOfSample))).then(() => {
+    h("p", { class: "note" }, isNamed(id) ? "Named by hand." : fired ? "Not named: these are the tokens that tell it from the rest." : ""),
+    fired ? strip : null, body]);
+  const loaded = latentOf(id).then((latent) => textOf(latent.groups.flatMap((group) => group[1].flatMap(rowsOfSample))).then(() => {
     if (fired) fillStrip(strip, id, latent);
     replace(body, flowOf(id, latent), fired ? samplesOf(id, latent) : deadLatent());
     replace(side, fired ? numbersOf(id, latent) : null, nearest(latent));
     if (opened !== undefined) openSample(body, +opened);
   })).catch((error) => replace(body, empty("A file of this report is missing.", missing(error))));
-  return root;
+  const answered = () => { list.draw(); replace(steps, stepsFrom(id)); };
+  answered();
+  return Object.assign(h("div", { class: "latent" }, list.element, middle, side), { whole: loaded, answered,
+    move(way) { const to = beside(id, way); if (to !== undefined) go("#/latent/" + to); } });
 }
 
 function openSample(body, number) {
@@ -28,12 +31,10 @@ function openSample(body, number) {
   line.click();
 }
 
-function latentSteps(id) {
-  const at = LIST.indexOf(id), before = at < 0 ? id - 1 : LIST[at - 1], after = at < 0 ? id + 1 : LIST[at + 1];
-  const step = (to, rel, text, title) => to === undefined || to < 0 || to >= INDEX.count ? null
-    : h("a", { class: "quiet", href: "#/latent/" + to, rel, title }, text);
-  return h("div", { class: "over" }, h("a", { href: "#/latents" }, META.latents.dictionary), h("span", {}, "·"), h("span", {}, META.latents.site),
-    h("span", { class: "steps" }, step(before, "prev", "← " + before, "Previous (k)"), step(after, "next", after + " →", "Next (j)")));
+function stepsFrom(id) {
+  const step = (to, rel, text, title) => to !== undefined && h("a", { class: "quiet", href: "#/latent/" + to, rel, title }, text);
+  const before = beside(id, -1), after = beside(id, 1);
+  return [step(before, "prev", "← " + before, "Previous (k)"), step(after, "next", after + " →", "Next (j)")];
 }
 
 function rail(id) {
@@ -44,8 +45,7 @@ function rail(id) {
       h("b", {}, other), h("span", {}, called(other)), h("small", {}, INDEX.fired[other] ? percent(densityOf(other), true) : "")))));
     note.textContent = plural(LIST.length, "latent") + (QUERY.text ? " for “" + QUERY.text + "”" : "");
   };
-  draw();
-  return h("nav", { class: "rail", "aria-label": "Latents" }, h("div", { class: "search" }, searchField(() => { select(); draw(); }, "Token, name, number")), note, list);
+  return { element: h("nav", { class: "rail", "aria-label": "Latents" }, h("div", { class: "search" }, searchField("Token, name, number")), note, list), draw };
 }
 
 function fillStrip(strip, id, latent) {

@@ -3,7 +3,7 @@
 function probePage() {
   document.title = "Probe · " + META.title;
   if (!META.probe) return page(h("h1", {}, "Probe"), empty("No probe.", "Write the report with ", h("code", {}, "--probe"), " and a directory that ", h("code", {}, "rkstore probe"), " wrote."));
-  const body = h("div", {}, Array.from({ length: 8 }, () => h("div", { class: "skeleton" })));
+  const body = h("div", {}, skeletons(8));
   load("data/probe.js").then(() => PROBE).then((probe) => textOf(probe.directions.flatMap((one) => one.samples.flatMap(rowsOfSample))).then(() =>
     replace(body, probeScores(probe), probeDirections(probe)))).catch((error) => replace(body, empty("A file of this report is missing.", missing(error))));
   return page(h("h1", {}, "What the probe found"), h("p", { class: "lede" }, META.probe.lede),
@@ -11,13 +11,12 @@ function probePage() {
 }
 
 function probeScores(probe) {
-  const { edges, drawn, chance, lowest_kept } = probe.scores;
-  const share = (counts) => { const all = Math.max(1, counts.reduce((a, b) => a + b, 0)); return counts.flatMap((c, k) => [[edges[k], c / all], [edges[k + 1], c / all]]); };
-  const lines = [{ name: "subsets", on: true, dash: 0, points: share(drawn) }].concat(chance ? [{ name: "chance", on: false, dash: 1, points: share(chance) }] : []);
-  const high = Math.max(0.01, ...lines.flatMap((line) => line.points.map((p) => p[1])));
-  const chart = lineChart({ x: [edges[0], edges[edges.length - 1]], y: [0, high * 1.1], lines, xText: figureTick, yText: (v) => +(100 * v).toFixed(1) + " %", label: "Scores of the subsets, and of chance" });
-  return section("Scores against chance", null, h("div", { class: "charts" }, chartOf("How subsets score", META.probe.score + "; share of the subsets", chart),
-    h("div", {}, h("p", { class: "note" }, META.probe.chance), h("p", { class: "note below" }, "Kept: the best, from a score of " + figure(lowest_kept) + " on."))));
+  const scores = probe.scores, rows = [{ name: "subsets", counts: scores.drawn, range: scores.drawn_range }];
+  if (scores.chance) rows.push({ name: "of chance", counts: scores.chance, range: scores.chance_range });
+  const drawing = () => histogramRows({ edges: scores.edges, from: scores.lowest_kept, rows, label: "Histograms of the scores of the subsets, and of chance" });
+  return section("Scores against chance", null, h("div", { class: "charts" },
+    Object.assign(chartOf("How subsets score", META.probe.score + "; each row is as high as its own tallest bin", drawing), { className: "broad" }),
+    h("div", {}, [META.probe.chance, ...scores.said].map((text) => h("p", { class: "note below" }, text)))));
 }
 
 function probeDirections(probe) {

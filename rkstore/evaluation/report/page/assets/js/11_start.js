@@ -1,6 +1,9 @@
-// Routes in the hash, keys, theme.
+// The address decides which page is shown. A browser tells of a new address some time after it has
+// changed, and keys may come in between: so a key first draws what the address says, then acts on it.
 
-let shownPage = null;
+let shownPage = null, shown = null;
+
+const address = () => location.hash.replace(/^#\/?/, "");
 
 function pageOf(words) {
   if (words[0] === "latents") return [listPage(), "latents"];
@@ -11,9 +14,19 @@ function pageOf(words) {
   return [exists ? latentPage(+words[1], words[2]) : page(noLatent(String(words[1]))), "latents"];
 }
 
-function route() {
-  const words = location.hash.replace(/^#\/?/, "").split("/");
-  const [made, nav] = pageOf(words);
+function arrive() {
+  if (address() !== shown) show();
+}
+
+function go(hash) {
+  leave();
+  location.hash = hash;
+  arrive();
+}
+
+function show() {
+  const first = shown === null, [made, nav] = pageOf(address().split("/"));
+  shown = address();
   shownPage = made;
   replace($("#main"), made);
   if (made.ready) made.ready();
@@ -21,7 +34,21 @@ function route() {
     if (link.dataset.nav === nav) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   });
-  scrollTo(0, 0);
+  stand(made);
+  if (!first && document.activeElement === document.body) $("#main").focus({ preventScroll: true });
+}
+
+// How far a reader had scrolled is kept with the entry of the browser's history, for the way back.
+function leave() {
+  if (scrollY !== (history.state ? history.state.y : 0)) history.replaceState({ y: scrollY }, "");
+}
+
+function stand(made) {
+  const y = history.state ? history.state.y : made.top ? made.top() : 0;
+  scrollTo(0, y);
+  if (made.paint) made.paint();
+  const reached = scrollY;
+  if (reached < y && made.whole) made.whole.then(() => { if (shownPage === made && scrollY === reached) scrollTo(0, y); });
 }
 
 function isDark() {
@@ -45,29 +72,27 @@ function showKeys() {
 }
 
 function search() {
+  if (!$("#q") || !$("#q").offsetParent) go("#/latents");
   const field = $("#q");
-  if (field && field.offsetParent) { field.focus(); field.select(); return; }
-  location.hash = "#/latents";
-  setTimeout(() => { const there = $("#q"); if (there) there.focus(); }, 50);
+  if (field) { field.focus(); field.select(); }
 }
 
-function step(forward) {
-  if (shownPage.move) { shownPage.move(forward ? 1 : -1); return; }
-  const link = $(forward ? "a[rel=next]" : "a[rel=prev]");
-  if (link) location.hash = link.getAttribute("href");
-}
+const DOES = { "/": search, "?": showKeys, t: changeTheme };
+
+// What goes elsewhere waits for the answer to what is searched for, and then acts on that.
+const GOES = {
+  o: () => go("#/"), l: () => go("#/latents"), Enter: () => shownPage.open && shownPage.open(),
+  j: () => shownPage.move && shownPage.move(1), k: () => shownPage.move && shownPage.move(-1),
+};
 
 function onKey(event) {
-  const typing = /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName) && event.target.type !== "range";
-  if (event.ctrlKey || event.metaKey || event.altKey || $("#keys").open) return;
-  if (typing && event.key === "Escape") { event.target.blur(); return; }
-  if (event.key === "Enter") {
-    if (shownPage.open && (typing || !/^(BUTTON|A)$/.test(event.target.tagName))) shownPage.open();
-    return;
-  }
-  if (typing) return;
-  const does = { "/": search, "?": showKeys, t: changeTheme, o: () => { location.hash = "#/"; }, l: () => { location.hash = "#/latents"; }, j: () => step(true), k: () => step(false) }[event.key];
-  if (does) { event.preventDefault(); does(); }
+  const { key, target } = event, typing = /^(INPUT|SELECT|TEXTAREA)$/.test(target.tagName) && target.type !== "range";
+  if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || $("#keys").open) return;
+  arrive();
+  if (typing && key === "Escape") { event.preventDefault(); target.blur(); return; }
+  if (key === "Enter" ? /^(BUTTON|A)$/.test(target.tagName) : typing) return;
+  if (Object.hasOwn(DOES, key)) { event.preventDefault(); DOES[key](); }
+  if (Object.hasOwn(GOES, key)) { event.preventDefault(); whenAnswered(GOES[key]); }
 }
 
 function start() {
@@ -77,12 +102,21 @@ function start() {
   $("[data-nav=latents]").hidden = !META.latents;
   $("#theme").addEventListener("click", changeTheme);
   $("#help").addEventListener("click", showKeys);
-  addEventListener("hashchange", route);
+  $(".skip").addEventListener("click", (event) => { event.preventDefault(); $("#main").focus(); });
+  history.scrollRestoration = "manual";
+  addEventListener("click", (event) => { if (event.target.closest("a[href^='#/']")) leave(); }, true);
+  addEventListener("pagehide", leave);
+  addEventListener("hashchange", arrive);
   addEventListener("keydown", onKey);
   addEventListener("scroll", () => { if (shownPage.paint) shownPage.paint(); }, { passive: true });
   let width = innerWidth;
-  addEventListener("resize", () => { if (innerWidth !== width) { width = innerWidth; if (!/^#\/latent\//.test(location.hash)) route(); } });
-  route();
+  addEventListener("resize", () => {
+    if (innerWidth === width) return;
+    width = innerWidth;
+    document.querySelectorAll("figure").forEach((one) => one.redraw());
+    if (shownPage.resized) shownPage.resized();
+  });
+  show();
 }
 
 window.RK = Object.assign({ start }, receive);
