@@ -1,6 +1,7 @@
 """What can go wrong, each as one sentence that says what to do about it."""
 
 import keyword
+import logging
 import re
 from collections.abc import Callable, Sequence
 
@@ -33,6 +34,14 @@ class BadInput(RkstoreError, ValueError):
 
 class DamagedStore(RkstoreError):
     """Files that are not what the store recorded when it wrote them."""
+
+
+def warn(sentence: str) -> None:
+    """Say what somebody may not expect, and is no error.
+
+    It goes to the log of this package, ``rkstore``, so without a handler to standard error.
+    """
+    logging.getLogger("rkstore").warning("%s", sentence)
 
 
 def few(names: Sequence[str], most: int = 16) -> str:

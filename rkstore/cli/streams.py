@@ -1,6 +1,7 @@
 """Output streams of the command line. A closed one must not end a harvest."""
 
 import io
+import logging
 import os
 import sys
 from contextlib import suppress
@@ -25,6 +26,9 @@ def prepare() -> None:
     # A character that a terminal lacks, such as ‖, is written as an escape.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+    log = logging.getLogger("rkstore")
+    if not any(isinstance(handler, OnStderr) for handler in log.handlers):
+        log.addHandler(OnStderr())
 
 
 def alone() -> bool:
@@ -54,6 +58,13 @@ def plain(text: str) -> str:
         letter if letter.isprintable() else letter.encode("unicode_escape").decode()
         for letter in text
     )
+
+
+class OnStderr(logging.Handler):
+    """What the package has to say besides results, as one more line of a command."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        echo(plain(record.getMessage()), err=True)
 
 
 class Unheard(io.TextIOBase):

@@ -11,18 +11,23 @@ MODEL_HELP = (
 )
 
 
-class EvaluateSettings(DictionarySettings):
-    """What to measure dictionaries on."""
+class OnRowsSettings(DictionarySettings):
+    """Dictionaries, and the rows of a store that they are given."""
 
     store: str | None = option(None, STORE_HELP, path=True)
     paired_with: str | None = option(None, PAIRED_HELP, path=True)
-    rows: int | None = option(None, "Held-out rows to use; all by default.", least=1)
     special_tokens: bool = option(False, SPECIAL_TOKENS_HELP)
     max_norm: float | None = option(None, MAX_NORM_HELP, least=1.0)
     any_model: bool = option(
-        False, "Also measure dictionaries of another model, which are refused otherwise."
+        False, "Also take dictionaries of another model, which are refused otherwise."
     )
+    device: str = option("cpu", "Torch device.")
 
+
+class EvaluateSettings(OnRowsSettings):
+    """What to measure dictionaries on."""
+
+    rows: int | None = option(None, "Held-out rows to use; all by default.", least=1)
     with_model: bool = option(
         False,
         "Also run the model of the store on held-out blocks, with reconstructions in the place of "
@@ -54,7 +59,6 @@ class EvaluateSettings(DictionarySettings):
     )
     record: bool = option(True, "Add each result to evaluation/results.json in its checkpoint.")
     batch_size: int = option(4096, "Rows at a time.", least=1)
-    device: str = option("cpu", "Torch device.")
     out: str = option("results/evaluate", "Directory of table, JSON and picture.", path=True)
 
     @property

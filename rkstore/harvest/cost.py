@@ -93,7 +93,7 @@ class HarvestCost:
     def seconds_of(self, cost: CodecCost) -> float:
         """Seconds of the whole harvest, if every worker is as fast as this process.
 
-        A worker makes whole shards: that of the one which makes most.
+        A shard is not divided: what counts is the worker that makes the most of them.
         """
         rows = self.rows * self.shards_of_one / self.shards
         return rows * (self.model_seconds_per_token + cost.seconds_per_token)
@@ -104,7 +104,7 @@ class HarvestCost:
 
     @property
     def shards_of_one(self) -> int:
-        """Shards that the worker which makes most of them makes, one after another."""
+        """The most shards that one worker makes, one after another."""
         return math.ceil(self.shards / self.at_once)
 
     @property

@@ -13,12 +13,12 @@ import torch
 from rkstore.errors import BadInput
 from rkstore.harvest.capture.examine import examine, probes
 from rkstore.harvest.capture.transformers import Transformers
+from rkstore.harvest.ignored import check_ignored
 from rkstore.harvest.load import check_revision, config_of, known_as, shaped
 from rkstore.harvest.model import Model
 from rkstore.harvest.pairs import pairs_of
 from rkstore.harvest.run import check_widths
 from rkstore.harvest.settings import HarvestSettings
-from rkstore.harvest.text.ignored import check_text
 from rkstore.harvest.tokens import whole_blocks
 from rkstore.store.codecs import CODECS
 from rkstore.store.sites import Site
@@ -65,7 +65,7 @@ def outline(settings: HarvestSettings) -> Outline:
         BadInput: the model has no configuration, or not such sites; a setting would be ignored.
         RkstoreError: the Hub cannot be reached, or has no such model.
     """
-    check_text(settings)
+    check_ignored(settings)
     check_revision(settings.model, settings.revision)
     config = config_of(settings.model, settings.revision)
     return outline_of(config, known_as(settings.model), settings)

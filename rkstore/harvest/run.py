@@ -21,12 +21,12 @@ from rkstore.harvest.capture import CAPTURES
 from rkstore.harvest.engines import ENGINES
 from rkstore.harvest.engines.base import Engine
 from rkstore.harvest.from_text import text_tokens
+from rkstore.harvest.ignored import check_ignored
 from rkstore.harvest.load import check_revision, load_model
 from rkstore.harvest.model import Model, nearest
 from rkstore.harvest.paired import open_partner, paired_tokens
 from rkstore.harvest.pairs import pairs_of, renamed
 from rkstore.harvest.settings import HarvestSettings
-from rkstore.harvest.text.ignored import check_text
 from rkstore.harvest.tokens import BlockBatch, TokenBlocks, whole_blocks
 from rkstore.settings import check_device, check_distinct
 from rkstore.store.attached import DOCUMENT_IDS
@@ -106,7 +106,7 @@ def prepare(settings: HarvestSettings) -> Harvest:
         BadInput, RkstoreError: anything that makes the harvest impossible.
     """
     check_device(settings.device)
-    check_text(settings)
+    check_ignored(settings)
     check_distinct("--hook", settings.hook)
     check_distinct("--pair", settings.pair)
     # What can be refused before anything is loaded.

@@ -3,7 +3,7 @@
 One compressed file per shard and site; otherwise these values would set the scale of all others.
 It is a safetensors file inside a Zstandard frame:
 
-    entries         how many entries of each row are apart, uint16 or uint32 (rows,)
+    entries        how many entries of each row are apart, uint16 or uint32 (rows,)
     dimension      of each entry, row after row, the same type (entries,)
     value          of each entry, float32 (entries,)
     massive        the massive rows, counted from the first of the shard, uint32 (m,)

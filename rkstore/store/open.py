@@ -1,12 +1,11 @@
 """Opening a store: in a directory, at a URL, or the only one under ``stores/``."""
 
 import functools
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rkstore.errors import BadInput
+from rkstore.errors import BadInput, warn
 from rkstore.store.files import MANIFEST, named
 from rkstore.store.paired import NAMES, PairedStore
 from rkstore.store.readable import Readable
@@ -60,10 +59,7 @@ def open_readable(asked: str | Path | None, paired_with: str | Path | None = Non
 
 
 def say_if_short(store: Store) -> Store:
-    """Say it once if a store has fewer shards than its manifest expects: it is not all there is.
-
-    It goes to the log of this package, so without a handler to standard error.
-    """
+    """Say it once if a store has fewer shards than its manifest expects: it is not all there is."""
     if not store.complete:
         _say(f"{store.where}: {len(store.records)} of {store.manifest.shards} shards are there")
     return store
@@ -71,7 +67,7 @@ def say_if_short(store: Store) -> Store:
 
 @functools.cache
 def _say(sentence: str) -> None:
-    logging.getLogger("rkstore").warning("%s", sentence)
+    warn(sentence)
 
 
 def find_store(path: str | Path | None, under: str | Path = "stores") -> Path:

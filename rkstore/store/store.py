@@ -233,7 +233,8 @@ class Store(ShardFiles, Lookup):
     def codec_fvu(self, hook_name: str) -> float:
         """Error of the stored values of ordinary rows, as a fraction of their variance.
 
-        In schema 1, of all rows. The error of an exported store is added: as both are independent.
+        In schema 1, of all rows. The error that imported values already had is added, as the two
+        are independent.
         """
         hook_name = self.check_site(hook_name)
         total = float(self.ordinary_statistics(hook_name).m2.sum())

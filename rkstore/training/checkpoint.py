@@ -5,7 +5,6 @@ One holds the dictionary as SAELens loads it, and everything that the next step 
 
 import json
 import re
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from rkstore.dictionaries import save_dictionary
 from rkstore.dictionaries.disk import TRAINING
-from rkstore.errors import BadInput, RkstoreError, one_line
+from rkstore.errors import BadInput, RkstoreError, one_line, warn
 from rkstore.store.files import clear_aside, directory_aside, writing
 from rkstore.store.sites import head_of
 from rkstore.store.writing.lock import locked
@@ -157,7 +156,7 @@ def resume(run: Run) -> None:
     if damaged and not whole:
         raise BadInput(f"{damaged[0]}: remove it to train from the start")
     for one in damaged:
-        print(f"{one}; going on from step {whole[0][0]['step']}", file=sys.stderr)
+        warn(f"{one}; going on from step {whole[0][0]['step']}")
     if whole:
         restore(run, *whole[0])
         _drop_states(run)  # a kill may have come between a checkpoint and this

@@ -1,9 +1,13 @@
 """Nothing in a stranger's store moves the cursor, ends a line or turns the direction of reading."""
 
+import sys
+
 import pytest
 from conftest import make_manifest, make_values, write_store
 
+from rkstore.cli import streams
 from rkstore.cli.streams import plain
+from rkstore.errors import warn
 from rkstore.store.store import Store
 
 FORGED = "everything is as recorded"
@@ -51,3 +55,12 @@ def test_a_pull_that_names_what_differs_prints_one_line(evil, make_store, rkstor
     assert status == 2
     assert FORGED in err
     assert_harmless(out, err)
+
+
+def test_what_the_package_has_to_say_is_one_harmless_line_on_stderr(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stderr", sys.stderr)  # it is wrapped
+    streams.prepare()
+    streams.prepare()
+    warn("a\x1b[2J\nb: read for its .txt files")
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "a\\x1b[2J\\nb: read for its .txt files\n")

@@ -1,22 +1,12 @@
 """What samples take of memory does not grow with the rows that are looked at."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
-import pytest
 from conftest import make_manifest, write_store
+from memory import MIB, memory_of, where_it_is_counted
 
 HOOK, WIDTH, LATENTS = "blocks.0.mlp.hook_post", 8, 64
-MIB = 2**20
 
-# Memory of its own at its peak, as in tests/store/test_memory.py.
 COLLECT = f"""
-import json, sys, threading
-from pathlib import Path
-
 import torch
 
 from rkstore.dictionaries import Dictionary, select_named
@@ -24,28 +14,14 @@ from rkstore.evaluation.samples.collect import collect
 from rkstore.evaluation.samples.settings import CollectSettings
 from rkstore.store.store import Store
 
-
-def own_memory():
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("RssAnon:")[1].split()[0]) * 1024
-
-
-def look_on():
-    while not done.wait(0.002):
-        seen.append(own_memory())
-
-
 torch.set_num_threads(1)
 made = Dictionary.of_site({WIDTH}, {LATENTS}, select_named("topk", dict(k=4)), hook_name={HOOK!r})
 for parameter in made.parameters():
     torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(0))
-seen, done = [], threading.Event()
-collect(made, Store(sys.argv[1]), CollectSettings())
-before = own_memory()
-threading.Thread(target=look_on, daemon=True).start()
-found = collect(made, Store(sys.argv[2]), CollectSettings())
-done.set()
-print(json.dumps([max(seen) - before, int(found.fired.sum())]))
+
+
+def measured(root):
+    return int(collect(made, Store(root), CollectSettings()).fired.sum())
 """
 
 
@@ -60,19 +36,12 @@ def write_rows(root, rows):
     return root
 
 
-def memory_of_samples(small, root):
-    command = [sys.executable, "-c", COLLECT, str(small), str(root)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is counted in /proc")
+@where_it_is_counted
 def test_a_million_rows_take_no_more_memory_than_a_hundred_thousand(tmp_path):
     small = write_rows(tmp_path / "small", 100_000)
     large = write_rows(tmp_path / "large", 1_000_000)
-    of_small, _ = memory_of_samples(small, small)
-    of_large, fired = memory_of_samples(small, large)
+    of_small, _ = memory_of(COLLECT, small, small)
+    of_large, fired = memory_of(COLLECT, small, large)
     # What fires on the rows between them is 29 MB, as it is kept in the file.
     assert 8 * fired > 25 * MIB
     assert of_large < of_small + 8 * MIB

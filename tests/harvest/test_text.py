@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from rkstore.errors import BadInput, RkstoreError
+from rkstore.harvest.ignored import NEEDS, OF_DATASETS
 from rkstore.harvest.settings import HarvestSettings
 from rkstore.harvest.text import plain
 from rkstore.harvest.text import python as corpus
-from rkstore.harvest.text.ignored import NEEDS, OF_DATASETS
 from rkstore.harvest.text.open import open_text
 from rkstore.settings import options_in
 
@@ -86,22 +86,21 @@ def test_a_file_that_is_not_utf_8_is_refused_with_its_first_wrong_byte(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b" \n\t\n", "\ufeff\n".encode()])
-def test_an_empty_file_is_refused_alone_and_passed_over_among_others(tmp_path, capsys, content):
+def test_an_empty_file_is_refused_alone_and_passed_over_among_others(tmp_path, caplog, content):
     names = files(tmp_path, {"1.txt": "one", "empty.txt": content, "3.txt": "three"})
     with pytest.raises(BadInput, match=r"empty\.txt is empty"):
         texts_of(text=(names[1],))
-    assert capsys.readouterr().err == ""
+    assert caplog.messages == []
     text = open_text(settings(text=tuple(names)))
-    assert capsys.readouterr().err == "empty.txt is empty and skipped\n"
+    assert caplog.messages == ["empty.txt is empty and skipped"]
     assert list(text.documents) == [(0, "one"), (2, "three")]
     assert [file.get("empty", False) for file in text.source["files"]] == [False, True, False]
 
 
-def test_of_many_empty_files_three_are_named_and_the_others_counted(tmp_path, capsys):
+def test_of_many_empty_files_three_are_named_and_the_others_counted(tmp_path, caplog):
     names = files(tmp_path, {f"{number}.txt": "" for number in range(9)} | {"10.txt": "ten"})
     assert texts_of(text=tuple(names)) == ["ten"]
-    said = "0.txt, 1.txt, 2.txt and 6 more are empty and skipped\n"
-    assert capsys.readouterr().err == said
+    assert caplog.messages == ["0.txt, 1.txt, 2.txt and 6 more are empty and skipped"]
     with pytest.raises(BadInput, match=r"0\.txt, 1\.txt, 2\.txt and 6 more are empty"):
         texts_of(text=tuple(names[:-1]))
 
@@ -122,24 +121,22 @@ def test_a_directory_of_text_files_is_a_document_a_file_in_natural_order(tmp_pat
     assert text.source.get("dataset") == ("data" if option == "dataset" else None)
 
 
-def test_what_is_no_text_file_in_a_directory_is_left_out_and_that_is_said(tmp_path, capsys):
+def test_what_is_no_text_file_in_a_directory_is_left_out_and_that_is_said(tmp_path, caplog):
     files(
         tmp_path, {"1.txt": "one", "README.md": "me", "x.jsonl": "{}", ".hidden": "", "2.TXT": "2"}
     )
     assert texts_of(text=(str(tmp_path),)) == ["one", "2"]
-    said = f"{tmp_path}: read for its .txt files; 2 others are left out\n"
-    assert capsys.readouterr().err == said
+    assert caplog.messages == [f"{tmp_path}: read for its .txt files; 2 others are left out"]
 
 
-def test_what_a_dataset_leaves_out_of_a_directory_is_said(tmp_path, capsys):
+def test_what_a_dataset_leaves_out_of_a_directory_is_said(tmp_path, caplog):
     line = json.dumps({"text": "one"})
     files(tmp_path, {"a.jsonl": line, "b.jsonl": line, "c.txt": "two"})
     assert texts_of(dataset=str(tmp_path)) == ["one", "one"]
-    said = f"{tmp_path}: read for its json files; 1 others are left out\n"
-    assert capsys.readouterr().err == said
+    assert caplog.messages == [f"{tmp_path}: read for its json files; 1 others are left out"]
 
 
-def test_a_pattern_is_the_files_that_fit_it_in_natural_order(tmp_path, capsys):
+def test_a_pattern_is_the_files_that_fit_it_in_natural_order(tmp_path, caplog):
     wanted = {"2.txt": "two", "10.txt": "ten", "a/1.txt": "1"}
     others = {"b.md": "b", ".hidden.txt": "h", "sub.txt/c.md": "c"}
     files(tmp_path / "data", dict(sorted((wanted | others).items())))
@@ -147,10 +144,10 @@ def test_a_pattern_is_the_files_that_fit_it_in_natural_order(tmp_path, capsys):
     assert list(text.documents) == list(enumerate(wanted.values()))
     assert text.source == open_text(settings(text=(f"{tmp_path}/data",))).source
     assert texts_of(text=(f"{tmp_path}/data/[0-9]*.txt",)) == ["two", "ten"]
-    capsys.readouterr()
+    caplog.clear()
     assert texts_of(text=(f"{tmp_path}/data/*.txt",)) == ["two", "ten"]
-    said = f"{tmp_path}/data/*.txt: read for its files; 1 others are left out\n"
-    assert capsys.readouterr().err == said
+    said = f"{tmp_path}/data/*.txt: read for its files; 1 others are left out"
+    assert caplog.messages == [said]
     with pytest.raises(BadInput, match=r"no file fits .*/data/\*\.rst'"):
         texts_of(text=(f"{tmp_path}/data/*.rst",))
 
@@ -714,8 +711,8 @@ def test_the_default_is_wikitext_103_streamed_from_the_hub(monkeypatch):
     }
 
 
-def test_a_fallback_is_read_only_when_asked_for_and_said_on_stderr_and_in_the_manifest(
-    tmp_path, capsys
+def test_a_fallback_is_read_only_when_asked_for_and_said_in_the_log_and_in_the_manifest(
+    tmp_path, caplog
 ):
     name = jsonl(tmp_path / "data", [{"text": "one"}])
     text = open_text(settings(dataset="nobody/first", fallback=("nobody/second:config", name)))
@@ -723,22 +720,20 @@ def test_a_fallback_is_read_only_when_asked_for_and_said_on_stderr_and_in_the_ma
     assert text.source["dataset"] == "data"
     assert text.source["asked"][2] == "data"
     assert text.source["asked"][:2] == ["nobody/first", "nobody/second:config"]
-    said = capsys.readouterr()
-    assert said.out == ""
-    first, second, third = said.err.splitlines()
+    first, second, third = caplog.messages
     assert first.startswith("nobody/first: ")
     assert "trying the next of --fallback" in first
     assert second.startswith("nobody/second: ")
     assert third == f"reading {name}"
 
 
-def test_a_fallback_is_not_read_where_the_dataset_asked_for_is_there(tmp_path, capsys):
+def test_a_fallback_is_not_read_where_the_dataset_asked_for_is_there(tmp_path, caplog):
     first = jsonl(tmp_path / "first", [{"text": "one"}])
     second = jsonl(tmp_path / "second", [{"text": "two"}])
     text = open_text(settings(dataset=first, fallback=(second,)))
     assert list(text.documents) == [(0, "one")]
     assert text.source["dataset"] == "first"
-    assert capsys.readouterr().err == f"reading {first}\n"
+    assert caplog.messages == [f"reading {first}"]
 
 
 def test_a_fallback_does_not_stand_in_for_a_dataset_without_text(tmp_path):

@@ -1,44 +1,24 @@
 """What a store takes of memory does not grow with its rows."""
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import make_manifest, write_store
+from memory import MIB, memory_of, where_it_is_counted
 
 from rkstore.store.formats import FORMATS
 from rkstore.store.manifest import Manifest
 from rkstore.store.store import Store
 
 HOOK, WIDTH = "blocks.0.mlp.hook_post", 8
-MIB = 2**20
 
-# Memory of its own (RssAnon), at its peak: a mapped file is resident too once it was read,
-# but it is the system's cache, given back whenever someone needs room, and no measure of
-# what reading takes. A thread looks on while a chunk is decoded; the readings between
-# chunks are those that count if it comes too late.
 READ_ALL = f"""
-import json, sys, threading
-from pathlib import Path
-
 from rkstore.store.verify import verify
 from rkstore.store.store import Store
 
 
-def own_memory():
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("RssAnon:")[1].split()[0]) * 1024
-
-
-def look_on():
-    while not done.wait(0.002):
-        seen.append(own_memory())
-
-
-def read_all(root):
+def measured(root):
     store = Store(root)
     assert not list(verify(store))
     rows = 0
@@ -50,17 +30,6 @@ def read_all(root):
         assert (x[:, 0] == tokens % 512).all()
     assert rows == store.rows
     store.statistics({HOOK!r})
-
-
-seen, done = [], threading.Event()
-# Once for what is imported and kept: tables, buffers, threads.
-read_all(sys.argv[1])
-del seen[:]
-before = own_memory()
-threading.Thread(target=look_on, daemon=True).start()
-read_all(sys.argv[2])
-done.set()
-print(json.dumps(max(seen) - before))
 """
 
 
@@ -85,20 +54,12 @@ def write_large(root: Path, format: str, rows: int) -> Store:
     return Store(root)
 
 
-def memory_of_reading(small: Path, root: Path) -> int:
-    command = [sys.executable, "-c", READ_ALL, str(small), str(root)]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    taken: int = json.loads(result.stdout)
-    return taken
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is counted in /proc")
+@where_it_is_counted
 @pytest.mark.parametrize("format", FORMATS)
 def test_reading_a_million_rows_takes_no_more_memory_than_a_hundred_thousand(tmp_path, format):
     small = write_large(tmp_path / "small", format, 100_000)
     large = write_large(tmp_path / "large", format, 1_000_000)
-    taken = [memory_of_reading(small.root, store.root) for store in (small, large)]
+    taken = [memory_of(READ_ALL, small.root, store.root)[0] for store in (small, large)]
     # Decoded, the rows between them are 29 MB.
     assert taken[1] < taken[0] + 4 * MIB
     # And both take a few chunks of 0.5 MB, as they are stored and as they are decoded.

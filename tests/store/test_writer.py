@@ -20,6 +20,7 @@ from rkstore.errors import BadInput, RkstoreError
 from rkstore.share.pull import pull
 from rkstore.share.settings import PullSettings
 from rkstore.store.codecs import CODECS
+from rkstore.store.files import ASIDE
 from rkstore.store.formats import FORMATS
 from rkstore.store.store import Store
 from rkstore.store.verify import verify
@@ -731,6 +732,23 @@ def test_a_directory_that_may_not_be_written_is_named(tmp_path, monkeypatch):
     with pytest.raises(RkstoreError, match="Permission denied") as error:
         StoreWriter(tmp_path / "store", make_manifest())
     assert str(tmp_path / "store") in str(error.value)
+
+
+def test_a_file_that_a_worker_adds_at_the_last_moment_is_removed_too(tmp_path, monkeypatch):
+    """As one may that is killed with the writer."""
+    real, late = shutil.rmtree, iter(["late"])
+
+    def slower(path, **more):
+        real(path, **more)
+        for name in late:
+            path.mkdir()
+            (path / name).touch()
+
+    manifest = make_manifest()
+    with StoreWriter(tmp_path / "store", manifest) as writer:
+        writer.attempts()
+        monkeypatch.setattr(shutil, "rmtree", slower)
+    assert not (tmp_path / "store" / ASIDE).exists()
 
 
 def test_a_writer_that_fails_lets_go_of_its_lock(tmp_path):

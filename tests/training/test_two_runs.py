@@ -239,12 +239,12 @@ def damage(file: Path, content: bytes) -> None:
 
 
 @pytest.mark.parametrize(("file", "content"), DAMAGES, ids=IDS)
-def test_of_a_damaged_checkpoint_the_older_one_is_taken(settings, tmp_path, capsys, file, content):
+def test_of_a_damaged_checkpoint_the_older_one_is_taken(settings, tmp_path, caplog, file, content):
     through = train(settings(out=str(tmp_path / "through")))
     train_until(35, [settings()])
     damage(prepare(settings()).directory(30) / file, content)
     path = train(settings())
-    said = capsys.readouterr().err
+    said = caplog.text
     assert f"cannot resume {path.with_name('k_30')} (" in said
     assert "going on from step 20" in said
     assert tree(path.parent) == tree(through.parent)
@@ -260,12 +260,12 @@ def test_where_no_checkpoint_is_whole_a_sentence_says_so(settings, file, content
     assert tree(path.parent) == found
 
 
-def test_the_state_of_another_dictionary_is_damage(settings, tmp_path, capsys):
+def test_the_state_of_another_dictionary_is_damage(settings, tmp_path, caplog):
     other = train(settings(d_sae=32, out=str(tmp_path / "other")))
     train_until(35, [settings()])
     (other / STATE).replace(prepare(settings()).directory(30) / STATE)
     train(settings())
-    assert f"{STATE} has no" in capsys.readouterr().err
+    assert f"{STATE} has no" in caplog.text
 
 
 def test_states_that_a_kill_left_of_a_finished_run_are_removed(settings):

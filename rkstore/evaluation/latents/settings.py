@@ -1,16 +1,12 @@
 """Options of the quality of latents."""
 
-from rkstore.dictionaries.settings import DictionarySettings
-from rkstore.rkcnn.settings import MAX_NORM_HELP, SPECIAL_TOKENS_HELP
+from rkstore.evaluation.settings import OnRowsSettings
 from rkstore.settings import option
-from rkstore.store.sites import PAIRED_HELP, STORE_HELP
 
 
-class QualitySettings(DictionarySettings):
+class QualitySettings(OnRowsSettings):
     """On which rows and token classes the latents of dictionaries are judged."""
 
-    store: str | None = option(None, STORE_HELP, path=True)
-    paired_with: str | None = option(None, PAIRED_HELP, path=True)
     classes: str | None = option(
         None,
         "Token classes to probe for: of Python or of English text, or the parents of a planted "
@@ -24,15 +20,9 @@ class QualitySettings(DictionarySettings):
         "activations are in memory at once.",
         least=1,
     )
-    special_tokens: bool = option(False, SPECIAL_TOKENS_HELP)
-    max_norm: float | None = option(None, MAX_NORM_HELP, least=1.0)
-    any_model: bool = option(
-        False, "Also judge dictionaries of another model, which are refused otherwise."
-    )
     seed: int = option(
         0, "Seed of which documents are used, shuffled labels, and random dictionaries.", least=0
     )
     record: bool = option(True, "Add each result to evaluation/results.json in its checkpoint.")
     batch_size: int = option(4096, "Rows at a time.", least=1)
-    device: str = option("cpu", "Torch device.")
     out: str = option("results/quality", "Directory of tables and JSON.", path=True)

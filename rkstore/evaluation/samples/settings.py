@@ -1,20 +1,15 @@
 """Options of samples."""
 
-from rkstore.dictionaries.settings import DictionarySettings
 from rkstore.evaluation.samples.layouts import LAYOUTS
-from rkstore.evaluation.settings import MODEL_HELP
-from rkstore.rkcnn.settings import MAX_NORM_HELP, SPECIAL_TOKENS_HELP
+from rkstore.evaluation.settings import MODEL_HELP, OnRowsSettings
 from rkstore.settings import combined, option
-from rkstore.store.sites import PAIRED_HELP, STORE_HELP
 
 NAMES_HELP = 'JSON file of names given by hand, such as {"2081": "streams and canyons"}.'
 
 
-class CollectSettings(DictionarySettings):
+class CollectSettings(OnRowsSettings):
     """Which rows to look at, and which samples of a latent to keep."""
 
-    store: str | None = option(None, STORE_HELP, path=True)
-    paired_with: str | None = option(None, PAIRED_HELP, path=True)
     rows: int | None = option(
         None,
         "About how many rows to look at, whole blocks spread evenly over the store; all by "
@@ -45,14 +40,8 @@ class CollectSettings(DictionarySettings):
         "the site.",
         least=0.0,
     )
-    special_tokens: bool = option(False, SPECIAL_TOKENS_HELP)
-    max_norm: float | None = option(None, MAX_NORM_HELP, least=1.0)
-    any_model: bool = option(
-        False, "Also take a dictionary of another model, which is refused otherwise."
-    )
     seed: int = option(0, "Seed of the samples drawn from the bands.", least=0)
     batch_size: int = option(1024, "Rows encoded at a time.", least=1)
-    device: str = option("cpu", "Torch device.")
 
     @property
     def strongest(self) -> int:

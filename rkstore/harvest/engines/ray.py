@@ -7,7 +7,6 @@ makes in vain, or too late, changes nothing.
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
@@ -15,7 +14,7 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rkstore.errors import BadInput
+from rkstore.errors import BadInput, warn
 from rkstore.harvest.engines.base import Engine, Shards
 from rkstore.harvest.filling import fill
 from rkstore.settings import replace
@@ -85,9 +84,9 @@ class Ray(Engine):
         """Say it if not all workers find room in the cluster: the harvest goes on with the rest."""
         cores = library().cluster_resources().get("CPU", 0)
         if self.workers * threads > cores:
-            logging.getLogger("rkstore").warning(
-                "the cluster has %d CPUs, and %d workers of %d threads need %d: some will wait",
-                *(cores, self.workers, threads, self.workers * threads),
+            warn(
+                f"the cluster has {cores:g} CPUs, and {self.workers} workers of {threads} threads "
+                f"need {self.workers * threads}: some will wait"
             )
 
 

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from rkstore.errors import BadInput, one_line
+from rkstore.harvest.ignored import refuse
 from rkstore.harvest.settings import HarvestSettings
 from rkstore.harvest.text.documents import Text, reading_order
-from rkstore.harvest.text.ignored import refuse
 from rkstore.harvest.text.splits import chosen, sliced
 from rkstore.store.files import sha256
 

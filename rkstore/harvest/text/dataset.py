@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from rkstore.errors import BadInput
+from rkstore.harvest.ignored import OF_ROWS, OF_STREAMS, refuse
 from rkstore.harvest.settings import HarvestSettings
 from rkstore.harvest.text.columns import read_column
 from rkstore.harvest.text.documents import Text, reading_order
 from rkstore.harvest.text.files import in_order, read_files, say_left_out, visible_files
-from rkstore.harvest.text.ignored import OF_ROWS, OF_STREAMS, refuse
 from rkstore.harvest.text.plain import is_json, unpacked
 from rkstore.harvest.text.saelens import read_sae_lens
 from rkstore.harvest.text.splits import chosen, counts_from_the_beginning, sliced

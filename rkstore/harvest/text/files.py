@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rkstore.errors import BadInput, few
+from rkstore.errors import BadInput, few, warn
 from rkstore.harvest.text.documents import Text, shuffled
 from rkstore.harvest.text.plain import plain_text
 from rkstore.store.files import named
@@ -101,7 +101,7 @@ def in_order(root: Path, files: Sequence[Path]) -> list[Path]:
 
 
 def read_files(named: Sequence[tuple[str, Path]], seed: int, first: int = 0) -> Text:
-    """Each file is one document. Empty ones are named on stderr and skipped.
+    """Each file is one document. Empty ones are named in the log and skipped.
 
     Args:
         named: the name of each file in the manifest, and its path.
@@ -126,15 +126,15 @@ def read_files(named: Sequence[tuple[str, Path]], seed: int, first: int = 0) -> 
     if len(empty) == len(named):
         raise BadInput(f"{few(empty, 3)} {_is(empty)} empty: give a file with text in it")
     if empty:
-        print(f"{few(empty, 3)} {_is(empty)} empty and skipped", file=sys.stderr)
+        warn(f"{few(empty, 3)} {_is(empty)} empty and skipped")
     documents = [(first + number, text) for number, text in shuffled(texts, seed) if text.strip()]
     return Text(iter(documents), {"files": described})
 
 
 def say_left_out(path: Path, count: int, kind: str) -> None:
-    """Report on stderr the files of a directory that are not read."""
+    """Say how many files of a directory are not read."""
     if count:
-        print(f"{path}: read for its {kind}; {count} others are left out", file=sys.stderr)
+        warn(f"{path}: read for its {kind}; {count} others are left out")
 
 
 def _is(names: Sequence[str]) -> str:

@@ -4,13 +4,13 @@ import hashlib
 import sys
 from pathlib import Path
 
-from rkstore.errors import BadInput, RkstoreError, one_line
+from rkstore.errors import BadInput, RkstoreError, one_line, warn
+from rkstore.harvest.ignored import OF_DATASETS, check_ignored, refuse
 from rkstore.harvest.settings import HarvestSettings
 from rkstore.harvest.text.arrays import open_array
 from rkstore.harvest.text.dataset import open_rows, public_name
 from rkstore.harvest.text.documents import Text, shuffled
 from rkstore.harvest.text.files import read_files, text_files
-from rkstore.harvest.text.ignored import OF_DATASETS, check_text, refuse
 from rkstore.harvest.text.python import PYTHON_CORPUS, python_documents
 
 # The default dataset, which has four configurations and no default among them.
@@ -25,7 +25,7 @@ def open_text(settings: HarvestSettings) -> Text:
             or the split, or a setting would be ignored.
         RkstoreError: no dataset of the list is available.
     """
-    check_text(settings)
+    check_ignored(settings)
     if settings.text:
         return read_files(text_files(settings.text), settings.seed)
     asked = [_name_and_config(name) for name in settings.fallback]
@@ -39,10 +39,10 @@ def open_text(settings: HarvestSettings) -> Text:
         except Exception as error:  # for any reason, it is not available
             tried.append(f"{name}: {_reason(error)}")
             if len(asked) > 1:
-                print(f"{tried[-1]}; trying the next of --fallback", file=sys.stderr)
+                warn(f"{tried[-1]}; trying the next of --fallback")
             continue
         if len(asked) > 1:
-            print(f"reading {name}", file=sys.stderr)
+            warn(f"reading {name}")
             text.source["asked"] = [_public(name, config) for name, config in asked]
         return text
     raise RkstoreError(

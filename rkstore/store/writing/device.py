@@ -126,7 +126,7 @@ def _ordinary(found: dict[str, NDArray[Any]]) -> list[Statistics | None]:
 
 
 def computed(x: Tensor) -> torch.cuda.Event | None:
-    """What happens when a tensor is there, which is being computed on the current stream."""
+    """The event that a tensor is there, which the current stream computes; None off a GPU."""
     import torch
 
     if x.device.type != "cuda":

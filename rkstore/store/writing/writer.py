@@ -37,6 +37,9 @@ from rkstore.store.writing.base import Writer
 from rkstore.store.writing.lock import claim, unlock
 from rkstore.store.writing.making import Attempts
 
+# How often a directory is emptied that a file was added to meanwhile.
+TRIES = 10
+
 
 class StoreWriter(Writer):
     """Creates a store in a directory, or continues one: it holds the store's lock."""
@@ -71,7 +74,7 @@ class StoreWriter(Writer):
         self._pool.shutdown(cancel_futures=True)
         if self._lock is None:
             return
-        shutil.rmtree(self.root / ASIDE, ignore_errors=True)
+        _remove(self.root / ASIDE)
         nothing = failed and self.next_shard == self.whole.shards.start
         if nothing:
             with suppress(OSError, RkstoreError):  # the first error is the one to report
@@ -230,6 +233,17 @@ def other_configuration(where: str, different: list[str]) -> BadInput:
         f"{where} holds a store of another configuration "
         f"({'; '.join(different[:3])}): choose another --out, or remove it first"
     )
+
+
+def _remove(waiting: Path) -> None:
+    """Remove files that wait, though a worker that is about to end may still add one.
+
+    It makes no directories, so what is removed of them stays removed.
+    """
+    for _ in range(TRIES):
+        shutil.rmtree(waiting, ignore_errors=True)
+        if not waiting.exists():
+            return
 
 
 class _Attempts(Attempts):

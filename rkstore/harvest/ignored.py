@@ -57,7 +57,7 @@ NEEDS = {
 }
 
 
-def check_text(settings: HarvestSettings) -> None:
+def check_ignored(settings: HarvestSettings) -> None:
     """Raise BadInput if a setting would be ignored."""
     for instead, applies, ignored in INSTEAD:
         if applies(settings):
