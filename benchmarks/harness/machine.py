@@ -22,7 +22,10 @@ LIBRARIES = (
     "datasets",
     "pyarrow",
 )
-PEER_LIBRARIES = ("sae-lens", "dictionary-learning", "torch", "transformer-lens", "datasets")
+PEER_LIBRARIES = (
+    *("sae-lens", "dictionary-learning", "eai-delphi", "sae-dashboard"),
+    *("torch", "transformer-lens", "datasets"),
+)
 
 
 def machine() -> dict[str, Any]:

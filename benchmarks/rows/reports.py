@@ -7,18 +7,16 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
-import torch
+from harness import demo
 from harness.row import Bench, NotMeasured, Sides, Target, compared
 
-from rkstore.dictionaries import Dictionary, save_dictionary, select_named
+from rkstore.dictionaries import save_dictionary
 from rkstore.evaluation.report.page.write import write_report
 from rkstore.evaluation.report.settings import ReportSettings
 from rkstore.evaluation.samples.settings import SamplesSettings
 from rkstore.evaluation.samples.write import write_samples
-from rkstore.harvest import run as harvest
-from rkstore.harvest.settings import HarvestSettings
 
-SITE, WIDTH, D_SAE, K = "blocks.6.mlp.hook_post", 512, 24_576, 32
+D_SAE = 24_576
 
 # Files of a report that grow with its latents; the others grow with its text.
 OF_LATENTS = ("data/latents/*", "data/index.js", "data/where.js")
@@ -31,38 +29,13 @@ PAINTED = """new Promise((then) => new PerformanceObserver((seen) => {
 
 
 @functools.cache
-def harvested(bench: Bench) -> str:
-    """A store of the demo model."""
-    settings = HarvestSettings(
-        model="demo",
-        dataset="python",
-        layers="6",
-        tokens=bench.size(8192, 2048),
-        out=str(bench.work / "stores" / "demo"),
-    )
-    return str(harvest.run(harvest.prepare(settings)).root)
-
-
-def directions(d_sae: int) -> Dictionary:
-    """A TopK dictionary of its site, of random directions."""
-    dictionary = Dictionary.of_site(WIDTH, d_sae, select_named("topk", {"k": K}), hook_name=SITE)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for _, weights in dictionary.banks:
-            rows = torch.randn(weights.W_dec.shape, generator=generator)
-            weights.W_dec.copy_(torch.nn.functional.normalize(rows, dim=1))
-            weights.W_enc.copy_(weights.W_dec.T)
-    return dictionary
-
-
-@functools.cache
 def made(bench: Bench) -> tuple[str, Path, int]:
-    """The store, such a dictionary, and its latents."""
+    """A store, a dictionary of random directions, and its latents."""
     d_sae = bench.size(D_SAE, 512)
     path = bench.work / "dictionary"
     path.mkdir()
-    save_dictionary(directions(d_sae), path, {"hook_name": SITE, "model_name": "demo"})
-    return harvested(bench), path, d_sae
+    save_dictionary(demo.directions(d_sae), path, {"hook_name": demo.SITE, "model_name": "demo"})
+    return demo.store(bench), path, d_sae
 
 
 @functools.cache

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from harness import synthetic
+from harness import demo, synthetic
 from harness.peer import peer, python_of
 from harness.row import Bench, Sides, Target, compared
 from safetensors.torch import save_file
@@ -22,7 +22,6 @@ from rkstore.evaluation.samples.settings import CollectSettings, SamplesSettings
 from rkstore.evaluation.samples.write import write_found
 from rkstore.store.batches.assemble import read_rows
 from rkstore.store.store import Store
-from rows import reports
 
 WIDTH, D_SAE, K = 768, 24_576, 32
 
@@ -77,14 +76,14 @@ def samples_encoder(bench: Bench) -> Iterator[Sides]:
 
 
 @compared(
-    what="The same dictionary and rows, every activation in Delphi's cache, and samples chosen",
-    against="Delphi's own cache of the same activations, its encoder's code and no samples",
+    what="Every activation of 24,576 latents in Delphi's cache, and samples of each latent",
+    against="Delphi's own cache of the same activations, without samples",
     unit="s",
     target=Target("at most", 1.0),
-    how="8,192 rows. Ours reads them from the store, in int8, and writes the cache as it streams. "
-    "Theirs has the rows in memory; it encodes them with the same product and k, and passes the "
-    "code to Delphi's InMemoryCache.add, save and save_splits. The language model is on neither "
-    "side.",
+    how="The dictionary of samples_encoder, 8,192 of its rows. Ours reads them from the store, in "
+    "int8, and writes the cache as it streams. Theirs has the rows in memory; it encodes them with "
+    "the same product and k, and passes the code to Delphi's InMemoryCache.add, save and "
+    "save_splits. The language model is on neither side.",
     floor="The product of rows and encoder is on both sides. Theirs searches a dense code for what "
     "fires, and the whole list once for each file.",
 )
@@ -111,7 +110,7 @@ def samples_delphi(bench: Bench) -> Iterator[Sides]:
 
 
 @compared(
-    what="Samples and logits of 512 latents, as SAEDashboard's batches for Neuronpedia",
+    what="Samples and logits of 256 latents, as SAEDashboard's batches for Neuronpedia",
     against="SAEDashboard's own runner, which has the rows computed already",
     unit="s",
     target=Target("at most", 0.5),
@@ -124,8 +123,8 @@ def samples_delphi(bench: Bench) -> Iterator[Sides]:
 )
 def samples_saedashboard(bench: Bench) -> Iterator[Sides]:
     python = python_of("readers")
-    store = Store(reports.harvested(bench))
-    made = reports.directions(bench.size(512, 256)).eval()
+    store = Store(demo.store(bench))
+    made = demo.directions(bench.size(256, 128)).eval()
     context = store.manifest.context_size
     settings = SamplesSettings(
         to="saedashboard",
@@ -141,7 +140,7 @@ def samples_saedashboard(bench: Bench) -> Iterator[Sides]:
     work.mkdir()
     weights, rows, tokens = (work / name for name in ("weights.safetensors", "rows.npy", "ids.npy"))
     save_weights(made, weights)
-    np.save(rows, store.read(reports.SITE))
+    np.save(rows, store.read(demo.SITE))
     np.save(tokens, store.column("token_id").astype(np.int64).reshape(-1, context))
     numbers = itertools.count()
 
@@ -150,6 +149,6 @@ def samples_saedashboard(bench: Bench) -> Iterator[Sides]:
         write_found(subject, settings, work / f"ours-{next(numbers)}")
         return time.perf_counter() - began
 
-    given = (rows, tokens, weights, reports.K, effects.tokens, work / "theirs")
+    given = (rows, tokens, weights, demo.K, effects.tokens, work / "theirs")
     with peer(bench, python, "saedashboard_batches.py", *given) as theirs:
         yield Sides(ours, theirs)

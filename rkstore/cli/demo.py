@@ -105,10 +105,10 @@ def _trained(store: str, out: Path, layer: int, steps: int) -> list[Path]:
     credit the directions with the effect of rows of the data and a tied encoder.
     """
     from rkstore.training.settings import TrainSettings
-    from rkstore.training.train import train
+    from rkstore.training.train import train_all
 
     shared = {"store": store, "layer": layer, "expansion": 4, "steps": steps, "out": out}
-    return [
-        train(TrainSettings(init=init, name=f"layer{layer}-{init}", **shared))
-        for init in ("random", "datapoint", "rkcnn")
-    ]
+    inits = ("random", "datapoint", "rkcnn")
+    return train_all(
+        [TrainSettings(init=init, name=f"layer{layer}-{init}", **shared) for init in inits]
+    )

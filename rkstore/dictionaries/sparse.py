@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -134,9 +135,19 @@ class ByLatent:
 
 def ascending(keys: Tensor) -> Tensor:
     """The order that sorts ``keys (n,)``, stable."""
+    if _of_16_bits(keys):  # NumPy counts these instead of comparing them: ten times as fast
+        return torch.from_numpy(keys.numpy().astype(np.uint16).argsort(kind="stable"))
     # As a matrix of one row, which one thread sorts: while threads prepare the next batch,
     # sorting with all of them takes many times longer.
     return keys.unsqueeze(0).argsort(dim=1, stable=True).squeeze(0)
+
+
+def _of_16_bits(keys: Tensor) -> bool:
+    """Whether all are whole numbers from 0 to 65,535 in main memory."""
+    if keys.device.type != "cpu" or keys.is_floating_point() or not len(keys):
+        return False
+    lowest, highest = keys.aminmax()
+    return int(lowest) >= 0 and int(highest) < 2**16
 
 
 def _sums(owners: Tensor, count: int, indices: Tensor, weights: Tensor, rows: Tensor) -> Tensor:

@@ -1,7 +1,6 @@
 """Chats → tokens, by the tokenizer's own template."""
 
 import hashlib
-import itertools
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 from rkstore.errors import BadInput, one_line
 from rkstore.harvest.model import Model
 from rkstore.harvest.text.documents import Text
-from rkstore.harvest.tokens import DOCUMENTS_AT_ONCE
+from rkstore.harvest.tokens import in_groups
 
 # A template may write today's date, and no harvest could be repeated. This is the date that Llama
 # 3.1's own template writes by default.
@@ -48,7 +47,7 @@ class Chats:
         """
         words, bos = self.model.tokenizer, self.model.bos
         rendered = ((number, self._rendered(text, number, chat)) for number, chat in text.documents)
-        while group := list(itertools.islice(rendered, DOCUMENTS_AT_ONCE)):
+        for group in in_groups(rendered):
             texts = [one for _, one in group]
             encoded = words(texts, add_special_tokens=False, verbose=False)["input_ids"]
             for (number, _), ids in zip(group, encoded, strict=True):

@@ -18,6 +18,9 @@ Encode = Callable[[list[str]], list[list[int]]]
 # Documents per call of the tokenizer: enough to keep its threads busy.
 DOCUMENTS_AT_ONCE = 1000
 
+# Documents of the first call, doubled from call to call: a small store needs few.
+FIRST_AT_ONCE = 16
+
 
 @dataclass(frozen=True)
 class BlockBatch:
@@ -110,6 +113,14 @@ def whole_blocks(tokens: int, context_size: int) -> int:
     return tokens // context_size
 
 
+def in_groups(texts: Iterator[Document]) -> Iterator[list[Document]]:
+    """Texts to tokenise at once, with their numbers: few at first."""
+    at_once = min(FIRST_AT_ONCE, DOCUMENTS_AT_ONCE)
+    while group := list(itertools.islice(texts, at_once)):
+        yield group
+        at_once = min(2 * at_once, DOCUMENTS_AT_ONCE)
+
+
 def encoded(documents: Iterator[Document], encode: Encode) -> Iterator[tuple[int, list[int]]]:
     """The tokens of each document that has any, many documents encoded at once.
 
@@ -117,7 +128,7 @@ def encoded(documents: Iterator[Document], encode: Encode) -> Iterator[tuple[int
         encode: texts → token ids without special tokens.
     """
     filled = ((number, text) for number, text in documents if text.strip())
-    while group := list(itertools.islice(filled, DOCUMENTS_AT_ONCE)):
+    for group in in_groups(filled):
         numbers, texts = zip(*group, strict=True)
         for number, encoded in zip(numbers, encode(list(texts)), strict=True):
             if encoded:

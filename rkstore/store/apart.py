@@ -58,15 +58,12 @@ class Apart:
     ) -> "Apart":
         """Entries of a matrix of this shape by ascending flat indices, and whole rows."""
         row, dimension = np.divmod(entries, shape[1])
-        counts = np.bincount(row, minlength=shape[0])
-        fits = np.abs(whole).max(initial=0.0) <= LARGEST_FLOAT16
-        return cls(
-            np.concatenate([[0], np.cumsum(counts)]),
-            dimension,
-            values,
-            rows,
-            whole.astype(np.float16) if fits else whole,
-        )
+        starts = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=shape[0]))])
+        return cls(starts, dimension, values, rows, _narrowed(whole))
+
+    def with_whole(self, rows: NDArray[np.int64], values: NDArray[np.float32]) -> "Apart":
+        """The same entries, and these whole rows."""
+        return Apart(self.starts, self.dimension, self.value, rows, _narrowed(values))
 
     def __bool__(self) -> bool:
         """Whether anything is apart."""
@@ -176,6 +173,12 @@ class Apart:
     def nbytes(self) -> int:
         """Memory that it takes."""
         return self.starts.nbytes + 3 * self.dimension.nbytes // 2 + self.massive_value.nbytes
+
+
+def _narrowed(whole: NDArray[np.float32]) -> NDArray[Any]:
+    """Whole rows as float16, if it can hold them."""
+    fits = np.abs(whole).max(initial=0.0) <= LARGEST_FLOAT16
+    return whole.astype(np.float16) if fits else whole
 
 
 def joined(parts: Sequence[Apart]) -> Apart:

@@ -376,3 +376,17 @@ def test_saedashboard_and_circuit_tracer_read_logits(samples, dashboard, tmp_pat
     (tmp_path / "2.json").write_text(json.dumps(own, allow_nan=False))
     found = ask("circuit-tracer", tmp_path / "2.json")
     assert (found["top_logits"], len(found["bottom_logits"])) == (own["top_logits"], 10)
+
+
+@needs_readers
+def test_saedashboard_makes_the_same_table_and_histogram(dashboard, logits, harvested, tmp_path):
+    np.save(tmp_path / "logits.npy", logits - logits.mean(axis=1, keepdims=True))
+    read = ask("saedashboard-logits", tmp_path / "logits.npy")
+    for feature, own in zip(dashboard, read, strict=True):
+        for side, name in (("pos", "top"), ("neg", "bottom")):
+            words = [harvested.words.word(id) for id in own[f"{name}_token_ids"]]
+            assert feature[f"{side}_str"] == words
+            np.testing.assert_allclose(feature[f"{side}_values"], own[f"{name}_logits"], atol=2e-5)
+        heights = np.array(feature["logits_hist_data_bar_heights"])
+        assert np.abs(np.cumsum(heights - own["heights"])).max() <= 1
+        np.testing.assert_allclose(feature["logits_hist_data_bar_values"], own["values"], atol=2e-5)

@@ -191,6 +191,23 @@ def test_no_more_text_is_read_than_is_needed(monkeypatch):
     assert len(read) == 2
 
 
+def test_a_small_store_tokenises_few_documents_and_a_large_one_many_at_once():
+    def sizes(rows: int) -> list[int]:
+        found: list[int] = []
+
+        def counted(texts: list[str]) -> list[list[int]]:
+            found.append(len(texts))
+            return encode(texts)
+
+        texts = enumerate(["abcdefgh"] * 20_000)
+        how: dict[str, Any] = {"separator": None, "context_size": 8, "prepend_bos": False}
+        cut(encoded(texts, counted), **how, tokens=rows)
+        return found
+
+    assert sizes(8 * 10) == [16]
+    assert sizes(8 * 3_000) == [16, 32, 64, 128, 256, 512, 1000, 1000]
+
+
 @pytest.mark.parametrize("texts", [["abc", "d"], ["abcdef"], ["", " "], []])
 def test_text_of_less_than_one_block_is_refused_with_both_numbers(texts):
     found = len("".join(texts).strip())

@@ -26,6 +26,23 @@ def saedashboard(path):
     return read.to_dict()["features"]
 
 
+def saedashboard_logits(path):
+    """The table and the histogram that it makes of logits: an array, a row for each latent."""
+    import numpy as np
+    import torch
+    from sae_dashboard.components import LogitsHistogramData
+    from sae_dashboard.components_config import LogitsHistogramConfig, LogitsTableConfig
+    from sae_dashboard.data_parsing_fns import get_logits_table_data
+
+    found = []
+    for row in torch.from_numpy(np.load(path)).float():
+        table = get_logits_table_data(row, LogitsTableConfig().n_rows)
+        bins = LogitsHistogramConfig().n_bins
+        bars = LogitsHistogramData.from_data(row, bins, tickmode="5 ticks", title=None)
+        found.append({**vars(table), "heights": bars.bar_heights, "values": bars.bar_values})
+    return found
+
+
 def circuit_tracer(path):
     """A feature."""
     models = module("circuit-tracer", "frontend/feature_models.py")
@@ -47,7 +64,12 @@ def delphi(path):
     return found
 
 
-READERS = {"saedashboard": saedashboard, "circuit-tracer": circuit_tracer, "delphi": delphi}
+READERS = {
+    "saedashboard": saedashboard,
+    "saedashboard-logits": saedashboard_logits,
+    "circuit-tracer": circuit_tracer,
+    "delphi": delphi,
+}
 
 if __name__ == "__main__":
     print(json.dumps(READERS[sys.argv[1]](sys.argv[2]), allow_nan=False))

@@ -8,7 +8,7 @@ import torch
 from rkstore.dictionaries import Dictionary, select_named
 from rkstore.dictionaries.norms import NORMS
 from rkstore.dictionaries.prefixes import WHOLE, Prefixes
-from rkstore.dictionaries.sparse import ByLatent, SparseCode
+from rkstore.dictionaries.sparse import ByLatent, SparseCode, ascending
 from rkstore.dictionaries.wirings import Bank, Wiring
 from rkstore.store.sites import Site
 from rkstore.training.fast import Scratch, covers, gradients
@@ -355,6 +355,24 @@ def test_a_list_gives_the_products_of_the_code_written_out():
     rows, others = torch.randn(12, 7), torch.randn(30, 7)
     torch.testing.assert_close(code.times(rows), dense @ rows)
     torch.testing.assert_close(ByLatent.of(code).times(code.values, others), dense.T @ others)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        [],
+        [3, 1, 3, 0, 1],
+        [65_535, 0, 65_535, 1],
+        [65_536, 0, 65_536, 1],
+        [2, -1, 2, -1],
+        [0.5, -0.25, 0.5],
+    ],
+)
+def test_keys_are_sorted_and_equal_ones_keep_their_order(keys):
+    expected = sorted(range(len(keys)), key=keys.__getitem__)
+    found = ascending(torch.tensor(keys))
+    assert found.dtype == torch.int64
+    assert found.tolist() == expected
 
 
 def test_scratch_is_used_again_and_grows():

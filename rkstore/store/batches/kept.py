@@ -39,7 +39,8 @@ class LeftOut:
 
     def kept(self, first: int, stop: int) -> NDArray[np.int64]:
         """The other rows from ``first`` to ``stop``, ascending."""
-        return np.delete(np.arange(first, stop), self.within(first, stop) - first)
+        rows = np.arange(first, stop)
+        return np.delete(rows, self.within(first, stop) - first) if len(self.rows) else rows
 
     def read(self, store: Readable, hook_name: str, chunk: int) -> NDArray[np.float32]:
         """Activations of the rows of a chunk that are kept, ``(rows, d_in)``."""

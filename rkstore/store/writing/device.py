@@ -8,10 +8,10 @@ may differ, and so may on which side of the threshold a row is that is massive w
 
 from __future__ import annotations
 
+import itertools
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -27,62 +27,14 @@ if TYPE_CHECKING:
     from rkstore.store.codecs import Codec
     from rkstore.store.massive import Usual
 
-Doubles = NDArray[np.float64] if TYPE_CHECKING else Any
 
+class CodedChunk(NamedTuple):
+    """A chunk of a site, encoded."""
 
-@dataclass(frozen=True)
-class Coded:
-    """Rows of a site in whole chunks, as codes, in the processor's memory.
-
-    Args:
-        codes: ``(n, d_in)``.
-        entries: flat indices of the values that no code has, ascending, int64, and these, float32.
-        whole: the massive rows, int64, and their values, float32.
-        errors: Σ (decoded code - value)² of each row, over the values that have one, ``(n,)``.
-        sums: of each chunk's rows that are not massive, ``(chunks, ...)`` by name.
-    """
-
-    codes: NDArray[Any]
-    entries: tuple[NDArray[np.int64], NDArray[np.float32]]
-    whole: tuple[NDArray[np.int64], NDArray[np.float32]]
-    errors: NDArray[np.float64]
-    sums: dict[str, NDArray[np.float64]]
-
-    def chunk(
-        self, number: int, size: int, side: dict[str, NDArray[np.float32]]
-    ) -> tuple[Encoded, tuple[float, float], ShardStatistics]:
-        """One of its chunks of ``size`` rows: codes, the errors of rows that are not massive and
-        of those that are, and statistics."""
-        rows = slice(number * size, min((number + 1) * size, len(self.codes)))
-        width = self.codes.shape[1]
-        at, of_row = self.entries[0], self.whole[0]
-        own = slice(*np.searchsorted(at, [rows.start * width, rows.stop * width]))
-        massive = slice(*np.searchsorted(of_row, [rows.start, rows.stop]))
-        values = self.whole[1][massive]
-        apart = Apart.given(
-            (rows.stop - rows.start, width),
-            at[own] - rows.start * width,
-            self.entries[1][own],
-            of_row[massive] - rows.start,
-            values,
-        )
-        stored = apart.massive_value.astype(np.float64)
-        errors = float(self.errors[rows].sum()), float(np.square(stored - values).sum())
-        return (
-            Encoded(self.codes[rows], side, apart),
-            errors,
-            ShardStatistics.joined(self._ordinary(number), values),
-        )
-
-    def _ordinary(self, number: int) -> Statistics | None:
-        """Statistics of the rows of a chunk that are not massive."""
-        found = {name: values[number] for name, values in self.sums.items()}
-        count = int(found.pop("count"))
-        if not count:
-            return None
-        total, shift = found.pop("total"), found.pop("shift")
-        squares = found.pop("squares") - total * (total / count)
-        return Statistics(count, shift + total / count, np.maximum(squares, 0), **found)
+    encoded: Encoded
+    errors: tuple[float, float]
+    """Σ (stored value - value)² over the rows that are not massive, and over those that are."""
+    statistics: ShardStatistics
 
 
 def coded(
@@ -92,10 +44,11 @@ def coded(
     usual: Usual,
     side: dict[str, NDArray[np.float32]],
     size: int,
-) -> Coded | None:
+) -> list[CodedChunk] | None:
     """Encode rows ``(n, d_in)``, given in pieces, in chunks of ``size`` on the device they are on.
 
-    None if a value is not finite, or too large for its square to be.
+    None if a value is not finite, or too large for its square to be. All chunks in one go: each
+    call of NumPy costs a wait for the interpreter, if many threads compress chunks meanwhile.
 
     Args:
         ready: see :func:`computed`.
@@ -130,14 +83,46 @@ def coded(
         here: dict[str, Any] = {k: v.to("cpu", non_blocking=True) for k, v in found.items()}
     if stream is not None:
         stream.record_event().synchronize()
-    here = {name: tensor.numpy() for name, tensor in here.items()}
-    return Coded(
-        here.pop("codes"),
-        (here.pop("entries"), here.pop("values")),
-        (here.pop("rows"), here.pop("whole")),
-        here.pop("errors"),
-        here,
-    )
+    return _cut({name: tensor.numpy() for name, tensor in here.items()}, size, side)
+
+
+def _cut(
+    found: dict[str, NDArray[Any]], size: int, side: dict[str, NDArray[np.float32]]
+) -> list[CodedChunk]:
+    """What came from a device, in chunks.
+
+    Args:
+        found: ``codes (n, d_in)``; ``entries``, flat indices of the values that no code has,
+            ascending, and their ``values``; ``rows``, which rows are massive, and ``whole``, their
+            values; ``errors`` of each row over the values that have a code; and :func:`_sums`.
+    """
+    codes, rows, whole = found["codes"], found["rows"], found["whole"]
+    single = Apart.given(codes.shape, found["entries"], found["values"], rows[:0], whole[:0])
+    edges = [*range(0, len(codes), size), len(codes)]
+    begins = np.searchsorted(rows, edges)
+    ordinary, chunks = _ordinary(found), []
+    for i, (first, stop) in enumerate(itertools.pairwise(edges)):
+        massive = slice(begins[i], begins[i + 1])
+        values = whole[massive]
+        apart = single.part(first, stop).with_whole(rows[massive] - first, values)
+        stored = apart.massive_value.astype(np.float64)
+        errors = float(found["errors"][first:stop].sum()), float(np.square(stored - values).sum())
+        statistics = ShardStatistics.joined(ordinary[i], values)
+        chunks.append(CodedChunk(Encoded(codes[first:stop], side, apart), errors, statistics))
+    return chunks
+
+
+def _ordinary(found: dict[str, NDArray[Any]]) -> list[Statistics | None]:
+    """Statistics of the rows of each chunk that are not massive."""
+    count, total = found["count"], found["total"]
+    mean = total / np.maximum(count, 1)[:, np.newaxis]
+    squares = np.maximum(found["squares"] - total * mean, 0)
+    mean += found["shift"]
+    rest = zip(found["min"], found["max"], found["positive"], strict=True)
+    return [
+        Statistics(int(n), *of_chunk, *more) if n else None
+        for n, of_chunk, more in zip(count, zip(mean, squares, strict=True), rest, strict=True)
+    ]
 
 
 def computed(x: Tensor) -> torch.cuda.Event | None:

@@ -19,7 +19,7 @@ from rkstore.store.formats import format_named
 from rkstore.store.manifest import Manifest
 from rkstore.store.massive import Usual, squared_lengths
 from rkstore.store.statistics import ShardStatistics
-from rkstore.store.writing.device import Coded, coded, computed
+from rkstore.store.writing.device import CodedChunk, coded, computed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -198,20 +198,27 @@ class ShardEncoder:
             for i in range(-(-rows // size)):
                 yield self._pool.submit(self._pack, name, found, i, first + i * size, fit)
 
-    def _code(self, parts: list[Any], ready: Any, learned: Future[_Fit]) -> Coded | np.ndarray:
+    def _code(
+        self, parts: list[Any], ready: Any, learned: Future[_Fit]
+    ) -> list[CodedChunk] | np.ndarray:
         """Rows of an accelerator as codes; as floats if they cannot be or are to be refused."""
         fit, size = learned.result(), self._manifest.chunk_rows
         found = coded(parts, ready, self._codec, fit.usual, fit.side, size)
         return np.concatenate([_here(part) for part in parts]) if found is None else found
 
     def _pack(
-        self, name: str, found: Future[Coded | np.ndarray], i: int, first: int, fit: Future[_Fit]
+        self,
+        name: str,
+        found: Future[list[CodedChunk] | np.ndarray],
+        i: int,
+        first: int,
+        fit: Future[_Fit],
     ) -> EncodedChunk:
         """One of the chunks that came from an accelerator."""
         rows, size = found.result(), self._manifest.chunk_rows
         if isinstance(rows, np.ndarray):
             return self._encode(name, [rows[i * size : (i + 1) * size]], first, fit)
-        return self._chunk(name, *rows.chunk(i, size, fit.result().side))
+        return self._chunk(name, *rows[i])
 
     def _learn(self, x: Floats) -> _Fit:
         x = _here(x)

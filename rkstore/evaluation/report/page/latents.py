@@ -79,7 +79,7 @@ class Latents:
             "share": column(np.round(STEPS * self.tokens.strongest_share()), "u1"),
             "norm": None if even else column(self.norms, "f4"),
             "whose": None if whose is None else column(whose, "u1"),
-            "next": None if following is None else column(_tenths(following), "i1"),
+            "next": None if following is None else column(_twentieths(following), "i1"),
         }
 
     def _where(self, text: Text) -> bytes:
@@ -174,7 +174,7 @@ def _thousandths(found: Any) -> list[list[int]]:
     return [[one, round(1000 * value), *map(int, more)] for one, value, *more in found]
 
 
-def _tenths(sigmas: Doubles) -> Doubles:
+def _twentieths(sigmas: Doubles) -> Doubles:
     """Standard deviations in twentieths, as far as a byte reaches."""
     return np.clip(np.round(20 * sigmas), -127, 127)
 
