@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,9 @@ import numpy as np
 from rkstore.errors import BadInput, RkstoreError
 from rkstore.harvest.run import Harvest
 from rkstore.store.codecs import codec_named
+from rkstore.store.files import MANIFEST, read_small
 from rkstore.store.formats import compression_for
+from rkstore.store.piece import read_piece
 from rkstore.store.store import Store
 from rkstore.store.writing.encoder import Floats
 from rkstore.store.writing.writer import StoreWriter
@@ -262,6 +265,11 @@ def _cost(harvest: Harvest, codec: str, ids: np.ndarray, values: Mapping[str, Fl
 
 
 def _written(out: Path | str) -> int:
-    if isinstance(out, str) or not (out / "manifest.json").is_file():
+    """Bytes that an earlier run recorded, of a store or of a piece of one."""
+    if isinstance(out, str):
         return 0
-    return Store(out).stored_bytes()
+    if (out / MANIFEST).is_file():
+        return Store(out).stored_bytes()
+    found = read_piece(partial(read_small, out), str(out))
+    records = found[1] if found else ()
+    return sum(file.bytes for record in records for file in record.files.values())

@@ -6,6 +6,7 @@ from itertools import count
 
 import pytest
 import torch
+from conftest import tree
 
 from rkstore.cli.terminal import (
     describe_cost,
@@ -113,6 +114,15 @@ def test_what_does_not_fit_is_not_said_to_go_on_in_another_way_once_begun():
 
 def test_what_is_recorded_already_need_not_fit_again():
     make_plan(free=10_000, written=10_000).check()
+
+
+def test_nor_need_the_shards_of_a_piece(harvest_settings, tmp_path):
+    ready = prepare(harvest_settings(out=str(tmp_path / "piece"), shards="1:3"))
+    assert plan(ready).written_bytes == 0
+    harvesting.write(ready)
+    files = [path for path in tree(tmp_path / "piece") if path.count("/")]
+    size = sum((tmp_path / "piece" / path).stat().st_size for path in files)
+    assert plan(ready).written_bytes == pytest.approx(size, rel=0.2)
 
 
 def test_a_harvest_that_cannot_fit_writes_nothing(harvest_settings, tmp_path, monkeypatch, capsys):
