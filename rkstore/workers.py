@@ -33,6 +33,14 @@ def which_cluster() -> Any:
     )
 
 
+def check_no_number(device: str) -> None:
+    """Raise BadInput if a certain device of a machine is asked for: workers are given theirs."""
+    if ":" in device:
+        raise BadInput(
+            "each worker has a device of its own: give --device without a number, such as cuda"
+        )
+
+
 def library() -> Any:
     """Ray.
 

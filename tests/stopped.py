@@ -26,16 +26,21 @@ def train_until(step, runs):
             train_all(runs)
 
 
-def assert_goes_on_to_the_same_bytes(settings, chosen, through: Path) -> None:
-    """Stop a run after 25 steps, five behind its checkpoint, and compare it with one in one go.
+def assert_goes_on_to_the_same_bytes(
+    settings, chosen, through: Path, at: int = 25, every: int = 10
+) -> Path:
+    """Stop a run some steps behind a checkpoint, and compare it with one in one go.
 
     Args:
         settings: makes a training's settings from options.
-        through: directory for the run in one go.
+        through: directory for the run in one go, which is returned.
+        at: the step at which it is stopped.
+        every: steps between its checkpoints.
     """
     whole = train(settings(**chosen, out=str(through)))
-    stopping = settings(**chosen, checkpoint_every=10)
-    train_until(25, [stopping])
+    stopping = settings(**chosen, checkpoint_every=every)
+    train_until(at, [stopping])
     taken_up = train(stopping)
     for name in FILES:
         assert (taken_up / name).read_bytes() == (whole / name).read_bytes(), name
+    return whole

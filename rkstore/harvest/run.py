@@ -20,6 +20,7 @@ from rkstore.errors import BadInput
 from rkstore.harvest.capture import CAPTURES
 from rkstore.harvest.engines import ENGINES
 from rkstore.harvest.engines.base import Engine
+from rkstore.harvest.engines.local import Local
 from rkstore.harvest.from_text import text_tokens
 from rkstore.harvest.ignored import check_ignored
 from rkstore.harvest.load import check_revision, load_model
@@ -38,6 +39,7 @@ from rkstore.store.piece import Piece, Whole
 from rkstore.store.sites import Pair, Site, block_of
 from rkstore.store.store import Store
 from rkstore.store.writing.whole import manifest_of, rows_bar, writer_at
+from rkstore.workers import check_no_number
 
 # A difference in any of these may change the last bit of a value. TransformerLens is recorded
 # whoever captures, as it always was; an engine is not, because all engines give the same bytes.
@@ -113,6 +115,8 @@ def prepare(settings: HarvestSettings) -> Harvest:
     whole_blocks(settings.tokens, settings.context_size)
     partner = None if settings.paired_with is None else open_partner(settings.paired_with)
     settings.options(ENGINES[settings.engine]).check()
+    if settings.engine != Local.name:
+        check_no_number(settings.device)
     if settings.shards is not None and settings.out is None:
         raise BadInput("--shards needs --out: each piece of a harvest has a directory of its own")
     if settings.threads is not None:

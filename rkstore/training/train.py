@@ -40,6 +40,7 @@ from rkstore.training.step import step
 from rkstore.training.tracking import TRACKERS
 from rkstore.training.tracking.base import Callback, Tracker
 from rkstore.training.tracking.tracked import track, tracking
+from rkstore.workers import check_no_number
 
 
 def train(settings: TrainSettings, callbacks: Sequence[Callback] = ()) -> Path:
@@ -131,10 +132,9 @@ def _engine(settings: Sequence[TrainSettings]) -> Engine:
             f"--engine {engine.name} starts workers of its own: run it in one process, without a "
             "launcher"
         )
-    if engine.name != Local.name and any(":" in one.device for one in settings):
-        raise BadInput(
-            "each worker has a device of its own: give --device without a number, such as cuda"
-        )
+    if engine.name != Local.name:
+        for one in settings:
+            check_no_number(one.device)
     engine.check()
     return engine
 

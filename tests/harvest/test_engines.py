@@ -172,6 +172,12 @@ def test_a_harvest_that_is_finished_starts_no_worker(harvested, harvest_settings
     assert run(prepare(settings)).complete
 
 
+def test_workers_have_devices_of_their_own(harvest_settings):
+    pytest.importorskip("ray", reason="ray is not installed")
+    with pytest.raises(BadInput, match="give device without a number"):
+        prepare(harvest_settings(engine="ray", device="cpu:0"))
+
+
 def test_without_ray_the_sentence_names_what_to_install(harvest_settings, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(BadInput, match=r"needs Ray: pip install 'rkstore\[ray\]'"):

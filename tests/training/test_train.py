@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from stopped import train_until
+from stopped import FILES, assert_goes_on_to_the_same_bytes, train_until
 
 import rkstore.training.reading as reading
 import rkstore.training.train as module
@@ -26,7 +26,6 @@ from rkstore.training.settings import TrainSettings
 from rkstore.training.train import train, train_all
 
 SITE = "blocks.0.mlp.hook_post"
-FILES = ("sae_weights.safetensors", "cfg.json", "training.json", STATE)
 SELECTS = ("relu", "topk", "batchtopk")
 
 
@@ -100,12 +99,7 @@ def test_the_same_settings_give_the_same_bytes(settings, tmp_path):
 @pytest.mark.parametrize("dictionary", SELECTS)
 def test_a_stopped_run_goes_on_to_the_same_bytes(settings, tmp_path, dictionary, d_sae, dtype):
     chosen = {"dictionary": dictionary, "d_sae": d_sae, "dtype": dtype}
-    through = train(settings(**chosen, out=str(tmp_path / "through")))
-    stopping = settings(**chosen, out=str(tmp_path / "stopped"), checkpoint_every=10)
-    train_until(25, [stopping])
-    taken_up = train(stopping)
-    for name in FILES:
-        assert (taken_up / name).read_bytes() == (through / name).read_bytes(), name
+    assert_goes_on_to_the_same_bytes(settings, chosen, tmp_path / "through")
 
 
 HELP = {
@@ -123,13 +117,8 @@ def test_a_stopped_run_that_helps_its_dead_latents_does_so_too(
 ):
     few_fire = {"d_sae": 96, "k": 2, "l1": 30.0, "dead_after": 64, "init": "random"}
     chosen = few_fire | HELP[help] | {"dictionary": dictionary}
-    through = train(settings(**chosen, out=str(tmp_path / "through")))
+    through = assert_goes_on_to_the_same_bytes(settings, chosen, tmp_path / "through", 20, 8)
     assert history(through)[0]["dead"] > 0
-    stopping = settings(**chosen, out=str(tmp_path / "stopped"), checkpoint_every=8)
-    train_until(20, [stopping])
-    taken_up = train(stopping)
-    for name in FILES:
-        assert (taken_up / name).read_bytes() == (through / name).read_bytes(), name
 
 
 @pytest.mark.parametrize(
@@ -172,12 +161,7 @@ LEARNED = {
 def test_so_does_one_whose_select_learns_or_whose_code_is_signed(settings, tmp_path, dictionary):
     few_fire = {"d_sae": 96, "dead_after": 32, "init": "random", "auxk": 8, "resample_every": 10}
     chosen = few_fire | LEARNED[dictionary] | {"dictionary": dictionary}
-    through = train(settings(**chosen, out=str(tmp_path / "through")))
-    stopping = settings(**chosen, out=str(tmp_path / "stopped"), checkpoint_every=8)
-    train_until(20, [stopping])
-    taken_up = train(stopping)
-    for name in FILES:
-        assert (taken_up / name).read_bytes() == (through / name).read_bytes(), name
+    through = assert_goes_on_to_the_same_bytes(settings, chosen, tmp_path / "through", 20, 8)
     fvu = [entry["fvu"] for entry in history(through)]
     assert fvu[-1] < fvu[0]
 
@@ -191,12 +175,7 @@ RARER = {
 
 @pytest.mark.parametrize("chosen", RARER.values(), ids=RARER)
 def test_so_does_one_with(settings, tmp_path, chosen):
-    through = train(settings(**chosen, out=str(tmp_path / "through")))
-    stopping = settings(**chosen, out=str(tmp_path / "stopped"), checkpoint_every=8)
-    train_until(20, [stopping])
-    taken_up = train(stopping)
-    for name in FILES:
-        assert (taken_up / name).read_bytes() == (through / name).read_bytes(), name
+    assert_goes_on_to_the_same_bytes(settings, chosen, tmp_path / "through", 20, 8)
 
 
 @pytest.mark.parametrize(("auxk", "learns"), [(0, False), (8, True)])
@@ -648,14 +627,8 @@ def test_a_site_of_zeros_is_refused(make_store, settings):
 
 def test_training_on_pairs_takes_up_where_it_stopped(settings, tmp_path):
     chosen = {"order": "pairs", "temporal": 0.5, "prefixes": (0.2, 1.0), "d_sae": 30}
-    through = train(settings(**chosen, out=str(tmp_path / "through")))
-    found = history(through)
+    found = history(assert_goes_on_to_the_same_bytes(settings, chosen, tmp_path / "through"))
     assert all({"reconstruction", "temporal"} == {*entry["losses"]} for entry in found)
-    stopping = settings(**chosen, out=str(tmp_path / "stopped"), checkpoint_every=10)
-    train_until(25, [stopping])
-    taken_up = train(stopping)
-    for name in FILES:
-        assert (taken_up / name).read_bytes() == (through / name).read_bytes(), name
 
 
 def test_the_contrast_brings_the_first_latents_of_neighbours_closer(settings):

@@ -1,6 +1,6 @@
 """Publishing a dictionary in a model repository of the Hub, with a card that says what it is."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from tqdm import tqdm
@@ -53,11 +53,9 @@ def push(
     )
     kind = layout_of(root, layout)
     dictionary, metadata = load_dictionary(root, kind.name)
-    files = kind.files_of(path.name for path in root.iterdir() if path.is_file())
-    records = {
-        name: FileRecord((root / name).stat().st_size, sha256(root / name)) for name in files
-    }
-    digests = {record.sha256 for record in records.values()}
+    names = kind.files_of(path.name for path in root.iterdir() if path.is_file())
+    files = {name: FileRecord((root / name).stat().st_size, sha256(root / name)) for name in names}
+    digests = {record.sha256 for record in files.values()}
     place = repository_of(url)
     assert place is not None  # or it is refused above
     text = card(
@@ -65,35 +63,42 @@ def push(
         metadata,
         place,
         layout=kind.name,
-        files=records,
+        files=files,
         license=license,
         results=evaluations_of(root, digests, evaluation),
     )
     with location.writing(place.name) as found:
-        _check_free(location.url, found, files)
-        missing = {
-            name: record.bytes
-            for name, record in records.items()
-            if name not in found or not location.has(name, record, root / name)
-        }
-        _put(location, root, missing)
+        sent = _send(location, root, files, found)
         if place.under and not location.has_bytes(CARD, text.encode()):
             location.put_bytes(CARD, text.encode())
         location.put_card(text, mark(place))
         location.check_written()
-    return Moved(len(missing), sum(missing.values()), len(files) - len(missing))
+    return Moved(len(sent), sum(sent), len(files) - len(sent))
 
 
-def _put(location: HubDestination, root: Path, files: Mapping[str, int]) -> None:
-    """Send files, by name and size."""
-    total = sum(files.values())
+def _send(
+    location: HubDestination, root: Path, files: Mapping[str, FileRecord], found: set[str]
+) -> list[int]:
+    """Send the files that are not there as they are here, and return the bytes of each.
+
+    Raises:
+        BadInput: another dictionary is there.
+    """
+    _check_free(location.url, found, files)
+    missing = {
+        name: record.bytes
+        for name, record in files.items()
+        if name not in found or not location.has(name, record, root / name)
+    }
+    total = sum(missing.values())
     with tqdm(total=total, unit="B", unit_scale=True, desc="push", disable=None) as bar:
-        for name, size in files.items():
+        for name, size in missing.items():
             location.put(name, root / name)
             bar.update(size)
+    return list(missing.values())
 
 
-def _check_free(url: str, found: set[str], files: list[str]) -> None:
+def _check_free(url: str, found: set[str], files: Collection[str]) -> None:
     """Raise BadInput if a file there would be read together with those of the dictionary."""
     there = [name for name in found if "/" not in name]
     others = {name for kind in LAYOUTS.values() for name in kind.fitting(there)} - set(files)

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from rkstore.dictionaries.dictionary import Dictionary
 from rkstore.errors import BadInput
 from rkstore.evaluation.checkpoints import doubts, mined_of, names
+from rkstore.evaluation.evaluate import held_out_chunks
 from rkstore.evaluation.latents.absorption import Absorption, Direction, absorption, direction_of
 from rkstore.evaluation.latents.classes import Labels, usual_classes
 from rkstore.evaluation.latents.directions import decoder_directions, encoder_directions
@@ -35,7 +36,6 @@ from rkstore.evaluation.results import Entry
 from rkstore.planted.classes import planted_classes
 from rkstore.settings import check_device, identity_of
 from rkstore.store.batches.kept import at_any, left_out
-from rkstore.store.batches.plan import split_chunks
 from rkstore.store.files import write_together
 from rkstore.store.jsontext import to_json
 from rkstore.store.open import open_readable
@@ -196,12 +196,7 @@ def _opened(path: str | Path, name: str, store: Readable, settings: QualitySetti
 
 def _sample(store: Readable, sites: Sites, settings: QualitySettings) -> Sample:
     """Held-out rows that are not left out at any of the sites."""
-    _, chunks = split_chunks(store)
-    if not chunks:
-        raise BadInput(
-            f"the store at {store.where} has no held-out rows in its rows "
-            f"{store.first_row}:{store.stop_row}: pull more of them"
-        )
+    chunks = held_out_chunks(store, None)
     special_tokens, max_norm = settings.special_tokens, settings.max_norm
     out = at_any(
         [

@@ -145,19 +145,18 @@ def _worker(harvest: Harvest, attempts: Attempts, threads: int) -> Any:
         settings = replace(settings, model=str(Path(settings.model).absolute()))
     if settings.tokenizer and Path(settings.tokenizer).is_dir():
         settings = replace(settings, tokenizer=str(Path(settings.tokenizer).absolute()))
-    device = settings.device.partition(":")[0]  # each sees the one that it was given
     kind = (
         library()
         .remote(Worker)
         .options(
             num_cpus=threads,
-            num_gpus=int(device == "cuda"),
+            num_gpus=int(settings.device == "cuda"),
             max_restarts=RETRIES,
             max_task_retries=RETRIES,
         )
     )
     source = harvest.manifest.source
-    return kind.remote(source, replace(settings, device=device), attempts, threads)
+    return kind.remote(source, settings, attempts, threads)
 
 
 def _in_order(harvest: Harvest, writer: Writer, workers: Sequence[Any]) -> Iterator[Made]:
