@@ -15,6 +15,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+from numpy.typing import NDArray
 
 from harness import synthetic
 from harness.row import Bench, Side, Sides
@@ -153,9 +154,9 @@ def counted() -> Iterator[Callable[[], int]]:
     # Chunks are read in several threads; a step of ``count`` cannot be interrupted.
     numbers, real = itertools.count(), Store.stored_chunk
 
-    def counting(store: Store, hook_name: str, chunk: int) -> Encoded:
+    def counting(store: Store, hook_name: str, chunk: int, *out: NDArray[Any]) -> Encoded:
         next(numbers)
-        return real(store, hook_name, chunk)
+        return real(store, hook_name, chunk, *out)
 
     with mock.patch.object(Store, "stored_chunk", counting):
         yield lambda: next(numbers)

@@ -153,11 +153,14 @@ class ShardStatistics:
 
     def merge(self, other: "ShardStatistics") -> "ShardStatistics":
         """Statistics of both sets of rows together."""
+        merged = self.all.merge(other.all)
         if self.ordinary is None or other.ordinary is None:
             ordinary = self.ordinary or other.ordinary
+        elif self.ordinary is self.all and other.ordinary is other.all:  # no row is massive
+            ordinary = merged
         else:
             ordinary = self.ordinary.merge(other.ordinary)
-        return ShardStatistics(self.all.merge(other.all), ordinary)
+        return ShardStatistics(merged, ordinary)
 
     def to_bytes(self) -> bytes:
         """The content of a file; ordinary rows have their own arrays if some are massive."""

@@ -414,10 +414,15 @@ def test_what_is_not_there_says_so(open_page):
 def test_a_folder_with_a_missing_file_says_which(browser, tmp_path):
     write_made_up(tmp_path / "r", 70, each=4)
     (tmp_path / "r/data/latents/0001.js").unlink()
+    (tmp_path / "r/data/where.js").unlink()
     page = patient(browser.new_page())
     page.goto(f"{(tmp_path / 'r').as_uri()}/index.html#/latent/65")
     page.wait_for_selector("text=A file of this report is missing.")
     assert "data/latents/0001.js" in page.locator("main").inner_text()
+    page.keyboard.press("l")
+    page.get_by_label("Search").fill('"word17 word0"')
+    page.wait_for_selector("text=A file of this report is missing.")
+    assert "data/where.js" in page.locator("main").inner_text()
     page.close()
 
 

@@ -19,9 +19,9 @@ def read(monkeypatch):
     """How often each chunk of each site was read for batches."""
     counted, real = Counter(), assemble.Reader._load
 
-    def counting(self, name, chunk):
+    def counting(self, name, chunk, *out):
         counted[name, chunk] += 1
-        return real(self, name, chunk)
+        return real(self, name, chunk, *out)
 
     monkeypatch.setattr(assemble.Reader, "_load", counting)
     return counted

@@ -68,7 +68,7 @@ def lede(store: Readable, runs: Sequence[Run], told: Sequence[str]) -> str:
         what += f" that differ in {only}"
     of = store.stop_row - store.first_row
     return (
-        f"{what}, of {of:,} rows of {text_of(store.manifest.source)}; measured on "
+        f"{what}, from a store of {of:,} rows of {text_of(store.manifest.source)}; measured on "
         f"{result.rows:,} of them that were held out of training."
     )
 
