@@ -238,7 +238,8 @@ def check_revision(name: str, revision: str | None) -> None:
     """Raise BadInput if a revision is given of a directory, where it would be ignored."""
     if revision is not None and Path(model_name(name)).is_dir():
         raise BadInput(
-            f"--revision is {revision}, and {name}, which is not from the Hub, has none: leave it out"
+            f"--revision is {revision}, and {name}, which is not from the Hub, has none: leave it "
+            "out"
         )
 
 
