@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from readers import ask, circuit_tracer_feature, lines, needs_readers
+from read_by_others import ask, circuit_tracer_feature, lines, needs_readers
 from safetensors.numpy import load_file
 from worded import make_tokenizer, write_worded
 

@@ -9,7 +9,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from readers import ask, circuit_tracer_feature, lines, needs_readers
+from read_by_others import ask, circuit_tracer_feature, lines, needs_readers
 from torch.nn import functional as F
 
 from rkstore.dictionaries import Dictionary, save_dictionary, select_named
