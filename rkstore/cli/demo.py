@@ -1,5 +1,6 @@
 """``demo``: every stage once, without a network, on the bundled model."""
 
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 )
 def demo(out: str, tokens: int, steps: int, layer: int, zoo: bool) -> None:
     """All output is written under --out."""
+    # Before torch is loaded: its threads sleep while they wait for each other. Spinning, as they do
+    # otherwise, they take the cores from threads that read and encode, and from other programs.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     if zoo:
         from rkstore.cli.zoo import run as run_zoo
 
