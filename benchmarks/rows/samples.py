@@ -110,7 +110,7 @@ def samples_delphi(bench: Bench) -> Iterator[Sides]:
 
 
 @compared(
-    what="Samples and logits of 256 latents, as SAEDashboard's batches for Neuronpedia",
+    what="Samples and logits of 512 latents, as SAEDashboard's batches for Neuronpedia",
     against="SAEDashboard's own runner, which has the rows computed already",
     unit="s",
     target=Target("at most", 0.5),
@@ -124,7 +124,7 @@ def samples_delphi(bench: Bench) -> Iterator[Sides]:
 def samples_saedashboard(bench: Bench) -> Iterator[Sides]:
     python = python_of("readers")
     store = Store(demo.store(bench))
-    made = demo.directions(bench.size(256, 128)).eval()
+    made = demo.directions(bench.size(512, 128)).eval()
     context = store.manifest.context_size
     settings = SamplesSettings(
         to="saedashboard",
